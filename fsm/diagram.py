@@ -1,0 +1,95 @@
+"""Pictures of the graph, drawn from the table: Mermaid and DOT as text, SVG and PNG by Graphviz."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+from fsm.graph import INITIAL, TABLE, SessionState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fsm.graph import Row
+
+HOW_TO_GET_DOT = "Graphviz's program 'dot' is not installed; get it with 'apt-get install graphviz' (or your system's way)"
+
+_COLOURS = {
+    SessionState.FOREGROUND_ACTIVE: ("#d9f0e3", "#1d7a4b"),
+    SessionState.BACKGROUND_ACTIVE: ("#dce9f9", "#2459a8"),
+    SessionState.EXPIRED_CHECKER_STOPPED: ("#f6e3d7", "#a4501c"),
+}
+_INK = "#24292f"
+
+
+class DotMissingError(RuntimeError):
+    """Graphviz is not installed; the message says how to get it."""
+
+    def __init__(self) -> None:
+        """Say how to get it."""
+        super().__init__(HOW_TO_GET_DOT)
+
+
+def arrows(rows: Iterable[Row] = TABLE) -> dict[tuple[SessionState, SessionState], list[str]]:
+    """Return the labels of the rows by arrow: rows that share source and destination are one arrow of several lines."""
+    labels: dict[tuple[SessionState, SessionState], list[str]] = {}
+    for row in rows:
+        labels.setdefault((row.source, row.destination), []).append(row.label)
+    return labels
+
+
+def mermaid() -> str:
+    """Return the graph as a Mermaid state diagram, which GitHub shows inline."""
+    lines = ["stateDiagram-v2"]
+    lines += [f'    state "{state.value}" as {_name(state)}' for state in SessionState]
+    lines.append(f"    [*] --> {_name(INITIAL)}")
+    lines += [
+        f"    {_name(source)} --> {_name(destination)}: {'<br/>'.join(labels)}"
+        for (source, destination), labels in arrows().items()
+    ]
+    for state, (fill, stroke) in _COLOURS.items():
+        lines.append(f"    classDef {_name(state)}_colours fill:{fill},stroke:{stroke},color:{_INK}")
+        lines.append(f"    class {_name(state)} {_name(state)}_colours")
+    return "\n".join(lines) + "\n"
+
+
+def dot() -> str:
+    """Return the graph in Graphviz's language."""
+    lines = [
+        "digraph lifecycle {",
+        '    graph [rankdir=TB, nodesep=0.6, ranksep=0.9, pad=0.2, bgcolor=white, fontname="Helvetica"]',
+        f'    node [shape=box, style="rounded,filled", penwidth=1.6, margin="0.25,0.14", fontname="Helvetica-Bold", '
+        f'fontsize=14, fontcolor="{_INK}"]',
+        f'    edge [fontname="Helvetica", fontsize=12, color="#57606a", fontcolor="{_INK}", arrowsize=0.8]',
+        '    start [shape=circle, style=filled, fillcolor="#57606a", color="#57606a", label="", width=0.16]',
+        f"    start -> {_name(INITIAL)}",
+    ]
+    for state, (fill, stroke) in _COLOURS.items():
+        lines.append(f'    {_name(state)} [label="{state.value}", fillcolor="{fill}", color="{stroke}"]')
+    for (source, destination), labels in arrows().items():
+        # \l: each line is set flush left, and stands clear of the arrow.
+        label = "".join(f"  {label}  \\l" for label in labels)
+        lines.append(f'    {_name(source)} -> {_name(destination)} [label="{label}"]')
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def render(kind: str) -> bytes:
+    """Return the graph as ``svg`` or ``png``, drawn by Graphviz.
+
+    Raises:
+        DotMissingError: Graphviz is not installed.
+
+    """
+    program = shutil.which("dot")
+    if program is None:
+        raise DotMissingError
+    options = ["-Gdpi=144"] if kind == "png" else []
+    drawn = subprocess.run(  # noqa: S603  # the program is Graphviz's, its input our own table
+        [program, f"-T{kind}", *options], input=dot().encode(), capture_output=True, check=True
+    )
+    return drawn.stdout
+
+
+def _name(state: SessionState) -> str:
+    return state.name.lower()

@@ -1,0 +1,40 @@
+"""How long a session was in the foreground and in the background."""
+
+from __future__ import annotations
+
+import attrs
+
+
+@attrs.define
+class FocusTime:
+    """Seconds of one session in each focus, counted up to its last activity.
+
+    What follows the last activity belongs to no session, and only a later activity tells. So at a toggle two sums are
+    kept: the one up to the toggle, and the one up to the last activity before it.
+    """
+
+    since: float
+    """When the session began, or its focus last changed, on the monotonic clock."""
+    foreground: float = 0.0
+    """Seconds in the foreground before ``since``."""
+    background: float = 0.0
+    """Seconds in the background before ``since``."""
+    _at_activity: tuple[float, float] = (0.0, 0.0)
+
+    def toggle(self, now: float, *, was_foreground: bool, last_activity: float) -> None:
+        """Note that the focus changed."""
+        self._at_activity = self.until(last_activity, foreground=was_foreground)
+        self.foreground, self.background = self._plus(now, foreground=was_foreground)
+        self.since = now
+
+    def until(self, last_activity: float, *, foreground: bool) -> tuple[float, float]:
+        """Return the seconds in foreground and background up to the last activity; ``foreground`` is the focus now."""
+        if last_activity < self.since:
+            return self._at_activity
+        return self._plus(last_activity, foreground=foreground)
+
+    def _plus(self, now: float, *, foreground: bool) -> tuple[float, float]:
+        elapsed = now - self.since
+        if foreground:
+            return self.foreground + elapsed, self.background
+        return self.foreground, self.background + elapsed

@@ -1,0 +1,127 @@
+"""Which session the present one is: its ids, number and times, as they are told and saved."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import attrs
+
+from fsm.entity import SessionFacts
+from fsm.ledger import new_id
+from fsm.summary import SessionSummary
+from persistence.snapshot import MAX_INDEX, STORAGE_MECHANISM
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from fsm.clock import Anchor
+    from fsm.ledger import Ledger
+    from fsm.lifecycle import Ended
+    from persistence import Snapshot
+
+
+class Identity:
+    """The identity of the present session, pending or numbered. Not thread-safe: the session object holds its lock."""
+
+    __slots__ = ("_anchor", "_ledger", "_record", "facts", "last_event_time", "numbered")
+
+    def __init__(self, ledger: Ledger, now: Anchor) -> None:
+        """Start with a pending session."""
+        self._ledger = ledger
+        self._anchor = now
+        self._record: Snapshot | None = None
+        """The newest session that was numbered or continued here, as it then was, or as it was when it ended."""
+        self.last_event_time: datetime | None = None
+        """The last event's own time, if it was given one."""
+        self.renew()
+
+    def renew(self) -> None:
+        """Let a pending session take the place of the present one. Its id is new; all else waits for `number`."""
+        self.numbered = False
+        self.facts = SessionFacts(
+            user_id=self._ledger.newest.user_id,
+            session_id=new_id(),
+            previous_session_id=None,
+            session_index=0,
+            storage_mechanism=STORAGE_MECHANISM,
+            first_event_id=None,
+            first_event_timestamp=None,
+        )
+
+    @property
+    def user_id(self) -> str:
+        """The session's user; of a pending one, the user that is known to the store by now."""
+        return self.facts.user_id if self.numbered else self._ledger.newest.user_id
+
+    def number(self, now: Anchor, first_event_id: str | None = None, time: datetime | None = None) -> None:
+        """Settle and save the pending session's number, or the first event of one that was numbered without events."""
+        self._anchor = now
+        if self.numbered and self._record is not None:
+            self._adopt(
+                attrs.evolve(
+                    self._record,
+                    first_event_id=first_event_id,
+                    first_event_timestamp=time or now.wall,
+                    event_index=1,
+                    last_activity=now.wall,
+                )
+            )
+            self._ledger.save(self._record)
+            return
+        self._adopt(
+            self._ledger.number(
+                self.facts.session_id,
+                first_event_id=first_event_id,
+                first_event_time=(time or now.wall) if first_event_id else None,
+                now=now.wall,
+            )
+        )
+
+    def continue_saved(self, now: Anchor, timeout: timedelta) -> tuple[int, float] | None:
+        """Go on with the saved session if its last activity is less than the timeout ago.
+
+        One without events, or with activity in the future, is not gone on with. Return its number of events and the
+        seconds since its last activity.
+        """
+        saved = self._ledger.newest
+        if not (saved.session_id and saved.event_index and saved.last_activity):
+            return None
+        age = now.wall - saved.last_activity
+        if not timedelta(0) <= age < timeout:
+            return None
+        self._adopt(saved)
+        return saved.event_index, age.total_seconds()
+
+    def progress(self, event_count: int, last_activity: float, now: Anchor) -> Snapshot | None:
+        """Return the newest numbered session as it is to be saved; ``None`` if there has been none."""
+        if not (self.numbered and event_count and self._record):
+            return self._record
+        return attrs.evolve(
+            self._record,
+            event_index=min(event_count, MAX_INDEX),
+            last_activity=self._anchor.moved(by=now).wall_time(last_activity),
+        )
+
+    def end(self, ended: Ended, now: Anchor) -> SessionSummary:
+        """Fix how far the session came, for the store, and sum it up."""
+        self._record = self.progress(ended.event_count, ended.last_activity, now)
+        facts, record = self.facts, self._record
+        return SessionSummary(
+            user_id=facts.user_id,
+            session_id=facts.session_id,
+            previous_session_id=facts.previous_session_id,
+            session_index=facts.session_index,
+            first_event_id=facts.first_event_id,
+            first_event_time=record.first_event_timestamp if record else None,
+            last_event_time=self.last_event_time or self._anchor.wall_time(ended.last_event),
+            event_count=ended.event_count,
+            foreground_seconds=ended.foreground_seconds,
+            background_seconds=ended.background_seconds,
+            reason=ended.reason,
+        )
+
+    def _adopt(self, record: Snapshot) -> None:
+        self._record = record
+        self.facts = SessionFacts.of(record)
+        self.numbered = True

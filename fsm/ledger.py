@@ -1,0 +1,166 @@
+"""The ledger: who the user is, which numbers sessions get, and what of it the store has.
+
+It agrees with the store, since other processes number sessions there too, and goes on in memory while the store fails.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from typing import TYPE_CHECKING
+
+from persistence import CorruptSaveFileError, Snapshot
+from persistence.snapshot import MAX_INDEX
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from fsm.notices import Logger, Notices
+    from persistence import SnapshotStore
+
+
+def new_id() -> str:
+    """Return a new random id for a user or a session."""
+    return str(uuid.uuid4())
+
+
+class Ledger:
+    """One session object's view of its store. Thread-safe.
+
+    No failure of the store is raised out of it: it becomes `error`, with one warning for each streak, until a later
+    call gets through.
+    """
+
+    __slots__ = ("_lock", "_logger", "_notices", "_saved", "_store", "error", "newest")
+
+    def __init__(self, store: SnapshotStore, logger: Logger, notices: Notices) -> None:
+        """Agree with the store on who the user is; a store that has none gets a new one."""
+        self._store = store
+        self._logger = logger
+        self._notices = notices
+        self._lock = threading.RLock()
+        self._saved: Snapshot | None = None
+        self.newest = Snapshot(user_id=new_id())
+        """The newest session known, which the next one follows; at first none, of a user that the store may replace."""
+        self.error: Exception | None = None
+        """The last failure that has not healed."""
+        self.settle()
+
+    def settle(self) -> None:
+        """Agree with the store on who the user is. A store that cannot be read is left alone."""
+        with self._lock:
+            try:
+                kept = self._store.load()
+            except CorruptSaveFileError:
+                kept = None  # read again under the lock, and mended there
+            except Exception as error:  # noqa: BLE001  # a store of the embedder's may raise anything
+                self._report(error)
+                return
+            if kept is None:
+                self._transact(lambda kept: self.newest if kept is None else None)
+            else:
+                self._take_over(kept)
+                self._report(None)
+
+    def number(
+        self,
+        session_id: str,
+        *,
+        first_event_id: str | None,
+        first_event_time: datetime | None,
+        now: datetime,
+    ) -> Snapshot:
+        """Give a session its index and its predecessor, and save it.
+
+        While the store cannot be read, its number follows the newest one known here.
+        """
+
+        def follow() -> Snapshot:
+            return Snapshot(
+                user_id=self.newest.user_id,
+                session_id=session_id,
+                previous_session_id=self.newest.session_id,
+                session_index=min(self.newest.session_index + 1, MAX_INDEX),
+                first_event_id=first_event_id,
+                first_event_timestamp=first_event_time,
+                event_index=0 if first_event_id is None else 1,
+                last_activity=now,
+            )
+
+        with self._lock:
+            self._transact(lambda _: follow())
+            self.newest = follow()
+            return self.newest
+
+    def save(self, snapshot: Snapshot | None) -> Exception | None:
+        """Save how far a session has come (``None``: the newest known), unless the store is ahead of it.
+
+        Return what went wrong.
+        """
+        with self._lock:
+            ours = snapshot or self.newest
+            if ours.session_id == self.newest.session_id:
+                self.newest = ours
+            error = self._transact(lambda kept: ours if _is_behind(kept, ours) else None)
+            if error is None:
+                self._saved = ours
+            return error
+
+    def has(self, snapshot: Snapshot | None) -> bool:
+        """Tell whether there is nothing in this that the store has not got."""
+        return snapshot is None or snapshot == self._saved
+
+    def after_fork(self) -> None:
+        """Replace the lock, which another thread of the parent may have held."""
+        self._lock = threading.RLock()
+
+    def _transact(self, decide: Callable[[Snapshot | None], Snapshot | None]) -> Exception | None:
+        """Under the store's lock: read, take over what is newer, decide what to save, save it. Return what failed."""
+        corrupt: CorruptSaveFileError | None = None
+        try:
+            with self._store.lock():
+                try:
+                    kept = self._store.load()
+                except CorruptSaveFileError as error:
+                    corrupt, kept = error, error.recovered
+                if kept is not None:
+                    self._take_over(kept)
+                snapshot = decide(kept)
+                if snapshot is None and corrupt is not None:
+                    snapshot = self.newest
+                if snapshot is not None:
+                    self._store.save(snapshot)
+                    self._saved = snapshot
+        except Exception as error:  # noqa: BLE001  # a store of the embedder's may raise anything
+            self._report(error)
+            return error
+        self._report(corrupt)
+        return None
+
+    def _take_over(self, kept: Snapshot) -> None:
+        """The store decides who the user is, and knows best of newer sessions."""
+        if kept.user_id != self.newest.user_id or kept.session_index > self.newest.session_index:
+            self.newest = kept
+
+    def _report(self, error: Exception | None) -> None:
+        was_failing, self.error = self.error is not None, error
+        if error is None:
+            if was_failing:
+                self._notices.add(self._logger.info, "The session's save file works again")
+        elif isinstance(error, CorruptSaveFileError):
+            outcome = "its user was recovered" if error.recovered else "no user could be recovered from it"
+            self._notices.add(self._logger.warning, "%s; %s, and a new file is written", error, outcome)
+        elif not was_failing:
+            self._notices.add(self._logger.warning, "The session goes on in memory, its save file fails: %s", error)
+
+
+def _is_behind(kept: Snapshot | None, ours: Snapshot) -> bool:
+    """Tell whether a store would gain by saving ours: never another user's, a newer session, or a later stage."""
+    if kept is None:
+        return True
+    if kept.user_id != ours.user_id:
+        return False
+    if kept.session_id != ours.session_id:
+        return kept.session_index < ours.session_index
+    return (kept.event_index or 0) <= (ours.event_index or 0)

@@ -1,0 +1,98 @@
+"""What can be read of a session. Reading never extends it, and takes no lock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fsm.graph import SessionState
+
+if TYPE_CHECKING:
+    from fsm.clock import Clock
+    from fsm.identity import Identity
+    from fsm.ledger import Ledger
+    from fsm.lifecycle import Lifecycle
+
+
+class SessionReading:
+    """The readable half of a `ClientSession`.
+
+    A pending session, before its first event, has an id but no number yet: its index, previous session and first
+    event are ``None``. Everything can be read after ``close()`` too.
+    """
+
+    __slots__ = ("__weakref__", "_clock", "_identity", "_ledger", "_lifecycle")
+
+    _clock: Clock
+    _identity: Identity
+    _ledger: Ledger
+    _lifecycle: Lifecycle
+
+    @property
+    def state(self) -> SessionState:
+        """Where the lifecycle stands."""
+        return self._lifecycle.state
+
+    @property
+    def background(self) -> bool:
+        """Whether the app is out of focus."""
+        return self._lifecycle.state is not SessionState.FOREGROUND_ACTIVE
+
+    @property
+    def checker_running(self) -> bool:
+        """Whether ticks come, and the session can expire."""
+        return self._lifecycle.checker_running
+
+    @property
+    def user_id(self) -> str:
+        """The user of this installation."""
+        return self._identity.user_id
+
+    @property
+    def session_id(self) -> str:
+        """The present session's id, a pending one's too."""
+        return self._identity.facts.session_id
+
+    @property
+    def previous_session_id(self) -> str | None:
+        """The numbered session before it; ``None`` if there is none, or while it is pending."""
+        return self._identity.facts.previous_session_id
+
+    @property
+    def session_index(self) -> int | None:
+        """The session's number, from 1; ``None`` while it is pending."""
+        identity = self._identity
+        return identity.facts.session_index if identity.numbered else None
+
+    @property
+    def first_event_id(self) -> str | None:
+        """The id of its first event; ``None`` while it has none."""
+        return self._identity.facts.first_event_id
+
+    @property
+    def first_event_timestamp(self) -> str | None:
+        """When its first event was tracked, as RFC 3339 text in UTC; ``None`` while it has none."""
+        return self._identity.facts.first_event_timestamp
+
+    @property
+    def event_index(self) -> int:
+        """The number of its last event; 0 while it has none."""
+        return self._lifecycle.event_count
+
+    @property
+    def storage_mechanism(self) -> str:
+        """``LOCAL_STORAGE``, as the .NET tracker says."""
+        return self._identity.facts.storage_mechanism
+
+    @property
+    def expires_in(self) -> float | None:
+        """Seconds until the session would expire if nothing happens.
+
+        0.0 when it has, and no tick has noticed yet; ``None`` while it cannot, since it is pending or the checker is
+        stopped.
+        """
+        return self._lifecycle.expires_in(self._clock.monotonic())
+
+    @property
+    def save_error(self) -> Exception | None:
+        """The last failure to load or save that has not healed yet. A corrupt file heals at the next save or tick."""
+        return self._ledger.error
