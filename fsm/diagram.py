@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 from typing import TYPE_CHECKING
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
 
     from fsm.graph import Row
 
-HOW_TO_GET_DOT = "Graphviz's program 'dot' is not installed; get it with 'apt-get install graphviz' (or your system's way)"
+HOW_TO_GET_DOT = (
+    "Graphviz's program 'dot' is not installed; get it with 'apt-get install graphviz' (or your system's way)"
+)
 
 _COLOURS = {
     SessionState.FOREGROUND_ACTIVE: ("#d9f0e3", "#1d7a4b"),
@@ -40,17 +43,21 @@ def arrows(rows: Iterable[Row] = TABLE) -> dict[tuple[SessionState, SessionState
 
 
 def mermaid() -> str:
-    """Return the graph as a Mermaid state diagram, which GitHub shows inline."""
+    """Return the graph as a Mermaid state diagram, which GitHub shows inline.
+
+    Rows that keep their state stand inside it, as UML writes internal transitions: Mermaid lays loops over each other.
+    """
     lines = ["stateDiagram-v2"]
-    lines += [f'    state "{state.value}" as {_name(state)}' for state in SessionState]
-    lines.append(f"    [*] --> {_name(INITIAL)}")
-    lines += [
-        f"    {_name(source)} --> {_name(destination)}: {'<br/>'.join(labels)}"
-        for (source, destination), labels in arrows().items()
-    ]
     for state, (fill, stroke) in _COLOURS.items():
+        lines.append(f'    state "{state.value}" as {_name(state)}')
         lines.append(f"    classDef {_name(state)}_colours fill:{fill},stroke:{stroke},color:{_INK}")
         lines.append(f"    class {_name(state)} {_name(state)}_colours")
+    lines.append(f"    [*] --> {_name(INITIAL)}")
+    for (source, destination), labels in arrows().items():
+        if source is destination:
+            lines += [f"    {_name(source)}: {label}" for label in labels]
+        else:
+            lines.append(f"    {_name(source)} --> {_name(destination)}: {'<br/>'.join(labels)}")
     return "\n".join(lines) + "\n"
 
 
@@ -59,8 +66,8 @@ def dot() -> str:
     lines = [
         "digraph lifecycle {",
         '    graph [rankdir=TB, nodesep=0.6, ranksep=0.9, pad=0.2, bgcolor=white, fontname="Helvetica"]',
-        f'    node [shape=box, style="rounded,filled", penwidth=1.6, margin="0.25,0.14", fontname="Helvetica-Bold", '
-        f'fontsize=14, fontcolor="{_INK}"]',
+        '    node [shape=box, style="rounded,filled", penwidth=1.6, margin="0.25,0.14"]',
+        f'    node [fontname="Helvetica-Bold", fontsize=14, fontcolor="{_INK}"]',
         f'    edge [fontname="Helvetica", fontsize=12, color="#57606a", fontcolor="{_INK}", arrowsize=0.8]',
         '    start [shape=circle, style=filled, fillcolor="#57606a", color="#57606a", label="", width=0.16]',
         f"    start -> {_name(INITIAL)}",
@@ -75,7 +82,7 @@ def dot() -> str:
 
 
 def render(kind: str) -> bytes:
-    """Return the graph as ``svg`` or ``png``, drawn by Graphviz.
+    """Return the graph as ``svg`` or ``png``, drawn by Graphviz. The SVG bears the `source_mark`.
 
     Raises:
         DotMissingError: Graphviz is not installed.
@@ -84,11 +91,16 @@ def render(kind: str) -> bytes:
     program = shutil.which("dot")
     if program is None:
         raise DotMissingError
-    options = ["-Gdpi=144"] if kind == "png" else []
+    options = ["-Gdpi=144"] if kind == "png" else [f"-Gid={source_mark()}"]
     drawn = subprocess.run(  # noqa: S603  # the program is Graphviz's, its input our own table
         [program, f"-T{kind}", *options], input=dot().encode(), capture_output=True, check=True
     )
     return drawn.stdout
+
+
+def source_mark() -> str:
+    """Return the mark that a drawn SVG bears, by which a stale one is known without drawing it again."""
+    return f"lifecycle_{hashlib.sha256(dot().encode()).hexdigest()[:16]}"
 
 
 def _name(state: SessionState) -> str:

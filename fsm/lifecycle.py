@@ -123,19 +123,20 @@ class Lifecycle:
 
     def tick(self, now: float) -> list[Decision]:
         """Check now, if the checker is running."""
-        if self.can_tick_matter(now):
+        if not self.is_tick_idle(now):
             self._now = now
             self._send(Input.TICK)
         return self._decided()
 
-    def can_tick_matter(self, now: float) -> bool:
-        """Tell whether a tick may change anything; without a doubt only the machine knows."""
-        return (
-            self.checker_running
-            and now - self.last_activity >= self.timeout
-            # The table's one arrow for a tick in the foreground renews, and a pending session is never replaced.
-            and (self.event_count > 0 or self.count_empty_sessions or self.state is not SessionState.FOREGROUND_ACTIVE)
-        )
+    def is_tick_idle(self, now: float) -> bool:
+        """Tell whether a tick would certainly find nothing to do, so that the machine need not be asked."""
+        if self.state is SessionState.EXPIRED_CHECKER_STOPPED:
+            return False
+        if not self.checker_running or now - self.last_activity < self.timeout:
+            return True
+        # Timed out in focus, the table's one arrow renews; and a pending session is never replaced.
+        pending = not (self.event_count or self.count_empty_sessions)
+        return pending and self.state is SessionState.FOREGROUND_ACTIVE
 
     def touch(self, now: float) -> list[Decision]:
         """Note activity that is no event: the timeout starts anew, unless it was over already."""

@@ -223,8 +223,8 @@ class ClientSession(SessionReading):
         """
         # Most ticks find nothing to do, and there may be many sessions.
         with self._lock:
-            decides = self._closed or self._lifecycle.can_tick_matter(self._clock.monotonic())
-        if decides:
+            idle = not self._closed and self._lifecycle.is_tick_idle(self._clock.monotonic())
+        if not idle:
             with self._deciding("tick") as now:
                 self._carry_out(self._lifecycle.tick(now))
         if self._continues or self._ledger.error is not None:

@@ -26,8 +26,8 @@ _KEY = f"{ARRAYS} Key"
 _VALUE = f"{ARRAYS} Value"
 _GRAMMAR: dict[tuple[str, ...], set[str]] = {(): {_ROOT}, (_ROOT,): {_PAIR}, (_ROOT, _PAIR): {_KEY, _VALUE}}
 
-# Key in the file, field of the snapshot, type in the file.
-_FIELDS = {
+
+FIELDS = {
     "userId": ("user_id", "string"),
     "sessionId": ("session_id", "string"),
     "previousSessionId": ("previous_session_id", "string"),
@@ -38,6 +38,7 @@ _FIELDS = {
     "eventIndex": ("event_index", "int"),
     "lastActivity": ("last_activity", "dateTime"),
 }
+"""Key in the file: field of the snapshot, and type in the file."""
 
 _INT = re.compile(r"0|-?[1-9][0-9]{0,9}")
 _DATE_TIME = re.compile(
@@ -53,9 +54,9 @@ def dumps(snapshot: Snapshot) -> bytes:
 
     A snapshot of the user alone becomes the user id alone; any other has every key, null as ``i:nil="true"``.
     """
-    keys = ("userId",) if snapshot == Snapshot(user_id=snapshot.user_id) else tuple(_FIELDS)
+    keys = ("userId",) if snapshot == Snapshot(user_id=snapshot.user_id) else tuple(FIELDS)
     root, pair = "ArrayOfKeyValueOfstringanyType", "KeyValueOfstringanyType"
-    pairs = "".join(f"<{pair}><Key>{key}</Key>{_value(getattr(snapshot, _FIELDS[key][0]))}</{pair}>" for key in keys)
+    pairs = "".join(f"<{pair}><Key>{key}</Key>{_value(getattr(snapshot, FIELDS[key][0]))}</{pair}>" for key in keys)
     return f'<{root} xmlns="{ARRAYS}" xmlns:i="{INSTANCE}">{pairs}</{root}>'.encode("ascii")
 
 
@@ -89,7 +90,7 @@ def loads(data: bytes) -> Snapshot:
     try:
         return Snapshot(
             **{  # type: ignore[arg-type]  # each value has its key's type: _typed saw to it
-                _FIELDS[key][0]: value for key, value in values.items() if not (key == "sessionIndex" and value is None)
+                FIELDS[key][0]: value for key, value in values.items() if not (key == "sessionIndex" and value is None)
             }
         )
     except ValueError as error:
@@ -155,7 +156,7 @@ class _Reader:
         self._prefixes[prefix].pop()
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
-        if self._ignored_depth or (self._path[-1:] == (_VALUE,) and self._key not in _FIELDS):
+        if self._ignored_depth or (self._path[-1:] == (_VALUE,) and self._key not in FIELDS):
             self._ignored_depth += 1
             return
         if name not in _GRAMMAR.get(self._path, ()):
@@ -197,7 +198,7 @@ class _Reader:
             if content in self._seen:
                 _corrupt(f"key {content[:40]!r} stands in it twice")
             self._seen.add(content)
-        elif name == _VALUE and self._key in _FIELDS:
+        elif name == _VALUE and self._key in FIELDS:
             self._values[self._key] = _typed(self._key, self._kind, content)
         elif name == _PAIR and self._pair != [_KEY, _VALUE]:
             _corrupt("a pair is not one Key followed by one Value")
@@ -208,7 +209,7 @@ def _typed(key: str, kind: str | None, content: str) -> str | int | datetime | N
         if content:
             _corrupt(f"{key} is null and yet has text")
         return None
-    wanted = _FIELDS[key][1]
+    wanted = FIELDS[key][1]
     if kind != wanted:
         _corrupt(f"{key} is of type {kind or 'nothing'!r}, and {wanted} is allowed")
     if kind == "int":

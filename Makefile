@@ -1,0 +1,47 @@
+# make demo: see sessions being kept.  make test: lint, types, tests.  Everything is installed into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+DEMO_SAVE := build/demo/session.xml
+WORKERS ?= auto
+
+.PHONY: demo test lint types suite diagrams clean
+
+demo: $(INSTALLED)
+	rm -rf $(dir $(DEMO_SAVE))
+	@printf '\nA day, on a new save file:\n\n'
+	@$(BIN)/client-session replay --save $(DEMO_SAVE) examples/desktop_day.jsonl
+	@printf '\nThe same day again, on the save file that the first one left:\n\n'
+	@$(BIN)/client-session replay --save $(DEMO_SAVE) examples/desktop_day.jsonl
+	@printf '\nThe save file, $(DEMO_SAVE):\n\n'
+	@$(BIN)/client-session show $(DEMO_SAVE)
+
+test: lint types suite
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+suite: $(INSTALLED)
+	$(BIN)/pytest -n $(WORKERS)
+
+diagrams: $(INSTALLED)
+	$(BIN)/client-session diagram -o diagrams/lifecycle.svg
+	$(BIN)/client-session diagram -o diagrams/lifecycle.mmd
+	$(BIN)/client-session diagram -o diagrams/lifecycle.dot
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# pip 25.1 knows dependency groups; an older one that came with Python may not.
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable '.[cli]' --group dev
+	touch $@

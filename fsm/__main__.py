@@ -1,0 +1,20 @@
+"""The command ``client-session``, also as ``python -m fsm``."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line, or say how to install what it needs."""
+    try:
+        from fsm.cli import client_session  # noqa: PLC0415  # click and rich are the optional extra "cli"
+    except ModuleNotFoundError as error:
+        if error.name not in {"click", "rich"}:
+            raise
+        sys.exit(f"client-session needs {error.name}: pip install 'client-session[cli]'")
+    client_session(prog_name="client-session")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+"""The command line: replay a trace, show a save file, draw the graph."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fsm import diagram as drawing
+from fsm.graph import SessionState
+from fsm.replay import Replay, SessionOptions
+from fsm.trace import TraceError, read_trace
+from persistence import CorruptSaveFileError, MemoryStore, XmlStore
+from persistence.codec import FIELDS
+from persistence.snapshot import iso_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+    from typing import Any, BinaryIO, NoReturn
+
+    from fsm.replay import Moment
+    from fsm.summary import SessionSummary
+    from persistence import Snapshot
+
+PIPED_WIDTH = 160
+_STATE_STYLES = {
+    SessionState.FOREGROUND_ACTIVE: "green",
+    SessionState.BACKGROUND_ACTIVE: "blue",
+    SessionState.EXPIRED_CHECKER_STOPPED: "yellow",
+}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="client-session")
+def client_session() -> None:
+    """Client sessions for trackers: which events belong together."""
+
+
+_DEFAULTS = SessionOptions()
+
+
+@client_session.command()
+@click.argument("trace", type=click.File("rb"))
+@click.option(
+    "--save",
+    "save_path",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Keep the session in this save file, and go on from what it holds. Without it: in memory.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the entity of each event, one JSON object a line.")
+@click.option(
+    "--foreground-timeout",
+    type=float,
+    metavar="SECONDS",
+    default=_DEFAULTS.foreground_timeout,
+    show_default=True,
+    help="Until a session expires in focus.",
+)
+@click.option(
+    "--background-timeout",
+    type=float,
+    metavar="SECONDS",
+    default=_DEFAULTS.background_timeout,
+    show_default=True,
+    help="Until a session expires out of focus.",
+)
+@click.option(
+    "--check-interval",
+    type=float,
+    metavar="SECONDS",
+    default=_DEFAULTS.check_interval,
+    show_default=True,
+    help="How often a tick comes.",
+)
+@click.option("--count-empty-sessions", is_flag=True, help="Number sessions as the .NET tracker does.")
+@click.option("--continue-on-restart", is_flag=True, help="Go on with the saved session if it has not timed out.")
+def replay(trace: BinaryIO, save_path: str | None, *, as_json: bool, **options: Any) -> None:  # noqa: ANN401  # click passes the options, their types checked, by name
+    """Drive a session through TRACE, on a virtual clock, and print what happens.
+
+    TRACE is a file of JSON Lines ("-": standard input), one input a line, in order of time, such as
+
+    {"at": "2026-11-23T09:00:00Z", "input": "event", "id": "<uuid>"}
+
+    The inputs: event (with an id), background, foreground, touch, restart, sleep (the machine sleeps until the next
+    line), resume (the checker is started by hand), tick (one more than come by themselves).
+    """
+    try:
+        steps = read_trace(trace, trace.name)
+        run = Replay(steps, XmlStore(save_path) if save_path else MemoryStore(), SessionOptions(**options))
+    except TraceError as error:
+        _fail(str(error), status=2)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    if as_json:
+        for moment in run.run():
+            if moment.context is not None:
+                click.echo(moment.context.to_json())
+    else:
+        _print(_timeline(list(run.run())))
+    if run.session.save_error is not None:
+        _fail(f"not saved: {run.session.save_error}", status=1)
+
+
+@client_session.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.option("--json", "as_json", is_flag=True, help="Print it as one JSON object.")
+def show(file: str, *, as_json: bool) -> None:
+    """Print the save file FILE, or say what is wrong with it (exit status 1)."""
+    try:
+        snapshot = XmlStore(file).load()
+    except CorruptSaveFileError as error:
+        rescue = f"recovered at the next start: user {error.recovered.user_id}" if error.recovered else "no user id"
+        _fail(f"{error}\n{rescue}", status=1)
+    except OSError as error:
+        _fail(f"{file} cannot be read: {error.strerror}", status=1)
+    if snapshot is None:
+        _fail(f"{file} is gone", status=1)
+    values = _by_key(snapshot)
+    if as_json:
+        click.echo(json.dumps(values, indent=2))
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), show_header=False)
+    table.add_column(style="bold")
+    table.add_column()
+    for key, value in values.items():
+        table.add_row(key, Text("-", "dim") if value is None else str(value))
+    _print(table)
+
+
+@client_session.command()
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["svg", "png", "mermaid", "dot"]),
+    help="Default: what the name of the output file says, or else mermaid.",
+)
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Default: print.")
+def diagram(kind: str | None, output: Path | None) -> None:
+    """Draw the graph of the lifecycle. SVG and PNG need Graphviz's program dot."""
+    kind = kind or _KINDS.get(output.suffix if output else "", "mermaid")
+    texts: dict[str, Callable[[], str]] = {"mermaid": drawing.mermaid, "dot": drawing.dot}
+    if kind == "png" and output is None and sys.stdout.isatty():
+        message = "a PNG is not for the terminal: give -o FILE"
+        raise click.UsageError(message)
+    try:
+        data = texts[kind]().encode() if kind in texts else drawing.render(kind)
+    except drawing.DotMissingError as error:
+        _fail(str(error), status=1)
+    if output is None:
+        click.echo(data, nl=False)
+        return
+    try:
+        output.write_bytes(data)
+    except OSError as error:
+        _fail(f"{output} cannot be written: {error.strerror}", status=1)
+
+
+_KINDS = {".svg": "svg", ".png": "png", ".dot": "dot", ".gv": "dot", ".mmd": "mermaid"}
+
+
+def _timeline(moments: list[Moment]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in ("time", "input", "state", "session"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("index", justify="right", no_wrap=True)
+    table.add_column("event", justify="right", no_wrap=True)
+    table.add_column("what happened")
+    for moment in moments:
+        pending = moment.session_index is None
+        table.add_row(
+            f"{moment.at:%Y-%m-%d %H:%M:%S}",
+            Text(moment.input, "dim" if moment.input == "tick" else ""),
+            Text(moment.state.value, _STATE_STYLES[moment.state]),
+            Text(moment.session_id[:8], "dim" if pending else ""),
+            "-" if pending else str(moment.session_index),
+            str(moment.event_index or "-"),
+            Text.assemble(*_story(moment)),
+        )
+    return table
+
+
+def _story(moment: Moment) -> list[tuple[str, str]]:
+    parts = [(_ending(summary), "yellow") for summary in moment.ended]
+    if moment.begun:
+        parts.append((f"session {moment.session_index} begins", "green"))
+    return [piece for part in parts for piece in (("; ", ""), part)][1:]
+
+
+def _ending(summary: SessionSummary) -> str:
+    length = timedelta(seconds=round(summary.foreground_seconds + summary.background_seconds))
+    events = "1 event" if summary.event_count == 1 else f"{summary.event_count} events"
+    return f"session {summary.session_index} ended ({summary.reason}): {events} in {length}"
+
+
+def _by_key(snapshot: Snapshot) -> dict[str, str | int | None]:
+    def text(value: str | int | datetime | None) -> str | int | None:
+        return value if value is None or isinstance(value, str | int) else iso_time(value)
+
+    fields = attrs.asdict(snapshot)
+    return {key: text(fields[field]) for key, (field, _) in FIELDS.items()}
+
+
+def _print(table: Table) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = PIPED_WIDTH
+    console.print(table)
+
+
+def _fail(message: str, *, status: int) -> NoReturn:
+    click.echo(f"Error: {message}", err=True)
+    sys.exit(status)
