@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, ParamSpec, Protocol
@@ -59,7 +60,8 @@ class Notices:
                 try:
                     call()
                 except Exception:
-                    self._logger.exception("A session's callback failed")
+                    with contextlib.suppress(Exception):  # a broken logger must not cost the host its event
+                        self._logger.exception("A session's callback failed")
         finally:
             del self._by_thread[thread]
             self._delivering.discard(thread)

@@ -353,12 +353,12 @@ class ClientSession(SessionReading):
                 self._identity.number(moment)
 
     def _keep_scheduled(self, now: float) -> None:
-        running = self._lifecycle.checker_running
-        if running and not self._scheduled:
-            self._scheduler.start(self, now)
-        elif self._scheduled and not running:
-            self._scheduler.stop(self)
+        running, was_running = self._lifecycle.checker_running, self._scheduled
         self._scheduled = running
+        if running and not was_running:
+            self._scheduler.start(self, now)
+        elif was_running and not running:
+            self._scheduler.stop(self)
 
     def _moment(self, now: float | None = None) -> Anchor:
         return Anchor(self._clock.monotonic() if now is None else now, self._clock.now())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING, Protocol
 
@@ -42,11 +43,11 @@ class SnapshotStore(Protocol):
 class MemoryStore:
     """Keeps the snapshot in memory, for tests and for programs that want no file. Sessions may share one."""
 
-    __slots__ = ("_lock", "_snapshot")
+    __slots__ = ("_lock", "_process", "_snapshot")
 
     def __init__(self) -> None:
         """Start with nothing kept."""
-        self._lock = threading.RLock()
+        self._renew_lock()
         self._snapshot: Snapshot | None = None
 
     def load(self) -> Snapshot | None:
@@ -55,9 +56,15 @@ class MemoryStore:
 
     def save(self, snapshot: Snapshot) -> None:
         """Keep this snapshot instead of the last."""
-        with self._lock:
+        with self.lock():
             self._snapshot = snapshot
 
     def lock(self) -> AbstractContextManager[object]:
         """Return a context that no other thread can be in meanwhile."""
+        if self._process != os.getpid():
+            self._renew_lock()  # a thread of the parent may have held it when this child was forked
         return self._lock
+
+    def _renew_lock(self) -> None:
+        self._process = os.getpid()
+        self._lock = threading.RLock()

@@ -55,8 +55,7 @@ class XmlStore:
         self.path = Path(os.path.realpath(path))
         self.backup_path = self._beside(".bak")
         self.corrupt_path = self._beside(".corrupt")
-        self._lock = FileLock(self._beside(".lock"), timeout=LOCK_SECONDS, mode=PRIVATE, poll_interval=_POLL_SECONDS)
-        self._reading: _Reading | None = None
+        self._renew_lock()
 
     def __repr__(self) -> str:
         """Name the path."""
@@ -114,8 +113,15 @@ class XmlStore:
         """
         return self._locked()
 
+    def _renew_lock(self) -> None:
+        self._process = os.getpid()
+        self._lock = FileLock(self._beside(".lock"), timeout=LOCK_SECONDS, mode=PRIVATE, poll_interval=_POLL_SECONDS)
+        self._reading: _Reading | None = None
+
     @contextlib.contextmanager
     def _locked(self) -> Generator[None]:
+        if self._process != os.getpid():
+            self._renew_lock()  # what a forked child inherits is its parent's
         if self._lock.is_locked:
             yield
             return

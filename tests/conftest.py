@@ -1,0 +1,77 @@
+"""What the suite shares: Hypothesis profiles, and sessions on a clock that stands still."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from fsm import ClientSession
+from fsm.testing import ManualClock, ManualScheduler
+from persistence import MemoryStore
+
+if TYPE_CHECKING:
+    from persistence import SnapshotStore
+
+DATA = Path(__file__).parent / "data"
+
+_PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("dev", _PATIENT, max_examples=50)
+settings.register_profile("ci", _PATIENT, max_examples=200, print_blob=True)
+settings.register_profile("nightly", _PATIENT, max_examples=5000, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+
+class MakeSession(Protocol):
+    """Constructs a session on the test's clock, scheduler and store, unless told otherwise."""
+
+    def __call__(self, *, store: SnapshotStore | None = None, **options: Any) -> ClientSession:  # noqa: ANN401  # any of the constructor's
+        """Construct it."""
+        ...
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """Return a clock that the test moves."""
+    return ManualClock()
+
+
+@pytest.fixture
+def scheduler() -> ManualScheduler:
+    """Return a scheduler that never ticks by itself."""
+    return ManualScheduler()
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    """Return a store in memory, shared by all sessions of the test."""
+    return MemoryStore()
+
+
+@pytest.fixture
+def save_path(tmp_path: Path) -> Path:
+    """Return the path of a save file in a folder of the test's own."""
+    return tmp_path / "session.xml"
+
+
+@pytest.fixture
+def make(clock: ManualClock, scheduler: ManualScheduler, store: MemoryStore) -> MakeSession:
+    """Return the constructor of sessions for this test."""
+    default_store = store
+
+    def construct(*, store: SnapshotStore | None = None, **options: Any) -> ClientSession:  # noqa: ANN401  # any of the constructor's
+        if "save_path" not in options:
+            options["store"] = store or default_store
+        return ClientSession(**{"clock": clock, "scheduler": scheduler, **options})
+
+    return construct
+
+
+@pytest.fixture(params=["dotnet_first_session.xml", "dotnet_later_session.xml", "hand_written_variant.xml"])
+def dotnet_file(request: pytest.FixtureRequest) -> Path:
+    """Return a save file that the .NET tracker wrote, or was seen to read."""
+    name: str = request.param
+    return DATA / "save-files" / name

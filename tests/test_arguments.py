@@ -1,0 +1,184 @@
+"""Arguments: what is taken, and how what is not is named."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from event_ids import event_id
+
+from fsm import ClientSession, SessionClosedError
+from persistence import MemoryStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import MakeSession
+
+    from fsm.testing import ManualClock, ManualScheduler
+
+DURATIONS = ("foreground_timeout", "background_timeout", "check_interval")
+
+
+def test_defaults(make: MakeSession) -> None:
+    """600 s in focus, 300 s out of it, a check every 15 s."""
+    session = make()
+    assert [getattr(session, name) for name in DURATIONS] == [600.0, 300.0, 15.0]
+
+
+def test_the_tables_order_is_the_positional_one(
+    save_path: Path, clock: ManualClock, scheduler: ManualScheduler
+) -> None:
+    """Path, timeouts, interval and logger may be given by position."""
+    session = ClientSession(save_path, 60, 30, 5, None, clock=clock, scheduler=scheduler)
+    assert [getattr(session, name) for name in DURATIONS] == [60.0, 30.0, 5.0]
+
+
+@pytest.mark.parametrize("name", DURATIONS)
+@pytest.mark.parametrize("value", [1, 0.5, timedelta(minutes=2)])
+def test_durations_are_numbers_or_timedeltas(make: MakeSession, name: str, value: float | timedelta) -> None:
+    """Each is read back in seconds, from the constructor and when set."""
+    expected = value.total_seconds() if isinstance(value, timedelta) else float(value)
+    session = make(**{name: value})
+    assert getattr(session, name) == expected
+    setattr(session, name, timedelta(seconds=7))
+    assert getattr(session, name) == 7.0
+    assert type(getattr(session, name)) is float
+
+
+BAD_DURATIONS = [
+    (0, ValueError),
+    (-1, ValueError),
+    (-0.001, ValueError),
+    (float("nan"), ValueError),
+    (float("inf"), ValueError),
+    (10**400, ValueError),
+    (timedelta(0), ValueError),
+    (timedelta(seconds=-1), ValueError),
+    (True, TypeError),
+    ("600", TypeError),
+    (None, TypeError),
+    (Fraction(1, 2), TypeError),
+]
+
+
+@pytest.mark.parametrize("name", DURATIONS)
+@pytest.mark.parametrize(("value", "error"), BAD_DURATIONS)
+def test_bad_durations_are_named(make: MakeSession, name: str, value: Any, error: type[Exception]) -> None:  # noqa: ANN401  # of any type
+    """The error names argument and value, in the constructor and when set; a refused setting changes nothing."""
+    with pytest.raises(error, match=f"{name} must be") as caught:
+        make(**{name: value})
+    assert repr(value) in str(caught.value)
+    session = make()
+    before = getattr(session, name)
+    with pytest.raises(error, match=f"{name} must be"):
+        setattr(session, name, value)
+    assert getattr(session, name) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"save_path": ""}, ValueError, "save_path must be the path of a file"),
+        ({"save_path": "  "}, ValueError, "save_path must be the path of a file"),
+        ({"save_path": "a\0b"}, ValueError, "save_path must be the path of a file"),
+        ({"save_path": "folder/"}, ValueError, "not a folder: 'folder/'"),
+        ({"save_path": "."}, ValueError, r"not a folder: '\.'"),
+        ({"save_path": Path()}, ValueError, r"not a folder: '\.'"),
+        ({"save_path": b"session.xml"}, TypeError, "save_path must be the path"),
+        ({"save_path": 7}, TypeError, "save_path must be the path .* not 7"),
+        ({"save_path": None}, TypeError, "or give store; not None"),
+        ({"save_path": "x.xml", "store": MemoryStore()}, ValueError, "save_path or store, not both: 'x.xml'"),
+        ({"store": 7}, TypeError, "store must have the methods load, save, lock; 7 lacks load"),
+        ({"clock": 7}, TypeError, "clock must have the methods monotonic, now"),
+        ({"scheduler": 7}, TypeError, "scheduler must have the methods start, stop"),
+        ({"logger": 7}, TypeError, "logger must have the methods"),
+        ({"count_empty_sessions": 1}, TypeError, "count_empty_sessions must be True or False, not 1"),
+        ({"continue_on_restart": None}, TypeError, "continue_on_restart must be True or False, not None"),
+        ({"on_session_start": 7}, TypeError, "on_session_start must be callable or None, not 7"),
+        ({"on_session_end": "x"}, TypeError, "on_session_end must be callable or None, not 'x'"),
+        ({"on_state_change": 7}, TypeError, "on_state_change must be callable or None, not 7"),
+    ],
+)
+def test_bad_arguments_are_named(
+    clock: ManualClock,
+    scheduler: ManualScheduler,
+    options: dict[str, Any],
+    error: type[Exception],
+    message: str,
+) -> None:
+    """The error names argument and value, and says what is allowed."""
+    given = {"clock": clock, "scheduler": scheduler, **options}
+    if not options.keys() & {"save_path", "store"}:
+        given["store"] = MemoryStore()
+    with pytest.raises(error, match=message):
+        ClientSession(**given)
+
+
+def test_a_folder_is_no_save_file(tmp_path: Path) -> None:
+    """An existing folder is refused at once, before anything is written."""
+    with pytest.raises(ValueError, match="not a folder"):
+        ClientSession(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", [0, 1, None, "True"])
+def test_background_is_true_or_false(make: MakeSession, value: Any) -> None:  # noqa: ANN401  # of any type
+    """set_background takes a bool alone."""
+    session = make()
+    with pytest.raises(TypeError, match=f"background must be True or False, not {value!r}"):
+        session.set_background(value)
+    assert not session.background
+
+
+CALLS: list[Callable[[ClientSession], object]] = [
+    lambda session: session.get_session_context(event_id(1)),
+    lambda session: session.set_background(True),
+    lambda session: session.tick(),
+    lambda session: session.start_new_session(),
+    lambda session: session.touch(),
+    lambda session: session.start_checker(),
+    lambda session: session.stop_checker(),
+    lambda session: session.save(),
+    lambda session: setattr(session, "foreground_timeout", 1),
+    lambda session: setattr(session, "background_timeout", 1),
+    lambda session: setattr(session, "check_interval", 1),
+]
+CALL_NAMES = [
+    "get_session_context",
+    "set_background",
+    "tick",
+    "start_new_session",
+    "touch",
+    "start_checker",
+    "stop_checker",
+    "save",
+    "foreground_timeout",
+    "background_timeout",
+    "check_interval",
+]
+
+
+@pytest.mark.parametrize(("call", "name"), list(zip(CALLS, CALL_NAMES, strict=True)), ids=CALL_NAMES)
+def test_a_closed_session_refuses_calls(make: MakeSession, call: Callable[[ClientSession], object], name: str) -> None:
+    """After close every call but close raises SessionClosedError, which names it."""
+    session = make()
+    session.get_session_context(event_id(1))
+    session.close()
+    session.close()
+    with pytest.raises(SessionClosedError, match=f"^{name} was called on a closed session"):
+        call(session)
+
+
+def test_a_closed_session_can_be_read(make: MakeSession) -> None:
+    """Reading is no call: what was last true can still be read."""
+    with make() as session:
+        context = session.get_session_context(event_id(1))
+    assert session.session_id == context.session_id
+    assert session.session_index == 1
+    assert session.event_index == 1
+    assert not session.checker_running
+    assert session.expires_in is None

@@ -1,0 +1,107 @@
+"""The real .NET tracker's recorded behaviour, and ours."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fsm import ClientSession
+from fsm.testing import ManualClock, ManualScheduler
+from persistence import MemoryStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TRACES = Path(__file__).parent / "data" / "dotnet_traces.jsonl.gz"
+PARTS = 10
+
+
+def read_traces(part: int) -> Iterator[dict[str, Any]]:
+    """Yield every tenth recorded trace."""
+    with gzip.open(TRACES, "rt", encoding="utf-8") as lines:
+        for number, line in enumerate(lines):
+            if number % PARTS == part:
+                yield json.loads(line)
+
+
+class DotnetReplay:
+    """Our session under the .NET tracker's operations, with ids named as the recording names them."""
+
+    def __init__(self) -> None:
+        """Start at time zero, on a fresh save file."""
+        self.clock = ManualClock()
+        self.store = MemoryStore()
+        self.names: dict[str, str] = {}
+        self.session: ClientSession
+
+    def construct(self, foreground: float, background: float, interval: float) -> None:
+        """Construct a session that numbers as .NET does."""
+        self.session = ClientSession(
+            store=self.store,
+            foreground_timeout=foreground,
+            background_timeout=background,
+            check_interval=interval,
+            clock=self.clock,
+            scheduler=ManualScheduler(),
+            count_empty_sessions=True,
+        )
+
+    def apply(self, operation: str, *arguments: Any) -> dict[str, Any]:  # noqa: ANN401  # of many operations
+        """Apply one operation; return what the object shows."""
+        context = None
+        if operation == "new":
+            self.construct(*arguments)
+        elif operation == "restart":
+            before = self.session
+            before.close()
+            self.construct(before.foreground_timeout, before.background_timeout, before.check_interval)
+        elif operation == "event":
+            context = self.session.get_session_context(*arguments)
+        elif operation == "background":
+            self.session.set_background(*arguments)
+        elif operation == "advance":
+            self.clock.advance(*arguments)
+        elif operation in {"set_foreground_timeout", "set_background_timeout"}:
+            setattr(self.session, operation.removeprefix("set_"), *arguments)
+        else:
+            {
+                "tick": self.session.tick,
+                "stop": self.session.stop_checker,
+                "start": self.session.start_checker,
+            }[operation]()
+        shown: dict[str, Any] = {
+            "background": self.session.background,
+            "checker": self.session.checker_running,
+            "previous": self.name(self.session.previous_session_id),
+            "session": self.name(self.session.session_id),
+            "index": self.session.session_index,
+            "first_event_id": self.session.first_event_id,
+        }
+        if context is not None:
+            shown["context"] = {
+                "session": self.name(context.session_id),
+                "previous": self.name(context.previous_session_id),
+                "index": context.session_index,
+                "first_event_id": context.first_event_id,
+            }
+        return shown
+
+    def name(self, session_id: str | None) -> str | None:
+        """Return S1, S2, … in order of appearance."""
+        return session_id and self.names.setdefault(session_id, f"S{len(self.names) + 1}")
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_agrees_with_dotnet_after_every_operation(part: int) -> None:
+    """With count_empty_sessions, we show what .NET's ClientSession showed after every operation of every trace."""
+    replayed = 0
+    for trace in read_traces(part):
+        replay = DotnetReplay()
+        for step, (operation, observed) in enumerate(zip(trace["ops"], trace["observed"], strict=True)):
+            assert replay.apply(*operation) == observed, trace["ops"][: step + 1]
+        replayed += 1
+    assert replayed == 300

@@ -1,0 +1,265 @@
+"""The entity: fields, schema, immutability."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import uuid
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from event_ids import event_id
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft4Validator, FormatChecker
+
+from fsm import ClientSession
+from fsm.entity import SessionContext, SessionFacts
+from fsm.testing import ManualClock, ManualScheduler
+from persistence import MemoryStore, Snapshot
+from persistence.snapshot import MAX_INDEX
+
+if TYPE_CHECKING:
+    from conftest import MakeSession
+
+SCHEMAS = Path(__file__).parent / "data" / "iglu"
+
+
+def validator(version: str) -> Draft4Validator:
+    """Return a validator of the real Iglu schema, formats included."""
+    schema = json.loads((SCHEMAS / f"client_session-{version}.json").read_text())
+    return Draft4Validator(schema, format_checker=FormatChecker())
+
+
+VALIDATORS = {version: validator(version) for version in ("1-0-1", "1-0-2")}
+
+
+def data_of(entity: dict[str, Any]) -> dict[str, Any]:
+    """Return an entity's data, after checking its outer shape."""
+    assert entity.keys() == {"schema", "data"}
+    data: dict[str, Any] = entity["data"]
+    return data
+
+
+def test_carries_the_eight_fields(make: MakeSession, clock: ManualClock) -> None:
+    """Each field stands in the entity under both its names, and says what it should."""
+    session = make()
+    session.get_session_context(event_id(1))
+    first = session.session_id
+    clock.advance(600)
+    session.get_session_context(event_id(2))
+    clock.advance(1)
+    context = session.get_session_context(event_id(3))
+    assert context.data == {
+        "userId": context.user_id,
+        "sessionId": context.session_id,
+        "sessionIndex": context.session_index,
+        "eventIndex": context.event_index,
+        "previousSessionId": context.previous_session_id,
+        "storageMechanism": context.storage_mechanism,
+        "firstEventId": context.first_event_id,
+        "firstEventTimestamp": context.first_event_timestamp,
+    }
+    assert context.user_id == session.user_id
+    assert context.session_id == session.session_id
+    assert context.previous_session_id == first
+    assert (context.session_index, context.event_index) == (2, 2)
+    assert context.storage_mechanism == "LOCAL_STORAGE"
+    assert context.first_event_id == event_id(2)
+    assert context.first_event_timestamp == "2026-01-01T00:10:00.000Z"
+
+
+def test_the_session_shows_what_its_entity_carries(make: MakeSession) -> None:
+    """The properties of the session are those of its last entity."""
+    session = make()
+    context = session.get_session_context(event_id(1))
+    for name in (
+        "user_id",
+        "session_id",
+        "previous_session_id",
+        "session_index",
+        "first_event_id",
+        "first_event_timestamp",
+        "event_index",
+        "storage_mechanism",
+    ):
+        assert getattr(session, name) == getattr(context, name), name
+
+
+def test_is_self_describing(make: MakeSession) -> None:
+    """to_dict is schema and data, to_json the same as text."""
+    context = make().get_session_context(event_id(1))
+    assert context.schema == "iglu:com.snowplowanalytics.snowplow/client_session/jsonschema/1-0-2"
+    assert context.to_dict() == {"schema": context.schema, "data": context.data}
+    assert json.loads(context.to_json()) == context.to_dict()
+
+
+def test_to_dict_gives_what_dotnet_sends(make: MakeSession) -> None:
+    """Version 1-0-1 lacks the two newer fields, and validates."""
+    entity = make().get_session_context(event_id(1)).to_dict(version="1-0-1")
+    assert entity["schema"] == "iglu:com.snowplowanalytics.snowplow/client_session/jsonschema/1-0-1"
+    VALIDATORS["1-0-1"].validate(data_of(entity))
+
+
+def test_another_version_is_refused(make: MakeSession) -> None:
+    """The error names what was given and what is allowed."""
+    context = make().get_session_context(event_id(1))
+    with pytest.raises(ValueError, match=r"version must be one of 1-0-2, 1-0-1, not '2-0-0'"):
+        context.to_dict("2-0-0")
+
+
+def test_is_immutable(make: MakeSession) -> None:
+    """Nobody can change an entity, nor through its data a later one."""
+    session = make()
+    context = session.get_session_context(event_id(1))
+    with pytest.raises(AttributeError):
+        context.session_index = 7
+    context.data["sessionIndex"] = 7
+    data_of(context.to_dict())["userId"] = "changed"
+    assert context.data["sessionIndex"] == 1
+    assert session.get_session_context(event_id(2)).data["sessionIndex"] == 1
+    assert session.get_session_context(event_id(2)).data["userId"] == session.user_id
+
+
+def test_can_be_compared_hashed_pickled_and_shown(make: MakeSession) -> None:
+    """An entity is a value."""
+    session = make()
+    one, two = session.get_session_context(event_id(1)), session.get_session_context(event_id(2))
+    copy = pickle.loads(pickle.dumps(one))  # noqa: S301  # our own bytes
+    assert copy == one != two
+    assert len({one, copy, two}) == 2
+    assert copy.data == one.data
+    assert re.fullmatch(r"SessionContext\(userId='[^']+', .*, eventIndex=1, .*\)", repr(one))
+
+
+@pytest.mark.parametrize("given_id", [uuid.UUID(event_id(10)), event_id(10), "ABCDEF00-0000-4000-8000-00000000000A"])
+def test_event_ids_become_lower_case_text(make: MakeSession, given_id: uuid.UUID | str) -> None:
+    """A UUID or its text in any case is taken; the entity carries lower case."""
+    assert make().get_session_context(given_id).first_event_id == str(given_id).lower()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "",
+        "1",
+        event_id(1)[:-1],
+        event_id(1) + "\n",
+        event_id(1).replace("-", ""),
+        "{" + event_id(1) + "}",
+        "urn:uuid:" + event_id(1),
+        "\u0660" * 8 + event_id(1)[8:],
+        None,
+        1,
+        b"x",
+        event_id(1).encode(),
+    ],
+)
+def test_anything_else_is_no_event_id(make: MakeSession, bad: Any) -> None:  # noqa: ANN401  # of any type
+    """A bad event id is a ValueError that names it, and counts as no event."""
+    session = make()
+    session.get_session_context(event_id(1))
+    with pytest.raises(ValueError, match="event_id must be a uuid") as caught:
+        session.get_session_context(bad)
+    assert repr(bad) in str(caught.value)
+    assert session.event_index == 1
+
+
+def test_the_first_event_has_its_own_time(make: MakeSession) -> None:
+    """event_timestamp stamps the first event, in UTC, whatever its zone; microseconds are kept."""
+    when = datetime(2025, 5, 1, 14, 30, 0, 123456, tzinfo=timezone(timedelta(hours=2)))
+    context = make().get_session_context(event_id(1), when)
+    assert context.first_event_timestamp == "2025-05-01T12:30:00.123456Z"
+
+
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [
+        (datetime(2025, 5, 1), ValueError),  # noqa: DTZ001  # naive is the point
+        (datetime.max.replace(tzinfo=timezone(timedelta(hours=-1))), ValueError),
+        ("2025-05-01T00:00:00Z", TypeError),
+        (1.5, TypeError),
+    ],
+)
+def test_anything_else_is_no_event_timestamp(make: MakeSession, bad: Any, error: type[Exception]) -> None:  # noqa: ANN401  # of any type
+    """A naive or impossible time is a ValueError, another type a TypeError; neither counts as an event."""
+    session = make()
+    with pytest.raises(error, match="a time must"):
+        session.get_session_context(event_id(1), bad)
+    assert session.event_index == 0
+
+
+def test_anonymous_events_name_no_user(make: MakeSession, clock: ManualClock) -> None:
+    """An anonymous event has the zero user and no previous session; it counts all the same."""
+    session = make()
+    session.get_session_context(event_id(1))
+    clock.advance(600)
+    session.get_session_context(event_id(2))
+    context = session.get_session_context(event_id(3), anonymous=True)
+    assert context.user_id == "00000000-0000-0000-0000-000000000000"
+    assert context.previous_session_id is None
+    assert (context.session_id, context.session_index, context.event_index) == (session.session_id, 2, 2)
+    named = session.get_session_context(event_id(4))
+    assert named.user_id == session.user_id
+    assert named.previous_session_id is not None
+    VALIDATORS["1-0-2"].validate(context.data)
+
+
+def test_a_first_event_can_be_anonymous(make: MakeSession) -> None:
+    """Its session is an ordinary one for the events that follow."""
+    session = make()
+    assert session.get_session_context(event_id(1), anonymous=True).user_id == "00000000-0000-0000-0000-000000000000"
+    assert session.get_session_context(event_id(2)).user_id == session.user_id
+
+
+def test_indexes_stay_at_the_schemas_maximum() -> None:
+    """Neither index passes 2³¹ - 1: entity and save file stay valid."""
+    facts = SessionFacts.of(Snapshot(user_id="0" * 16, session_id=event_id(1), session_index=MAX_INDEX))
+    VALIDATORS["1-0-2"].validate(SessionContext(facts, MAX_INDEX + 5).data)
+    store = MemoryStore()
+    store.save(Snapshot(user_id="0" * 16, session_id=event_id(1), session_index=MAX_INDEX))
+    session = ClientSession(store=store, clock=ManualClock(), scheduler=ManualScheduler())
+    assert session.get_session_context(event_id(2)).session_index == MAX_INDEX
+    assert session.save_error is None
+
+
+MOMENTS = st.datetimes(
+    min_value=datetime(1, 1, 2),  # noqa: DTZ001  # Hypothesis adds the zone
+    max_value=datetime(9999, 12, 30),  # noqa: DTZ001
+    timezones=st.just(UTC) | st.timezones(),
+)
+
+
+@given(
+    events=st.lists(
+        st.tuples(
+            st.uuids(),
+            st.none() | MOMENTS,
+            st.booleans(),
+            st.sampled_from([0.0, 1.0, 299.0, 300.0, 600.0, 1e6]),
+            st.none() | st.booleans(),
+        ),
+        min_size=1,
+        max_size=12,
+    ),
+    count_empty_sessions=st.booleans(),
+)
+def test_every_entity_validates(
+    events: list[tuple[uuid.UUID, datetime | None, bool, float, bool | None]],
+    count_empty_sessions: bool,  # noqa: FBT001  # Hypothesis passes by name
+) -> None:
+    """Whatever happens, every entity handed out validates against client_session 1-0-2, and its 1-0-1 form too."""
+    clock = ManualClock()
+    session = ClientSession(
+        store=MemoryStore(), clock=clock, scheduler=ManualScheduler(), count_empty_sessions=count_empty_sessions
+    )
+    for number, when, anonymous, wait, background in events:
+        context = session.get_session_context(number, when, anonymous=anonymous)
+        VALIDATORS["1-0-2"].validate(context.data)
+        VALIDATORS["1-0-1"].validate(data_of(context.to_dict("1-0-1")))
+        if background is not None:
+            session.set_background(background)
+        clock.advance(wait)

@@ -1,0 +1,278 @@
+"""Threads, forks, garbage collection and the interpreter's exit."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections import Counter
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from event_ids import event_id
+
+from fsm import ClientSession
+from persistence import MemoryStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from conftest import MakeSession
+
+    from fsm import SessionContext
+    from fsm.testing import ManualClock
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no os.fork()")
+
+
+@pytest.fixture
+def switching_fast() -> Iterator[None]:
+    """Switch threads as often as the interpreter can: plain stress finds no race."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def in_threads(number: int, work: Callable[[int], object]) -> None:
+    """Run the same work on several threads, started together; what fails there fails here."""
+    together = threading.Barrier(number)
+    failures: list[BaseException] = []
+
+    def run(index: int) -> None:
+        together.wait()
+        try:
+            work(index)
+        except BaseException as error:  # noqa: BLE001  # raised again on the test's thread
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
+@pytest.mark.usefixtures("switching_fast")
+def test_threads_share_one_session_without_gaps(make: MakeSession) -> None:
+    """Event numbers are without holes, and just one event is the first of each session."""
+    contexts: list[SessionContext] = []
+    session = make()
+
+    def work(thread: int) -> None:
+        for number in range(500):
+            contexts.append(session.get_session_context(event_id(thread * 1000 + number)))
+            if number % 50 == 49:
+                session.start_new_session()
+            session.set_background(number % 7 == 0)
+            session.tick()
+
+    in_threads(8, work)
+    numbers: dict[tuple[str, int], list[int]] = {}
+    for context in contexts:
+        numbers.setdefault((context.session_id, context.session_index), []).append(context.event_index)
+    assert all(sorted(found) == list(range(1, len(found) + 1)) for found in numbers.values())
+    assert sorted(index for _, index in numbers) == list(range(1, len(numbers) + 1))
+    firsts = Counter((context.session_id, context.first_event_id) for context in contexts)
+    assert len(firsts) == len(numbers)
+
+
+@pytest.mark.usefixtures("switching_fast")
+def test_sessions_on_many_threads_share_a_store_without_gaps() -> None:
+    """Sessions that share a store share a user, and their numbers form one unbroken chain."""
+    store = MemoryStore()
+    contexts: list[SessionContext] = []
+
+    def work(thread: int) -> None:
+        with ClientSession(store=store) as session:
+            for number in range(40):
+                contexts.append(session.get_session_context(event_id(thread * 1000 + number)))
+                session.start_new_session()
+
+    in_threads(8, work)
+    contexts.sort(key=lambda context: context.session_index)
+    assert [context.session_index for context in contexts] == list(range(1, 321))
+    assert all(after.previous_session_id == before.session_id for before, after in pairwise(contexts))
+    assert len({context.user_id for context in contexts}) == 1
+
+
+@pytest.mark.usefixtures("switching_fast")
+def test_closing_while_others_call_is_clean() -> None:
+    """A call either works or raises SessionClosedError, and closing never hangs."""
+    from fsm import SessionClosedError  # noqa: PLC0415  # beside its one use
+
+    for _ in range(20):
+        session = ClientSession(store=MemoryStore(), check_interval=0.001)
+
+        def work(thread: int, session: ClientSession = session) -> None:
+            if thread == 0:
+                session.close()
+            try:
+                for number in range(50):
+                    session.get_session_context(event_id(number))
+                    session.tick()
+            except SessionClosedError:
+                pass
+            else:
+                assert thread != 0
+
+        in_threads(4, work)
+
+
+def test_a_dropped_session_is_collected() -> None:
+    """Nothing keeps a session that was dropped without close: not the checker, not a callback's queue."""
+    session = ClientSession(store=MemoryStore(), on_session_start=lambda _: None)
+    session.get_session_context(event_id(1))
+    gone = weakref.ref(session)
+    del session
+    gc.collect()
+    assert gone() is None
+
+
+def test_the_real_checker_expires_a_session() -> None:
+    """With nothing but defaults for clock and scheduler, a session expires by itself."""
+    ended = threading.Event()
+    session = ClientSession(
+        store=MemoryStore(), foreground_timeout=0.05, check_interval=0.01, on_session_end=lambda _: ended.set()
+    )
+    session.get_session_context(event_id(1))
+    assert ended.wait(timeout=10)
+    assert session.session_index is None
+    session.close()
+
+
+def test_an_open_session_does_not_delay_the_exit(tmp_path: Path) -> None:
+    """A program that forgets to close leaves at once, and says nothing."""
+    program = (
+        "import sys, time, uuid; from fsm import ClientSession;"
+        "session = ClientSession(sys.argv[1], check_interval=0.001);"
+        "session.get_session_context(uuid.uuid4());"
+        "print(time.monotonic(), flush=True)"
+    )
+    done = subprocess.run(  # noqa: S603  # our own interpreter and program
+        [sys.executable, "-c", program, str(tmp_path / "session.xml")],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert time.monotonic() - float(done.stdout) < 2
+    assert done.stderr == ""
+
+
+def in_child(work: Callable[[], object]) -> Any:  # noqa: ANN401  # whatever evaluates
+    """Fork, run work in the child, and return what it returned; a child that hangs or fails fails the test."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.write(writer, repr(work()).encode())
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writer)
+    with open(reader, "rb") as pipe:  # noqa: PTH123  # a descriptor
+        answer = pipe.read()
+    _, status = os.waitpid(child, 0)
+    assert status == 0
+    return __import__("ast").literal_eval(answer.decode())
+
+
+@needs_fork
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12; the point
+def test_a_forked_child_has_a_session_of_its_own(save_path: Path) -> None:
+    """Parent and child never number two sessions alike: the child's next event begins a session of the same user."""
+    session = ClientSession(save_path)
+    first = session.get_session_context(event_id(1))
+    data = in_child(lambda: session.get_session_context(event_id(2)).data)
+    assert data["userId"] == first.user_id
+    assert data["sessionId"] != first.session_id
+    assert (data["sessionIndex"], data["eventIndex"], data["previousSessionId"]) == (2, 1, first.session_id)
+    assert session.get_session_context(event_id(3)).event_index == 2
+    session.start_new_session()
+    assert session.get_session_context(event_id(4)).session_index == 3
+    session.close()
+
+
+@needs_fork
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12; the point
+def test_a_child_is_not_hung_by_a_lock_that_was_held(save_path: Path) -> None:
+    """A fork while another thread holds the session's lock, in a callback of its store, hangs nothing in the child."""
+    inside, leave = threading.Event(), threading.Event()
+
+    class SlowStore(MemoryStore):
+        """Waits within the lock when it saves a session."""
+
+        def save(self, snapshot: Any) -> None:  # noqa: ANN401  # passed on
+            if snapshot.session_id is not None and not leave.is_set():
+                inside.set()
+                leave.wait(timeout=30)
+            super().save(snapshot)
+
+    session = ClientSession(store=SlowStore())
+    other = ClientSession(save_path)
+    thread = threading.Thread(target=lambda: session.get_session_context(event_id(1)))
+    thread.start()
+    assert inside.wait(timeout=10)
+
+    def child() -> tuple[int, int]:
+        leave.set()
+        session.touch()
+        session.set_background(True)
+        return other.get_session_context(event_id(2)).session_index, session.get_session_context(
+            event_id(3)
+        ).event_index
+
+    assert in_child(child) == (1, 1)
+    leave.set()
+    thread.join()
+    session.close()
+    other.close()
+
+
+@needs_fork
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12; the point
+def test_the_checker_runs_in_the_child_too(save_path: Path) -> None:
+    """A child's session expires by itself, though no thread came along."""
+    ended = threading.Event()
+    session = ClientSession(
+        save_path, foreground_timeout=0.05, check_interval=0.01, on_session_end=lambda _: ended.set()
+    )
+
+    def child() -> bool:
+        ended.clear()
+        session.get_session_context(event_id(2))
+        return ended.wait(timeout=10)
+
+    assert in_child(child)
+    session.close()
+
+
+def test_a_scheduler_may_tick_while_it_is_told(make: MakeSession, clock: ManualClock) -> None:
+    """A scheduler that ticks at once when it is started or stopped, on the same thread, neither hangs nor recurs."""
+
+    class EagerScheduler:
+        """Ticks at once."""
+
+        def start(self, session: Any, now: float) -> None:  # noqa: ANN401, ARG002  # any session
+            session.tick()
+
+        def stop(self, session: Any) -> None:  # noqa: ANN401  # any session
+            session.tick()
+
+    session = make(scheduler=EagerScheduler())
+    session.get_session_context(event_id(1))
+    session.set_background(True)
+    clock.advance(300)
+    session.tick()
+    session.set_background(False)
+    assert session.get_session_context(event_id(2)).session_index == 2
