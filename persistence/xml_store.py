@@ -55,6 +55,8 @@ class XmlStore:
         self.path = Path(os.path.realpath(path))
         self.backup_path = self._beside(".bak")
         self.corrupt_path = self._beside(".corrupt")
+        self._reading: _Reading | None = None
+        """What `load` found under the lock that is now held, for `save`."""
         self._renew_lock()
 
     def __repr__(self) -> str:
@@ -116,7 +118,7 @@ class XmlStore:
     def _renew_lock(self) -> None:
         self._process = os.getpid()
         self._lock = FileLock(self._beside(".lock"), timeout=LOCK_SECONDS, mode=PRIVATE, poll_interval=_POLL_SECONDS)
-        self._reading: _Reading | None = None
+        self._reading = None
 
     @contextlib.contextmanager
     def _locked(self) -> Generator[None]:

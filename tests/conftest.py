@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -12,9 +12,6 @@ from hypothesis import HealthCheck, settings
 from fsm import ClientSession
 from fsm.testing import ManualClock, ManualScheduler
 from persistence import MemoryStore
-
-if TYPE_CHECKING:
-    from persistence import SnapshotStore
 
 DATA = Path(__file__).parent / "data"
 
@@ -28,7 +25,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.ge
 class MakeSession(Protocol):
     """Constructs a session on the test's clock, scheduler and store, unless told otherwise."""
 
-    def __call__(self, *, store: SnapshotStore | None = None, **options: Any) -> ClientSession:  # noqa: ANN401  # any of the constructor's
+    def __call__(self, **options: Any) -> ClientSession:  # noqa: ANN401  # any of the constructor's
         """Construct it."""
         ...
 
@@ -60,11 +57,10 @@ def save_path(tmp_path: Path) -> Path:
 @pytest.fixture
 def make(clock: ManualClock, scheduler: ManualScheduler, store: MemoryStore) -> MakeSession:
     """Return the constructor of sessions for this test."""
-    default_store = store
 
-    def construct(*, store: SnapshotStore | None = None, **options: Any) -> ClientSession:  # noqa: ANN401  # any of the constructor's
+    def construct(**options: Any) -> ClientSession:  # noqa: ANN401  # any of the constructor's
         if "save_path" not in options:
-            options["store"] = store or default_store
+            options.setdefault("store", store)
         return ClientSession(**{"clock": clock, "scheduler": scheduler, **options})
 
     return construct

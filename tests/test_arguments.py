@@ -156,9 +156,7 @@ CALL_NAMES = [
     "start_checker",
     "stop_checker",
     "save",
-    "foreground_timeout",
-    "background_timeout",
-    "check_interval",
+    *DURATIONS,
 ]
 
 
