@@ -1,0 +1,56 @@
+"""The README: its example runs, its table is the graph's, its defaults are the constructor's."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from fsm import ClientSession
+from fsm.graph import TABLE
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_example_runs(tmp_path: Path) -> None:
+    """The embedding example, copied out and run, prints an entity and the session's numbers, and leaves a save file."""
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(example.strip().splitlines()) <= 10
+    done = subprocess.run(  # noqa: S603  # our own interpreter and program
+        [sys.executable, "-W", "error", "-c", example],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    entity, numbers = done.stdout.splitlines()
+    assert '"sessionIndex":1' in entity
+    assert numbers.startswith("1 1 ")
+    assert done.stderr == ""
+    assert (tmp_path / "session.xml").exists()
+
+
+def test_the_table_is_the_graphs() -> None:
+    """Each row of the graph stands in the README, with its reason, and no other."""
+    rows = re.findall(r"^\| (\S+-\S+) \| (\w+) \| (.*?) ?\| (.*?) \| (.*?) ?\| (.*) \|$", README, re.MULTILINE)
+    assert rows == [
+        (
+            row.source.value,
+            row.input.value,
+            row.guard.value if row.guard else "",
+            "(same)" if row.destination is row.source else row.destination.value,
+            ", ".join(row.effects),
+            row.why,
+        )
+        for row in TABLE
+    ]
+
+
+def test_the_constructors_table_is_complete() -> None:
+    """Every argument stands in the table, in the constructor's order."""
+    section = README.split("## The constructor")[1].split("\n## ")[0]
+    named = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    assert named == [name for name in inspect.signature(ClientSession).parameters]
