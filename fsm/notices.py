@@ -16,9 +16,6 @@ Params = ParamSpec("Params")
 class Logger(Protocol):
     """The methods of `logging.Logger` that a session calls."""
 
-    def debug(self, msg: str, /, *args: object) -> object:
-        """Log what is of use to the developer."""
-
     def info(self, msg: str, /, *args: object) -> object:
         """Log what went as it should."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fsm.graph import SessionState
+from persistence.snapshot import MAX_INDEX
 
 if TYPE_CHECKING:
     from fsm.clock import Clock
@@ -76,7 +77,7 @@ class SessionReading:
     @property
     def event_index(self) -> int:
         """The number of its last event; 0 while it has none."""
-        return self._lifecycle.event_count
+        return min(self._lifecycle.event_count, MAX_INDEX)
 
     @property
     def storage_mechanism(self) -> str:

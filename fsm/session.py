@@ -1,44 +1,34 @@
-"""The session object: the shell round the lifecycle core, with clock, lock, store, ticks and callbacks."""
+"""The session object: what an embedder calls. How it is carried out stands in `fsm.shell`."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import threading
-import weakref
-from datetime import timedelta
 from typing import TYPE_CHECKING, Self
 
 from fsm import options
 from fsm.checker import SHARED_CHECKER
-from fsm.clock import Anchor, SystemClock
+from fsm.clock import SystemClock
 from fsm.entity import SessionContext
-from fsm.errors import SessionClosedError
-from fsm.identity import Identity
-from fsm.ledger import Ledger
-from fsm.lifecycle import Ended, EndReason, Lifecycle
-from fsm.notices import Notices
-from fsm.reading import SessionReading
+from fsm.shell import SessionShell
 from persistence.snapshot import as_utc, is_uuid_text
 
 if TYPE_CHECKING:
+    import os
     import uuid
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable
     from datetime import datetime
     from types import TracebackType
 
     from fsm.clock import Clock
     from fsm.graph import Input, SessionState
-    from fsm.lifecycle import Decision
     from fsm.notices import Logger
     from fsm.options import Seconds
     from fsm.scheduler import Scheduler
     from fsm.summary import SessionSummary
-    from persistence import Snapshot, SnapshotStore
+    from persistence import SnapshotStore
 
 
-class ClientSession(SessionReading):
+class ClientSession(SessionShell):
     """Says which tracked events belong together: a run of events with no gap as long as the timeout.
 
     Any method may be called from any thread, and from a child after ``os.fork()``. Which events share a session
@@ -49,18 +39,7 @@ class ClientSession(SessionReading):
     session again. One that raises is logged and changes nothing else.
     """
 
-    __slots__ = (
-        "_check_interval",
-        "_closed",
-        "_continues",
-        "_lock",
-        "_notices",
-        "_on_session_end",
-        "_on_session_start",
-        "_on_state_change",
-        "_scheduled",
-        "_scheduler",
-    )
+    __slots__ = ()
 
     def __init__(  # noqa: PLR0913  # the specification's constructor
         self,
@@ -102,40 +81,29 @@ class ClientSession(SessionReading):
             ValueError: an argument has a value that is not allowed. Both name argument, value and what is allowed.
 
         """
-        foreground = options.seconds("foreground_timeout", foreground_timeout)
-        background = options.seconds("background_timeout", background_timeout)
-        self._check_interval = options.seconds("check_interval", check_interval)
-        options.boolean("count_empty_sessions", count_empty_sessions)
-        self._continues = options.boolean("continue_on_restart", continue_on_restart)
-        self._clock: Clock = SystemClock() if clock is None else clock
-        options.require_methods("clock", self._clock, "monotonic", "now")
-        self._scheduler: Scheduler = SHARED_CHECKER if scheduler is None else scheduler
-        options.require_methods("scheduler", self._scheduler, "start", "stop")
+        clock = SystemClock() if clock is None else clock
+        scheduler = SHARED_CHECKER if scheduler is None else scheduler
         logger = logging.getLogger(__name__) if logger is None else logger
-        options.require_methods("logger", logger, "debug", "info", "warning", "exception")
+        options.require_methods("clock", clock, "monotonic", "now")
+        options.require_methods("scheduler", scheduler, "start", "stop")
+        options.require_methods("logger", logger, "info", "warning", "exception")
         options.callback("on_session_start", on_session_start)
         options.callback("on_session_end", on_session_end)
         options.callback("on_state_change", on_state_change)
-        store = options.the_store(save_path, store)
-        self._on_session_start = on_session_start
-        self._on_session_end = on_session_end
-        self._on_state_change = on_state_change
-
-        self._lock = threading.RLock()
-        self._closed = False
-        self._scheduled = False
-        self._notices = Notices(logger)
-        self._ledger = Ledger(store, logger, self._notices)
-        moment = self._moment()
-        self._identity = Identity(self._ledger, moment)
-        self._lifecycle = Lifecycle(foreground, background, moment.monotonic, count_empty_sessions=count_empty_sessions)
-        if self._continues and (saved := self._identity.continue_saved(moment, timedelta(seconds=foreground))):
-            self._lifecycle.go_on(*saved)
-        elif count_empty_sessions:
-            self._identity.number(moment)
-        self._keep_scheduled(moment.monotonic)
-        _live_sessions.add(self)
-        self._notices.deliver()
+        super().__init__(
+            foreground_timeout=options.seconds("foreground_timeout", foreground_timeout),
+            background_timeout=options.seconds("background_timeout", background_timeout),
+            check_interval=options.seconds("check_interval", check_interval),
+            count_empty_sessions=options.boolean("count_empty_sessions", count_empty_sessions),
+            continue_on_restart=options.boolean("continue_on_restart", continue_on_restart),
+            store=options.the_store(save_path, store),
+            logger=logger,
+            clock=clock,
+            scheduler=scheduler,
+            on_session_start=on_session_start,
+            on_session_end=on_session_end,
+            on_state_change=on_state_change,
+        )
 
     # Events and focus
 
@@ -215,21 +183,6 @@ class ClientSession(SessionReading):
 
     # Checking
 
-    def tick(self) -> None:
-        """Check now whether the session has timed out, and try again to save what could not be saved.
-
-        The scheduler calls it; call it from a GUI's or a game's loop to need no thread. While the checker is stopped,
-        nothing expires.
-        """
-        # Most ticks find nothing to do, and there may be many sessions.
-        with self._lock:
-            idle = not self._closed and self._lifecycle.is_tick_idle(self._clock.monotonic())
-        if not idle:
-            with self._deciding("tick") as now:
-                self._carry_out(self._lifecycle.tick(now))
-        if self._continues or self._ledger.error is not None:
-            self._save_activity()
-
     def start_checker(self) -> None:
         """Let ticks come, and sessions expire, again."""
         with self._deciding("start_checker") as now:
@@ -260,16 +213,7 @@ class ClientSession(SessionReading):
 
     def close(self) -> None:
         """Stop the checker, save, release; twice is fine. What fails to be saved is logged and is in `save_error`."""
-        with self._lock:
-            if self._closed:
-                return
-            now = self._clock.monotonic()
-            self._carry_out(self._lifecycle.close(now, may_continue=self._continues))
-            self._closed = True
-            self._keep_scheduled(now)
-            _live_sessions.discard(self)
-        self._save_activity()
-        self._notices.deliver()
+        self._close()
 
     def __enter__(self) -> Self:
         """Return the session, to be closed at the end of the block."""
@@ -306,94 +250,3 @@ class ClientSession(SessionReading):
         with self._deciding("background_timeout") as now:
             foreground = self._lifecycle.foreground_timeout
             self._carry_out(self._lifecycle.set_timeouts(now, foreground=foreground, background=background))
-
-    @property
-    def check_interval(self) -> float:
-        """Seconds between ticks; settable at any time (a `timedelta` too), effective at once."""
-        return self._check_interval
-
-    @check_interval.setter
-    def check_interval(self, value: Seconds) -> None:
-        interval = options.seconds("check_interval", value)
-        with self._deciding("check_interval") as now:
-            self._check_interval = interval
-            if self._scheduled:
-                self._scheduler.start(self, now)
-
-    # Deciding, and carrying out what was decided
-
-    @contextlib.contextmanager
-    def _deciding(self, method: str) -> Generator[float]:
-        """Hold the lock of an open session for a decision at one moment; afterwards tell whom it concerns."""
-        try:
-            with self._lock:
-                if self._closed:
-                    raise SessionClosedError(method)
-                now = self._clock.monotonic()
-                yield now
-                self._keep_scheduled(now)
-        finally:
-            self._notices.deliver()
-
-    def _carry_out(self, decisions: Iterable[Decision]) -> None:
-        for decision in decisions:
-            if isinstance(decision, Ended):
-                self._end(decision)
-            elif self._on_state_change is not None:
-                self._notices.add(self._on_state_change, decision.before, decision.input, decision.after)
-
-    def _end(self, ended: Ended) -> None:
-        moment = self._moment()
-        summary = self._identity.end(ended, moment)
-        if ended.event_count and self._on_session_end is not None:
-            self._notices.add(self._on_session_end, summary)
-        if ended.reason is not EndReason.CLOSE:
-            self._identity.renew()
-            if self._lifecycle.count_empty_sessions:
-                self._identity.number(moment)
-
-    def _keep_scheduled(self, now: float) -> None:
-        running, was_running = self._lifecycle.checker_running, self._scheduled
-        self._scheduled = running
-        if running and not was_running:
-            self._scheduler.start(self, now)
-        elif was_running and not running:
-            self._scheduler.stop(self)
-
-    def _moment(self, now: float | None = None) -> Anchor:
-        return Anchor(self._clock.monotonic() if now is None else now, self._clock.now())
-
-    def _progress(self) -> Snapshot | None:
-        lifecycle = self._lifecycle
-        return self._identity.progress(lifecycle.event_count, lifecycle.last_activity, self._moment())
-
-    def _save_activity(self) -> None:
-        """Save what a restart would need, if the store lacks it or failed before. The lock is free meanwhile."""
-        with self._lock:
-            record = self._progress()
-        if self._ledger.error is not None or not self._ledger.has(record):
-            self._ledger.save(record)
-            self._notices.deliver()
-
-    def _after_fork(self) -> None:
-        """Begin a session of the child's own: the present one, its number and its end are the parent's."""
-        self._lock = threading.RLock()
-        self._notices = self._notices.after_fork()
-        self._ledger.after_fork()
-        moment = self._moment()
-        self._lifecycle = self._lifecycle.after_fork(moment.monotonic)
-        self._identity = Identity(self._ledger, moment)
-        self._scheduled = False
-        self._keep_scheduled(moment.monotonic)
-
-
-_live_sessions: weakref.WeakSet[ClientSession] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for session in list(_live_sessions):
-        session._after_fork()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # the module's own class
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -53,4 +53,4 @@ def test_the_constructors_table_is_complete() -> None:
     """Every argument stands in the table, in the constructor's order."""
     section = README.split("## The constructor")[1].split("\n## ")[0]
     named = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
-    assert named == [name for name in inspect.signature(ClientSession).parameters]
+    assert named == list(inspect.signature(ClientSession).parameters)
