@@ -80,6 +80,8 @@ def loads(data: bytes) -> Snapshot:
     """
     if len(data) > MAX_BYTES:
         _corrupt(f"it has {len(data)} bytes, and {MAX_BYTES} are allowed")
+    if b"\0" in data:  # expat takes UTF-16 without a mark for what it is, whatever encoding it is told
+        _corrupt("it has a NUL byte, as in UTF-16, and UTF-8 alone is allowed")
     try:
         data.decode("utf-8")
     except UnicodeDecodeError as error:
