@@ -10,9 +10,10 @@ def main() -> None:
     try:
         from fsm.cli import client_session  # noqa: PLC0415  # click and rich are the optional extra "cli"
     except ModuleNotFoundError as error:
-        if error.name not in {"click", "rich"}:
+        missing = str(error.name).partition(".")[0]
+        if missing not in {"click", "rich"}:
             raise
-        sys.exit(f"client-session needs {error.name}: pip install 'client-session[cli]'")
+        sys.exit(f"client-session needs {missing}: pip install 'client-session[cli]'")
     client_session(prog_name="client-session")
 
 

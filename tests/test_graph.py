@@ -1,0 +1,92 @@
+"""The table: the specification's rows, and the check at import."""
+
+from __future__ import annotations
+
+import re
+
+import attrs
+import pytest
+
+from fsm.graph import TABLE, Effect, Guard, Input, Row, SessionState, check
+
+# The specification's table, section 2, as it stands there.
+SPECIFIED = """
+| foreground-active | event | | (same) | activity |
+| foreground-active | tick | timed out | (same) | renew |
+| foreground-active | background | | background-active | |
+| foreground-active | foreground | | (same) | start checker |
+| background-active | event | | (same) | activity |
+| background-active | tick | timed out | expired-checker-stopped | renew, stop checker |
+| background-active | foreground | | foreground-active | start checker |
+| background-active | background | | (same) | |
+| expired-checker-stopped | event | | background-active | start checker, activity |
+| expired-checker-stopped | foreground | | foreground-active | start checker |
+| expired-checker-stopped | resume | | background-active | start checker |
+| expired-checker-stopped | tick | | (same) | |
+| expired-checker-stopped | background | | (same) | |
+"""
+
+
+def test_the_states_are_the_specifications() -> None:
+    """Three members of a plain enum, by name and value."""
+    assert {state.name: state.value for state in SessionState} == {
+        "FOREGROUND_ACTIVE": "foreground-active",
+        "BACKGROUND_ACTIVE": "background-active",
+        "EXPIRED_CHECKER_STOPPED": "expired-checker-stopped",
+    }
+
+
+def test_the_table_is_the_specifications() -> None:
+    """Row for row: source, input, guard, destination, effects."""
+    specified = [tuple(cell.strip() for cell in line.split("|")[1:-1]) for line in SPECIFIED.strip().splitlines()]
+    assert specified == [
+        (
+            row.source.value,
+            row.input.value,
+            row.guard.value if row.guard else "",
+            "(same)" if row.destination is row.source else row.destination.value,
+            ", ".join(row.effects),
+        )
+        for row in TABLE
+    ]
+
+
+def test_every_row_has_a_reason() -> None:
+    """A sentence that ends as one."""
+    assert all(len(row.why) > 10 and row.why.endswith(".") for row in TABLE)
+
+
+def test_a_row_is_shown_in_umls_notation() -> None:
+    """Input [guard] / effects."""
+    row = TABLE[5]
+    assert row.label == "tick [timed out] / renew, stop checker"
+    assert str(row) == ("row 'background-active, tick [timed out] / renew, stop checker → expired-checker-stopped'")
+
+
+FOREGROUND, BACKGROUND, EXPIRED = SessionState
+RESUMED = Row(FOREGROUND, Input.RESUME, None, FOREGROUND, (Effect.START_CHECKER,), "Not the graph's.")
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        (
+            [*TABLE, attrs.evolve(TABLE[0], guard=Guard.TIMED_OUT)],
+            f"{attrs.evolve(TABLE[0], guard=Guard.TIMED_OUT)} decides the same case as {TABLE[0]}",
+        ),
+        ([*TABLE[:4], *TABLE[5:]], "input 'event' in state 'background-active' has no row"),
+        ([*TABLE, RESUMED], "input 'resume' in state 'foreground-active' has a row"),
+        (
+            [attrs.evolve(row, destination=row.source) for row in TABLE],
+            "no row leads to ['background-active', 'expired-checker-stopped'] from 'foreground-active'",
+        ),
+        (
+            [attrs.evolve(TABLE[0], why=" "), *TABLE[1:]],
+            "row 'foreground-active, event / activity → foreground-active' has no reason",
+        ),
+    ],
+)
+def test_a_bad_table_fails_with_a_sentence(rows: list[Row], sentence: str) -> None:
+    """The check names the row, state or input at fault."""
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        check(rows)

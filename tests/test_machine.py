@@ -1,0 +1,136 @@
+"""The running machine, and who imports what."""
+
+from __future__ import annotations
+
+import ast
+import logging
+from pathlib import Path
+
+import pytest
+from transitions import Machine
+
+from fsm.graph import TABLE, Input, Row, SessionState
+from fsm.lifecycle import Lifecycle
+from fsm.machine import MACHINE, effect_method, guard_method
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_machine_is_the_table() -> None:
+    """Each transition of the running machine is a row, and each row a transition."""
+    machine_rows = {
+        (
+            transition.source,
+            event.name,
+            transition.dest,
+            tuple(condition.func for condition in transition.conditions),
+            tuple(transition.before),
+        )
+        for event in MACHINE.events.values()
+        for transition in MACHINE.get_transitions(event.name)
+    }
+    table_rows = {
+        (
+            row.source.name,
+            row.input.value,
+            None if row.destination is row.source else row.destination.name,
+            (guard_method(row.guard),) if row.guard else (),
+            tuple(effect_method(effect) for effect in row.effects),
+        )
+        for row in TABLE
+    }
+    assert machine_rows == table_rows
+    assert len(MACHINE.get_transitions()) == len(TABLE)
+
+
+def test_the_machine_holds_no_session() -> None:
+    """It has no models: deciding leaves nothing behind in it."""
+    before = len(MACHINE.models)
+    lifecycle = Lifecycle(600.0, 300.0, 0.0)
+    lifecycle.event(1.0)
+    lifecycle.set_background(2.0, background=True)
+    assert before == len(MACHINE.models) == 0
+
+
+def test_the_cursor_has_every_guard_and_effect() -> None:
+    """What the table names, the core can do."""
+    for row in TABLE:
+        assert not row.guard or callable(getattr(Lifecycle, guard_method(row.guard)))
+        assert all(callable(getattr(Lifecycle, effect_method(effect))) for effect in row.effects)
+
+
+@pytest.mark.parametrize("row", TABLE, ids=str)
+def test_the_core_follows_each_row(row: Row) -> None:
+    """From each row's source, its input leads to its destination, and changes what its effects say."""
+    lifecycle = Lifecycle(600.0, 300.0, 0.0)
+    lifecycle.event(0.0)
+    if row.source is not SessionState.FOREGROUND_ACTIVE:
+        lifecycle.set_background(0.0, background=True)
+    now = 1.0
+    if row.source is SessionState.EXPIRED_CHECKER_STOPPED:
+        lifecycle.tick(300.0)
+        now = 301.0
+    elif row.guard:
+        now = lifecycle.timeout
+    assert lifecycle.state is row.source
+    events = lifecycle.event_count
+    match row.input:
+        case Input.EVENT:
+            lifecycle.event(now)
+        case Input.TICK:
+            lifecycle.tick(now)
+        case Input.RESUME:
+            lifecycle.start_checker(now)
+        case _:
+            lifecycle.set_background(now, background=row.input is Input.BACKGROUND)
+    assert lifecycle.state is row.destination
+    assert lifecycle.checker_running is (row.destination is not SessionState.EXPIRED_CHECKER_STOPPED)
+    renewed = "renew" in row.effects
+    assert lifecycle.event_count == (0 if renewed else events + ("activity" in row.effects))
+
+
+def test_the_hosts_log_is_not_flooded(caplog: pytest.LogCaptureFixture) -> None:
+    """Transitions logs every callback of ours at level INFO; none of it reaches the host, other machines' lines do."""
+    caplog.set_level(logging.DEBUG)
+    lifecycle = Lifecycle(600.0, 300.0, 0.0)
+    lifecycle.event(0.0)
+    lifecycle.set_background(300.0, background=True)
+    assert caplog.records == []
+    theirs = Machine(states=["a", "b"], initial="a", transitions=[["go", "a", "b"]], name="theirs")
+    theirs.trigger("go")
+    assert any("theirs" in record.getMessage() for record in caplog.records)
+
+
+def imports(path: Path) -> set[str]:
+    """Return the modules that a file imports, wherever in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def importers(package: str, *of: str) -> list[str]:
+    """Return the files of a package that import any of these."""
+    return sorted(
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / package).rglob("*.py")
+        if any(name.split(".")[0] in of for name in imports(path))
+    )
+
+
+def test_imports_point_one_way() -> None:
+    """Fsm imports persistence; persistence imports nothing of fsm; one module runs the machine; one draws tables."""
+    assert importers("persistence", "fsm") == []
+    assert importers("fsm", "transitions") == ["fsm/machine.py"]
+    assert importers("fsm", "click", "rich") == ["fsm/cli.py"]
+
+
+@pytest.mark.parametrize("module", ["graph", "machine", "lifecycle", "focus_time"])
+def test_the_core_does_no_io(module: str) -> None:
+    """The lifecycle core reads no clock, takes no lock, opens nothing, knows no store."""
+    forbidden = {"time", "datetime", "threading", "os", "io", "pathlib", "queue", "random", "uuid", "persistence"}
+    assert not {name.split(".")[0] for name in imports(ROOT / "fsm" / f"{module}.py")} & forbidden

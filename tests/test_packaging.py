@@ -1,0 +1,62 @@
+"""What is published: the wheel, built and looked into."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from email import message_from_bytes
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """Return the wheel, built from a copy of the sources by the real backend."""
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in ("fsm", "persistence", "tests", "examples"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "data"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    subprocess.run(  # noqa: S603  # our own interpreter
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(target), str(source)],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    (built,) = target.glob("client_session-*.whl")
+    return zipfile.ZipFile(built)
+
+
+def test_the_wheel_holds_the_two_packages_alone(wheel: zipfile.ZipFile) -> None:
+    """fsm, persistence, the metadata, and no tests."""
+    tops = {name.split("/")[0] for name in wheel.namelist()}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"fsm", "persistence"}
+    assert len(tops) == 3
+    assert {"fsm/py.typed", "persistence/py.typed"} <= set(wheel.namelist())
+    assert not [name for name in wheel.namelist() if "__pycache__" in name]
+    assert {
+        path.relative_to(ROOT).as_posix()
+        for package in ("fsm", "persistence")
+        for path in ROOT.glob(f"{package}/**/*.py")
+    } <= set(wheel.namelist())
+
+
+def test_the_metadata_is_fit_for_publishing(wheel: zipfile.ZipFile) -> None:
+    """Name, licence with its text, the README, what is required and what is extra, and the command."""
+    (info,) = {name.split("/")[0] for name in wheel.namelist() if ".dist-info/" in name}
+    metadata = message_from_bytes(wheel.read(f"{info}/METADATA"))
+    assert metadata["Name"] == "client-session"
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert "# client-session" in str(metadata.get_payload())
+    requirements = metadata.get_all("Requires-Dist") or []
+    plain = {requirement.split(">")[0] for requirement in requirements if "extra" not in requirement}
+    assert plain == {"attrs", "filelock", "platformdirs", "transitions"}
+    assert {r.split(">")[0] for r in requirements if "extra == 'cli'" in r} == {"click", "rich"}
+    assert f"{info}/licenses/LICENSE" in wheel.namelist()
+    assert "client-session = fsm.__main__:main" in wheel.read(f"{info}/entry_points.txt").decode()

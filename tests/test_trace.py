@@ -1,0 +1,69 @@
+"""Traces: what can be replayed, and how a bad line is named."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+from event_ids import event_id
+
+from fsm.trace import INPUTS, Step, TraceError, read_trace
+
+AT = "2026-11-23T09:00:00Z"
+GOOD = json.dumps({"at": AT, "input": "touch"})
+
+
+def line(**fields: object) -> bytes:
+    """Return a line of a trace, an event's unless told otherwise."""
+    return json.dumps({"at": AT, "input": "event", "id": event_id(1), **fields}).encode()
+
+
+def test_reads_every_input() -> None:
+    """Each input, an event with its id in lower case, times in UTC; empty lines are skipped."""
+    lines = [line(id=event_id(1).upper()), b"", b"  \r\n"]
+    lines += [json.dumps({"at": "2026-11-23T10:00:00+01:00", "input": name}).encode() for name in INPUTS[1:]]
+    at = datetime(2026, 11, 23, 9, tzinfo=UTC)
+    assert read_trace(lines, "x") == [Step(at, "event", event_id(1)), *(Step(at, name) for name in INPUTS[1:])]
+
+
+@pytest.mark.parametrize(
+    ("bad", "fault"),
+    [
+        (b"{", "not JSON: Expecting property name"),
+        (b"event", "not JSON: Expecting value at column 1"),
+        (b'{"at": "\xff"}', "not JSON: 'utf-8' codec"),
+        (b"[" * 100_000, "not JSON"),
+        (b"[]", "an object is needed, not []"),
+        (b"7", "an object is needed, not 7"),
+        (line(input="explode"), "'input' must be one of event, background, foreground, touch, restart, sleep"),
+        (line(input=None), "'input' must be one of"),
+        (line(input=[]), "'input' must be one of"),
+        (line(input="tick"), "'tick' takes at, input alone, not id"),
+        (line(note="x"), "'event' takes at, id, input alone, not note"),
+        (line(id="x"), "event_id must be a uuid.UUID or its text of 36 characters, not 'x'"),
+        (line(id=None), "event_id must be"),
+        (line(id=[]), "event_id must be"),
+        (b'{"at": "2026-11-23T09:00:00Z", "input": "event"}', "event_id must be"),
+        (line(at=None), "'at' must be the text of a time"),
+        (line(at=7), "'at' must be the text of a time"),
+        (line(at="today"), "'at' must be a time with time zone, such as 2026-11-23T09:00:00Z, not 'today'"),
+        (line(at="2026-11-23T09:00:00"), "'at' must be a time with time zone"),
+        (line(at="2026-02-30T09:00:00Z"), "'at' must be a time with time zone"),
+        (line(at="0001-01-01T00:00:00+10:00"), "'at' must be a time with time zone"),
+        (line(at="2026-11-23T08:59:59Z"), "'at' goes back, from 2026-11-23T09:00:00+00:00"),
+    ],
+)
+def test_a_bad_line_is_named(bad: bytes, fault: str) -> None:
+    """The error says file, line and fault."""
+    with pytest.raises(TraceError) as caught:
+        read_trace([GOOD.encode(), b"\n", bad], "day.jsonl")
+    assert str(caught.value).startswith(f"day.jsonl:3: {fault}")
+    assert (caught.value.name, caught.value.line) == ("day.jsonl", 3)
+
+
+@pytest.mark.parametrize("lines", [[], [b"\n", b" "]])
+def test_an_empty_trace_is_an_error(lines: list[bytes]) -> None:
+    """A file without inputs is a mistake, and said to be."""
+    with pytest.raises(TraceError, match="the trace has no inputs"):
+        read_trace(lines, "day.jsonl")
