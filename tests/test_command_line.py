@@ -131,7 +131,7 @@ def test_replay_saves_and_show_shows(save_path: Path) -> None:
         ([], [1, 1, 2]),
         (["--foreground-timeout", "60"], [1, 2, 3]),
         (["--background-timeout", "60"], [1, 1, 2]),
-        (["--count-empty-sessions"], [1, 1, 4]),
+        (["--count-empty-sessions"], [1, 1, 3]),
         (["--foreground-timeout", "5000"], [1, 1, 2]),
         (["--foreground-timeout", "5000", "--continue-on-restart"], [1, 1, 1]),
     ],
