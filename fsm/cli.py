@@ -16,7 +16,8 @@ from rich.text import Text
 
 from fsm import diagram as drawing
 from fsm.graph import SessionState
-from fsm.replay import Replay, SessionOptions
+from fsm.replay import Replay
+from fsm.testing import SessionOptions
 from fsm.trace import TraceError, read_trace
 from persistence import CorruptSaveFileError, MemoryStore, XmlStore
 from persistence.codec import FIELDS
@@ -82,9 +83,10 @@ _DEFAULTS = SessionOptions()
     show_default=True,
     help="How often a tick comes.",
 )
+@click.option("--no-ticks", is_flag=True, help="Let no tick come but those of the trace.")
 @click.option("--count-empty-sessions", is_flag=True, help="Number sessions as the .NET tracker does.")
 @click.option("--continue-on-restart", is_flag=True, help="Go on with the saved session if it has not timed out.")
-def replay(trace: BinaryIO, save_path: str | None, *, as_json: bool, **options: Any) -> None:  # noqa: ANN401  # click passes the options, their types checked, by name
+def replay(trace: BinaryIO, save_path: str | None, *, as_json: bool, no_ticks: bool, **options: Any) -> None:  # noqa: ANN401  # click passes the options, their types checked, by name
     """Drive a session through TRACE, on a virtual clock, and print what happens.
 
     TRACE is a file of JSON Lines ("-": standard input), one input a line, in order of time, such as
@@ -92,11 +94,15 @@ def replay(trace: BinaryIO, save_path: str | None, *, as_json: bool, **options: 
     {"at": "2026-11-23T09:00:00Z", "input": "event", "id": "<uuid>"}
 
     The inputs: event (with an id), background, foreground, touch, restart, sleep (the machine sleeps until the next
-    line), resume (the checker is started by hand), tick (one more than come by themselves).
+    line), resume and stop (the checker, by hand), tick (one more than come by themselves), new-session, save, timeouts
+    (with foreground_timeout, background_timeout), wall (the wall clock is set, to a time), other (another process on
+    the save file tracks an event, with an id).
     """
     try:
         steps = read_trace(trace, trace.name)
-        run = Replay(steps, XmlStore(save_path) if save_path else MemoryStore(), SessionOptions(**options))
+        run = Replay(
+            steps, XmlStore(save_path) if save_path else MemoryStore(), SessionOptions(**options), ticking=not no_ticks
+        )
     except TraceError as error:
         _fail(str(error), status=2)
     except ValueError as error:

@@ -1,8 +1,23 @@
-"""Traces: what happened to a session, as JSON Lines.
+"""Traces: what happened to a session, as JSON Lines, one input a line, in order of time.
 
-``{"at": "2026-11-23T09:00:00Z", "input": "event", "id": "<uuid>"}``, one input a line, in order of time. The inputs:
-``event`` (alone with ``id``), ``background``, ``foreground``, ``touch``, ``restart``, ``sleep`` (the machine sleeps
-until the next line), ``resume`` (the checker is started by hand), and ``tick`` (one more than come by themselves).
+``{"at": "2026-11-23T09:00:00Z", "input": "event", "id": "<uuid>"}``
+
+===============  ====================================================================================================
+``event``        an event with this ``id``
+``background``   the focus is lost
+``foreground``   the focus is won
+``touch``        `ClientSession.touch`
+``restart``      the session is closed and constructed again
+``sleep``        the machine sleeps until the next line
+``tick``         one more than come by themselves
+``resume``       `ClientSession.start_checker`
+``stop``         `ClientSession.stop_checker`
+``new-session``  `ClientSession.start_new_session`
+``save``         `ClientSession.save`
+``timeouts``     ``foreground_timeout`` and ``background_timeout`` are set to these seconds (either may be left out)
+``wall``         the wall clock is set ``to`` this time; ``at`` goes on as before
+``other``        another process on the same save file tracks an event with this ``id``
+===============  ====================================================================================================
 """
 
 from __future__ import annotations
@@ -13,13 +28,31 @@ from typing import TYPE_CHECKING, NoReturn, cast
 
 import attrs
 
-from fsm.options import event_id_text
-from persistence.snapshot import as_utc
+from fsm.options import event_id_text, seconds
+from persistence.snapshot import as_utc, iso_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-INPUTS = ("event", "background", "foreground", "touch", "restart", "sleep", "resume", "tick")
+_FIELDS: dict[str, frozenset[str]] = {
+    "event": frozenset({"id"}),
+    "background": frozenset(),
+    "foreground": frozenset(),
+    "touch": frozenset(),
+    "restart": frozenset(),
+    "sleep": frozenset(),
+    "tick": frozenset(),
+    "resume": frozenset(),
+    "stop": frozenset(),
+    "new-session": frozenset(),
+    "save": frozenset(),
+    "timeouts": frozenset({"foreground_timeout", "background_timeout"}),
+    "wall": frozenset({"to"}),
+    "other": frozenset({"id"}),
+}
+"""Of each input, the fields beside ``at`` and ``input``."""
+
+INPUTS = tuple(_FIELDS)
 
 
 class TraceError(ValueError):
@@ -39,11 +72,26 @@ class TraceError(ValueError):
 
 @attrs.frozen
 class Step:
-    """One input of a trace: when (UTC), what, and an event's id."""
+    """One input of a trace: when (UTC), what, and what goes with it."""
 
     at: datetime
     input: str
     event_id: str | None = None
+    foreground_timeout: float | None = None
+    background_timeout: float | None = None
+    to: datetime | None = None
+
+    def to_json(self) -> str:
+        """Return the step as a line of a trace."""
+        fields = {
+            "at": iso_time(self.at),
+            "input": self.input,
+            "id": self.event_id,
+            "foreground_timeout": self.foreground_timeout,
+            "background_timeout": self.background_timeout,
+            "to": self.to and iso_time(self.to),
+        }
+        return json.dumps({key: value for key, value in fields.items() if value is not None})
 
 
 def read_trace(lines: Iterable[bytes], name: str) -> list[Step]:
@@ -81,22 +129,37 @@ def _read_step(line: bytes) -> Step:
         _fault(f"an object is needed, not {value!r}")
     fields = cast("dict[str, object]", value)
     given = fields.get("input")
-    if given not in INPUTS:
+    if not isinstance(given, str) or given not in _FIELDS:
         _fault(f"'input' must be one of {', '.join(INPUTS)}, not {given!r}")
-    allowed = {"at", "input", "id"} if given == "event" else {"at", "input"}
+    allowed = {"at", "input"} | _FIELDS[given]
     if unknown := sorted(fields.keys() - allowed):
         _fault(f"'{given}' takes {', '.join(sorted(allowed))} alone, not {', '.join(unknown)}")
-    event_id = event_id_text(cast("str", fields.get("id"))) if given == "event" else None
-    return Step(_time(fields.get("at")), str(given), event_id)
+    return Step(
+        _time("at", fields.get("at")),
+        given,
+        event_id_text(cast("str", fields.get("id"))) if "id" in allowed else None,
+        _seconds("foreground_timeout", fields),
+        _seconds("background_timeout", fields),
+        _time("to", fields.get("to")) if "to" in allowed else None,
+    )
 
 
-def _time(value: object) -> datetime:
+def _seconds(name: str, fields: dict[str, object]) -> float | None:
+    if name not in fields:
+        return None
+    try:
+        return seconds(name, cast("float", fields[name]))
+    except TypeError as error:
+        _fault(str(error))
+
+
+def _time(name: str, value: object) -> datetime:
     if not isinstance(value, str):
-        _fault(f"'at' must be the text of a time, such as 2026-11-23T09:00:00Z, not {value!r}")
+        _fault(f"'{name}' must be the text of a time, such as 2026-11-23T09:00:00Z, not {value!r}")
     try:
         return as_utc(datetime.fromisoformat(value))
     except ValueError:
-        _fault(f"'at' must be a time with time zone, such as 2026-11-23T09:00:00Z, not {value!r}")
+        _fault(f"'{name}' must be a time with time zone, such as 2026-11-23T09:00:00Z, not {value!r}")
 
 
 def _fault(fault: str) -> NoReturn:

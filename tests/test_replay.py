@@ -12,7 +12,8 @@ from event_ids import event_id
 from fsm import Input, SessionState
 from fsm.graph import TABLE
 from fsm.machine import send
-from fsm.replay import Moment, Replay, SessionOptions
+from fsm.replay import Moment, Replay
+from fsm.testing import SessionOptions
 from fsm.trace import Step, read_trace
 from persistence import MemoryStore, XmlStore
 

@@ -22,9 +22,21 @@ def line(**fields: object) -> bytes:
 def test_reads_every_input() -> None:
     """Each input, an event with its id in lower case, times in UTC; empty lines are skipped."""
     lines = [line(id=event_id(1).upper()), b"", b"  \r\n"]
-    lines += [json.dumps({"at": "2026-11-23T10:00:00+01:00", "input": name}).encode() for name in INPUTS[1:]]
     at = datetime(2026, 11, 23, 9, tzinfo=UTC)
-    assert read_trace(lines, "x") == [Step(at, "event", event_id(1)), *(Step(at, name) for name in INPUTS[1:])]
+    steps = [Step(at, "event", event_id(1))]
+    for name in INPUTS[1:]:
+        fields: dict[str, object] = {"at": "2026-11-23T10:00:00+01:00", "input": name}
+        step = Step(at, name)
+        if name == "other":
+            fields["id"], step = event_id(2), Step(at, name, event_id(2))
+        elif name == "wall":
+            fields["to"], step = "2030-01-01T00:00:00Z", Step(at, name, to=datetime(2030, 1, 1, tzinfo=UTC))
+        elif name == "timeouts":
+            fields["background_timeout"], step = 5, Step(at, name, background_timeout=5.0)
+        lines.append(json.dumps(fields).encode())
+        steps.append(step)
+    assert read_trace(lines, "x") == steps
+    assert read_trace([step.to_json().encode() for step in steps], "x") == steps
 
 
 @pytest.mark.parametrize(
@@ -41,6 +53,12 @@ def test_reads_every_input() -> None:
         (line(input=[]), "'input' must be one of"),
         (line(input="tick"), "'tick' takes at, input alone, not id"),
         (line(note="x"), "'event' takes at, id, input alone, not note"),
+        (b'{"at": "2026-11-23T09:00:00Z", "input": "timeouts", "foreground_timeout": 0}', "foreground_timeout must be"),
+        (
+            b'{"at": "2026-11-23T09:00:00Z", "input": "timeouts", "foreground_timeout": "1"}',
+            "foreground_timeout must be",
+        ),
+        (b'{"at": "2026-11-23T09:00:00Z", "input": "wall"}', "'to' must be the text of a time"),
         (line(id="x"), "event_id must be a uuid.UUID or its text of 36 characters, not 'x'"),
         (line(id=None), "event_id must be"),
         (line(id=[]), "event_id must be"),

@@ -1,4 +1,4 @@
-"""A clock and a scheduler under a test's control, for embedders' tests as for ours."""
+"""A clock and a scheduler that stand still until they are told to move."""
 
 from __future__ import annotations
 
