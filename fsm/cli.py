@@ -100,9 +100,8 @@ def replay(trace: BinaryIO, save_path: str | None, *, as_json: bool, no_ticks: b
     """
     try:
         steps = read_trace(trace, trace.name)
-        run = Replay(
-            steps, XmlStore(save_path) if save_path else MemoryStore(), SessionOptions(**options), ticking=not no_ticks
-        )
+        store = XmlStore(save_path) if save_path else MemoryStore()
+        run = Replay(steps, store, SessionOptions(**options), ticking=not no_ticks)
     except TraceError as error:
         _fail(str(error), status=2)
     except ValueError as error:

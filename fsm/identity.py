@@ -9,6 +9,7 @@ import attrs
 
 from fsm.entity import SessionFacts
 from fsm.ledger import new_id
+from fsm.lifecycle import EndReason
 from fsm.summary import SessionSummary
 from persistence.snapshot import MAX_INDEX, STORAGE_MECHANISM
 
@@ -104,9 +105,15 @@ class Identity:
         )
 
     def end(self, ended: Ended, now: Anchor) -> SessionSummary:
-        """Fix how far the session came, for the store, and sum it up."""
-        self._record = self.progress(ended.event_count, ended.last_activity, now)
-        facts, record = self.facts, self._record
+        """Fix how far the session came, for the store, and sum it up.
+
+        A session that is over loses its last activity there, so that no restart continues what was told to have ended.
+        """
+        record = self.progress(ended.event_count, ended.last_activity, now)
+        if record is not None and ended.reason is not EndReason.CLOSE:
+            record = attrs.evolve(record, last_activity=None)
+        self._record = record
+        facts = self.facts
         return SessionSummary(
             user_id=facts.user_id,
             session_id=facts.session_id,

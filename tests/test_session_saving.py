@@ -199,6 +199,25 @@ def test_a_continued_session_expires_as_if_nothing_had_happened(make: MakeSessio
     assert make(continue_on_restart=True).expires_in == 200
 
 
+@pytest.mark.parametrize("end", ["new-session", "shorter timeout", "background timeout"])
+def test_a_session_that_ended_is_not_continued(make: MakeSession, clock: ManualClock, end: str) -> None:
+    """What was told to have ended stays so, though a restart comes within the foreground timeout."""
+    ended: list[object] = []
+    session = make(continue_on_restart=True, on_session_end=ended.append)
+    first = session.get_session_context(event_id(1))
+    if end == "new-session":
+        session.start_new_session()
+    elif end == "shorter timeout":
+        clock.advance(1)
+        session.foreground_timeout = 1
+    else:
+        session.set_background(True)
+        clock.advance(300)
+    session.close()
+    assert len(ended) == 1
+    assert make(continue_on_restart=True).get_session_context(event_id(2)).previous_session_id == first.session_id
+
+
 def test_activity_in_the_future_means_a_new_session(make: MakeSession, clock: ManualClock) -> None:
     """A wall clock that was set back between two runs proves nothing about the gap."""
     with make(continue_on_restart=True) as session:

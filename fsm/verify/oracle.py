@@ -17,9 +17,11 @@ class Numbered:
     index: int
     previous: int | None
     first_event: str
-    events: int
-    last_activity: float
+    first_time: float
     """On the wall clock."""
+    events: int
+    last_activity: float | None
+    """On the wall clock; ``None`` once the session is over, since a restart must not continue it."""
 
 
 @attrs.define
@@ -56,9 +58,12 @@ class Oracle:
         self.in_focus, self.expired, self.checking = True, False, True
         self.current, self.newest, self.last_activity = None, None, self.now
         saved = self.file
-        if self.continue_on_restart and saved and 0 <= self.wall - saved.last_activity < self.foreground_timeout:
+        if not (self.continue_on_restart and saved and saved.last_activity is not None):
+            return
+        away = self.wall - saved.last_activity
+        if 0 <= away < self.foreground_timeout:
             self.current = self.newest = saved
-            self.last_activity = self.now - (self.wall - saved.last_activity)
+            self.last_activity = self.now - away
 
     @property
     def state(self) -> str:
@@ -87,7 +92,7 @@ class Oracle:
 
     def _end(self) -> None:
         if self.current is not None:
-            self.newest = self._progress()
+            self.newest = attrs.evolve(self.current, last_activity=None)
             self.current = None
             self.last_activity = self.now
             self.ended += 1
@@ -128,6 +133,7 @@ class Oracle:
             index=before.index + 1 if before else 1,
             previous=before.name if before else None,
             first_event=event_id,
+            first_time=self.wall,
             events=1,
             last_activity=self.wall,
         )
@@ -178,9 +184,11 @@ class Oracle:
         self._end()
 
     def timeouts(self, foreground: float, background: float) -> None:
-        """Set both timeouts."""
+        """Set the one timeout, then the other; each is effective at once."""
         self._check_first()
-        self.foreground_timeout, self.background_timeout = foreground, background
+        self.foreground_timeout = foreground
+        self._check_first()
+        self.background_timeout = background
 
     def save(self) -> None:
         """Write how far the newest session of this object came, unless the file is ahead."""
@@ -193,7 +201,7 @@ class Oracle:
     def restart(self) -> None:
         """Close, and construct again."""
         self._check_first()
-        if not self.continue_on_restart:
-            self._end()
         self.save()
+        if self.current is not None and not self.continue_on_restart:
+            self.ended += 1
         self._construct()

@@ -1,0 +1,98 @@
+"""The model-based test: every input in every order, against the oracle."""
+
+from __future__ import annotations
+
+import tempfile
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from fsm.testing import SessionOptions
+from fsm.testing.strategies import GAPS, START, WALL_SHIFTS, make_step
+from fsm.verify.harness import Harness
+from fsm.verify.tally import Tally
+
+if TYPE_CHECKING:
+    from fsm.trace import Step
+
+TIMEOUTS = st.sampled_from([(600.0, 300.0), (300.0, 600.0), (0.25, 0.25), (30.0, 1e9)])
+
+
+class SessionModel(RuleBasedStateMachine):
+    """A session in the hands of Hypothesis; each rule is one input, after some time."""
+
+    tally: ClassVar[Tally] = Tally()
+    """What was counted; a verification gives its own."""
+    last_run: ClassVar[tuple[SessionOptions, list[Step]]] = (SessionOptions(), [])
+    """The steps of the last run: of a failing test, the shortest ones that fail."""
+
+    @initialize(timeouts=TIMEOUTS, continue_on_restart=st.booleans())
+    def construct(self, timeouts: tuple[float, float], *, continue_on_restart: bool) -> None:
+        """Begin with a new installation."""
+        self.folder = tempfile.TemporaryDirectory(prefix="client-session-verify-")
+        options = SessionOptions(*timeouts, continue_on_restart=continue_on_restart)
+        self.harness = Harness(Path(self.folder.name), options, self.tally)
+        self.at = START
+        type(self).last_run = (options, self.harness.steps)
+
+    def teardown(self) -> None:
+        """Remove the save file."""
+        if hasattr(self, "folder"):
+            self.folder.cleanup()
+
+    def _apply(self, name: str, gap: float, *, shift: float = 0.0, timeout: float = 0.0) -> None:
+        self.at += timedelta(seconds=gap)
+        step = make_step(self.at, name, len(self.harness.steps), shift=shift, timeout=timeout)
+        # Noted before it is applied, so that a failing step is the trace's last.
+        type(self).last_run = (self.harness.options, [*self.harness.steps, step])
+        self.harness.apply(step)
+
+    @rule(gap=GAPS)
+    def event(self, gap: float) -> None:
+        """Track an event."""
+        self._apply("event", gap)
+
+    @rule(gap=GAPS, name=st.sampled_from(["background", "foreground"]))
+    def toggle(self, gap: float, name: str) -> None:
+        """Lose or win the focus."""
+        self._apply(name, gap)
+
+    @rule(gap=GAPS, times=st.integers(1, 2))
+    def tick(self, gap: float, times: int) -> None:
+        """Let a tick come, early, late, or doubled; one that no rule sends is lost."""
+        for _ in range(times):
+            self._apply("tick", gap)
+            gap = 0.0
+
+    @rule(gap=GAPS, name=st.sampled_from(["touch", "new-session", "save"]))
+    def by_hand(self, gap: float, name: str) -> None:
+        """Do what the embedder may do."""
+        self._apply(name, gap)
+
+    @rule(gap=GAPS, name=st.sampled_from(["stop", "resume"]))
+    def checker(self, gap: float, name: str) -> None:
+        """Stop or start the checker."""
+        self._apply(name, gap)
+
+    @rule(gap=GAPS)
+    def restart(self, gap: float) -> None:
+        """Close, and construct again."""
+        self._apply("restart", gap)
+
+    @rule(gap=GAPS, timeout=GAPS)
+    def timeouts(self, gap: float, timeout: float) -> None:
+        """Set other timeouts."""
+        self._apply("timeouts", gap, timeout=timeout)
+
+    @rule(gap=GAPS, shift=WALL_SHIFTS)
+    def wall(self, gap: float, shift: float) -> None:
+        """Set the wall clock."""
+        self._apply("wall", gap, shift=shift)
+
+    @rule(gap=GAPS, name=st.sampled_from(["sleep", "other"]))
+    def elsewhere(self, gap: float, name: str) -> None:
+        """Let the machine sleep, or another process use the save file."""
+        self._apply(name, gap)
