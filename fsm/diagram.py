@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fsm.graph import INITIAL, TABLE, SessionState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from fsm.graph import Row
 
@@ -24,6 +24,7 @@ _COLOURS = {
     SessionState.EXPIRED_CHECKER_STOPPED: ("#f6e3d7", "#a4501c"),
 }
 _INK = "#24292f"
+_ALARM = "#cf222e"
 
 
 class DotMissingError(RuntimeError):
@@ -34,12 +35,12 @@ class DotMissingError(RuntimeError):
         super().__init__(HOW_TO_GET_DOT)
 
 
-def arrows(rows: Iterable[Row] = TABLE) -> dict[tuple[SessionState, SessionState], list[str]]:
-    """Return the labels of the rows by arrow: rows that share source and destination are one arrow of several lines."""
-    labels: dict[tuple[SessionState, SessionState], list[str]] = {}
+def arrows(rows: Iterable[Row] = TABLE) -> dict[tuple[SessionState, SessionState], list[Row]]:
+    """Return the rows by arrow: rows that share source and destination are one arrow of several lines."""
+    sharing: dict[tuple[SessionState, SessionState], list[Row]] = {}
     for row in rows:
-        labels.setdefault((row.source, row.destination), []).append(row.label)
-    return labels
+        sharing.setdefault((row.source, row.destination), []).append(row)
+    return sharing
 
 
 def mermaid() -> str:
@@ -53,7 +54,8 @@ def mermaid() -> str:
         lines.append(f"    classDef {_name(state)}_colours fill:{fill},stroke:{stroke},color:{_INK}")
         lines.append(f"    class {_name(state)} {_name(state)}_colours")
     lines.append(f"    [*] --> {_name(INITIAL)}")
-    for (source, destination), labels in arrows().items():
+    for (source, destination), rows in arrows().items():
+        labels = [row.label for row in rows]
         if source is destination:
             lines += [f"    {_name(source)}: {label}" for label in labels]
         else:
@@ -61,8 +63,8 @@ def mermaid() -> str:
     return "\n".join(lines) + "\n"
 
 
-def dot() -> str:
-    """Return the graph in Graphviz's language."""
+def dot(counts: Mapping[Row, int] | None = None) -> str:
+    """Return the graph in Graphviz's language; with ``counts``, each row with how often it was gone through."""
     lines = [
         "digraph lifecycle {",
         '    graph [rankdir=TB, nodesep=0.6, ranksep=0.9, pad=0.2, bgcolor=white, fontname="Helvetica"]',
@@ -74,15 +76,16 @@ def dot() -> str:
     ]
     for state, (fill, stroke) in _COLOURS.items():
         lines.append(f'    {_name(state)} [label="{state.value}", fillcolor="{fill}", color="{stroke}"]')
-    for (source, destination), labels in arrows().items():
-        # \l: each line is set flush left, and stands clear of the arrow.
-        label = "".join(f"  {label}  \\l" for label in labels)
-        lines.append(f'    {_name(source)} -> {_name(destination)} [label="{label}"]')
+    for (source, destination), rows in arrows().items():
+        # \\l: each line is set flush left, and stands clear of the arrow.
+        label = "".join(f"  {row.label}{_times(row, counts)}  \\l" for row in rows)
+        unused = "" if counts is None or all(counts.get(row) for row in rows) else f', color="{_ALARM}", penwidth=2'
+        lines.append(f'    {_name(source)} -> {_name(destination)} [label="{label}"{unused}]')
     return "\n".join([*lines, "}"]) + "\n"
 
 
-def render(kind: str) -> bytes:
-    """Return the graph as ``svg`` or ``png``, drawn by Graphviz. The SVG bears the `source_mark`.
+def render(kind: str, counts: Mapping[Row, int] | None = None) -> bytes:
+    """Return the graph as ``svg`` or ``png``, drawn by Graphviz; ``counts`` as `dot`. The SVG bears the `source_mark`.
 
     Raises:
         DotMissingError: Graphviz is not installed.
@@ -93,7 +96,7 @@ def render(kind: str) -> bytes:
         raise DotMissingError
     options = ["-Gdpi=144"] if kind == "png" else [f"-Gid={source_mark()}"]
     drawn = subprocess.run(  # noqa: S603  # the program is Graphviz's, its input our own table
-        [program, f"-T{kind}", *options], input=dot().encode(), capture_output=True, check=True
+        [program, f"-T{kind}", *options], input=dot(counts).encode(), capture_output=True, check=True
     )
     return drawn.stdout
 
@@ -101,6 +104,10 @@ def render(kind: str) -> bytes:
 def source_mark() -> str:
     """Return the mark that a drawn SVG bears, by which a stale one is known without drawing it again."""
     return f"lifecycle_{hashlib.sha256(dot().encode()).hexdigest()[:16]}"
+
+
+def _times(row: Row, counts: Mapping[Row, int] | None) -> str:
+    return "" if counts is None else f"  ×{counts.get(row, 0):,}"  # noqa: RUF001  # a multiplication sign
 
 
 def _name(state: SessionState) -> str:

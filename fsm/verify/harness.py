@@ -62,6 +62,7 @@ class Harness:
         self._oracle.pass_time((step.at - self._driver.at).total_seconds())
         before = self._driver.session
         state, events = before.state, before.event_index
+        rows = self._tally.rows.copy()
         context = self._driver.apply(step)
         self.steps.append(step)
         numbered = self._foretell(step)
@@ -69,6 +70,7 @@ class Harness:
             self._check_entity(context, numbered)
             if step.input == "event" and events and context.event_index == events + 1:
                 self._tally.count_short_path(state)
+        self._tally.keep_sample(rows, self.options, self.steps)
         self._check()
 
     def _foretell(self, step: Step) -> Numbered | None:

@@ -13,12 +13,22 @@ from fsm.graph import TABLE, Guard, Input, SessionState
 from fsm.machine import send
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
 
     from fsm.graph import Row
     from fsm.lifecycle import Lifecycle
+    from fsm.testing import SessionOptions
+    from fsm.trace import Step
 
 _ROWS = {(row.source, row.input): row for row in TABLE}
+
+
+@attrs.frozen
+class Sample:
+    """A trace, and what its session is constructed with."""
+
+    options: SessionOptions
+    steps: tuple[Step, ...]
 
 
 @attrs.define
@@ -27,6 +37,14 @@ class Tally:
 
     rows: Counter[Row] = attrs.field(factory=Counter["Row"])
     invariants: Counter[str] = attrs.field(factory=Counter[str])
+    samples: dict[Row, Sample] = attrs.field(factory=dict["Row", "Sample"])
+    """The shortest trace that was seen to go through each row."""
+
+    def keep_sample(self, before: Counter[Row], options: SessionOptions, steps: Sequence[Step]) -> None:
+        """Keep a trace as the sample of each row that its last step went through, if it is the shortest one yet."""
+        for row, count in self.rows.items():
+            if count > before[row] and (row not in self.samples or len(steps) < len(self.samples[row].steps)):
+                self.samples[row] = Sample(options, tuple(steps))
 
     @contextlib.contextmanager
     def counting_rows(self) -> Generator[None]:
