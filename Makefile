@@ -43,5 +43,5 @@ clean:
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable '.[cli]' --group dev
+	$(BIN)/python -m pip install --quiet --editable '.[cli,verify]' --group dev
 	touch $@

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -168,6 +169,40 @@ def diagram(kind: str | None, output: Path | None) -> None:
         output.write_bytes(data)
     except OSError as error:
         _fail(f"{output} cannot be written: {error.strerror}", status=1)
+
+
+@client_session.command()
+@click.option(
+    "--examples",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    metavar="N",
+    help="How many timelines, traces and times to draw.",
+)
+@click.option("--seed", type=click.IntRange(min=0), metavar="S", help="Draw the same again. Default: a new one.")
+@click.option(
+    "--report",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write report.html and coverage.svg there.",
+)
+def verify(examples: int, seed: int | None, report: Path | None) -> None:
+    """Verify the lifecycle: explore it exhaustively, and try it against an oracle at random.
+
+    Exit status 1 if something does not hold, with the shortest trace that fails. Needs the extra "verify".
+    """
+    try:
+        from fsm.verify import command  # noqa: PLC0415  # Hypothesis is the optional extra "verify"
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] != "hypothesis":
+            raise
+        _fail("this needs hypothesis: pip install 'client-session[verify]'", status=1)
+    try:
+        holds = command.run(examples, secrets.randbelow(2**32) if seed is None else seed, report)
+    except OSError as error:
+        _fail(f"{error.filename or report} cannot be written: {error.strerror}", status=1)
+    sys.exit(0 if holds else 1)
 
 
 _KINDS = {".svg": "svg", ".png": "png", ".dot": "dot", ".gv": "dot", ".mmd": "mermaid"}
