@@ -1,0 +1,141 @@
+"""client-session verify: its tables, its report, and what it does when something is broken."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from event_ids import event_id
+
+from fsm import ClientSession, diagram
+from fsm.graph import TABLE
+from fsm.testing import InvariantError, ManualClock, ManualScheduler, check_invariants
+from fsm.verify.run import INVARIANTS
+from persistence import MemoryStore
+
+COMMAND = str(Path(sys.executable).parent / "client-session")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def run(*arguments: str, broken: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command; ``broken``: with a line of Python run before, to break something."""
+    command = [COMMAND]
+    if broken:
+        command = [sys.executable, "-c", f"{broken}\nfrom fsm.__main__ import main; main()"]
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, timeout=300)  # noqa: S603  # our own command
+
+
+@pytest.fixture(scope="module")
+def verified(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """Return a finished verification and its report's folder."""
+    folder = tmp_path_factory.mktemp("report") / "new"
+    return run("verify", "--examples", "60", "--seed", "7", "--report", str(folder)), folder
+
+
+def test_all_holds(verified: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    """Exit status 0; every row gone through, every invariant checked, states, edges and seconds printed."""
+    done, _ = verified
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = re.findall(r"^ *[1-9][\d,]*  (?:foreground|background|expired)-", done.stdout, re.MULTILINE)
+    assert len(rows) == len(TABLE)
+
+
+@pytest.mark.skipif(shutil.which("dot") is None, reason=diagram.HOW_TO_GET_DOT)
+def test_the_graph_shows_its_counts(verified: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    """coverage.svg has a count on each arrow's line; the report shows the same graph."""
+    drawn = (verified[1] / "coverage.svg").read_text(encoding="utf-8")
+    counts = re.findall(r"×([\d,]+)", drawn)  # noqa: RUF001  # a multiplication sign
+    assert len(counts) == len(TABLE)
+    assert "0" not in counts
+    report = (verified[1] / "report.html").read_text(encoding="utf-8")
+    assert all(f"×{count}" in report for count in counts)  # noqa: RUF001  # a multiplication sign
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian's package chromium)")
+@pytest.mark.parametrize("width", [500, 1280])
+def test_the_report_fits_a_browser(
+    verified: tuple[subprocess.CompletedProcess[str], Path], tmp_path: Path, width: int
+) -> None:
+    """In headless Chromium the page is no wider than the window, and complains of nothing."""
+    page = tmp_path / "page.html"
+    probe = "<script>document.title = document.documentElement.scrollWidth + ' of ' + window.innerWidth</script>"
+    report = (verified[1] / "report.html").read_text(encoding="utf-8")
+    page.write_text(report.replace("</body>", f"{probe}</body>"), encoding="utf-8")
+    done = subprocess.run(  # noqa: S603  # the browser, on our own page
+        [
+            str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+            "--no-first-run", "--disable-component-update", "--disable-sync", f"--window-size={width},900",
+            f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )  # fmt: skip
+    measured = re.search(r"<title>(\d+) of (\d+)</title>", done.stdout)
+    assert measured
+    assert int(measured[1]) <= int(measured[2]) <= width
+
+
+BROKEN = {
+    "machine": "import fsm.lifecycle as m; m.Lifecycle.is_timed_out = lambda s: s._now - s.last_activity > s.timeout",
+    "short path": "import fsm.lifecycle as m; m.Lifecycle.continue_session = lambda s, now: 0",
+    "numbers": "import fsm.ledger as m; m.MAX_INDEX = 1",
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_session_is_found(name: str, tmp_path: Path) -> None:
+    """Exit status 1; what failed is named, and its shortest trace can be replayed."""
+    done = run("verify", "--examples", "40", "--seed", "3", "--report", str(tmp_path), broken=BROKEN[name])
+    assert done.returncode == 1
+    assert " failed: " in done.stdout
+    assert "What failed" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    for trace in tmp_path.glob("failure-*.jsonl"):
+        (arguments,) = re.findall(rf"client-session (replay .* {re.escape(str(trace))})", done.stdout)
+        replayed = run(*arguments.split())
+        assert replayed.returncode == 0
+        assert len(trace.read_text().splitlines()) <= 6
+    assert name == "short path" or list(tmp_path.glob("failure-*.jsonl"))
+
+
+def test_the_same_seed_draws_the_same() -> None:
+    """Two runs with one seed print the same counts."""
+    outputs = [run("verify", "--examples", "10", "--seed", "5").stdout.rsplit(",", 1)[0] for _ in range(2)]
+    assert outputs[0] == outputs[1]
+
+
+def test_wrong_use_is_explained(tmp_path: Path) -> None:
+    """Bad numbers are exit status 2; a report that cannot be written, or Hypothesis missing, is 1, and said."""
+    assert run("verify", "--examples", "0").returncode == 2
+    (tmp_path / "file").write_text("")
+    done = run("verify", "--examples", "1", "--report", str(tmp_path / "file" / "report"))
+    assert (done.returncode, done.stderr.count("cannot be written")) == (1, 1)
+    done = run("verify", broken="import sys; sys.modules['hypothesis'] = None")
+    assert (done.returncode, done.stderr) == (1, "Error: this needs hypothesis: pip install 'client-session[verify]'\n")
+
+
+def test_the_kit_finds_broken_chains() -> None:
+    """check_invariants takes what a session hands out, and names what is missing."""
+    session = ClientSession(store=MemoryStore(), clock=ManualClock(), scheduler=ManualScheduler())
+    contexts = []
+    for number in range(6):
+        contexts.append(session.get_session_context(event_id(number)))
+        if number % 2:
+            session.start_new_session()
+    check_invariants(contexts)
+    check_invariants(contexts[2:], first_index=2)
+    with pytest.raises(InvariantError, match=r"^unbroken chain"):
+        check_invariants(contexts[2:])
+    with pytest.raises(InvariantError, match=r"^unbroken chain"):
+        check_invariants(contexts[:2] + contexts[4:])
+    with pytest.raises(InvariantError, match=r"^events counted"):
+        check_invariants(contexts[:1] + contexts[2:] + contexts[:1])
+    stranger = ClientSession(store=MemoryStore(), clock=ManualClock(), scheduler=ManualScheduler())
+    with pytest.raises(InvariantError, match=r"^one user"):
+        check_invariants([*contexts, stranger.get_session_context(event_id(9))])
