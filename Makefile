@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 DEMO_SAVE := build/demo/session.xml
 WORKERS ?= auto
 
-.PHONY: demo test lint types suite diagrams clean
+.PHONY: demo test lint types suite diagrams verify mutants clean
 
 demo: $(INSTALLED)
 	rm -rf $(dir $(DEMO_SAVE))
@@ -35,6 +35,13 @@ diagrams: $(INSTALLED)
 	$(BIN)/client-session diagram -o diagrams/lifecycle.svg
 	$(BIN)/client-session diagram -o diagrams/lifecycle.mmd
 	$(BIN)/client-session diagram -o diagrams/lifecycle.dot
+
+verify: $(INSTALLED)
+	$(BIN)/client-session verify --examples 1000 --report build/verification
+
+# Tests of the tests: each deliberate bug must be caught; writes tests/README.md.
+mutants: $(INSTALLED)
+	$(BIN)/python tests/mutants.py
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from mutants import MUTANTS
+
 from fsm import ClientSession
 from fsm.graph import TABLE
 
@@ -54,3 +56,11 @@ def test_the_constructors_table_is_complete() -> None:
     section = README.split("## The constructor")[1].split("\n## ")[0]
     named = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
     assert named == list(inspect.signature(ClientSession).parameters)
+
+
+def test_the_list_of_mutants_is_complete() -> None:
+    """tests/README.md, which a run of ``make mutants`` writes, lists each deliberate bug and what caught it."""
+    text = (Path(__file__).parent / "README.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| (.*) \| `\w+\.py::.*` \|$", text, re.MULTILINE)
+    assert listed == [mutant.bug for mutant in MUTANTS]
+    assert len(MUTANTS) >= 20

@@ -381,6 +381,16 @@ def test_stopping_the_checker_suspends_expiry(make: MakeSession, clock: ManualCl
     assert session.expires_in == 600
 
 
+def test_an_event_that_starts_the_checker_again_is_no_first_event(make: MakeSession, clock: ManualClock) -> None:
+    """A session has one first event, however often its checker was stopped."""
+    session = make()
+    first = session.get_session_context(event_id(1))
+    clock.advance(5)
+    session.stop_checker()
+    second = session.get_session_context(event_id(2))
+    assert second.data == {**first.data, "eventIndex": 2}
+
+
 def test_starting_the_checker_ends_the_suspension(make: MakeSession, clock: ManualClock) -> None:
     """After start_checker the time since the last activity counts again."""
     session = make()

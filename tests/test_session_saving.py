@@ -186,7 +186,9 @@ def test_a_restart_in_time_goes_on(make: MakeSession, clock: ManualClock, away: 
     first = session.get_session_context(event_id(1))
     session.close()
     clock.advance(away.total_seconds())
-    second = make(continue_on_restart=True).get_session_context(event_id(2))
+    after = make(continue_on_restart=True)
+    assert (after.session_id == first.session_id) is continues
+    second = after.get_session_context(event_id(2))
     assert (second.session_id == first.session_id) is continues
     assert (second.session_index, second.event_index) == ((1, 2) if continues else (2, 1))
 

@@ -43,6 +43,42 @@ def test_all_holds(verified: tuple[subprocess.CompletedProcess[str], Path]) -> N
     assert (done.returncode, done.stderr) == (0, "")
     rows = re.findall(r"^ *[1-9][\d,]*  (?:foreground|background|expired)-", done.stdout, re.MULTILINE)
     assert len(rows) == len(TABLE)
+    for name in INVARIANTS:
+        assert re.search(rf"^ *[1-9][\d,]*  {re.escape(name)}  ", done.stdout, re.MULTILINE), name
+    assert re.search(r"108 states and 972 edges explored: all there are\n60 examples, seed 7, \d+\.\d s\n", done.stdout)
+
+
+class Page(HTMLParser):
+    """What a page refers to, and its words."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        super().__init__()
+        self.references: list[str] = []
+        self.words: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note what is loaded from elsewhere."""
+        loading = {"src", "href", "xlink:href"}
+        self.references += [f"{tag} {value}" for name, value in attrs if name in loading and value]
+
+    def handle_data(self, data: str) -> None:
+        """Note words."""
+        self.words.append(data)
+
+
+def test_the_report_is_one_page(verified: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    """It loads nothing, and shows every row with its reason, every invariant, and a timeline for each row."""
+    text = (verified[1] / "report.html").read_text(encoding="utf-8")
+    page = Page()
+    page.feed(text)
+    assert page.references == []
+    words = " ".join(" ".join(page.words).split())
+    for row in TABLE:
+        assert row.label in words
+        assert row.why.split("`")[0].strip() in words
+    assert all(sentence in words for sentence in INVARIANTS.values())
+    assert text.count('<ol class="timeline">') == len(TABLE)
 
 
 @pytest.mark.skipif(shutil.which("dot") is None, reason=diagram.HOW_TO_GET_DOT)

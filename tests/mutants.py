@@ -1,0 +1,298 @@
+"""Tests of the tests: each deliberate bug, made in a copy of the code, must fail the suite's fast part.
+
+``python tests/mutants.py`` tries them all, two at a time, prints what caught each, and writes ``tests/README.md``. Exit
+status 1 if a bug was not caught.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import attrs
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "tests" / "README.md"
+
+# What is quick and starts no process, the plainest promises first; the model last, since it would catch the most.
+FAST = (
+    "session_lifecycle", "callbacks", "entity", "tracker_cases", "session_saving", "graph", "machine", "codec",
+    "xml_store", "exploration", "schedule_independence", "model",
+)  # fmt: skip
+
+
+@attrs.frozen
+class Mutant:
+    """A deliberate bug: in a file, one text instead of another."""
+
+    bug: str
+    file: str
+    old: str
+    new: str
+
+
+LIFECYCLE, LEDGER, IDENTITY = "fsm/lifecycle.py", "fsm/ledger.py", "fsm/identity.py"
+MUTANTS = (
+    Mutant(
+        "`>` for `>=`: equal does not count as timed out",
+        LIFECYCLE,
+        "return self._now - self.last_activity >= self.timeout",
+        "return self._now - self.last_activity > self.timeout",
+    ),
+    Mutant(
+        "the short path takes an event at exactly the timeout",
+        LIFECYCLE,
+        "if self.event_count and self.checker_running and now - self.last_activity < self.timeout:",
+        "if self.event_count and self.checker_running and now - self.last_activity <= self.timeout:",
+    ),
+    Mutant(
+        "the short path takes an event while the checker is stopped",
+        LIFECYCLE,
+        "if self.event_count and self.checker_running and now",
+        "if self.event_count and now",
+    ),
+    Mutant(
+        "check after the toggle instead of before",
+        LIFECYCLE,
+        "        self._check(now)\n        self._send(given)\n",
+        "        self._now = now\n        self._send(given)\n        self._check(now)\n",
+    ),
+    Mutant(
+        "no check first",
+        LIFECYCLE,
+        "if self.checker_running and self.event_count and self.is_timed_out():",
+        "if not self:",
+    ),
+    Mutant(
+        "check first although the checker was stopped by hand",
+        LIFECYCLE,
+        "if self.checker_running and self.event_count and self.is_timed_out():",
+        "if self.event_count and self.is_timed_out():",
+    ),
+    Mutant(
+        "the old timeout is forgotten when a new one is set",
+        LIFECYCLE,
+        "        self._check(now)\n        self.foreground_timeout = foreground\n",
+        "        self.foreground_timeout = foreground\n",
+    ),
+    Mutant(
+        "the background has the foreground's timeout",
+        LIFECYCLE,
+        "        return self.background_timeout\n",
+        "        return self.foreground_timeout\n",
+    ),
+    Mutant(
+        "a tick is activity",
+        LIFECYCLE,
+        "            self._now = now\n            self._send(Input.TICK)\n        return self._decided()",
+        "            self._now = now\n            self._send(Input.TICK)\n        self.last_activity = now\n"
+        "        return self._decided()",
+    ),
+    Mutant(
+        "a toggle is activity",
+        LIFECYCLE,
+        "        return self._apply(now, Input.BACKGROUND if background else Input.FOREGROUND)",
+        "        decisions = self._apply(now, Input.BACKGROUND if background else Input.FOREGROUND)\n"
+        "        self.last_activity = now\n        return decisions",
+    ),
+    Mutant(
+        "a touch revives a session that timed out unnoticed",
+        LIFECYCLE,
+        "        self._check(now)\n        self.last_activity = now\n",
+        "        self.last_activity = now\n",
+    ),
+    Mutant(
+        "the checker is not stopped after an expiry in the background",
+        LIFECYCLE,
+        '        """Effect: let no ticks come."""\n        self.checker_running = False',
+        '        """Effect: let no ticks come."""\n        self.checker_running = True',
+    ),
+    Mutant(
+        "an event does not start a checker that was stopped by hand",
+        LIFECYCLE,
+        "        self.last_activity = self.last_event = self._now\n        self.checker_running = True\n",
+        "        self.last_activity = self.last_event = self._now\n",
+    ),
+    Mutant(
+        "a pending session is replaced",
+        LIFECYCLE,
+        "        if self.event_count or self.count_empty_sessions:\n            in_foreground",
+        "        if self.event_count >= 0:\n            in_foreground",
+    ),
+    Mutant(
+        "a summary's seconds run to the moment of detection",
+        LIFECYCLE,
+        "self._focus_time.until(\n            self.last_activity,",
+        "self._focus_time.until(\n            self._now,",
+    ),
+    Mutant(
+        "the wall clock for elapsed time",
+        "fsm/shell.py",
+        "                now = self._clock.monotonic()\n                yield now",
+        "                now = self._clock.now().timestamp()\n                yield now",
+    ),
+    Mutant(
+        "foregrounding does not start the checker",
+        "fsm/graph.py",
+        '(Effect.START_CHECKER,),\n        "Nothing changes',
+        '(),\n        "Nothing changes',
+    ),
+    Mutant(
+        "an event after an expiry brings the focus back",
+        "fsm/graph.py",
+        "        _EXPIRED,\n        Input.EVENT,\n        None,\n        _BACKGROUND,",
+        "        _EXPIRED,\n        Input.EVENT,\n        None,\n        _FOREGROUND,",
+    ),
+    Mutant("the index counts twice", LEDGER, "self.newest.session_index + 1", "self.newest.session_index + 2"),
+    Mutant(
+        "the previous id is the pending session's own",
+        LEDGER,
+        "previous_session_id=self.newest.session_id,",
+        "previous_session_id=session_id,",
+    ),
+    Mutant(
+        "an older session overwrites a newer one in the file",
+        LEDGER,
+        "        return kept.session_index < ours.session_index\n",
+        "        return True\n",
+    ),
+    Mutant(
+        "every failure to save is warned of, not each streak",
+        LEDGER,
+        "        elif not was_failing:\n",
+        "        else:\n",
+    ),
+    Mutant(
+        "every event is the first of its session",
+        "fsm/session.py",
+        "            if number == 1:\n                self._identity.number(",
+        "            if number:\n                self._identity.number(",
+    ),
+    Mutant(
+        "event ids keep their case", "fsm/session.py", "event_id.lower(), event_timestamp", "event_id, event_timestamp"
+    ),
+    Mutant(
+        "anonymous events name the previous session",
+        "fsm/entity.py",
+        "user_id=ZERO_USER_ID, previous_session_id=None)",
+        "user_id=ZERO_USER_ID)",
+    ),
+    Mutant(
+        "a restart continues at exactly the timeout",
+        IDENTITY,
+        "timedelta(0) <= age < timeout",
+        "timedelta(0) <= age <= timeout",
+    ),
+    Mutant("a restart continues activity of the future", IDENTITY, "timedelta(0) <= age < timeout", "age < timeout"),
+    Mutant(
+        "a restart continues a session that ended",
+        IDENTITY,
+        "if record is not None and ended.reason is not EndReason.CLOSE:",
+        "if record is None and ended.reason is not EndReason.CLOSE:",
+    ),
+    Mutant("duplicate keys are read", "persistence/codec.py", "if content in self._seen:", "if content is self._seen:"),
+    Mutant(
+        "a document type declaration is read",
+        "persistence/codec.py",
+        "        parser.StartDoctypeDeclHandler = self._doctype\n",
+        "",
+    ),
+    Mutant(
+        "a corrupt file becomes the backup",
+        "persistence/xml_store.py",
+        "self.backup_path if before.error is None else self.corrupt_path",
+        "self.backup_path",
+    ),
+    Mutant(
+        "the file is replaced before its bytes are synced",
+        "persistence/durable.py",
+        "            os.fsync(descriptor)\n        finally:\n            os.close(descriptor)\n        temporary",
+        "        finally:\n            os.close(descriptor)\n        temporary",
+    ),
+)
+
+
+def run(mutant: Mutant | None) -> str | None:
+    """Run the fast part on a copy of the code with this bug; return the test that failed, or ``None``."""
+    with tempfile.TemporaryDirectory(prefix="client-session-mutant-") as folder:
+        copy = Path(folder)
+        for name in ("fsm", "persistence", "tests"):
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", copy)
+        if mutant is not None:
+            path = copy / mutant.file
+            text = path.read_text(encoding="utf-8")
+            if text.count(mutant.old) != 1:
+                message = f"{mutant.bug}: its text stands {text.count(mutant.old)} times in {mutant.file}, not once"
+                raise ValueError(message)
+            path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+        files = [f"tests/test_{name}.py" for name in FAST]
+        done = subprocess.run(  # noqa: S603  # our own interpreter
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-x",
+                "-q",
+                "--no-header",
+                "-p",
+                "no:cacheprovider",
+                "-p",
+                "no:xdist",
+                *files,
+            ],
+            cwd=copy,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+    failed = re.search(r"^(?:FAILED|ERROR) tests/test_(.+?)(?: - .*)?$", done.stdout, re.MULTILINE)
+    if done.returncode and not failed:
+        message = f"{mutant}: pytest failed otherwise:\n{done.stdout}{done.stderr}"
+        raise RuntimeError(message)
+    return failed[1] if failed else None
+
+
+def readme(caught: dict[str, str]) -> str:
+    """Return the text of tests/README.md."""
+    rows = "".join(f"| {bug} | `{test}` |\n" for bug, test in caught.items())
+    return f"""# The tests
+
+`make test` runs them all. Hypothesis draws 50 examples of each property with the profile `dev`, 200 with `ci` (chosen
+where `CI` is set), and 5,000 with `nightly`: `HYPOTHESIS_PROFILE=nightly make suite`.
+
+What needs Graphviz's `dot` or Chromium is skipped where they are missing, and says so.
+
+## Tests of the tests
+
+`make mutants` makes each of these deliberate bugs, one at a time, in a copy of the code, and shows that the suite's
+fast part fails for it. This table is the output of a run: the bug, and the first test that caught it.
+
+| bug | caught by |
+|---|---|
+{rows}"""
+
+
+def main() -> None:
+    """Try every bug, after the code without one."""
+    if (failed := run(None)) is not None:
+        sys.exit(f"the suite's fast part fails without any bug: {failed}")
+    with ThreadPoolExecutor(2) as pool:
+        found = dict(zip((mutant.bug for mutant in MUTANTS), pool.map(run, MUTANTS), strict=True))
+    for bug, test in found.items():
+        print(f"{'caught' if test else 'NOT CAUGHT'}  {bug}  ({test})")  # noqa: T201  # its output
+    caught = {bug: test for bug, test in found.items() if test}
+    print(f"{len(caught)} of {len(MUTANTS)} bugs caught")  # noqa: T201  # its output
+    if len(caught) < len(MUTANTS):
+        sys.exit(1)
+    README.write_text(readme(caught), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
