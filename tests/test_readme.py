@@ -14,11 +14,12 @@ from fsm import ClientSession
 from fsm.graph import TABLE
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_example_runs(tmp_path: Path) -> None:
     """The embedding example, copied out and run, prints an entity and the session's numbers, and leaves a save file."""
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    example = EXAMPLES[0]
     assert len(example.strip().splitlines()) <= 10
     done = subprocess.run(  # noqa: S603  # our own interpreter and program
         [sys.executable, "-W", "error", "-c", example],
@@ -33,6 +34,24 @@ def test_the_example_runs(tmp_path: Path) -> None:
     assert numbers.startswith("1 1 ")
     assert done.stderr == ""
     assert (tmp_path / "session.xml").exists()
+
+
+def test_the_kits_example_runs(tmp_path: Path) -> None:
+    """The toy tracker's test, copied out and run by pytest, passes; with a tracker that repeats itself it fails."""
+    assert len(EXAMPLES) == 2
+    repeating = EXAMPLES[1].replace("self.sent.append(", "self.sent.extend(2 * [").replace("uuid4()))", "uuid4())])")
+    for name, example, status in (("good", EXAMPLES[1], 0), ("bad", repeating, 1)):
+        (tmp_path / f"test_{name}.py").write_text(example, encoding="utf-8")
+        done = subprocess.run(  # noqa: S603  # our own interpreter
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"test_{name}.py"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == status, done.stdout
+    assert "events counted" in done.stdout
 
 
 def test_the_table_is_the_graphs() -> None:
