@@ -1,0 +1,34 @@
+"""All faults, in the order of the table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torture import (
+    exits,
+    forks,
+    full_places,
+    hostile_files,
+    permissions,
+    power_cut,
+    processes,
+    random_kills,
+    system_calls,
+    threads,
+)
+
+if TYPE_CHECKING:
+    from torture.fault import Fault
+
+FAULTS: tuple[Fault, ...] = (
+    *system_calls.FAULTS,
+    *full_places.FAULTS,
+    *random_kills.FAULTS,
+    *power_cut.FAULTS,
+    *processes.FAULTS,
+    *forks.FAULTS,
+    *threads.FAULTS,
+    *exits.FAULTS,
+    *hostile_files.FAULTS,
+    *permissions.FAULTS,
+)

@@ -1,0 +1,10 @@
+"""Processes killed at random while they write."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torture.fault import Fault
+
+FAULTS: tuple[Fault, ...] = ()

@@ -1,0 +1,10 @@
+"""Many threads, callbacks, handlers and signals on one session."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torture.fault import Fault
+
+FAULTS: tuple[Fault, ...] = ()
