@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 
 from fsm.graph import TABLE
+from fsm.replay import Replay
 from fsm.verify import exploration
-from fsm.verify.exploration import explore
+from fsm.verify.exploration import EXPIRED, explore
 from fsm.verify.short_path import check_short_path, lifecycles
 from fsm.verify.tally import Tally
+from persistence import MemoryStore
 
 if TYPE_CHECKING:
     from fsm.lifecycle import Lifecycle
@@ -25,6 +27,22 @@ def test_every_edge_of_the_core_holds_every_invariant() -> None:
     assert set(tally.invariants) == set(exploration.INVARIANTS)
     assert found.edges == found.states * (len(exploration.MOVES) + 1)
     assert found.states > 50
+
+
+def test_the_way_to_each_row_is_the_shortest() -> None:
+    """The sample of each row is found breadth first: a reader sees at a glance what leads there, and can replay it."""
+    tally = Tally()
+    with tally.counting_rows():
+        explore(tally)
+    assert set(tally.samples) == set(TABLE)
+    # After the start, the focus is lost, a tick expires; then the row's own input.
+    assert {len(sample.steps) for row, sample in tally.samples.items() if row.source is EXPIRED} <= {3, 4}
+    assert max(len(sample.steps) for sample in tally.samples.values()) == 4
+    for row, sample in tally.samples.items():
+        replayed = Tally()
+        with replayed.counting_rows():
+            list(Replay(sample.steps, MemoryStore(), sample.options, ticking=False).run())
+        assert replayed.rows[row]
 
 
 @given(lifecycles())

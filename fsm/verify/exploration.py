@@ -100,7 +100,7 @@ def explore(tally: Tally) -> Exploration:
     """
     starts = [
         Lifecycle(foreground, 3.0 - foreground, 0.0, count_empty_sessions=empty)
-        for foreground in (1.0, 2.0)
+        for foreground in (2.0, 1.0)
         for empty in (False, True)
     ]
     waiting: deque[_Place] = deque(_Place(lifecycle, 0.0, ()) for lifecycle in starts)
@@ -138,19 +138,20 @@ class _Place:
     path: tuple[tuple[float, str], ...]
 
     def after(self, name: str, tally: Tally) -> _Place:
-        successor = copy(self.lifecycle)
+        before, successor = self.lifecycle, copy(self.lifecycle)
         path = (*self.path, (self.now, name))
+        options = SessionOptions(
+            before.foreground_timeout, before.background_timeout, count_empty_sessions=before.count_empty_sessions
+        )
+        steps = [make_step(START + timedelta(seconds=at), given, number) for number, (at, given) in enumerate(path)]
+        rows = tally.rows.copy()
         try:
             decisions = MOVES[name](successor, self.now)
-            _Edge(self.lifecycle, name, self.now, successor, decisions, tally).check()
+            if not before.count_empty_sessions:  # a reader's sessions are the usual ones
+                tally.keep_sample(rows, options, steps)
+            _Edge(before, name, self.now, successor, decisions, tally).check()
         except InvariantError as error:
-            options = SessionOptions(
-                self.lifecycle.foreground_timeout,
-                self.lifecycle.background_timeout,
-                count_empty_sessions=self.lifecycle.count_empty_sessions,
-            )
-            steps = [make_step(START + timedelta(seconds=at), given, number) for number, (at, given) in enumerate(path)]
-            raise ExplorationError(error.name, error.detail, Sample(options, tuple(steps))) from error
+            raise ExplorationError(error.name, error.detail, Sample(options, steps)) from error
         return _Place(successor, self.now, path)
 
 

@@ -131,10 +131,10 @@ def _invariants(found: Verification) -> str:
 def _samples(found: Verification) -> str:
     parts = [
         "<h2>Every row at work</h2>\n",
-        f'<p class="lead">{escape(_SAMPLES_LEAD)}</p>\n',
+        f'<p class="lead">{escape(_SAMPLES_LEAD)}</p>\n<div class="samples">\n',
     ]
     parts += [_sample(row, found.tally.samples[row]) for row in TABLE if row in found.tally.samples]
-    return "".join(parts)
+    return "".join([*parts, "</div>\n"])
 
 
 def _sample(row: Row, sample: Sample) -> str:
@@ -148,7 +148,7 @@ def _sample(row: Row, sample: Sample) -> str:
     options = sample.options
     timeouts = f"timeouts {options.foreground_timeout:,g} s and {options.background_timeout:,g} s"
     return (
-        f'<section class="sample"><h3>{_state(row.source)} {escape(row.label)} '
+        f"<section><h3>{_state(row.source)} {escape(row.label)} "
         f'<span class="why">({timeouts})</span></h3>\n'
         f'<ol class="timeline">{"".join(items)}</ol></section>\n'
     )

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 import attrs
-from hypothesis import HealthCheck, Verbosity, given, seed, settings
+from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -73,6 +73,7 @@ def _settings(examples: int) -> settings:
         stateful_step_count=40,
         database=None,
         deadline=None,
+        phases=(Phase.generate, Phase.shrink),  # a failure is told by its trace; explaining it too takes a minute
         print_blob=False,
         report_multiple_bugs=False,
         suppress_health_check=tuple(HealthCheck),  # pyright: ignore[reportArgumentType]  # its metaclass hides the type
@@ -104,7 +105,7 @@ def _schedules(found: Verification, sample: list[Sample], progress: Callable[[st
     @given(timelines(), schedules.SCHEDULES, schedules.SCHEDULES, options)
     def compare(timeline: list[Step], one: Schedule, two: Schedule, options: SessionOptions) -> None:
         progress("schedules")
-        sample[:] = [Sample(options, tuple(schedules.with_ticks(timeline, one)))]
+        sample[:] = [Sample(options, schedules.with_ticks(timeline, one))]
         schedules.check_schedules(timeline, one, two, options, found.tally)
 
     compare()
@@ -121,7 +122,7 @@ def _model(found: Verification, sample: list[Sample], progress: Callable[[str], 
             """Count the example, and note what it did: a failing one runs last."""
             progress("model")
             options, steps = type(self).last_run
-            sample[:] = [Sample(options, tuple(steps))]
+            sample[:] = [Sample(options, steps)]
             super().teardown()
 
     run_state_machine_as_test(Model, settings=_settings(found.examples))

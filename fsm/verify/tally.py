@@ -11,6 +11,8 @@ import attrs
 
 from fsm.graph import TABLE, Guard, Input, SessionState
 from fsm.machine import send
+from fsm.testing.strategies import START
+from fsm.trace import Step
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -18,17 +20,21 @@ if TYPE_CHECKING:
     from fsm.graph import Row
     from fsm.lifecycle import Lifecycle
     from fsm.testing import SessionOptions
-    from fsm.trace import Step
 
 _ROWS = {(row.source, row.input): row for row in TABLE}
 
 
+def _from_the_start(steps: Sequence[Step]) -> tuple[Step, ...]:
+    # A replay constructs its session at the first step; what is verified was constructed at START.
+    return (*([Step(START, "sleep")] if steps and steps[0].at > START else []), *steps)
+
+
 @attrs.frozen
 class Sample:
-    """A trace, and what its session is constructed with."""
+    """A trace, and what its session is constructed with, at the trace's first step."""
 
     options: SessionOptions
-    steps: tuple[Step, ...]
+    steps: tuple[Step, ...] = attrs.field(converter=_from_the_start)
 
 
 @attrs.define
@@ -44,7 +50,7 @@ class Tally:
         """Keep a trace as the sample of each row that its last step went through, if it is the shortest one yet."""
         for row, count in self.rows.items():
             if count > before[row] and (row not in self.samples or len(steps) < len(self.samples[row].steps)):
-                self.samples[row] = Sample(options, tuple(steps))
+                self.samples[row] = Sample(options, steps)
 
     @contextlib.contextmanager
     def counting_rows(self) -> Generator[None]:
