@@ -6,7 +6,7 @@ Schema: ``iglu:com.snowplowanalytics.snowplow/client_session/jsonschema/1-0-2`` 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import attrs
 
@@ -30,7 +30,7 @@ EntityData = dict[str, str | int | None]
 
 @attrs.frozen
 class SessionFacts:
-    """What all entities of one session have in common. Shared between them, so its ``template`` is never handed out."""
+    """What all entities of one session have in common."""
 
     user_id: str
     session_id: str
@@ -39,21 +39,29 @@ class SessionFacts:
     storage_mechanism: str
     first_event_id: str | None
     first_event_timestamp: str | None
-    template: EntityData = attrs.field(init=False, eq=False, repr=False)
+    _json: tuple[str, str] | None = attrs.field(init=False, default=None, eq=False, repr=False)
 
-    def __attrs_post_init__(self) -> None:
-        """Lay out the data in the schema's order."""
-        template: EntityData = {
+    @property
+    def json(self) -> tuple[str, str]:
+        """The JSON text of an entity, before and after its event's number: between two events nothing else changes."""
+        if self._json is None:
+            text = json.dumps({"schema": SCHEMA, "data": self.data(0)}, separators=(",", ":"))
+            before, after = text.split('"eventIndex":0')
+            object.__setattr__(self, "_json", (f'{before}"eventIndex":', after))
+        return cast("tuple[str, str]", self._json)
+
+    def data(self, event_index: int) -> EntityData:
+        """Return an entity's data, with the schema's keys in its order."""
+        return {
             "userId": self.user_id,
             "sessionId": self.session_id,
             "sessionIndex": self.session_index,
-            "eventIndex": 0,
+            "eventIndex": event_index,
             "previousSessionId": self.previous_session_id,
             "storageMechanism": self.storage_mechanism,
             "firstEventId": self.first_event_id,
             "firstEventTimestamp": self.first_event_timestamp,
         }
-        object.__setattr__(self, "template", template)
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> SessionFacts:
@@ -77,9 +85,9 @@ class SessionFacts:
         return attrs.evolve(self, user_id=ZERO_USER_ID, previous_session_id=None)
 
 
-@attrs.frozen(repr=False)
+@attrs.define(repr=False, unsafe_hash=True)  # one is made for every event, and attrs' frozen takes twice the time
 class SessionContext:
-    """The entity of one event: immutable, and equal to another of the same data.
+    """The entity of one event: immutable (nothing public of it can be set), and equal to another of the same data.
 
     Handed out by `ClientSession.get_session_context`. Ids and times are text, as in the entity. It validates against
     client_session 1-0-2.
@@ -136,9 +144,7 @@ class SessionContext:
     @property
     def data(self) -> EntityData:
         """A fresh ``dict`` with the schema's keys."""
-        data = self._facts.template.copy()
-        data["eventIndex"] = self.event_index
-        return data
+        return self._facts.data(self.event_index)
 
     def to_dict(self, version: str = "1-0-2") -> dict[str, str | EntityData]:
         """Return ``{"schema": ..., "data": ...}``, fresh.
@@ -160,7 +166,8 @@ class SessionContext:
 
     def to_json(self) -> str:
         """Return `to_dict` as compact JSON text."""
-        return json.dumps(self.to_dict(), separators=(",", ":"))
+        before, after = self._facts.json
+        return f"{before}{self.event_index}{after}"
 
     def __repr__(self) -> str:
         """Show the data."""

@@ -47,6 +47,8 @@ class StateChanged:
 
 Decision = Ended | StateChanged
 
+_FOREGROUND = SessionState.FOREGROUND_ACTIVE
+
 
 @attrs.define(eq=False)
 class Lifecycle:
@@ -92,7 +94,7 @@ class Lifecycle:
     @property
     def timeout(self) -> float:
         """The timeout in force, in seconds."""
-        if self.state is SessionState.FOREGROUND_ACTIVE:
+        if self.state is _FOREGROUND:
             return self.foreground_timeout
         return self.background_timeout
 
@@ -107,7 +109,8 @@ class Lifecycle:
 
         The short path: an active, checked session in time needs no machine. 0 means: ask `event`.
         """
-        if self.event_count and self.checker_running and now - self.last_activity < self.timeout:
+        timeout = self.foreground_timeout if self.state is _FOREGROUND else self.background_timeout
+        if self.event_count and self.checker_running and now - self.last_activity < timeout:
             self.last_activity = self.last_event = now
             self.event_count += 1
             return self.event_count

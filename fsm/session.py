@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING, Self
+from uuid import UUID
 
 from fsm import options
 from fsm.checker import SHARED_CHECKER
 from fsm.clock import SystemClock
 from fsm.entity import SessionContext
 from fsm.shell import SessionShell
-from persistence.snapshot import as_utc, is_uuid_text
+from persistence.snapshot import SHAPE, UUID_SHAPE, as_utc
 
 if TYPE_CHECKING:
     import os
-    import uuid
     from collections.abc import Callable
     from datetime import datetime
     from types import TracebackType
@@ -109,7 +109,7 @@ class ClientSession(SessionShell):
 
     def get_session_context(
         self,
-        event_id: uuid.UUID | str,
+        event_id: UUID | str,
         event_timestamp: datetime | None = None,
         *,
         anonymous: bool = False,
@@ -128,7 +128,11 @@ class ClientSession(SessionShell):
             SessionClosedError: after `close`.
 
         """
-        if type(event_id) is not str or not is_uuid_text(event_id):
+        if not (
+            event_id.encode("ascii", "replace").translate(SHAPE) == UUID_SHAPE  # is_uuid_text, without the call
+            if type(event_id) is str
+            else type(event_id) is UUID
+        ):
             event_id = options.event_id_text(event_id)
         if event_timestamp is not None:
             event_timestamp = as_utc(event_timestamp)
@@ -143,7 +147,7 @@ class ClientSession(SessionShell):
             self._carry_out(self._lifecycle.event(now))
             number = self._lifecycle.event_count
             if number == 1:
-                self._identity.number(self._moment(now), event_id.lower(), event_timestamp)
+                self._identity.number(self._moment(now), options.event_id_text(event_id), event_timestamp)
             self._identity.last_event_time = event_timestamp
             facts = self._identity.facts
             context = SessionContext(facts.anonymous() if anonymous else facts, number)

@@ -47,8 +47,8 @@ MUTANTS = (
     Mutant(
         "the short path takes an event at exactly the timeout",
         LIFECYCLE,
-        "if self.event_count and self.checker_running and now - self.last_activity < self.timeout:",
-        "if self.event_count and self.checker_running and now - self.last_activity <= self.timeout:",
+        "if self.event_count and self.checker_running and now - self.last_activity < timeout:",
+        "if self.event_count and self.checker_running and now - self.last_activity <= timeout:",
     ),
     Mutant(
         "the short path takes an event while the checker is stopped",
@@ -173,9 +173,7 @@ MUTANTS = (
         "            if number == 1:\n                self._identity.number(",
         "            if number:\n                self._identity.number(",
     ),
-    Mutant(
-        "event ids keep their case", "fsm/session.py", "event_id.lower(), event_timestamp", "event_id, event_timestamp"
-    ),
+    Mutant("event ids keep their case", "fsm/options.py", "        return value.lower()\n", "        return value\n"),
     Mutant(
         "anonymous events name the previous session",
         "fsm/entity.py",

@@ -141,6 +141,22 @@ def test_event_ids_become_lower_case_text(make: MakeSession, given_id: uuid.UUID
     assert make().get_session_context(given_id).first_event_id == str(given_id).lower()
 
 
+def test_any_kind_of_id_is_counted_by_a_later_event_too(make: MakeSession) -> None:
+    """Texts, UUIDs and what is derived from them count alike, also where no first event needs their text."""
+
+    class Text(str):
+        """Text of the embedder's own."""
+
+        __slots__ = ()
+
+    class Id(uuid.UUID):
+        """A UUID of the embedder's own."""
+
+    session = make()
+    given = [event_id(1), uuid.UUID(event_id(2)), event_id(3).upper(), Text(event_id(4)), Id(event_id(5))]
+    assert [session.get_session_context(each).event_index for each in given] == [1, 2, 3, 4, 5]
+
+
 @pytest.mark.parametrize(
     "bad",
     [
@@ -152,6 +168,9 @@ def test_event_ids_become_lower_case_text(make: MakeSession, given_id: uuid.UUID
         "{" + event_id(1) + "}",
         "urn:uuid:" + event_id(1),
         "\u0660" * 8 + event_id(1)[8:],
+        "\ud800" * 8 + event_id(1)[8:],
+        "-" * 36,
+        "0" * 36,
         None,
         1,
         b"x",

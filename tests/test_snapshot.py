@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -9,10 +10,11 @@ import attrs
 import pytest
 from event_ids import event_id
 from hypothesis import given
-from strategies import TIMES
+from hypothesis import strategies as st
+from strategies import TIMES, UUID_TEXTS
 
 from persistence import Snapshot
-from persistence.snapshot import as_utc, iso_time
+from persistence.snapshot import as_utc, is_uuid_text, iso_time
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 USER = "0123456789abcdef"
@@ -92,3 +94,11 @@ def test_text_of_a_time_loses_nothing(time: datetime) -> None:
     text = iso_time(as_utc(time))
     assert datetime.fromisoformat(text) - EPOCH == time - EPOCH
     assert len(text) == (24 if time.microsecond % 1000 == 0 else 27)
+
+
+@given(UUID_TEXTS | st.text() | st.text("0aF-\u0660\ud800", min_size=36, max_size=36))
+def test_a_uuids_text_is_told_from_all_others(text: str) -> None:
+    """36 characters, hexadecimal digits of ASCII in five groups, in any case; nothing else."""
+    digit = "[0-9a-fA-F]"
+    pattern = f"{digit}{{8}}-{digit}{{4}}-{digit}{{4}}-{digit}{{4}}-{digit}{{12}}"
+    assert is_uuid_text(text) is bool(re.fullmatch(pattern, text))
