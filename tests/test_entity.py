@@ -153,7 +153,13 @@ def test_any_kind_of_id_is_counted_by_a_later_event_too(make: MakeSession) -> No
         """A UUID of the embedder's own."""
 
     session = make()
-    given = [event_id(1), uuid.UUID(event_id(2)), event_id(3).upper(), Text(event_id(4)), Id(event_id(5))]
+    given: list[uuid.UUID | str] = [
+        event_id(1),
+        uuid.UUID(event_id(2)),
+        event_id(3).upper(),
+        Text(event_id(4)),
+        Id(event_id(5)),
+    ]
     assert [session.get_session_context(each).event_index for each in given] == [1, 2, 3, 4, 5]
 
 
