@@ -8,7 +8,6 @@ import uuid
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from persistence import XmlStore
 from persistence.snapshot import is_uuid_text
 
 if TYPE_CHECKING:
@@ -92,6 +91,8 @@ def the_store(save_path: str | os.PathLike[str] | None, store: SnapshotStore | N
     if path.endswith(("/", os.sep)) or os.path.isdir(path):  # noqa: PTH112  # a Path would lose the separator
         msg = f"save_path must be the path of a file, not a folder: {path!r}"
         raise ValueError(msg)
+    from persistence import XmlStore  # noqa: PLC0415  # a program that gives a store of its own needs no XML
+
     return XmlStore(path)
 
 

@@ -287,7 +287,8 @@ def test_a_file_of_somebody_else_is_never_overwritten(tmp_path: Path) -> None:
     path.write_bytes(dumps(NEW))
     path.chmod(0o600)
     program = (
-        "import os, sys; from fsm import ClientSession; os.setgid(65534); os.setuid(65534);"
+        "import os, sys; from fsm import ClientSession; from persistence import XmlStore;"
+        "os.setgid(65534); os.setuid(65534);"
         "s = ClientSession(sys.argv[1]);"
         "c = s.get_session_context('00000000-0000-4000-8000-000000000001'); s.tick(); s.close();"
         "print(type(s.save_error).__name__, c.session_index, flush=True)"
