@@ -55,20 +55,39 @@ def dumps(snapshot: Snapshot) -> bytes:
     A snapshot of the user alone becomes the user id alone; any other has every key, null as ``i:nil="true"``.
     """
     keys = ("userId",) if snapshot == Snapshot(user_id=snapshot.user_id) else tuple(FIELDS)
+    return _document({key: _value(key, getattr(snapshot, FIELDS[key][0])) for key in keys}).encode("ascii")
+
+
+def _document(values: dict[str, str]) -> str:
     root, pair = "ArrayOfKeyValueOfstringanyType", "KeyValueOfstringanyType"
-    pairs = "".join(f"<{pair}><Key>{key}</Key>{_value(getattr(snapshot, FIELDS[key][0]))}</{pair}>" for key in keys)
-    return f'<{root} xmlns="{ARRAYS}" xmlns:i="{INSTANCE}">{pairs}</{root}>'.encode("ascii")
+    pairs = "".join(f"<{pair}><Key>{key}</Key>{value}</{pair}>" for key, value in values.items())
+    return f'<{root} xmlns="{ARRAYS}" xmlns:i="{INSTANCE}">{pairs}</{root}>'
 
 
-def _value(value: str | int | datetime | None) -> str:
+def _value(key: str, value: str | int | datetime | None) -> str:
     # No text is escaped: the snapshot's validators let nothing through that XML would read otherwise.
     if value is None:
-        return '<Value i:nil="true"/>'
-    if isinstance(value, datetime):
-        kind, text = "dateTime", iso_time(value)
-    else:
-        kind, text = ("string", value) if isinstance(value, str) else ("int", str(value))
-    return f'<Value i:type="a:{kind}" xmlns:a="{SCHEMA}">{text}</Value>'
+        return _NULL
+    return _element(key, iso_time(value) if isinstance(value, datetime) else str(value))
+
+
+def _element(key: str, text: str) -> str:
+    return f'<Value i:type="a:{FIELDS[key][1]}" xmlns:a="{SCHEMA}">{text}</Value>'
+
+
+_NULL = '<Value i:nil="true"/>'
+
+
+def _our_pattern() -> re.Pattern[bytes]:
+    pattern = re.escape(_document({key: f"@{key}@" for key in FIELDS}))
+    for key in FIELDS:
+        value = re.escape(_element(key, "@")).replace("@", "([-.:_0-9A-Za-z]*)")
+        pattern = pattern.replace(f"@{key}@", f"(?:{value}|{re.escape(_NULL)})")
+    return re.compile(pattern.encode("ascii"))
+
+
+_OURS = _our_pattern()
+"""What `dumps` writes of a session; reading a file by it takes a tenth of the time that expat takes."""
 
 
 def loads(data: bytes) -> Snapshot:
@@ -78,6 +97,14 @@ def loads(data: bytes) -> Snapshot:
         CorruptSaveFileError: they are no save file; the reason says why.
 
     """
+    if ours := _OURS.fullmatch(data):
+        texts = [None if text is None else text.decode("ascii") for text in ours.groups()]
+        return _snapshot(
+            {
+                key: None if text is None else _typed(key, kind, text)
+                for (key, (_, kind)), text in zip(FIELDS.items(), texts, strict=True)
+            }
+        )
     if len(data) > MAX_BYTES:
         _corrupt(f"it has {len(data)} bytes, and {MAX_BYTES} are allowed")
     if b"\0" in data:  # expat takes UTF-16 without a mark for what it is, whatever encoding it is told
@@ -86,7 +113,10 @@ def loads(data: bytes) -> Snapshot:
         data.decode("utf-8")
     except UnicodeDecodeError as error:
         _corrupt(f"byte {error.start} is not UTF-8")
-    values = _Reader().read(data)
+    return _snapshot(_Reader().read(data))
+
+
+def _snapshot(values: dict[str, str | int | datetime | None]) -> Snapshot:
     if values.get("userId") is None:
         _corrupt("it has no userId")
     try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import pytest
 from event_ids import event_id
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import snapshots
 
-from persistence import CorruptSaveFileError, Snapshot, dumps, loads
+from persistence import CorruptSaveFileError, Snapshot, codec, dumps, loads
 from persistence.codec import ARRAYS, INSTANCE, SCHEMA, readable_user_id
 
 if TYPE_CHECKING:
@@ -266,3 +268,33 @@ def test_the_user_is_seen_in_a_ruin() -> None:
     assert readable_user_id(dumps(FULL)[:200]) is None
     assert readable_user_id(dumps(FULL) * 2) == USER
     assert readable_user_id(dumps(FULL) + dumps(Snapshot(user_id=event_id(8)))) is None
+
+
+@given(snapshots(), st.data())
+def test_a_file_of_ours_is_read_as_any_other(snapshot: Snapshot, data: st.DataObject) -> None:
+    """What is read by its pattern, expat reads alike; so does it what differs from it in a byte."""
+    written = bytearray(dumps(snapshot))
+    if data.draw(st.booleans()):
+        written[data.draw(st.integers(0, len(written) - 1))] = data.draw(st.integers(0, 255))
+    by_pattern = read_or_refused(bytes(written))
+    with mock.patch.object(codec, "_OURS", re.compile(b"(?!)")):
+        assert by_pattern == read_or_refused(bytes(written))
+
+
+def test_every_byte_of_the_frame_counts() -> None:
+    """A file of ours with another byte for a dot or a bracket is not taken for one of ours."""
+    written = dumps(FULL)
+    for place, byte in enumerate(written):
+        if not chr(byte).isalnum():
+            changed = written[:place] + b"x" + written[place + 1 :]
+            by_pattern = read_or_refused(changed)
+            with mock.patch.object(codec, "_OURS", re.compile(b"(?!)")):
+                assert by_pattern == read_or_refused(changed)
+
+
+def read_or_refused(data: bytes) -> Snapshot | str:
+    """Return what the bytes hold, or why they are refused."""
+    try:
+        return loads(data)
+    except CorruptSaveFileError as error:
+        return error.reason
