@@ -55,6 +55,9 @@ class Ledger:
             except CorruptSaveFileError:
                 kept = None  # read again under the lock, and mended there
             except Exception as error:  # noqa: BLE001  # a store of the embedder's may raise anything
+                recovered = getattr(error, "recovered", None)
+                if isinstance(recovered, Snapshot):
+                    self._take_over(recovered)  # the user stays the same, though in memory alone
                 self._report(error)
                 return
             if kept is None:

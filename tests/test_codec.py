@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -140,6 +141,7 @@ def test_dotnets_times_are_read(time: str, expected: datetime) -> None:
 
 UUIDS = pair("sessionId", event_id(1))
 LAUGHS = "<!DOCTYPE a [<!ENTITY a 'ha'><!ENTITY b '&a;&a;&a;&a;&a;&a;&a;&a;'>]>"
+ATTRIBUTES = " ".join(f"q:a{i}=''" for i in range(2500))
 DECLARED = "<?xml version='1.0' encoding='{}'?>"
 
 HOSTILE: dict[str, tuple[bytes, str]] = {
@@ -168,6 +170,18 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "undefined entity": (file(pair("newer", "&nbsp;")), "not well-formed"),
     "processing instruction": (file("<?php 1?>"), "processing instruction"),
     "stylesheet": (file(before="<?xml-stylesheet href='a'?>"), "processing instruction"),
+    "long namespace": (
+        file(pair("newer", f"<a xmlns:q='{'u' * 30_000}' {ATTRIBUTES}/>")),
+        "a namespace of more than 96 bytes",
+    ),
+    "long namespace, after a line break": (
+        file(pair("newer", f'<a\nxmlns \n= \t"{"u" * 30_000}">{"<b/>" * 7000}</a>')),
+        "a namespace of more than 96 bytes",
+    ),
+    "depth within what is ignored": (file(pair("newer", "<a>" * 65 + "</a>" * 65)), "more than 64 deep"),
+    "depth of names": (file(pair("newer", "".join(f"<a{i}>" for i in range(9000)))), "more than 64 deep"),
+    "long text": (file(pair("sessionId", "é" * 30_000)), "session_id must be the text of a UUID or None, not 'éé"),
+    "long encoding": (DECLARED.format("x" * 60_000).encode() + file(), "its encoding is 'xxx"),
     "two roots": (file() + file(), "not well-formed"),
     "another root": (b"<a/>", "element 'a' does not belong"),
     "another namespace": (file().replace(ARRAYS.encode(), b"urn:a"), "does not belong"),
@@ -226,6 +240,26 @@ def test_what_is_no_save_file_is_refused(name: str) -> None:
     with pytest.raises(CorruptSaveFileError) as caught:
         loads(data)
     assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_refusing_is_cheap(name: str) -> None:
+    """No file of 64 KiB costs more than 4 MiB, and no reason fills a log."""
+    data, _ = HOSTILE[name]
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorruptSaveFileError) as caught:
+            loads(data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * 1024 * 1024
+    assert len(str(caught.value)) < 300
+
+
+def test_what_is_ignored_may_be_nested() -> None:
+    """Up to 64 levels of unknown elements under an unknown key are ignored."""
+    assert loads(file(pair("newer", "<a>" * 64 + "</a>" * 64))) == Snapshot(user_id=USER)
 
 
 def test_truncation_at_every_byte_is_noticed() -> None:
