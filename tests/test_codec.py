@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tracemalloc
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -179,6 +180,46 @@ def test_a_flipped_bit_is_read_or_refused() -> None:
 @given(st.binary() | st.lists(st.sampled_from([*file().split(b">"), b"<", b"<!DOCTYPE", b"&a;", b"\0"])).map(b">".join))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     """Whatever the bytes are: a snapshot, which reads back equal, or CorruptSaveFileError."""
+    try:
+        snapshot = loads(data)
+    except CorruptSaveFileError:
+        return
+    assert loads(dumps(snapshot)) == snapshot
+
+
+PIECE = re.compile(r"<[^>]*>|[^<]+")
+FOREIGN = [
+    "<a>", "</a>", "<!-- a -->", "<![CDATA[a]]>", "<?a b?>", "<!DOCTYPE a>", "&lt;", "&#0;", "&#x41;", "&a;", "1_000",
+    "2147483648", "-1", " ", "é", '<Value i:nil="true"/>', '<Value i:nil="true" xmlns="urn:a">', "<Key/>",
+    f'<Value i:type="a:int" xmlns:a="{SCHEMA}">', f'<Value i:type="a:dateTime" xmlns:a="{SCHEMA}">',
+]  # fmt: skip
+
+
+@st.composite
+def misshapen(draw: st.DrawFn) -> bytes:
+    """Return a good file some of whose tags and texts were dropped, doubled, exchanged or replaced."""
+    pieces = PIECE.findall(dumps(draw(snapshots())).decode())
+    for _ in range(draw(st.integers(1, 4))):
+        place, other = draw(st.integers(0, len(pieces) - 1)), draw(st.integers(0, len(pieces) - 1))
+        match draw(st.sampled_from(["drop", "double", "exchange", "copy", "insert", "replace"])):
+            case "drop" if len(pieces) > 1:
+                del pieces[place]
+            case "double":
+                pieces.insert(place, pieces[place])
+            case "exchange":
+                pieces[place], pieces[other] = pieces[other], pieces[place]
+            case "copy":
+                pieces[place:place] = pieces[other : other + 8]
+            case "insert":
+                pieces.insert(place, draw(st.sampled_from(FOREIGN)))
+            case _:
+                pieces[place] = draw(st.sampled_from(FOREIGN))
+    return "".join(pieces).encode()
+
+
+@given(misshapen())
+def test_misshapen_files_are_read_or_refused(data: bytes) -> None:
+    """Whatever was done to a good file's structure: a snapshot, which reads back equal, or CorruptSaveFileError."""
     try:
         snapshot = loads(data)
     except CorruptSaveFileError:

@@ -269,6 +269,19 @@ def test_a_failing_call_leaves_the_file_as_it_was(save_path: Path, monkeypatch: 
     assert store.load() == NEW
 
 
+def test_what_would_not_read_back_is_refused_before_the_file_is_touched(save_path: Path) -> None:
+    """A snapshot whose validation was got round is a ValueError; the file is as it was, and nothing is beside it."""
+    XmlStore(save_path).save(OLD)
+    save_path.with_name("session.xml.lock").unlink()
+    for broken in ("&", "<a/>", "é", "\ud800", "x" * 70_000):
+        snapshot = attrs.evolve(NEW)
+        object.__setattr__(snapshot, "session_id", broken)
+        with pytest.raises(ValueError):  # noqa: PT011  # which of its kinds is the codec's affair
+            XmlStore(save_path).save(snapshot)
+        assert names(save_path.parent) == ["session.xml"]
+        assert save_path.read_bytes() == dumps(OLD)
+
+
 def test_short_writes_are_continued(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All bytes are written, however few the system takes at a time."""
     real = os.write
