@@ -18,7 +18,7 @@ from hostile_bytes import HOSTILE, file
 from fsm.cli import client_session
 from persistence import CorruptSaveFileError, Snapshot, XmlStore, dumps, loads
 from torture.fault import CannotRunError, Fault, Outcome, Scale
-from torture.still_works import begin, only_its_own, track
+from torture.still_works import begin, only_its_own, saved, track
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,9 +56,10 @@ def _hostile_bytes(scale: Scale) -> Outcome:
                 losses += [f"{name}: {problem}" for problem in track(session)]
             if session.user_id != KEPT.user_id:
                 losses.append(f"{name}: the backup's user was lost")
-            if session.save_error is not None or loads(store.path.read_bytes()).session_index != 42:
+            after = saved(store)
+            if session.save_error is not None or after is None or after.session_id != session.session_id:
                 losses.append(f"{name}: not saved afterwards: {session.save_error}")
-            if store.corrupt_path.read_bytes() != data:
+            if not store.corrupt_path.exists() or store.corrupt_path.read_bytes() != data:
                 losses.append(f"{name}: the corrupt file was not kept")
     return Outcome(len(names), tuple(losses), f"slowest {slowest * 1e3:.1f} ms, largest {largest / 2**20:.1f} MiB")
 
@@ -162,7 +163,7 @@ def _hostile_twice(scale: Scale) -> Outcome:
                 losses.append(f"{case}: gave {error!r}")
             with only_its_own(store, losses, case), begin(store) as session:
                 losses += [f"{case}: {problem}" for problem in track(session)]
-            if loads(store.path.read_bytes()).user_id != session.user_id:
+            if (after := saved(store)) is None or after.user_id != session.user_id:
                 losses.append(f"{case}: not saved afterwards")
     return Outcome(len(names), tuple(losses), f"slowest {slowest * 1e3:.1f} ms")
 
@@ -210,7 +211,7 @@ def _damaged(files: list[tuple[str, bytes]], *, must_be_refused: bool) -> Outcom
             if number % 20 == 0:
                 with begin(store) as session:
                     losses += [f"{name}: {problem}" for problem in track(session)]
-                if loads(store.path.read_bytes()).user_id != user:
+                if (after := saved(store)) is None or after.user_id != user:
                     losses.append(f"{name}: the user was lost")
     figures = "" if must_be_refused else f"{read} are well-formed and read, {others} of them as another user"
     return Outcome(len(files), tuple(losses), figures)

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from event_ids import event_id
 
-from persistence import Snapshot, XmlStore, dumps, loads
+from persistence import Snapshot, XmlStore, dumps
 from torture.fault import CannotRunError, Fault, Outcome, Scale
 from torture.hostile_places import Victim
-from torture.still_works import SUFFIXES, begin, track
+from torture.still_works import SUFFIXES, begin, saved, track
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -178,7 +178,7 @@ def _planted(scale: Scale) -> Outcome:
     """
     _needs_root()
     losses: list[str] = []
-    cases = saved = 0
+    cases = done_well = 0
     for suffix, kind, folder_mode, user, ruined in _plans(scale):
         case = f"a {kind} link at {suffix}, folder {folder_mode:04o}, user {user}{', ruined' if ruined else ''}"
         with tempfile.TemporaryDirectory() as name:
@@ -203,7 +203,7 @@ def _planted(scale: Scale) -> Outcome:
                 [sys.executable, "-c", _SESSION, save, str(user)], capture_output=True, text=True, check=False
             )
             cases += 1
-            saved += done.stdout == "saved\n"
+            done_well += done.stdout == "saved\n"
             stuck = sticky and user and (suffix == ".tmp" or (ruined and suffix.startswith(".corrupt")))
             if done.stdout != "saved\n" and (kind == "hard" or not (suffix == ".lock" or stuck)):
                 losses.append(f"{case}: {done.stdout}{done.stderr}")
@@ -211,7 +211,7 @@ def _planted(scale: Scale) -> Outcome:
                 losses.append(f"{case}: {harm}")
             if save.is_symlink() or save.stat().st_uid != user or _mode(save) & 0o133:
                 losses.append(f"{case}: the save file became {save.lstat()}")
-    return Outcome(cases, tuple(losses), f"{saved} saved all the same")
+    return Outcome(cases, tuple(losses), f"{done_well} saved all the same")
 
 
 _RINGS = ("to itself", "in a ring")
@@ -245,9 +245,10 @@ def _links(_: Scale) -> Outcome:
                     losses += [f"{sort}: {problem}" for problem in track(session)]
             if path.is_symlink() != was_link:
                 losses.append(f"{sort}: the link was replaced")
-            saved = session.save_error is None and loads(target.read_bytes()).session_id == session.session_id
-            if saved == (sort in _RINGS):
-                losses.append(f"{sort}: saved {saved}, error {session.save_error!r}")
+            after = saved(XmlStore(target))
+            right = session.save_error is None and after is not None and after.session_id == session.session_id
+            if right == (sort in _RINGS):
+                losses.append(f"{sort}: holds {after}, error {session.save_error!r}")
     return Outcome(len(_SORTS), tuple(losses))
 
 

@@ -15,11 +15,12 @@ from jsonschema import Draft4Validator, FormatChecker
 
 from fsm import ClientSession
 from fsm.testing import ManualClock, ManualScheduler
+from persistence import CorruptSaveFileError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from persistence import XmlStore
+    from persistence import Snapshot, XmlStore
 
 _SCHEMA = Path(__file__).parents[1] / "data" / "iglu" / "client_session-1-0-2.json"
 _VALIDATOR = Draft4Validator(json.loads(_SCHEMA.read_text(encoding="utf-8")), format_checker=FormatChecker())
@@ -37,6 +38,13 @@ def track(session: ClientSession) -> list[str]:
     """Let the session give an event its entity; return what is wrong with it."""
     data = session.get_session_context(uuid.uuid4()).data
     return [error.message for error in _VALIDATOR.iter_errors(data)]
+
+
+def saved(store: XmlStore) -> Snapshot | None:
+    """Return what stands in the file, if that is a save file."""
+    with contextlib.suppress(OSError, CorruptSaveFileError):
+        return store.load()
+    return None
 
 
 _heard: list[tuple[str, str]] | None = None
