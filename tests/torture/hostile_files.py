@@ -38,7 +38,7 @@ LARGE = {
 
 def _hostile_bytes(scale: Scale) -> Outcome:
     cases = HOSTILE | {name: (data, "65536 are allowed") for name, data in LARGE.items()}
-    names = list(cases)[:: 1 if scale is Scale.WHOLE else 7]
+    names = list(cases)[:: 1 if scale is Scale.WHOLE else 3]
     losses: list[str] = []
     slowest, largest = 0.0, 0
     with tempfile.TemporaryDirectory() as folder:
@@ -146,7 +146,7 @@ def _resident(scale: Scale) -> Outcome:
 
 
 def _hostile_twice(scale: Scale) -> Outcome:
-    names = list(HOSTILE)[:: 1 if scale is Scale.WHOLE else 7]
+    names = list(HOSTILE)[:: 1 if scale is Scale.WHOLE else 3]
     losses: list[str] = []
     slowest = 0.0
     with tempfile.TemporaryDirectory() as folder:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from event_ids import event_id
 
@@ -41,11 +41,18 @@ def _umask(value: int) -> Generator[None]:
 
 @contextlib.contextmanager
 def _watched(folder: Path, seen: set[tuple[str, int]]) -> Generator[None]:
-    """Note the name and mode of every file in the folder at each write and each sync."""
-    write, sync = os.write, os.fsync
+    """Note the name and mode of every file in the folder at each open, each write and each sync."""
+    opening, write, sync = os.open, os.write, os.fsync
 
-    def look() -> None:
-        seen.update((path.name, _mode(path)) for path in folder.iterdir())
+    def look(*, opened: bool = False) -> None:
+        modes = ((path.name, _mode(path)) for path in folder.iterdir())
+        # Between a file's creation and what undoes the umask, there may be less of a mode, but never more.
+        seen.update((name, mode) for name, mode in modes if not opened or mode & ~0o600)
+
+    def watched_open(*arguments: Any) -> int:  # noqa: ANN401  # as os.open
+        descriptor = opening(*arguments)
+        look(opened=True)
+        return descriptor
 
     def watched_write(descriptor: int, data: bytes) -> int:
         look()
@@ -57,11 +64,11 @@ def _watched(folder: Path, seen: set[tuple[str, int]]) -> Generator[None]:
         look()
         sync(descriptor)
 
-    os.write, os.fsync = watched_write, watched_sync  # type: ignore[assignment]
+    os.open, os.write, os.fsync = watched_open, watched_write, watched_sync  # type: ignore[assignment]
     try:
         yield
     finally:
-        os.write, os.fsync = write, sync
+        os.open, os.write, os.fsync = opening, write, sync
 
 
 @contextlib.contextmanager
@@ -101,7 +108,7 @@ def _umasks(scale: Scale) -> Outcome:
                 losses += [f"umask {umask:04o}: {file} was {mode:04o}" for file, mode in sorted(seen) if mode != 0o600]
                 if missing := wanted - {file for file, _ in seen}:
                     losses.append(f"umask {umask:04o}: {missing} not seen")
-    return Outcome(cases, tuple(losses), "each file looked at during every write and sync")
+    return Outcome(cases, tuple(losses), "each file looked at after every open, during every write and sync")
 
 
 def _kept_modes(scale: Scale) -> Outcome:
