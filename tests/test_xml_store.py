@@ -364,12 +364,9 @@ def test_what_is_no_file_is_never_overwritten(save_path: Path, kind: str) -> Non
 
 @posix
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to become somebody else")
-def test_a_file_of_somebody_else_is_never_overwritten(tmp_path: Path) -> None:
+def test_a_file_of_somebody_else_is_never_overwritten(open_folder: Path) -> None:
     """What may not be read is left alone, though the folder would allow replacing it; the session goes on."""
-    tmp_path.chmod(0o777)  # so that only the file is in the way
-    for parent in list(tmp_path.parents)[:3]:
-        parent.chmod(0o755)  # pytest's own folders
-    path = tmp_path / "session.xml"
+    path = open_folder / "session.xml"  # so that only the file is in the way
     path.write_bytes(dumps(NEW))
     path.chmod(0o600)
     program = (
