@@ -7,7 +7,9 @@ INSTALLED := $(VENV)/.installed
 DEMO_SAVE := build/demo/session.xml
 WORKERS ?= auto
 
-.PHONY: demo test lint types suite diagrams verify mutants torture clean
+FUZZ_SECONDS ?= 60
+
+.PHONY: demo test lint types suite diagrams verify mutants torture fuzz clean
 
 demo: $(INSTALLED)
 	rm -rf $(dir $(DEMO_SAVE))
@@ -46,6 +48,11 @@ mutants: $(INSTALLED)
 # Faults on purpose, all of them, within ten minutes; writes the table of SECURITY.md. What is missing is skipped and said.
 torture: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python -m torture
+
+# Bytes for the codec, for FUZZ_SECONDS. atheris is installed here alone: it has no wheels for every platform.
+fuzz: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --group fuzz
+	$(BIN)/python tests/fuzz_codec.py -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

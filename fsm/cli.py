@@ -118,7 +118,7 @@ def replay(trace: BinaryIO, save_path: str | None, *, as_json: bool, no_ticks: b
 
 
 @client_session.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, readable=False))
 @click.option("--json", "as_json", is_flag=True, help="Print it as one JSON object.")
 def show(file: str, *, as_json: bool) -> None:
     """Print the save file FILE, or say what is wrong with it (exit status 1)."""

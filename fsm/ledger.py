@@ -52,11 +52,14 @@ class Ledger:
         with self._lock:
             try:
                 kept = self._store.load()
-            except CorruptSaveFileError:
-                kept = None  # read again under the lock, and mended there
             except Exception as error:  # noqa: BLE001  # a store of the embedder's may raise anything
-                self._report(error)
-                return
+                recovered = getattr(error, "recovered", None)
+                if isinstance(recovered, Snapshot):
+                    self._take_over(recovered)  # the user stays the same, even if in memory alone
+                if not isinstance(error, CorruptSaveFileError):
+                    self._report(error)
+                    return
+                kept = None  # read again under the lock, and mended there
             if kept is None:
                 self._transact(lambda kept: self.newest if kept is None else None)
             else:

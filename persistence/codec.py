@@ -1,7 +1,8 @@
 """The save file's format: the XML that .NET's ``DataContractSerializer`` writes of a ``Dictionary<string, object>``.
 
 Reading is strict and safe for files of unknown origin: expat with every door shut that XML opens (no DTD, hence no
-entities; no processing instructions; UTF-8 alone; a fixed grammar, hence a fixed depth; at most `MAX_BYTES`).
+entities; no processing instructions; UTF-8 alone; a fixed grammar, and few levels of what is ignored; short namespaces;
+at most `MAX_BYTES`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,13 @@ from persistence.errors import CorruptSaveFileError
 from persistence.snapshot import Snapshot, iso_time
 
 MAX_BYTES = 64 * 1024
+_MAX_REASON = 200
+_MAX_IGNORED_DEPTH = 64
+
+# Expat puts the namespace before each name: 64 KiB of one long namespace and many short names become 200 MiB. A file
+# of ours is far shorter than where that begins to matter, and need not be searched.
+_SHORT_BYTES = 4 * 1024
+_LONG_NAMESPACE = re.compile(rb"\sxmlns[^\s=]*\s*=\s*(?:\"[^\"]{97}|'[^']{97})")
 
 ARRAYS = "http://schemas.microsoft.com/2003/10/Serialization/Arrays"
 INSTANCE = "http://www.w3.org/2001/XMLSchema-instance"
@@ -113,6 +121,8 @@ def loads(data: bytes) -> Snapshot:
         data.decode("utf-8")
     except UnicodeDecodeError as error:
         _corrupt(f"byte {error.start} is not UTF-8")
+    if len(data) > _SHORT_BYTES and _LONG_NAMESPACE.search(data):
+        _corrupt("it has a namespace of more than 96 bytes, which is not allowed")
     return _snapshot(_Reader().read(data))
 
 
@@ -136,7 +146,7 @@ def readable_user_id(data: bytes) -> str | None:
 
 
 def _corrupt(reason: str) -> NoReturn:
-    raise CorruptSaveFileError(reason) from None
+    raise CorruptSaveFileError(reason if len(reason) <= _MAX_REASON else f"{reason[:_MAX_REASON]}…") from None
 
 
 class _Reader:
@@ -190,6 +200,8 @@ class _Reader:
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         if self._ignored_depth or (self._path[-1:] == (_VALUE,) and self._key not in FIELDS):
             self._ignored_depth += 1
+            if self._ignored_depth > _MAX_IGNORED_DEPTH:
+                _corrupt(f"it has elements in each other more than {_MAX_IGNORED_DEPTH} deep, which is not allowed")
             return
         if name not in _GRAMMAR.get(self._path, ()):
             _corrupt(f"element {name.rpartition(' ')[2]!r} does not belong where it stands")

@@ -16,9 +16,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PRIVATE = 0o600
+PRIVATE_FOLDER = 0o700
 
-# Not every platform has every flag; O_NONBLOCK keeps a FIFO in the file's place from blocking the open.
-_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+# Not every platform has every flag. O_NONBLOCK keeps a FIFO in the file's place from blocking the open, O_NOFOLLOW
+# keeps a planted link from choosing what is opened.
+_READ = (
+    os.O_RDONLY
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_BINARY", 0)
+)
 _CREATE = (
     os.O_WRONLY
     | os.O_CREAT
@@ -29,30 +37,31 @@ _CREATE = (
 )
 
 
-def read_regular_file(path: Path, most: int) -> tuple[bytes, int]:
-    """Return at most ``most`` bytes of a regular file, and its permission bits.
+def read_regular_file(path: Path, most: int) -> tuple[bytes, os.stat_result]:
+    """Return at most ``most`` bytes of a regular file, and its status.
 
     Raises:
         FileNotFoundError: there is none.
-        OSError: it cannot be read, or is no regular file (a folder, FIFO, device).
+        OSError: it cannot be read, or is no regular file (a folder, FIFO, device, symbolic link).
 
     """
     descriptor = os.open(path, _READ)
     try:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "Not a regular file", os.fspath(path))
         data = bytearray()
         while len(data) < most and (chunk := os.read(descriptor, most - len(data))):
             data += chunk
     finally:
         os.close(descriptor)
-    return bytes(data), stat.S_IMODE(mode)
+    return bytes(data), status
 
 
-def write_durably(path: Path, data: bytes, mode: int = PRIVATE) -> None:
+def write_durably(path: Path, data: bytes, like: os.stat_result | None = None) -> None:
     """Write a file's whole content, by way of ``<name>.tmp``; not yet durable under its name: see `sync_folder`.
 
+    It is private, or else has the mode and, as far as this process may give files away, the owner of ``like``.
     The caller holds the lock that makes it the only writer, so that a ``<name>.tmp`` found there is a dead one's.
     """
     temporary = _temporary(path)
@@ -61,8 +70,7 @@ def write_durably(path: Path, data: bytes, mode: int = PRIVATE) -> None:
     descriptor = os.open(temporary, _CREATE, PRIVATE)
     try:
         try:
-            if mode != PRIVATE:
-                os.chmod(temporary, mode)  # noqa: PTH101  # beside its os.open
+            _dress(descriptor, like)
             view = memoryview(data)
             while view:
                 view = view[os.write(descriptor, view) :]
@@ -76,10 +84,10 @@ def write_durably(path: Path, data: bytes, mode: int = PRIVATE) -> None:
         raise
 
 
-def keep_beside(path: Path, kept: Path, data: bytes) -> None:
+def keep_beside(path: Path, kept: Path, data: bytes, status: os.stat_result) -> None:
     """Let a file also stand under a second name in its folder, replacing what stood there.
 
-    ``data`` is the file's content, for file systems without hard links (FAT, some of Android's).
+    ``data`` and ``status`` are the file's, for file systems without hard links (FAT, some of Android's).
     """
     temporary = _temporary(kept)
     try:
@@ -91,7 +99,7 @@ def keep_beside(path: Path, kept: Path, data: bytes) -> None:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
     except (OSError, NotImplementedError):
-        write_durably(kept, data)
+        write_durably(kept, data, status)
 
 
 def sync_folder(folder: Path) -> None:
@@ -110,6 +118,19 @@ def remove_leftovers(*paths: Path) -> None:
     for path in paths:
         with contextlib.suppress(OSError):
             _temporary(path).unlink()
+
+
+def _dress(descriptor: int, like: os.stat_result | None) -> None:
+    """Set a new file's owner and mode. Where that fails (FAT has neither), it stays as private as it was created."""
+    if not hasattr(os, "fchown"):  # Windows
+        return
+    if like is not None:
+        with contextlib.suppress(OSError):
+            os.fchown(descriptor, -1, like.st_gid)
+        with contextlib.suppress(OSError):
+            os.fchown(descriptor, like.st_uid, -1)
+    with contextlib.suppress(OSError):  # also if private: the umask may have taken away more
+        os.fchmod(descriptor, PRIVATE if like is None else stat.S_IMODE(like.st_mode))
 
 
 def _temporary(path: Path) -> Path:

@@ -13,6 +13,7 @@ from filelock import FileLock
 from persistence.codec import MAX_BYTES, dumps, loads, readable_user_id
 from persistence.durable import (
     PRIVATE,
+    PRIVATE_FOLDER,
     keep_beside,
     read_regular_file,
     remove_leftovers,
@@ -35,7 +36,7 @@ class _Reading:
     """What stood in the file when it was read under the lock; ``error`` if it was corrupt."""
 
     data: bytes
-    mode: int
+    status: os.stat_result
     snapshot: Snapshot | None
     error: CorruptSaveFileError | None
 
@@ -45,7 +46,8 @@ class XmlStore:
 
     Beside ``<name>`` stand ``<name>.bak`` (the last good file), ``<name>.lock`` (held round every
     read-modify-write) and, if there ever was one, ``<name>.corrupt`` (the last corrupt file). Parent folders are made
-    when first needed. A path that is a symbolic link is followed once, at construction; the link stays.
+    when first needed, the last of them private. A path that is a symbolic link is followed once, at construction; the
+    link stays.
 
     Any method may be called from any thread and from several processes.
     """
@@ -69,10 +71,15 @@ class XmlStore:
         Raises:
             CorruptSaveFileError: it is no save file. ``recovered`` is the backup's snapshot, or else the user id that
                 is still readable in the file or its backup.
-            OSError: it cannot be read.
+            OSError: it cannot be read. Its attribute ``recovered`` is what the backup gives, as above.
 
         """
-        reading = self._read()
+        try:
+            reading = self._read()
+        except OSError as error:
+            # The system's error stays what it is, so that callers can catch it as any other.
+            error.recovered = self._recover(b"")  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+            raise
         if self._lock.is_locked:
             self._reading = reading
         if reading is None:
@@ -84,7 +91,7 @@ class XmlStore:
     def save(self, snapshot: Snapshot) -> None:
         """Write the file, wholly or not at all, and return when it would survive a power cut.
 
-        A good file that stood there becomes the backup; a corrupt one is kept as ``<name>.corrupt``.
+        A good file that stood there becomes the backup, if that can be; a corrupt one is kept as ``<name>.corrupt``.
 
         Raises:
             OSError: it cannot be written, or what stands there cannot be read, or the lock was not free for 1 s
@@ -97,14 +104,10 @@ class XmlStore:
             raise ValueError(msg)
         with self.lock():
             before = self._reading or self._read()
-            if before is None:
-                mode = PRIVATE
-            else:
-                mode = before.mode
-                kept = self.backup_path if before.error is None else self.corrupt_path
-                keep_beside(self.path, kept, before.data)
+            if before is not None:
+                self._keep(before)
             self._reading = None
-            write_durably(self.path, data, mode)
+            write_durably(self.path, data, None if before is None else before.status)
             sync_folder(self.path.parent)
 
     def lock(self) -> AbstractContextManager[object]:
@@ -127,7 +130,7 @@ class XmlStore:
         if self._lock.is_locked:
             yield
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
         with self._lock:
             try:
                 remove_leftovers(self.path, self.backup_path, self.corrupt_path)
@@ -135,16 +138,24 @@ class XmlStore:
             finally:
                 self._reading = None
 
+    def _keep(self, before: _Reading) -> None:
+        """Let what stands in the file also stand beside it, before the file is replaced."""
+        if before.error is not None:
+            keep_beside(self.path, self.corrupt_path, before.data, before.status)
+            return
+        with contextlib.suppress(OSError):  # a good file is worth more than its backup, and the old one still stands
+            keep_beside(self.path, self.backup_path, before.data, before.status)
+
     def _read(self) -> _Reading | None:
         try:
-            data, mode = read_regular_file(self.path, MAX_BYTES + 1)
+            data, status = read_regular_file(self.path, MAX_BYTES + 1)
         except FileNotFoundError:
             return None
         try:
-            return _Reading(data, mode, loads(data), None)
+            return _Reading(data, status, loads(data), None)
         except CorruptSaveFileError as error:
             path = os.fspath(self.path)
-            return _Reading(data, mode, None, CorruptSaveFileError(error.reason, path, self._recover(data)))
+            return _Reading(data, status, None, CorruptSaveFileError(error.reason, path, self._recover(data)))
 
     def _recover(self, data: bytes) -> Snapshot | None:
         backup = b""

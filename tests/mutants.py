@@ -203,8 +203,51 @@ MUTANTS = (
     Mutant(
         "a corrupt file becomes the backup",
         "persistence/xml_store.py",
-        "self.backup_path if before.error is None else self.corrupt_path",
-        "self.backup_path",
+        "keep_beside(self.path, self.corrupt_path, before.data, before.status)",
+        "keep_beside(self.path, self.backup_path, before.data, before.status)",
+    ),
+    Mutant(
+        "a namespace of any length is read",
+        "persistence/codec.py",
+        "if len(data) > _SHORT_BYTES and _LONG_NAMESPACE.search(data):",
+        "if data is None:",
+    ),
+    Mutant(
+        "what is ignored may be nested without end",
+        "persistence/codec.py",
+        "if self._ignored_depth > _MAX_IGNORED_DEPTH:",
+        "if self is None:",
+    ),
+    Mutant("an index may have underscores", "persistence/codec.py", "[1-9][0-9]{0,9}", "[1-9][0-9_]{0,9}"),
+    Mutant(
+        "a link in the backup's place is followed",
+        "persistence/durable.py",
+        """    | getattr(os, "O_NOFOLLOW", 0)\n    | getattr(os, "O_NONBLOCK", 0)\n""",
+        """    | getattr(os, "O_NONBLOCK", 0)\n""",
+    ),
+    Mutant(
+        "the umask decides who may read the file",
+        "persistence/durable.py",
+        "PRIVATE if like is None else stat.S_IMODE(like.st_mode))",
+        "stat.S_IMODE((like or os.fstat(descriptor)).st_mode))",
+    ),
+    Mutant(
+        "the file loses its owner's mode",
+        "persistence/durable.py",
+        "PRIVATE if like is None else stat.S_IMODE(like.st_mode))",
+        "PRIVATE)",
+    ),
+    Mutant(
+        "a backup that cannot be kept prevents saving",
+        "persistence/xml_store.py",
+        "with contextlib.suppress(OSError):  # a good file",
+        "with contextlib.suppress():  # a good file",
+    ),
+    Mutant(
+        "a file that cannot be read makes a new user",
+        LEDGER,
+        "if isinstance(recovered, Snapshot):",
+        "if recovered is self:",
     ),
     Mutant(
         "the file is replaced before its bytes are synced",

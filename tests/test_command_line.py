@@ -200,6 +200,17 @@ def test_show_names_what_cannot_be_read(tmp_path: Path) -> None:
     assert "cannot be read: Not a regular file" in done.stderr
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to become somebody else")
+def test_show_says_what_may_not_be_read(open_folder: Path) -> None:
+    """Somebody else's file is as it should be, and yet cannot be shown (1)."""
+    save_path = open_folder / "session.xml"
+    save_path.write_bytes(dumps(Snapshot(user_id=event_id(7))))
+    save_path.chmod(0)
+    program = "import os; from fsm.cli import client_session; os.setuid(65534); client_session()"
+    done = run("show", str(save_path), command=(sys.executable, "-c", program))
+    assert (done.returncode, done.stderr) == (1, f"Error: {save_path} cannot be read: Permission denied\n")
+
+
 @pytest.mark.parametrize("kind", ["mermaid", "dot"])
 def test_diagrams_as_text(kind: str, tmp_path: Path) -> None:
     """Printed, or written to a file whose name says which."""

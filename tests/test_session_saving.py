@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import os
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -439,6 +440,35 @@ def test_a_corrupt_file_is_kept_and_the_user_comes_back_from_the_backup(
     context = after.get_session_context(event_id(3))
     assert (context.session_index, context.previous_session_id) == (2, session.session_id)
     assert after.save_error is None
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a FIFO, as POSIX has them")
+def test_while_the_file_cannot_be_read_the_user_is_the_backups(make: MakeSession, save_path: Path) -> None:
+    """A file that is not to be read makes no new user where there is a backup, and is left alone."""
+    with make(save_path=save_path) as session:
+        session.get_session_context(event_id(1))
+        session.get_session_context(event_id(2))
+    save_path.unlink()
+    os.mkfifo(save_path)
+    after = make(save_path=save_path)
+    assert isinstance(after.save_error, OSError)
+    assert after.user_id == session.user_id
+    assert after.get_session_context(event_id(3)).previous_session_id == session.session_id
+    assert save_path.is_fifo()
+
+
+def test_while_a_corrupt_file_cannot_be_mended_the_user_is_the_backups(make: MakeSession, save_path: Path) -> None:
+    """A lock that cannot be had keeps the ruin from being replaced, not the user from being known."""
+    with make(save_path=save_path) as session:
+        session.get_session_context(event_id(1))
+        session.get_session_context(event_id(2))
+    save_path.write_bytes(b"ruin")
+    save_path.with_name("session.xml.lock").unlink()
+    save_path.with_name("session.xml.lock").mkdir()
+    after = make(save_path=save_path)
+    assert isinstance(after.save_error, OSError)
+    assert after.user_id == session.user_id
+    assert save_path.read_bytes() == b"ruin"
 
 
 def test_without_a_backup_the_user_is_read_from_what_is_left(make: MakeSession, save_path: Path) -> None:

@@ -68,12 +68,13 @@ def test_the_last_good_file_is_the_backup(save_path: Path) -> None:
     assert loads(save_path.with_name("session.xml.bak").read_bytes()) == NEW
 
 
+def refuse(*_: object, **__: object) -> None:
+    """Stand for `os.link` on a file system without hard links."""
+    raise PermissionError(errno.EPERM, "Operation not permitted")
+
+
 def test_without_hard_links_there_is_a_backup_too(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system that refuses links gets a copy."""
-
-    def refuse(*_: object, **__: object) -> None:
-        raise PermissionError(errno.EPERM, "Operation not permitted")
-
     monkeypatch.setattr(os, "link", refuse)
     store = XmlStore(save_path)
     store.save(OLD)
@@ -94,6 +95,41 @@ def test_files_are_private(save_path: Path) -> None:
         "session.xml.bak": "0o600",
         "session.xml.lock": "0o600",
     }
+
+
+@posix
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o777])
+def test_no_umask_takes_the_file_from_its_owner(save_path: Path, umask: int) -> None:
+    """Save, backup and lock are 0600 even where a program denies itself everything."""
+    before = os.umask(umask)
+    try:
+        store = XmlStore(save_path)
+        store.save(OLD)
+        store.save(NEW)
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in save_path.parent.iterdir()} == {0o600}
+
+
+@posix
+@pytest.mark.usefixtures("any_umask")
+def test_a_folder_that_is_made_is_private(tmp_path: Path) -> None:
+    """Nobody else can plant a name in it, under any umask."""
+    XmlStore(tmp_path / "a" / "b" / "session.xml").save(OLD)
+    assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700
+
+
+@posix
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to give files away")
+def test_root_leaves_the_file_to_its_owner(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's file that root rewrites stays the user's, and so does its backup, with or without hard links."""
+    save_path.write_bytes(dumps(OLD))
+    os.chown(save_path, 65534, 65534)
+    XmlStore(save_path).save(NEW)
+    monkeypatch.setattr(os, "link", refuse)
+    XmlStore(save_path).save(OLD)
+    for path in (save_path, save_path.with_name("session.xml.bak")):
+        assert (path.stat().st_uid, path.stat().st_gid) == (65534, 65534)
 
 
 @posix
@@ -130,6 +166,42 @@ def test_a_planted_link_harms_no_victim(save_path: Path, planted: str) -> None:
     store.save(NEW)
     assert victim.read_text() == "precious"
     assert store.load() == NEW
+
+
+@posix
+def test_a_planted_backup_is_not_opened(save_path: Path) -> None:
+    """A symbolic link under the backup's name chooses neither what is read nor what is written."""
+    victim = save_path.with_name("victim")
+    victim.write_bytes(dumps(NEW))
+    save_path.write_bytes(b"ruin")
+    save_path.with_name("session.xml.bak").symlink_to(victim)
+    store = XmlStore(save_path)
+    with pytest.raises(CorruptSaveFileError) as caught:
+        store.load()
+    assert caught.value.recovered is None
+    store.save(OLD)
+    store.save(OLD)
+    assert victim.read_bytes() == dumps(NEW)
+    assert not save_path.with_name("session.xml.bak").is_symlink()
+
+
+def test_a_backup_that_cannot_be_kept_prevents_no_save(save_path: Path) -> None:
+    """A folder in the backup's place stays, and the file is saved without a backup."""
+    store = XmlStore(save_path)
+    store.save(OLD)
+    (save_path.with_name("session.xml.bak") / "inside").mkdir(parents=True)
+    store.save(NEW)
+    assert store.load() == NEW
+    assert names(save_path.parent) == ["session.xml", "session.xml.bak", "session.xml.lock"]
+
+
+def test_a_ruin_that_cannot_be_kept_is_not_overwritten(save_path: Path) -> None:
+    """A folder in the place of the corrupt file's name is an error: the evidence is there but once."""
+    save_path.write_bytes(b"ruin")
+    (save_path.with_name("session.xml.corrupt") / "inside").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):
+        XmlStore(save_path).save(NEW)
+    assert save_path.read_bytes() == b"ruin"
 
 
 @posix
@@ -195,6 +267,19 @@ def test_a_failing_call_leaves_the_file_as_it_was(save_path: Path, monkeypatch: 
     assert not [name for name in names(save_path.parent) if name.endswith(".tmp")]
     store.save(NEW)
     assert store.load() == NEW
+
+
+def test_what_would_not_read_back_is_refused_before_the_file_is_touched(save_path: Path) -> None:
+    """A snapshot whose validation was got round is a ValueError; the file is as it was, and nothing is beside it."""
+    XmlStore(save_path).save(OLD)
+    save_path.with_name("session.xml.lock").unlink()
+    for broken in ("&", "<a/>", "é", "\ud800", "x" * 70_000):
+        snapshot = attrs.evolve(NEW)
+        object.__setattr__(snapshot, "session_id", broken)
+        with pytest.raises(ValueError):  # noqa: PT011  # which of its kinds is the codec's affair
+            XmlStore(save_path).save(snapshot)
+        assert names(save_path.parent) == ["session.xml"]
+        assert save_path.read_bytes() == dumps(OLD)
 
 
 def test_short_writes_are_continued(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,6 +352,7 @@ def test_what_is_no_file_is_never_overwritten(save_path: Path, kind: str) -> Non
         save_path.mkdir()
     else:
         save_path.symlink_to("/dev/zero")
+    save_path.with_name("session.xml.bak").write_bytes(dumps(OLD))
     before = save_path.lstat()
     store = XmlStore(save_path) if kind != "device" else XmlStore("/dev/zero")
     for attempt in (store.load, lambda: store.save(NEW)) if kind != "device" else (store.load,):
@@ -278,12 +364,9 @@ def test_what_is_no_file_is_never_overwritten(save_path: Path, kind: str) -> Non
 
 @posix
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to become somebody else")
-def test_a_file_of_somebody_else_is_never_overwritten(tmp_path: Path) -> None:
+def test_a_file_of_somebody_else_is_never_overwritten(open_folder: Path) -> None:
     """What may not be read is left alone, though the folder would allow replacing it; the session goes on."""
-    tmp_path.chmod(0o777)  # so that only the file is in the way
-    for parent in list(tmp_path.parents)[:3]:
-        parent.chmod(0o755)  # pytest's own folders
-    path = tmp_path / "session.xml"
+    path = open_folder / "session.xml"  # so that only the file is in the way
     path.write_bytes(dumps(NEW))
     path.chmod(0o600)
     program = (

@@ -9,6 +9,7 @@ from torture import (
     forks,
     full_places,
     hostile_files,
+    hostile_places,
     permissions,
     power_cut,
     processes,
@@ -30,5 +31,6 @@ FAULTS: tuple[Fault, ...] = (
     *threads.FAULTS,
     *exits.FAULTS,
     *hostile_files.FAULTS,
+    *hostile_places.FAULTS,
     *permissions.FAULTS,
 )

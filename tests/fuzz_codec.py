@@ -1,0 +1,69 @@
+"""``make fuzz``: bytes for the codec, led by its coverage, with atheris (libFuzzer). Arguments are libFuzzer's.
+
+Whatever the bytes are, `loads` gives a snapshot that reads back equal, or `CorruptSaveFileError`; anything else ends
+the run and leaves the bytes in ``build/fuzz``.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import atheris
+from event_ids import event_id
+
+with atheris.instrument_imports(include=["persistence"]):  # and nobody may have imported it before
+    from hostile_bytes import HOSTILE
+
+    from persistence import CorruptSaveFileError, Snapshot, dumps, loads
+    from persistence.codec import ARRAYS, FIELDS, INSTANCE, MAX_BYTES, SCHEMA, readable_user_id
+
+SAVE_FILES = Path(__file__).parent / "data" / "save-files"
+BUILD = Path(__file__).parents[1] / "build" / "fuzz"
+WORDS = (
+    ARRAYS,
+    INSTANCE,
+    SCHEMA,
+    "KeyValueOfstringanyType",
+    "Key",
+    "Value",
+    "xmlns",
+    "i:nil",
+    "i:type",
+    "<!DOCTYPE",
+    "<?xml",
+)
+
+
+def one_input(data: bytes) -> None:
+    """Read the bytes as a save file, and as the ruin of one."""
+    if user_id := readable_user_id(data):
+        Snapshot(user_id=user_id)
+    try:
+        snapshot = loads(data)
+    except CorruptSaveFileError as error:
+        if len(error.reason) > 201:
+            raise AssertionError(len(error.reason)) from error
+        return
+    if loads(dumps(snapshot)) != snapshot:
+        raise AssertionError(snapshot)
+
+
+def main() -> None:
+    """Write seeds and words, and fuzz."""
+    corpus, words = BUILD / "corpus", BUILD / "words"
+    corpus.mkdir(parents=True, exist_ok=True)
+    user = Snapshot(user_id=event_id(7))
+    seeds = {path.stem: path.read_bytes() for path in SAVE_FILES.iterdir()}
+    seeds |= {"user": dumps(user), "session": dumps(Snapshot(user_id=event_id(7), session_id=event_id(1)))}
+    seeds |= {f"hostile-{number}": data for number, (data, _) in enumerate(HOSTILE.values())}
+    for name, data in seeds.items():
+        (corpus / name).write_bytes(data)
+    words.write_text("".join(f'"{word}"\n' for word in (*WORDS, *FIELDS)), encoding="ascii")
+    limits = [f"-max_len={MAX_BYTES + 1}", f"-dict={words}", "-timeout=2", "-rss_limit_mb=1024"]
+    atheris.Setup([sys.argv[0], *limits, f"-artifact_prefix={BUILD}/", *sys.argv[1:], str(corpus)], one_input)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""Bytes that are no save file, made to do harm or broken by chance, and what is said of each."""
+
+from __future__ import annotations
+
+from event_ids import event_id
+
+from persistence.codec import ARRAYS, INSTANCE, SCHEMA
+
+USER = event_id(7)
+ROOT = f'<ArrayOfKeyValueOfstringanyType xmlns="{ARRAYS}" xmlns:i="{INSTANCE}" xmlns:x="{SCHEMA}">'
+END = "</ArrayOfKeyValueOfstringanyType>"
+
+
+def pair(key: str, value: str, kind: str = "x:string") -> str:
+    """Return one key and value as they stand in a file."""
+    return f"<KeyValueOfstringanyType><Key>{key}</Key><Value i:type='{kind}'>{value}</Value></KeyValueOfstringanyType>"
+
+
+def file(*pairs: str, before: str = "") -> bytes:
+    """Return a file of a user and these pairs."""
+    return (before + ROOT + pair("userId", USER) + "".join(pairs) + END).encode()
+
+
+UUIDS = pair("sessionId", event_id(1))
+LAUGHS = "<!DOCTYPE a [<!ENTITY a 'ha'><!ENTITY b '&a;&a;&a;&a;&a;&a;&a;&a;'>]>"
+ATTRIBUTES = " ".join(f"q:a{i}=''" for i in range(2500))
+DECLARED = "<?xml version='1.0' encoding='{}'?>"
+
+HOSTILE: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "no element found"),
+    "white space": (b" \n", "no element found"),
+    "not XML": (b"userId=7", "not well-formed"),
+    "64 KiB and a byte": (file(f"<!--{'x' * 65536}-->"), "65536 are allowed"),
+    "not UTF-8": (file().replace(b"userId", b"user\xffd"), "is not UTF-8"),
+    "Latin-1, declared": (DECLARED.format("iso-8859-1").encode() + file(), "its encoding is 'iso-8859-1'"),
+    "ASCII, declared": (DECLARED.format("us-ascii").encode() + file(), "its encoding is 'us-ascii'"),
+    "unknown encoding": (DECLARED.format("x-none").encode() + file(), "its encoding is 'x-none'"),
+    "lying encoding": (DECLARED.format("utf-16").encode() + file(), "its encoding is 'utf-16'"),
+    "UTF-16 with a mark": (file().decode().encode("utf-16"), "has a NUL byte"),
+    "UTF-16 without": (file().decode().encode("utf-16-le"), "has a NUL byte"),
+    "UTF-32": (file().decode().encode("utf-32"), "has a NUL byte"),
+    "NUL": (file().replace(b"<Key>userId", b"<Key>\0userId"), "has a NUL byte"),
+    "control character": (file(pair("newer", "\x01")), "not well-formed"),
+    "escaped control character": (file(pair("newer", "&#1;")), "not well-formed"),
+    "DTD": (file(before="<!DOCTYPE a>"), "document type declaration"),
+    "billion laughs": (file(pair("newer", "&b;"), before=LAUGHS), "document type declaration"),
+    "external entity": (
+        file(pair("newer", "&e;"), before="<!DOCTYPE a [<!ENTITY e SYSTEM 'file:///etc/passwd'>]>"),
+        "document type declaration",
+    ),
+    "remote DTD": (file(before="<!DOCTYPE a SYSTEM 'http://127.0.0.1/a.dtd'>"), "document type declaration"),
+    "undefined entity": (file(pair("newer", "&nbsp;")), "not well-formed"),
+    "processing instruction": (file("<?php 1?>"), "processing instruction"),
+    "stylesheet": (file(before="<?xml-stylesheet href='a'?>"), "processing instruction"),
+    "long namespace": (
+        file(pair("newer", f"<a xmlns:q='{'u' * 30_000}' {ATTRIBUTES}/>")),
+        "a namespace of more than 96 bytes",
+    ),
+    "long namespace, after a line break": (
+        file(pair("newer", f'<a\nxmlns \n= \t"{"u" * 30_000}">{"<b/>" * 7000}</a>')),
+        "a namespace of more than 96 bytes",
+    ),
+    "depth within what is ignored": (file(pair("newer", "<a>" * 65 + "</a>" * 65)), "more than 64 deep"),
+    "depth of names": (file(pair("newer", "".join(f"<a{i}>" for i in range(9000)))), "more than 64 deep"),
+    "long text": (file(pair("sessionId", "é" * 30_000)), "session_id must be the text of a UUID or None, not 'éé"),
+    "long encoding": (DECLARED.format("x" * 60_000).encode() + file(), "its encoding is 'xxx"),
+    "two roots": (file() + file(), "not well-formed"),
+    "another root": (b"<a/>", "element 'a' does not belong"),
+    "another namespace": (file().replace(ARRAYS.encode(), b"urn:a"), "does not belong"),
+    "depth": (b"<a>" * 5000, "does not belong"),
+    "depth within": (file("<KeyValueOfstringanyType><Key><Key/></Key></KeyValueOfstringanyType>"), "does not belong"),
+    "text between": (file("text"), "stands between elements"),
+    "key alone": (file("<KeyValueOfstringanyType><Key>a</Key></KeyValueOfstringanyType>"), "one Key followed"),
+    "value first": (
+        file("<KeyValueOfstringanyType><Value/><Key>a</Key></KeyValueOfstringanyType>"),
+        "one Key followed",
+    ),
+    "two values": (
+        file("<KeyValueOfstringanyType><Key>a</Key><Value/><Value/></KeyValueOfstringanyType>"),
+        "one Key followed",
+    ),
+    "empty pair": (file("<KeyValueOfstringanyType/>"), "one Key followed"),
+    "duplicate key": (file(UUIDS, UUIDS), "'sessionId' stands in it twice"),
+    "duplicate user": (file(pair("userId", event_id(8))), "'userId' stands in it twice"),
+    "duplicate unknown key": (file(pair("a", "1"), pair("a", "2")), "'a' stands in it twice"),
+    "no user": ((ROOT + UUIDS + END).encode(), "has no userId"),
+    "nothing": ((ROOT + END).encode(), "has no userId"),
+    "null user": (file().replace(b"i:type='x:string'", b"i:nil='true'").replace(USER.encode(), b""), "has no userId"),
+    "null with text": (file().replace(b"i:type='x:string'", b"i:nil='true'"), "userId is null and yet has text"),
+    "no type": (file().replace(b" i:type='x:string'", b""), "userId is of type"),
+    "long index": (file(pair("sessionIndex", "3", "x:long")), "sessionIndex is of type 'long', and int is allowed"),
+    "text index": (file(pair("sessionIndex", "3")), "sessionIndex is of type 'string'"),
+    "type of no schema": (file(pair("sessionIndex", "3", "y:int")), "not of XML Schema"),
+    "type of another schema": (file(pair("sessionIndex", "3", "i:int")), "not of XML Schema"),
+    "type without prefix": (file(pair("sessionIndex", "3", "int")), "not of XML Schema"),
+    "underscore": (file(pair("sessionIndex", "1_000", "x:int")), "a whole number is allowed"),
+    "plus": (file(pair("sessionIndex", "+5", "x:int")), "a whole number is allowed"),
+    "spaces": (file(pair("sessionIndex", " 7 ", "x:int")), "a whole number is allowed"),
+    "leading zero": (file(pair("sessionIndex", "07", "x:int")), "a whole number is allowed"),
+    "other digits": (file(pair("sessionIndex", "\u0667", "x:int")), "a whole number is allowed"),
+    "5,000 digits": (file(pair("sessionIndex", "9" * 5000, "x:int")), "a whole number is allowed"),
+    "no digits": (file(pair("sessionIndex", "", "x:int")), "a whole number is allowed"),
+    "negative": (file(pair("sessionIndex", "-1", "x:int")), "session_index must be"),
+    "2³¹": (file(pair("sessionIndex", "2147483648", "x:int")), "session_index must be"),
+    "2³¹ events": (file(pair("eventIndex", "2147483648", "x:int")), "event_index must be"),
+    "broken UUID": (file(pair("sessionId", event_id(1)[:-1])), "session_id must be"),
+    "upper-case user": (file().replace(USER.encode(), b"A" * 16), "user_id must be"),
+    "mechanism": (file(pair("storageMechanism", "DISK")), "storage_mechanism must be"),
+    "naive time": (file(pair("lastActivity", "2026-11-23T09:30:00", "x:dateTime")), "dateTime with time zone"),
+    "no such day": (file(pair("lastActivity", "2026-02-30T09:30:00Z", "x:dateTime")), "dateTime with time zone"),
+    "no such zone": (file(pair("lastActivity", "2026-02-20T09:30:00+99:00", "x:dateTime")), "dateTime with time zone"),
+    "year 0": (file(pair("lastActivity", "0000-01-01T00:00:00Z", "x:dateTime")), "dateTime with time zone"),
+    "before year 1": (file(pair("lastActivity", "0001-01-01T00:00:00+01:00", "x:dateTime")), "years 1 to 9999"),
+    "no time": (file(pair("lastActivity", "yesterday", "x:dateTime")), "dateTime with time zone"),
+}
+
+BROKEN = pair("sessionId", "-")  # refused at last, after all the work that stands before it
+REFUSED = "session_id must be"
+
+
+def ignored(value: str, attributes: str = "") -> str:
+    """Return a pair that is not known, whose value is of any type."""
+    return f"<KeyValueOfstringanyType><Key>newer</Key><Value {attributes}>{value}</Value></KeyValueOfstringanyType>"
+
+
+def fill(piece: str) -> str:
+    """Repeat a piece, each time with another number, until little more goes into a file."""
+    pieces: list[str] = []
+    size = 0
+    while size < 64_000:
+        pieces.append(piece.replace("#", f"{len(pieces):x}"))
+        size += len(pieces[-1].encode())
+    return "".join(pieces)
+
+
+TEN_DEEP = "".join(f"<!ENTITY a{level + 1} '{f'&a{level};' * 10}'>" for level in range(9))
+BLOW_UP = f"<!ENTITY b '{'x' * 30_000}'>"
+DOCTYPE = "document type declaration"
+
+HOSTILE |= {
+    "billion laughs, ten deep": (
+        file(pair("newer", "&a9;"), before=f"<!DOCTYPE a [<!ENTITY a0 'ha'>{TEN_DEEP}]>"),
+        DOCTYPE,
+    ),
+    "billion laughs, below expat's threshold": (
+        file(pair("newer", "&a5;"), before=f"<!DOCTYPE a [<!ENTITY a0 'ha'>{TEN_DEEP}]>"),
+        DOCTYPE,
+    ),
+    "quadratic blow-up": (file(pair("newer", "&b;" * 9_000), before=f"<!DOCTYPE a [{BLOW_UP}]>"), DOCTYPE),
+    "quadratic blow-up, below the threshold": (
+        file(pair("newer", "&b;" * 250), before=f"<!DOCTYPE a [{BLOW_UP}]>"),
+        DOCTYPE,
+    ),
+    "blow-up in an attribute": (file(ignored("", f"b='{'&b;' * 9_000}'"), before=f"<!DOCTYPE a [{BLOW_UP}]>"), DOCTYPE),
+    "blow-up by a parameter": (
+        file(before=f"<!DOCTYPE a [{BLOW_UP.replace('b', '% b', 1)}{'%b;' * 9_000}]>"),
+        DOCTYPE,
+    ),
+    "entity of itself": (file(pair("newer", "&e;"), before="<!DOCTYPE a [<!ENTITY e '&e;'>]>"), DOCTYPE),
+    "external parameter": (
+        file(before="<!DOCTYPE a [<!ENTITY % p SYSTEM 'http://127.0.0.1/p.dtd'>%p;]>"),
+        DOCTYPE,
+    ),
+    "public DTD": (file(before="<!DOCTYPE a PUBLIC '-//W3C//DTD XHTML 1.0//EN' 'http://127.0.0.1/a.dtd'>"), DOCTYPE),
+    "attributes by default": (
+        file(ignored("<a/>" * 5_000), before=f"<!DOCTYPE a [<!ATTLIST a {fill(' b# CDATA 1')[:20_000]}>]>"),
+        DOCTYPE,
+    ),
+    "unclosed DTD": (b"<!DOCTYPE a [" + b"<!ENTITY a 'b'>" * 4_000, DOCTYPE),
+    "6,000 attributes": (file(ignored("", fill(" a#=''")[:62_000].rpartition(" ")[0]), BROKEN), REFUSED),
+    "5,000 prefixed attributes": (file(ignored("", fill(" i:a#=''")[:62_000].rpartition(" ")[0]), BROKEN), REFUSED),
+    "attributes of a namespace of 96 bytes": (
+        file(ignored("", f"xmlns:q='{'u' * 96}'" + fill(" q:a#=''")[:62_000].rpartition(" ")[0]), BROKEN),
+        REFUSED,
+    ),
+    "long namespace in a short file": (
+        file(ignored("", f"xmlns:q='{'u' * 1_700}'" + fill(" q:a#=''")[:1_300].rpartition(" ")[0]), BROKEN),
+        REFUSED,
+    ),
+    "one attribute twice": (file(ignored("", "a='' a=''")), "not well-formed"),
+    "one attribute twice by two prefixes": (
+        file(ignored("", "xmlns:p='u' xmlns:q='u' p:a='' q:a=''")),
+        "not well-formed",
+    ),
+    "4,000 namespaces": (file(ignored("", fill(" xmlns:a#='u'")[:62_000].rpartition(" ")[0]), BROKEN), REFUSED),
+    "a namespace for each element": (
+        file(ignored(fill("<a xmlns='u#'/>")[:62_000].rpartition("<")[0]), BROKEN),
+        REFUSED,
+    ),
+    "8,000 names": (file(ignored(fill("<a#/>")[:62_000].rpartition("<")[0]), BROKEN), REFUSED),
+    "names in a namespace of 96 bytes": (
+        file(ignored(f"<b xmlns='{'u' * 96}'>{fill('<a#/>')[:62_000].rpartition('<')[0]}</b>"), BROKEN),
+        REFUSED,
+    ),
+    "15,000 elements": (file(ignored("<a/>" * 15_500), BROKEN), REFUSED),
+    "600 keys": (file(*(pair(f"k{number}", "") for number in range(600)), BROKEN), REFUSED),
+    "long key": (file(pair("k" * 60_000, ""), BROKEN), REFUSED),
+    "long name": (file(ignored(f"<{'a' * 30_000}></{'a' * 30_000}>"), BROKEN), REFUSED),
+    "unclosed name": (file("<" + "a" * 60_000), "not well-formed"),
+    "unclosed attribute": (file("<a b='" + "a" * 60_000), "not well-formed"),
+    "unclosed comment": (file("<!--" + "- " * 30_000), "not well-formed"),
+    "unclosed CDATA": (file(pair("newer", f"<![CDATA[{']>' * 30_000}")), "not well-formed"),
+    "10,000 comments": (file("<!---->" * 9_000, BROKEN), REFUSED),
+    "text in 7,000 pieces": (file(pair("sessionId", "a<!---->" * 7_000)), REFUSED),
+    "CDATA in 4,000 pieces": (file(pair("sessionId", "<![CDATA[a]]>" * 4_700)), REFUSED),
+    "10,000 character references": (file(pair("sessionId", "&#65;" * 12_000)), REFUSED),
+    "character reference of 60,000 digits": (file(pair("sessionId", f"&#{'0' * 60_000}65;")), REFUSED),
+    "character beyond Unicode": (file(pair("newer", f"&#{'9' * 60_000};")), "not well-formed"),
+    "surrogate": (file(pair("newer", "&#xD800;")), "not well-formed"),
+    "surrogate in UTF-8": (file().replace(b"userId", b"user\xed\xa0\x80Id"), "is not UTF-8"),
+    "overlong UTF-8": (file().replace(b"userId", b"userI\xc1\xa4"), "is not UTF-8"),
+    "60,000 line breaks": (file("\r\n" * 30_000, BROKEN), REFUSED),
+    "xml: attributes": (file(ignored("<a xml:lang='e' xml:space='preserve'/>" * 1_600), BROKEN), REFUSED),
+    "xml: bound to something else": (file(ignored("", "xmlns:xml='u'")), "not well-formed"),
+    "unbound prefix": (file(ignored("<q:a/>")), "not well-formed"),
+    "XInclude": (
+        file("<i:include xmlns:i='http://www.w3.org/2001/XInclude' href='file:///etc/passwd'/>"),
+        "does not belong",
+    ),
+    "terminal escapes": (file("\x9b31m"), "'\\x9b31m' stands between"),
+    "60,000 digits of a second": (
+        file(pair("lastActivity", f"2026-11-23T09:30:00.{'1' * 60_000}Z", "x:dateTime")),
+        "dateTime with time zone",
+    ),
+    "what looks like 8,000 users": (b"userId</" * 8_000, "not well-formed"),
+    "user, then 60,000 spaces": (b"userId</>" + b" " * 60_000, "not well-formed"),
+}
