@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PATIENCE = 60.0
 """Seconds until a child counts as hanging."""
 
-_GO, _DONE = signal.SIGUSR1, signal.SIGUSR2
+_GO, _ASK = signal.SIGUSR1, signal.SIGUSR2
 _CALL = re.compile(r"(\w+)\((.*)")
 _OURS = {"rt_sigtimedwait", "restart_syscall", "kill", "getppid"}
 
@@ -64,31 +64,21 @@ def run_traced(
     if shutil.which("strace") is None:
         msg = "needs strace (apt-get install strace)"
         raise CannotRunError(msg)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {_GO, _DONE, signal.SIGCHLD})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {_GO, _ASK, signal.SIGCHLD})
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         _live(work, writer)
     os.close(writer)
-    command = ["strace", "-p", str(child), "-o", str(trace), "-e", expression]
-    with (
-        os.fdopen(reader, encoding="utf-8") as report,
-        subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace,  # noqa: S603  # our own arguments
-    ):
-        assert strace.stderr is not None
-        said = strace.stderr.readline()
-        if "attached" not in said:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            msg = f"strace may not trace here: {said.strip()}"
-            raise CannotRunError(msg)
-        os.kill(child, _GO)
+    with os.fdopen(reader, encoding="utf-8") as report:
         status = _wait(child)
-        strace.terminate()
-        strace.wait()
         if status is None:
-            os.kill(child, _GO)
-            status = _wait(child)
+            with _strace(child, trace, expression):
+                os.kill(child, _GO)
+                status = _wait(child)
+            if status is None:
+                os.kill(child, _GO)
+                status = _wait(child)
         returned = report.read()
     text = trace.read_text(encoding="utf-8", errors="replace")
     return Ending(
@@ -97,6 +87,20 @@ def run_traced(
         tuple(_calls(text)),
         text.count("(INJECTED)"),
     )
+
+
+@contextlib.contextmanager
+def _strace(child: int, trace: Path, expression: str) -> Generator[None]:
+    command = ["strace", "-p", str(child), "-o", str(trace), "-e", expression]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace:  # noqa: S603  # our own arguments
+        said = strace.stderr.readline() if strace.stderr else ""
+        if "attached" not in said:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            msg = f"strace may not trace here: {said.strip()}"
+            raise CannotRunError(msg)
+        yield
+        strace.terminate()
 
 
 def _live(work: Callable[[AbstractContextManager[None]], list[str]], writer: int) -> None:
@@ -113,23 +117,24 @@ def _live(work: Callable[[AbstractContextManager[None]], list[str]], writer: int
 
 @contextlib.contextmanager
 def _traced() -> Generator[None]:
-    """Wait until strace has come; at the end ask the parent to take it away, and wait until it has gone."""
+    """Ask the parent for strace, and wait until it has come; at the end ask to be rid of it, and wait for that."""
+    os.kill(os.getppid(), _ASK)
     signal.sigwait({_GO})
     yield
-    os.kill(os.getppid(), _DONE)
+    os.kill(os.getppid(), _ASK)
     signal.sigwait({_GO})
 
 
 def _wait(child: int) -> int | None:
-    """Wait until the child has ended, and return its status, or until it is done inside its context (``None``)."""
+    """Wait until the child has ended, and return its status, or until it asks for something (``None``)."""
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             return status
-        got = signal.sigtimedwait({_DONE, signal.SIGCHLD}, PATIENCE)
+        got = signal.sigtimedwait({_ASK, signal.SIGCHLD}, PATIENCE)
         if got is None:
             os.kill(child, signal.SIGKILL)
-        elif got.si_signo == _DONE:
+        elif got.si_signo == _ASK:
             return None
 
 
