@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +16,7 @@ from filelock import FileLock
 from persistence.codec import MAX_BYTES, dumps, loads, readable_user_id
 from persistence.durable import (
     PRIVATE,
+    follow_links,
     keep_beside,
     read_regular_file,
     remove_leftovers,
@@ -45,19 +49,18 @@ class XmlStore:
 
     Beside ``<name>`` stand ``<name>.bak`` (the last good file), ``<name>.lock`` (held round every
     read-modify-write) and, if there ever was one, ``<name>.corrupt`` (the last corrupt file). Parent folders are made
-    when first needed. A path that is a symbolic link is followed once, at construction; the link stays.
+    when first needed. A path that is a symbolic link is followed once, at construction or as soon as that can be done;
+    the link stays.
 
     Any method may be called from any thread and from several processes.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Keep the path; nothing is read or made yet."""
-        self.path = Path(os.path.realpath(path))
-        self.backup_path = self._beside(".bak")
-        self.corrupt_path = self._beside(".corrupt")
-        self._reading: _Reading | None = None
-        """What `load` found under the lock that is now held, for `save`."""
-        self._renew_lock()
+        """Keep the path; nothing is read or made yet, and nothing raised."""
+        self._followed = False
+        self._stand_at(Path(path))
+        with contextlib.suppress(OSError):
+            self._follow_links()
 
     def __repr__(self) -> str:
         """Name the path."""
@@ -72,8 +75,9 @@ class XmlStore:
             OSError: it cannot be read.
 
         """
+        self._follow_links()
         reading = self._read()
-        if self._lock.is_locked:
+        if self._holder == threading.get_ident():
             self._reading = reading
         if reading is None:
             return None
@@ -115,25 +119,51 @@ class XmlStore:
         """
         return self._locked()
 
+    def _follow_links(self) -> None:
+        if not self._followed:
+            self._stand_at(follow_links(self.path))
+            self._followed = True
+
+    def _stand_at(self, path: Path) -> None:
+        self.path = path
+        self.backup_path = self._beside(".bak")
+        self.corrupt_path = self._beside(".corrupt")
+        self._renew_lock()
+
     def _renew_lock(self) -> None:
         self._process = os.getpid()
-        self._lock = FileLock(self._beside(".lock"), timeout=LOCK_SECONDS, mode=PRIVATE, poll_interval=_POLL_SECONDS)
-        self._reading = None
+        self._turn = threading.RLock()
+        """What a thread holds to get at the lock file, whose descriptor is the whole process's."""
+        self._lock = FileLock(
+            self._beside(".lock"), timeout=LOCK_SECONDS, mode=PRIVATE, poll_interval=_POLL_SECONDS, thread_local=False
+        )
+        self._holder: int | None = None
+        """The thread that is in the lock's context."""
+        self._reading: _Reading | None = None
+        """What `load` found in the lock's context, for `save`."""
 
     @contextlib.contextmanager
     def _locked(self) -> Generator[None]:
         if self._process != os.getpid():
             self._renew_lock()  # what a forked child inherits is its parent's
-        if self._lock.is_locked:
-            yield
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock:
+        self._follow_links()
+        begin = time.monotonic()
+        if not self._turn.acquire(timeout=LOCK_SECONDS):
+            raise TimeoutError(errno.ETIMEDOUT, "Another thread holds the lock of", os.fspath(self.path))
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._turn.release)
+            if self._holder is not None:
+                yield
+                return
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.release(force=True)  # does nothing, unless unlocking failed the last time
+            stack.enter_context(self._lock.acquire(timeout=max(0.0, begin + LOCK_SECONDS - time.monotonic())))
+            self._holder = threading.get_ident()
             try:
                 remove_leftovers(self.path, self.backup_path, self.corrupt_path)
                 yield
             finally:
-                self._reading = None
+                self._holder = self._reading = None
 
     def _read(self) -> _Reading | None:
         try:
