@@ -55,6 +55,9 @@ class XmlStore:
     Any method may be called from any thread and from several processes.
     """
 
+    _reading: _Reading | None
+    """What `load` found in the lock's context, for `save`."""
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Keep the path; nothing is read or made yet, and nothing raised."""
         self._followed = False
@@ -139,8 +142,7 @@ class XmlStore:
         )
         self._holder: int | None = None
         """The thread that is in the lock's context."""
-        self._reading: _Reading | None = None
-        """What `load` found in the lock's context, for `save`."""
+        self._reading = None
 
     @contextlib.contextmanager
     def _locked(self) -> Generator[None]:

@@ -93,9 +93,10 @@ def run(scenario: Scenario, place: Path, case: Case | None = None) -> Ending:
     path = scenario.begin(place)
 
     def work(traced: AbstractContextManager[None]) -> list[str]:
-        life = Life(path)
-        removes = case is None or case.call.name != "unlink"
-        life.go_through(traced, running=scenario.running, removes=removes, fails=case is not None and case.fails)
+        life = Life(path, scenario.running)
+        if case is not None:
+            life.once, life.removes, life.fails = not case.for_ever, case.call.name != "unlink", case.fails
+        life.go_through(traced)
         return life.losses
 
     return run_traced(work, place / "trace", case.expression if case else "trace=all")
@@ -105,8 +106,8 @@ def all_cases(place: Path) -> list[Case]:
     """Return every error at every system call that a session makes in the scenarios, as they are found by tracing."""
     found: list[Case] = []
     for scenario in SCENARIOS:
-        warm = Life(scenario.begin(place))
-        warm.go_through(contextlib.nullcontext(), running=scenario.running)
+        warm = Life(scenario.begin(place), scenario.running)
+        warm.go_through(contextlib.nullcontext())
         ending = run(scenario, place)
         assert not warm.losses + ending.returned, (scenario.name, warm.losses, ending.returned)
         calls = [call for call in ending.calls if call.name not in _NO_FILE]

@@ -53,6 +53,14 @@ class Life:
     """One session's, from before a fault until after it."""
 
     path: Path
+    running: bool = False
+    """The session is older than the fault."""
+    once: bool = False
+    """The fault passes at once, so that not even the present session may be a stranger's."""
+    removes: bool = True
+    """Files can be removed meanwhile, so that no temporary one may stand there."""
+    fails: bool = False
+    """No save can have been durable meanwhile, and `save_error` must say so."""
     losses: list[str] = attrs.field(factory=list[str])
     """A clause for each thing lost."""
     log: Log = attrs.field(factory=Log)
@@ -61,29 +69,18 @@ class Life:
     session: ClientSession | None = None
     context: SessionContext | None = None
 
-    def go_through(
-        self,
-        fault: AbstractContextManager[object],
-        *,
-        running: bool = False,
-        removes: bool = True,
-        fails: bool = False,
-    ) -> None:
-        """Live before, during and after a fault.
-
-        ``running``: the session is older than the fault. ``removes``: files can be removed during the fault, so that
-        no temporary one may stand there meanwhile. ``fails``: no save can have been durable, and `save_error` says so.
-        """
+    def go_through(self, fault: AbstractContextManager[object]) -> None:
+        """Live before, during and after a fault."""
         self.before = self.kept()
         self.linked = self.path.is_symlink()
-        if running:
+        if self.running:
             self.start()
             self.before = self.kept()
         with fault:
-            if not running:
+            if not self.running:
                 self.start()
             self.use()
-        self.judge_during(removes=removes, fails=fails)
+        self.judge_during()
         self.heal()
         self.end()
 
@@ -126,7 +123,7 @@ class Life:
         self.attempt("a toggle", lambda: session.set_background(False))
         self.attempt("a tick", session.tick)
 
-    def judge_during(self, *, removes: bool, fails: bool) -> None:
+    def judge_during(self) -> None:
         """Judge the file as it was at the fault's end: old or new, and never silently old."""
         if self.session is None or self.context is None:
             return
@@ -140,9 +137,9 @@ class Life:
             self.lose(f"the user id is lost: {found}")
         if not saved and found not in (self.before, Snapshot(user_id=self.session.user_id)):
             self.lose(f"the file is neither old nor new: {found}")
-        if (fails or not saved) and self.session.save_error is None:
+        if (self.fails or not saved) and self.session.save_error is None:
             self.lose("it was not saved, and save_error does not say so")
-        if removes:
+        if self.removes:
             self.look_for_temporary_files()
 
     def heal(self) -> None:
@@ -157,15 +154,18 @@ class Life:
         if levels != ["warning", "info"] * (len(levels) // 2):
             self.lose("there was not one warning for each streak, and one line when it had healed")
         found = self.kept()
-        stranger = self.before is not None and context.user_id != self.before.user_id
-        if found is None or found.session_id != (self.before.session_id if stranger else context.session_id):
+        before = self.before
+        stranger = before is not None and context.user_id != before.user_id
+        if stranger and self.once:
+            self.lose("the session has another user than the file")
+        if found is None or found.session_id != (before.session_id if before and stranger else context.session_id):
             self.lose(f"the session was not saved at the next tick: {found}")
         try:
             with XmlStore(self.path).lock():
                 pass
         except TimeoutError:
             self.lose("the lock is still held")
-        if self.before is not None and not stranger and context.session_index != self.before.session_index + 1:
+        if before is not None and not stranger and context.session_index != before.session_index + 1:
             self.lose(f"its index is {context.session_index}")
 
     def end(self) -> None:
@@ -178,7 +178,8 @@ class Life:
         if context.user_id != found.user_id or context.session_index != found.session_index + 1:
             self.lose(f"the next session is not the next of the file's user: {context}")
         session.close()
-        if session.save_error is not None or (kept := self.kept()) is None or kept.session_id != context.session_id:
+        kept = self.kept()
+        if session.save_error is not None or kept is None or kept.session_id != context.session_id:
             self.lose("the next session is not saved")
         self.look_for_temporary_files()
         if self.path.is_symlink() != self.linked:

@@ -53,25 +53,22 @@ def saves_made(calls: tuple[Call, ...]) -> int:
 def saves_found(folder: Path, old: Snapshot | None) -> int | str:
     """Return how many saves since ``old`` a save file shows, or what is wrong with it."""
     path = folder / "session.xml"
-    if not path.exists():
-        return "no file" if old else 0
-    data = path.read_bytes()
+    data = path.read_bytes() if path.exists() else None
     try:
-        found = loads(data)
+        found = None if data is None else loads(data)
     except ValueError as error:
         return str(error)
-    if dumps(found) != data:
+    if found is not None and dumps(found) != data:
         return "other bytes than were written"
-    if old is None:
-        starts: tuple[Snapshot | None, ...] = (None, Snapshot(user_id=found.user_id))
-    else:
-        starts = (old,)
+    starts = (old,) if old else (None, found and Snapshot(user_id=found.user_id))
     if found in starts:
         return starts.index(found)
-    index, previous = (old.session_index, old.session_id) if old else (0, None)
-    if old and found.user_id != old.user_id:
-        return "another user"
-    if (found.first_event_id, found.session_index, found.previous_session_id) != (event_id(1), index + 1, previous):
+    if found is None:
+        return "no file"
+    follows = (old.user_id, old.session_index + 1, old.session_id) if old else (found.user_id, 1, None)
+    if (found.user_id, found.session_index, found.previous_session_id) != follows or found.first_event_id != event_id(
+        1
+    ):
         return f"neither old nor new: {found}"
     return len(starts) - 1 + (found.event_index or 0)
 

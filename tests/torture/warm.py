@@ -1,4 +1,4 @@
-"""Cases by the thousand: forked from warm processes, one on each core, so that none pays for the interpreter's start."""
+"""Cases by the thousand, in warm processes, one on each core: what they fork pays for no interpreter's start."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def share_out(run: Callable[[int, int, Scale], Outcome], scale: Scale) -> Outcome:
+def share_out(run: Callable[[int, int, Scale], Outcome], scale: Scale, shares: int | None = None) -> Outcome:
     """Run every share of the cases, ``run(share, shares, scale)``, in a process of its own without threads; sum up."""
-    shares = 1 if scale is Scale.FAST else os.cpu_count() or 1
+    if shares is None:
+        shares = 1 if scale is Scale.FAST else os.cpu_count() or 1
     with ProcessPoolExecutor(shares, mp_context=multiprocessing.get_context("spawn")) as pool:
         outcomes = list(pool.map(run, range(shares), itertools.repeat(shares), itertools.repeat(scale)))
     return Outcome(
