@@ -130,6 +130,11 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def has_leftovers(*paths: Path) -> bool:
+    """Tell whether a writer of these files is at work, or was killed."""
+    return any(os.path.lexists(_temporary(path)) for path in paths)
+
+
 def remove_leftovers(*paths: Path) -> None:
     """Remove the temporary files that a killed writer of these files left. The caller holds the writers' lock."""
     for path in paths:

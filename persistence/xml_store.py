@@ -17,6 +17,7 @@ from persistence.codec import MAX_BYTES, dumps, loads, readable_user_id
 from persistence.durable import (
     PRIVATE,
     follow_links,
+    has_leftovers,
     keep_beside,
     read_regular_file,
     remove_leftovers,
@@ -79,6 +80,9 @@ class XmlStore:
 
         """
         self._follow_links()
+        if self._holder != threading.get_ident() and has_leftovers(*self._written()):
+            with contextlib.suppress(OSError), self._locked(0.0):
+                pass  # entering it clears up, unless a living writer is in it
         reading = self._read()
         if self._holder == threading.get_ident():
             self._reading = reading
@@ -120,7 +124,7 @@ class XmlStore:
         Entering it makes the parent folders, waits for at most 1 s (then `TimeoutError`), and removes what a killed
         writer left.
         """
-        return self._locked()
+        return self._locked(LOCK_SECONDS)
 
     def _follow_links(self) -> None:
         if not self._followed:
@@ -132,6 +136,9 @@ class XmlStore:
         self.backup_path = self._beside(".bak")
         self.corrupt_path = self._beside(".corrupt")
         self._renew_lock()
+
+    def _written(self) -> tuple[Path, Path, Path]:
+        return self.path, self.backup_path, self.corrupt_path
 
     def _renew_lock(self) -> None:
         self._process = os.getpid()
@@ -145,12 +152,12 @@ class XmlStore:
         self._reading = None
 
     @contextlib.contextmanager
-    def _locked(self) -> Generator[None]:
+    def _locked(self, seconds: float) -> Generator[None]:
         if self._process != os.getpid():
             self._renew_lock()  # what a forked child inherits is its parent's
         self._follow_links()
         begin = time.monotonic()
-        if not self._turn.acquire(timeout=LOCK_SECONDS):
+        if not self._turn.acquire(timeout=seconds):
             raise TimeoutError(errno.ETIMEDOUT, "Another thread holds the lock of", os.fspath(self.path))
         with contextlib.ExitStack() as stack:
             stack.callback(self._turn.release)
@@ -159,10 +166,10 @@ class XmlStore:
                 return
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock.release(force=True)  # does nothing, unless unlocking failed the last time
-            stack.enter_context(self._lock.acquire(timeout=max(0.0, begin + LOCK_SECONDS - time.monotonic())))
+            stack.enter_context(self._lock.acquire(timeout=max(0.0, begin + seconds - time.monotonic())))
             self._holder = threading.get_ident()
             try:
-                remove_leftovers(self.path, self.backup_path, self.corrupt_path)
+                remove_leftovers(*self._written())
                 yield
             finally:
                 self._holder = self._reading = None

@@ -204,6 +204,19 @@ def test_what_a_killed_writer_left_is_removed(save_path: Path, leftover: str) ->
         assert names(save_path.parent) == ["session.xml.lock"]
 
 
+def test_loading_removes_what_a_killed_writer_left(save_path: Path) -> None:
+    """The next start clears up, but for what a living writer is writing."""
+    leftover = save_path.with_name("session.xml.bak.tmp")
+    store = XmlStore(save_path)
+    store.save(OLD)
+    with store.lock():
+        leftover.write_bytes(b"half")
+        assert XmlStore(save_path).load() == OLD
+        assert leftover.exists()
+    assert XmlStore(save_path).load() == OLD
+    assert not leftover.exists()
+
+
 def test_the_order_makes_it_durable(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bytes are synced before the name is replaced, and the folder after."""
     calls: list[str] = []

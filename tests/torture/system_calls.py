@@ -83,10 +83,10 @@ def start_again(folder: Path) -> list[str]:
         losses.append(f"the next start fails: {session.save_error}")
     if before is not None and session.user_id != before.user_id:
         losses.append("the next start has another user")
+    losses.extend(f"{left.name} is left" for left in sorted(folder.glob("*.tmp")))
     index = session.get_session_context(event_id(3)).session_index
     if index != (before.session_index if before else 0) + 1:
         losses.append(f"the next session has the index {index}")
-    losses.extend(f"{left.name} is left" for left in sorted(folder.glob("*.tmp")))
     session.close()
     return losses
 
