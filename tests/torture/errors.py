@@ -22,10 +22,7 @@ if TYPE_CHECKING:
 ERRORS = ("EIO", "ENOSPC", "EDQUOT", "EACCES", "EROFS", "EMFILE", "EINTR", "ENOMEM")
 
 # They concern no file, or cannot fail.
-_NO_FILE = {
-    "brk", "clock_nanosleep", "exit_group", "futex", "getpid", "getrandom", "gettid", "madvise", "mmap", "mprotect",
-    "mremap", "munmap", "rt_sigprocmask", "rt_sigaction",
-}  # fmt: skip
+_NO_FILE = {"clock_nanosleep", "exit_group", "futex", "getpid", "getrandom", "gettid", "rt_sigaction", "rt_sigprocmask"}
 _INDISPENSABLE = {"write", "fsync", "rename"}
 SAMPLE = 61
 """Of so many cases, one is taken for the suite."""

@@ -10,7 +10,7 @@ from event_ids import event_id
 
 from fsm import ClientSession
 from fsm.testing import ManualScheduler
-from persistence import Snapshot, XmlStore, loads
+from persistence import CorruptSaveFileError, Snapshot, XmlStore, loads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,9 +80,12 @@ class Life:
             if not self.running:
                 self.start()
             self.use()
-        self.judge_during()
-        self.heal()
-        self.end()
+        try:
+            self.judge_during()
+            self.heal()
+            self.end()
+        except CorruptSaveFileError as error:
+            self.lose(f"the file is corrupt: {error}")
 
     def kept(self) -> Snapshot | None:
         """Return what the save file holds."""
@@ -127,11 +130,7 @@ class Life:
         """Judge the file as it was at the fault's end: old or new, and never silently old."""
         if self.session is None or self.context is None:
             return
-        try:
-            found = self.kept()
-        except ValueError as error:
-            self.lose(f"the file is corrupt: {error}")
-            return
+        found = self.kept()
         saved = found is not None and found.session_id == self.context.session_id
         if self.before is not None and (found is None or found.user_id != self.before.user_id):
             self.lose(f"the user id is lost: {found}")
