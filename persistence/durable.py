@@ -39,7 +39,7 @@ def follow_links(path: Path) -> Path:
     path = Path.cwd() / path
     for _ in range(_MOST_LINKS):
         try:
-            if not stat.S_ISLNK(path.lstat().st_mode):
+            if not stat.S_ISLNK(os.lstat(path).st_mode):
                 return path
         except (FileNotFoundError, NotADirectoryError):
             return path

@@ -120,17 +120,20 @@ def test_a_symbolic_link_stays_one(tmp_path: Path) -> None:
 
 
 @posix
-def test_a_link_is_never_replaced_because_it_could_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("call", ["lstat", "readlink"])
+def test_a_link_is_never_replaced_because_it_could_not_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
     """A link that fails at construction is an error of load and save, nothing else, and followed once it can be."""
     target, link = tmp_path / "real" / "session.xml", tmp_path / "link.xml"
     XmlStore(target).save(OLD)
     link.symlink_to(target)
 
-    def fail(path: Path) -> str:
+    def fail(path: Path, **_: object) -> None:
         raise OSError(errno.EIO, "Input/output error", path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "readlink", fail)
+        patch.setattr(os, call, fail)
         store = XmlStore(link)
         for attempt in (store.load, lambda: store.save(NEW)):
             with pytest.raises(OSError, match="Input/output error"):
@@ -256,8 +259,8 @@ def test_a_failing_call_leaves_the_file_as_it_was(save_path: Path, monkeypatch: 
         patch.setattr(os, call, fail)
         with pytest.raises(OSError, match="Input/output error"):
             store.save(NEW)
-    assert store.load() == OLD
     assert not [name for name in names(save_path.parent) if name.endswith(".tmp")]
+    assert store.load() == OLD
     store.save(NEW)
     assert store.load() == NEW
 

@@ -24,6 +24,7 @@ ERRORS = ("EIO", "ENOSPC", "EDQUOT", "EACCES", "EROFS", "EMFILE", "EINTR", "ENOM
 # They concern no file, or cannot fail.
 _NO_FILE = {"clock_nanosleep", "exit_group", "futex", "getpid", "getrandom", "gettid", "rt_sigaction", "rt_sigprocmask"}
 _INDISPENSABLE = {"write", "fsync", "rename"}
+_IRREPLACEABLE = {"write", "fsync"}
 SAMPLE = 61
 """Of so many cases, one is taken for the suite."""
 
@@ -36,6 +37,7 @@ class Scenario:
     old: bool
     running: bool
     linked: bool = False
+    closing: bool = False
 
     def begin(self, place: Path) -> Path:
         """Make the folder as it is before, and return the save path."""
@@ -55,6 +57,7 @@ SCENARIOS = (
     Scenario("a later start", old=True, running=False),
     Scenario("a later start by a link", old=True, running=False, linked=True),
     Scenario("a running session", old=True, running=True),
+    Scenario("a close", old=True, running=True, closing=True),
 )
 
 
@@ -84,6 +87,25 @@ class Case:
         """Tell whether no save can be made, or made durable, from there on."""
         return self.for_ever and self.error != "EINTR" and self.call.name in _INDISPENSABLE
 
+    @property
+    def told(self) -> bool:
+        """Tell whether nothing makes up for it, so that it is to be told."""
+        return self.error != "EINTR" and self.call.name in _IRREPLACEABLE
+
+    def apply(self, life: Life) -> None:
+        """Tell a life what to expect."""
+        life.once, life.removes = not self.for_ever, self.call.name != "unlink"
+        life.fails, life.told = self.fails, self.told
+
+
+def live(life: Life, scenario: Scenario, fault: AbstractContextManager[object]) -> list[str]:
+    """Go through a fault as the scenario says, and return what was lost."""
+    if scenario.closing:
+        life.close_during(fault)
+    else:
+        life.go_through(fault)
+    return life.losses
+
 
 def run(scenario: Scenario, place: Path, case: Case | None = None) -> Ending:
     """Let a child's session live through a case, or through nothing; the ending has what it lost."""
@@ -92,9 +114,8 @@ def run(scenario: Scenario, place: Path, case: Case | None = None) -> Ending:
     def work(traced: AbstractContextManager[None]) -> list[str]:
         life = Life(path, scenario.running)
         if case is not None:
-            life.once, life.removes, life.fails = not case.for_ever, case.call.name != "unlink", case.fails
-        life.go_through(traced)
-        return life.losses
+            case.apply(life)
+        return live(life, scenario, traced)
 
     return run_traced(work, place / "trace", case.expression if case else "trace=all")
 
@@ -103,10 +124,9 @@ def all_cases(place: Path) -> list[Case]:
     """Return every error at every system call that a session makes in the scenarios, as they are found by tracing."""
     found: list[Case] = []
     for scenario in SCENARIOS:
-        warm = Life(scenario.begin(place), scenario.running)
-        warm.go_through(contextlib.nullcontext())
+        lost = live(Life(scenario.begin(place), scenario.running), scenario, contextlib.nullcontext())  # warms up
         ending = run(scenario, place)
-        assert not warm.losses + ending.returned, (scenario.name, warm.losses, ending.returned)
+        assert not lost + ending.returned, (scenario.name, lost, ending.returned)
         calls = [call for call in ending.calls if call.name not in _NO_FILE]
         found += itertools.starmap(Case, itertools.product((scenario,), calls, ERRORS, (False, True)))
     return found

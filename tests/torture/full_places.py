@@ -172,7 +172,7 @@ def live_there(places: tuple[Place, ...], around: Callable[[Path], AbstractConte
     cases, hindered, losses = 0, 0, list[str]()
     for place in places:
         for scenario in SCENARIOS:
-            if scenario.linked or (place.only_running and not scenario.running):
+            if scenario.linked or scenario.closing or (place.only_running and not scenario.running):
                 continue
             cases += 1
             with tempfile.TemporaryDirectory(prefix="client-session-torture-") as made, around(Path(made)):

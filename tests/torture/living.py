@@ -61,6 +61,8 @@ class Life:
     """Files can be removed meanwhile, so that no temporary one may stand there."""
     fails: bool = False
     """No save can have been durable meanwhile, and `save_error` must say so."""
+    told: bool = False
+    """Something failed that nothing makes up for, and must have been told."""
     losses: list[str] = attrs.field(factory=list[str])
     """A clause for each thing lost."""
     log: Log = attrs.field(factory=Log)
@@ -86,6 +88,33 @@ class Life:
             self.end()
         except CorruptSaveFileError as error:
             self.lose(f"the file is corrupt: {error}")
+
+    def close_during(self, fault: AbstractContextManager[object]) -> None:
+        """Close a session during a fault: the file is old or new, and the next start goes on from there."""
+        with ClientSession(self.path, logger=self.log, scheduler=ManualScheduler()) as session:
+            self.session = session
+            session.get_session_context(event_id(1))
+            session.get_session_context(event_id(2))
+            old = self.kept()
+            with fault:
+                self.attempt("close", session.close)
+        found = self.kept()
+        saved = old is not None and found == attrs.evolve(
+            old, event_index=2, last_activity=found.last_activity if found else None
+        )
+        if found is None or (found != old and not saved):
+            self.lose(f"the file is neither old nor new: {found}")
+            return
+        if ((self.fails or not saved) and session.save_error is None) or (self.told and not self.log.lines):
+            self.lose("a failure was not told of")
+        if len(self.log.lines) > 1:
+            self.lose("a failure was told of more than once")
+        del session
+        self.session = ClientSession(self.path, logger=self.log, scheduler=ManualScheduler())
+        context = self.session.get_session_context(event_id(3))
+        if (context.user_id, context.session_index) != (found.user_id, found.session_index + 1):
+            self.lose(f"the next session does not follow: {context}")
+        self.look_for_temporary_files()
 
     def kept(self) -> Snapshot | None:
         """Return what the save file holds."""
@@ -138,6 +167,8 @@ class Life:
             self.lose(f"the file is neither old nor new: {found}")
         if (self.fails or not saved) and self.session.save_error is None:
             self.lose("it was not saved, and save_error does not say so")
+        if self.told and not self.log.lines:
+            self.lose("a failure was not told of")
         if self.removes:
             self.look_for_temporary_files()
 
