@@ -10,13 +10,13 @@ import contextlib
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
 
 PRIVATE = 0o600
 PRIVATE_FOLDER = 0o700
+
+_MOST_LINKS = 40
+"""As Linux has it (man 7 path_resolution)."""
 
 # Not every platform has every flag. O_NONBLOCK keeps a FIFO in the file's place from blocking the open, O_NOFOLLOW
 # keeps a planted link from choosing what is opened.
@@ -35,6 +35,24 @@ _CREATE = (
     | getattr(os, "O_NOFOLLOW", 0)
     | getattr(os, "O_BINARY", 0)
 )
+
+
+def follow_links(path: Path) -> Path:
+    """Return the file that is meant by a path, which may be a chain of symbolic links and need not exist.
+
+    Raises:
+        OSError: that cannot be told now (permission, I/O error, no current folder), or the links form a loop.
+
+    """
+    path = Path.cwd() / path
+    for _ in range(_MOST_LINKS):
+        try:
+            if not stat.S_ISLNK(os.lstat(path).st_mode):
+                return path
+        except (FileNotFoundError, NotADirectoryError):
+            return path
+        path = path.parent / path.readlink()
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.fspath(path))
 
 
 def read_regular_file(path: Path, most: int) -> tuple[bytes, os.stat_result]:
@@ -103,14 +121,26 @@ def keep_beside(path: Path, kept: Path, data: bytes, status: os.stat_result) -> 
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable. Windows can't, and need not: its journal orders them."""
+    """Make the names in a folder durable, where that can be asked for.
+
+    Windows can't, and need not: its journal orders them. Nor can some network and FUSE file systems, which say so by
+    EINVAL or ENOTSUP (man 2 fsync).
+    """
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(descriptor)
+
+
+def has_leftovers(*paths: Path) -> bool:
+    """Tell whether a writer of these files is at work, or was killed."""
+    return any(os.path.lexists(_temporary(path)) for path in paths)
 
 
 def remove_leftovers(*paths: Path) -> None:

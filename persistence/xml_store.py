@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +17,8 @@ from persistence.codec import MAX_BYTES, dumps, loads, readable_user_id
 from persistence.durable import (
     PRIVATE,
     PRIVATE_FOLDER,
+    follow_links,
+    has_leftovers,
     keep_beside,
     read_regular_file,
     remove_leftovers,
@@ -46,20 +51,21 @@ class XmlStore:
 
     Beside ``<name>`` stand ``<name>.bak`` (the last good file), ``<name>.lock`` (held round every
     read-modify-write) and, if there ever was one, ``<name>.corrupt`` (the last corrupt file). Parent folders are made
-    when first needed, the last of them private. A path that is a symbolic link is followed once, at construction; the
-    link stays.
+    when first needed, the last of them private. A path that is a symbolic link is followed once, at construction or as
+    soon as that can be done; the link stays.
 
     Any method may be called from any thread and from several processes.
     """
 
+    _reading: _Reading | None
+    """What `load` found in the lock's context, for `save`."""
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Keep the path; nothing is read or made yet."""
-        self.path = Path(os.path.realpath(path))
-        self.backup_path = self._beside(".bak")
-        self.corrupt_path = self._beside(".corrupt")
-        self._reading: _Reading | None = None
-        """What `load` found under the lock that is now held, for `save`."""
-        self._renew_lock()
+        """Keep the path; nothing is read or made yet, and nothing raised."""
+        self._followed = False
+        self._stand_at(Path(path))
+        with contextlib.suppress(OSError):
+            self._follow_links()
 
     def __repr__(self) -> str:
         """Name the path."""
@@ -75,12 +81,16 @@ class XmlStore:
 
         """
         try:
+            self._follow_links()
+            if self._holder != threading.get_ident() and has_leftovers(*self._written()):
+                with contextlib.suppress(OSError), self._locked(0.0):
+                    pass  # entering it clears up, unless a living writer is in it
             reading = self._read()
         except OSError as error:
             # The system's error stays what it is, so that callers can catch it as any other.
             error.recovered = self._recover(b"")  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
             raise
-        if self._lock.is_locked:
+        if self._holder == threading.get_ident():
             self._reading = reading
         if reading is None:
             return None
@@ -116,27 +126,55 @@ class XmlStore:
         Entering it makes the parent folders, waits for at most 1 s (then `TimeoutError`), and removes what a killed
         writer left.
         """
-        return self._locked()
+        return self._locked(LOCK_SECONDS)
+
+    def _follow_links(self) -> None:
+        if not self._followed:
+            self._stand_at(follow_links(self.path))
+            self._followed = True
+
+    def _stand_at(self, path: Path) -> None:
+        self.path = path
+        self.backup_path = self._beside(".bak")
+        self.corrupt_path = self._beside(".corrupt")
+        self._renew_lock()
+
+    def _written(self) -> tuple[Path, Path, Path]:
+        return self.path, self.backup_path, self.corrupt_path
 
     def _renew_lock(self) -> None:
         self._process = os.getpid()
-        self._lock = FileLock(self._beside(".lock"), timeout=LOCK_SECONDS, mode=PRIVATE, poll_interval=_POLL_SECONDS)
+        self._turn = threading.RLock()
+        """What a thread holds to get at the lock file, whose descriptor is the whole process's."""
+        self._lock = FileLock(
+            self._beside(".lock"), timeout=LOCK_SECONDS, mode=PRIVATE, poll_interval=_POLL_SECONDS, thread_local=False
+        )
+        self._holder: int | None = None
+        """The thread that is in the lock's context."""
         self._reading = None
 
     @contextlib.contextmanager
-    def _locked(self) -> Generator[None]:
+    def _locked(self, seconds: float) -> Generator[None]:
         if self._process != os.getpid():
             self._renew_lock()  # what a forked child inherits is its parent's
-        if self._lock.is_locked:
-            yield
-            return
-        self.path.parent.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
-        with self._lock:
+        self._follow_links()
+        begin = time.monotonic()
+        if not self._turn.acquire(timeout=seconds):
+            raise TimeoutError(errno.ETIMEDOUT, "Another thread holds the lock of", os.fspath(self.path))
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._turn.release)
+            if self._holder is not None:
+                yield
+                return
+            self.path.parent.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+            self._lock.release(force=True)  # does nothing, unless unlocking failed the last time
+            stack.enter_context(self._lock.acquire(timeout=max(0.0, begin + seconds - time.monotonic())))
+            self._holder = threading.get_ident()
             try:
-                remove_leftovers(self.path, self.backup_path, self.corrupt_path)
+                remove_leftovers(*self._written())
                 yield
             finally:
-                self._reading = None
+                self._holder = self._reading = None
 
     def _keep(self, before: _Reading) -> None:
         """Let what stands in the file also stand beside it, before the file is replaced."""

@@ -255,6 +255,54 @@ MUTANTS = (
         "            os.fsync(descriptor)\n        finally:\n            os.close(descriptor)\n        temporary",
         "        finally:\n            os.close(descriptor)\n        temporary",
     ),
+    Mutant(
+        "a file that cannot be read counts as none",
+        "persistence/xml_store.py",
+        "        except FileNotFoundError:\n            return None",
+        "        except OSError:\n            return None",
+    ),
+    Mutant(
+        "a failed write leaves its temporary file",
+        "persistence/durable.py",
+        "        with contextlib.suppress(OSError):\n            temporary.unlink()\n        raise",
+        "        raise",
+    ),
+    Mutant(
+        "what a failed save left undone waits for the next event, not the next tick",
+        "fsm/shell.py",
+        "if self._continues or self._ledger.error is not None:",
+        "if self._continues:",
+    ),
+    Mutant(
+        "a folder whose fsync fails counts as synced",
+        "persistence/durable.py",
+        "if error.errno not in (errno.EINVAL, errno.ENOTSUP):",
+        "if not error.errno:",
+    ),
+    Mutant(
+        "short writes are not continued",
+        "persistence/durable.py",
+        "            while view:\n                view = view[os.write(descriptor, view) :]",
+        "            os.write(descriptor, view)",
+    ),
+    Mutant(
+        "a link that cannot be read now is replaced by a file",
+        "persistence/xml_store.py",
+        "self._stand_at(follow_links(self.path))",
+        "self._stand_at(Path(os.path.realpath(self.path)))",
+    ),
+    Mutant(
+        "a lock that could not be unlocked is held for ever",
+        "persistence/xml_store.py",
+        "            self._lock.release(force=True)  # does",
+        "            # does",
+    ),
+    Mutant(
+        "a start leaves what a killed writer left",
+        "persistence/xml_store.py",
+        "has_leftovers(*self._written())",
+        "not self._written()",
+    ),
 )
 
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import logging
 import os
+import stat
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -390,6 +391,48 @@ def test_save_raises_what_went_wrong(make: MakeSession) -> None:
     store.fail_save = None
     session.save()
     assert session.save_error is None
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows syncs no folders")
+def test_a_replaced_file_whose_folder_was_not_synced_is_saved_again(
+    make: MakeSession, save_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is new, but may not survive a power cut: the next tick makes up for it."""
+    session = make(save_path=save_path)
+    real, failing, synced = os.fsync, True, 0
+
+    def sync(descriptor: int) -> None:
+        nonlocal synced
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            if failing:
+                raise OSError(errno.EIO, "Input/output error")
+            synced += 1
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    context = session.get_session_context(event_id(1))
+    assert on_disk(save_path).session_id == context.session_id
+    assert session.save_error is not None
+    failing = False
+    session.tick()
+    assert synced == 1
+    assert session.save_error is None
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows keeps a current folder")
+def test_no_current_folder_is_no_exception(tmp_path: Path, make: MakeSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path in a current folder that was removed costs nothing but a warning."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    session = make(save_path="session.xml")
+    assert session.get_session_context(event_id(1)).session_index == 1
+    assert isinstance(session.save_error, FileNotFoundError)
+    monkeypatch.chdir(tmp_path)
+    session.tick()
+    assert session.save_error is None
+    assert on_disk(tmp_path / "session.xml").session_id == session.session_id
 
 
 def test_save_creates_a_file_that_was_deleted(make: MakeSession, save_path: Path) -> None:

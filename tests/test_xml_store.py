@@ -9,6 +9,7 @@ import pickle
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,6 +156,60 @@ def test_a_symbolic_link_stays_one(tmp_path: Path) -> None:
 
 
 @posix
+@pytest.mark.parametrize("call", ["lstat", "readlink"])
+def test_a_link_is_never_replaced_because_it_could_not_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """A link that fails at construction is an error of load and save, nothing else, and followed once it can be."""
+    target, link = tmp_path / "real" / "session.xml", tmp_path / "link.xml"
+    XmlStore(target).save(OLD)
+    link.symlink_to(target)
+
+    def fail(path: Path, **_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        store = XmlStore(link)
+        for attempt in (store.load, lambda: store.save(NEW)):
+            with pytest.raises(OSError, match="Input/output error"):
+                attempt()
+    store.save(NEW)
+    assert link.is_symlink()
+    assert loads(target.read_bytes()) == NEW
+    assert names(tmp_path) == ["link.xml", "real"]
+
+
+@posix
+def test_links_in_a_circle_are_an_error(tmp_path: Path) -> None:
+    """They are told of by load and save, not by the constructor."""
+    link = tmp_path / "link.xml"
+    link.symlink_to(link)
+    store = XmlStore(link)
+    for attempt in (store.load, lambda: store.save(NEW)):
+        with pytest.raises(OSError, match="symbolic links"):
+            attempt()
+
+
+@posix
+def test_a_current_folder_that_is_gone_is_an_error_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path means something again as soon as there is a current folder, and from then on the same file."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    store = XmlStore("session.xml")
+    with pytest.raises(FileNotFoundError):
+        store.save(OLD)
+    monkeypatch.chdir(tmp_path)
+    store.save(OLD)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    store.save(NEW)
+    assert loads((tmp_path / "session.xml").read_bytes()) == NEW
+
+
+@posix
 @pytest.mark.parametrize("planted", ["session.xml.tmp", "session.xml.bak.tmp"])
 def test_a_planted_link_harms_no_victim(save_path: Path, planted: str) -> None:
     """A symbolic link under the temporary file's name is removed, not followed."""
@@ -224,6 +279,19 @@ def test_what_a_killed_writer_left_is_removed(save_path: Path, leftover: str) ->
         assert names(save_path.parent) == ["session.xml.lock"]
 
 
+def test_loading_removes_what_a_killed_writer_left(save_path: Path) -> None:
+    """The next start clears up, but for what a living writer is writing."""
+    leftover = save_path.with_name("session.xml.bak.tmp")
+    store = XmlStore(save_path)
+    store.save(OLD)
+    with store.lock():
+        leftover.write_bytes(b"half")
+        assert XmlStore(save_path).load() == OLD
+        assert leftover.exists()
+    assert XmlStore(save_path).load() == OLD
+    assert not leftover.exists()
+
+
 def test_the_order_makes_it_durable(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bytes are synced before the name is replaced, and the folder after."""
     calls: list[str] = []
@@ -263,8 +331,8 @@ def test_a_failing_call_leaves_the_file_as_it_was(save_path: Path, monkeypatch: 
         patch.setattr(os, call, fail)
         with pytest.raises(OSError, match="Input/output error"):
             store.save(NEW)
-    assert store.load() == OLD
     assert not [name for name in names(save_path.parent) if name.endswith(".tmp")]
+    assert store.load() == OLD
     store.save(NEW)
     assert store.load() == NEW
 
@@ -280,6 +348,39 @@ def test_what_would_not_read_back_is_refused_before_the_file_is_touched(save_pat
             XmlStore(save_path).save(snapshot)
         assert names(save_path.parent) == ["session.xml"]
         assert save_path.read_bytes() == dumps(OLD)
+
+
+def fail_to_sync_folders(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """Let fsync of a folder fail."""
+    real = os.fsync
+
+    def sync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(code, os.strerror(code))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync)
+
+
+@posix
+def test_a_folder_that_could_not_be_synced_is_an_error(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the new name would survive a power cut is unknown, and told."""
+    with monkeypatch.context() as patch:
+        fail_to_sync_folders(patch, errno.EIO)
+        with pytest.raises(OSError, match="Input/output error"):
+            XmlStore(save_path).save(NEW)
+
+
+@posix
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP])
+def test_a_folder_that_cannot_be_synced_at_all_is_none(
+    save_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """A file system that knows no fsync of folders (some network and FUSE ones) is not an error for ever."""
+    with monkeypatch.context() as patch:
+        fail_to_sync_folders(patch, code)
+        XmlStore(save_path).save(NEW)
+    assert XmlStore(save_path).load() == NEW
 
 
 def test_short_writes_are_continued(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -436,6 +537,56 @@ def test_no_update_is_lost(save_path: Path) -> None:
     for writer in writers:
         writer.join(120)
     assert loads(save_path.read_bytes()).session_index == 120
+
+
+@posix
+def test_a_lock_that_could_not_be_unlocked_is_not_held_for_ever(
+    save_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The failure is told, and the next use, on any thread, unlocks it for the others."""
+    import fcntl  # noqa: PLC0415  # there is none on Windows
+
+    real = fcntl.flock
+
+    def fail(descriptor: int, operation: int) -> None:
+        if operation == fcntl.LOCK_UN:
+            raise OSError(errno.EIO, "Input/output error")
+        real(descriptor, operation)
+
+    store = XmlStore(save_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            store.save(OLD)
+    thread = threading.Thread(target=store.save, args=(NEW,))
+    thread.start()
+    thread.join(60)
+    assert store.load() == NEW
+    XmlStore(save_path).save(OLD)
+
+
+def test_threads_take_turns(save_path: Path) -> None:
+    """While another thread is in a store's lock, saving ends with TimeoutError after a second; then it works."""
+    store = XmlStore(save_path)
+    errors: list[Exception] = []
+
+    def save() -> None:
+        try:
+            store.save(NEW)
+        except TimeoutError as error:
+            errors.append(error)
+
+    with store.lock():
+        store.save(OLD)
+        thread = threading.Thread(target=save)
+        thread.start()
+        thread.join(60)
+    assert [str(error) for error in errors] == [
+        f"[Errno {errno.ETIMEDOUT}] Another thread holds the lock of: '{save_path}'"
+    ]
+    assert store.load() == OLD
+    save()
+    assert store.load() == NEW
 
 
 def test_its_lock_can_be_entered_again(save_path: Path) -> None:

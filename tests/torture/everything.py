@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torture import (
+    errors,
     exits,
     forks,
     full_places,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 FAULTS: tuple[Fault, ...] = (
     *system_calls.FAULTS,
+    *errors.FAULTS,
     *full_places.FAULTS,
     *random_kills.FAULTS,
     *power_cut.FAULTS,
