@@ -95,14 +95,34 @@ def keep_beside(path: Path, kept: Path, data: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable. Windows can't, and need not: its journal orders them."""
+    """Make the names in a folder durable. Windows can't, and need not: its journal orders them.
+
+    Nor can some network and virtual file systems: EINVAL and EBADF tell of that, and not of a failure.
+    """
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.EBADF}:
+            raise
     finally:
         os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents, durably: the name of each stands in its own parent (man 2 fsync)."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def has_leftovers(*paths: Path) -> bool:
+    """Tell whether a temporary file of these files is there: a killed writer's, or that of one who is at work."""
+    return any(os.path.lexists(_temporary(path)) for path in paths)
 
 
 def remove_leftovers(*paths: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,9 @@ from filelock import FileLock
 from persistence.codec import MAX_BYTES, dumps, loads, readable_user_id
 from persistence.durable import (
     PRIVATE,
+    has_leftovers,
     keep_beside,
+    make_folder,
     read_regular_file,
     remove_leftovers,
     sync_folder,
@@ -21,12 +25,12 @@ from persistence.durable import (
 )
 from persistence.errors import CorruptSaveFileError
 from persistence.snapshot import Snapshot
+from persistence.waiting import seconds_left
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from contextlib import AbstractContextManager
 
-LOCK_SECONDS = 1.0
 _POLL_SECONDS = 0.005
 
 
@@ -55,6 +59,9 @@ class XmlStore:
         self.path = Path(os.path.realpath(path))
         self.backup_path = self._beside(".bak")
         self.corrupt_path = self._beside(".corrupt")
+        self._temporary_of = (self.path, self.backup_path, self.corrupt_path)
+        self._given_up = -math.inf
+        """When somebody last waited in vain for the lock."""
         self._reading: _Reading | None = None
         """What `load` found under the lock that is now held, for `save`."""
         self._renew_lock()
@@ -64,7 +71,7 @@ class XmlStore:
         return f"XmlStore({os.fspath(self.path)!r})"
 
     def load(self) -> Snapshot | None:
-        """Return what the file holds, or ``None`` if there is no file.
+        """Return what the file holds, or ``None`` if there is no file; remove what a killed writer left beside it.
 
         Raises:
             CorruptSaveFileError: it is no save file. ``recovered`` is the backup's snapshot, or else the user id that
@@ -72,9 +79,11 @@ class XmlStore:
             OSError: it cannot be read.
 
         """
-        reading = self._read()
         if self._lock.is_locked:
-            self._reading = reading
+            reading = self._reading = self._read()
+        else:
+            self._clear_up()
+            reading = self._read()
         if reading is None:
             return None
         if reading.error is not None:
@@ -111,29 +120,42 @@ class XmlStore:
         """Return a context that no other thread or process can be in meanwhile, by ``<name>.lock``.
 
         Entering it makes the parent folders, waits for at most 1 s (then `TimeoutError`), and removes what a killed
-        writer left.
+        writer left. Within `persistence.waiting.one_call`, the second is the whole call's.
         """
         return self._locked()
 
     def _renew_lock(self) -> None:
         self._process = os.getpid()
-        self._lock = FileLock(self._beside(".lock"), timeout=LOCK_SECONDS, mode=PRIVATE, poll_interval=_POLL_SECONDS)
+        self._lock = FileLock(self._beside(".lock"), mode=PRIVATE, poll_interval=_POLL_SECONDS)
         self._reading = None
 
     @contextlib.contextmanager
-    def _locked(self) -> Generator[None]:
+    def _locked(self, *, wait: bool = True) -> Generator[None]:
         if self._process != os.getpid():
             self._renew_lock()  # what a forked child inherits is its parent's
         if self._lock.is_locked:
             yield
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock:
-            try:
-                remove_leftovers(self.path, self.backup_path, self.corrupt_path)
-                yield
-            finally:
-                self._reading = None
+        make_folder(self.path.parent)
+        seconds = seconds_left(self._given_up) if wait else 0.0
+        try:
+            self._lock.acquire(seconds)
+        except TimeoutError:
+            if seconds:
+                self._given_up = time.monotonic()
+            raise
+        try:
+            remove_leftovers(*self._temporary_of)
+            yield
+        finally:
+            self._reading = None
+            self._lock.release()
+
+    def _clear_up(self) -> None:
+        """Remove what a killed writer left. If the lock is taken, it may be that of a writer who is at work."""
+        if has_leftovers(*self._temporary_of):
+            with contextlib.suppress(OSError), self._locked(wait=False):
+                pass
 
     def _read(self) -> _Reading | None:
         try:
