@@ -37,10 +37,14 @@ def _snapshot(number: int) -> Snapshot:
 
 
 def _held(path: Path) -> Snapshot | None:
-    """Return what a file holds, or ``None`` if it is not there, or no save file."""
-    with contextlib.suppress(FileNotFoundError, CorruptSaveFileError):
+    """Return what a file holds, or ``None`` if it is not there, cannot be read, or is no save file."""
+    with contextlib.suppress(OSError, CorruptSaveFileError):
         return loads(path.read_bytes())
     return None
+
+
+def _in_brief(snapshot: Snapshot | None) -> str:
+    return f"session {snapshot.session_index}, event {snapshot.event_index}" if snapshot else "no save file"
 
 
 def _backup(path: Path) -> Path:
@@ -57,11 +61,11 @@ def _saves(disk: Disk, place: str, rounds: int) -> Iterator[str]:
             yield f"{place}, session {number}: {session.save_error}"
         for events in (1, 2):
             with disk.after_power_cut() as after:
-                held = _held(after / place)
+                held, backup = _held(after / place), _held(_backup(after / place))
                 if held is None or (held.session_id, held.event_index) != (context.session_id, events):
-                    yield f"{place}, session {number}, event {events}: the disk has {held}"
-                if before is not None and events == 1 and _held(_backup(after / place)) != before:
-                    yield f"{place}, session {number}: the backup has {_held(_backup(after / place))}"
+                    yield f"{place}, session {number}, event {events}: the disk has {_in_brief(held)}"
+                elif before is not None and events == 1 and backup != before:
+                    yield f"{place}, session {number}: the backup has {_in_brief(backup)}"
             if events == 1:
                 session.get_session_context(event_id(2))
                 session.save()
@@ -118,6 +122,9 @@ def _after_every_step(act: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
+_SAVES_BEFORE_A_BACKUP = 2
+
+
 def _steps(disk: Disk, saves: int) -> Iterator[str]:
     """Let the power fail after each system call of some saves in a row; yield what is lost."""
     store = XmlStore(disk.folder / "session.xml")
@@ -130,17 +137,16 @@ def _steps(disk: Disk, saves: int) -> Iterator[str]:
             steps.append(step)
             with disk.after_power_cut() as after:
                 file = after / "session.xml"
-                if (file.exists() or old is not None) and _held(file) not in (old, new):
-                    lost.append(f"save {new.session_index}, after {', '.join(steps)}: the disk has {_held(file)}")
-                if new.session_index > _SAVES_OF_A_BACKUP and _held(_backup(file)) is None:
-                    lost.append(f"save {new.session_index}, after {', '.join(steps)}: the disk has no good backup")
+                held, backup = _held(file), _held(_backup(file))
+                begin = f"save {new.session_index}, after {', '.join(steps)}: the disk has"
+                if (os.path.lexists(file) or old is not None) and held not in (old, new):
+                    lost.append(f"{begin} {_in_brief(held)}")
+                elif new.session_index > _SAVES_BEFORE_A_BACKUP and backup is None:
+                    lost.append(f"{begin} no good backup")
 
         with _after_every_step(cut):
             store.save(new)
     yield from lost
-
-
-_SAVES_OF_A_BACKUP = 2
 
 
 def after_every_step(scale: Scale) -> Outcome:
