@@ -214,6 +214,24 @@ MUTANTS = (
         "            os.fsync(descriptor)\n        finally:\n            os.close(descriptor)\n        temporary",
         "        finally:\n            os.close(descriptor)\n        temporary",
     ),
+    Mutant(
+        "the name of a new folder is not synced",
+        "persistence/durable.py",
+        "    folder.mkdir(exist_ok=True)\n    sync_folder(folder.parent)\n",
+        "    folder.mkdir(exist_ok=True)\n",
+    ),
+    Mutant(
+        "a start removes the temporary file of a writer that is at work",
+        "persistence/xml_store.py",
+        "            with contextlib.suppress(OSError), self._locked(wait=False):\n                pass\n",
+        "            remove_leftovers(*self._temporary_of)\n",
+    ),
+    Mutant(
+        "a number that is given while the lock is held follows what the start saw",
+        LEDGER,
+        "                self._look()\n",
+        "",
+    ),
 )
 
 

@@ -12,7 +12,7 @@ import pytest
 from event_ids import event_id
 
 from persistence import XmlStore
-from persistence.waiting import LOCK_SECONDS, seconds_left
+from persistence.waiting import LOCK_SECONDS, one_call, seconds_left
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,3 +108,10 @@ def test_who_calls_after_a_vain_wait_waits_again(make: MakeSession, save_path: P
         session.get_session_context(event_id(1))
         assert seconds_of(session.save) > 0.9
         assert seconds_of(session.close) > 0.9
+
+
+def test_who_was_waiting_for_one_that_waited_in_vain_waits_no_longer() -> None:
+    """A call that began before somebody gave up tries once more, however much of its second is left."""
+    with one_call():
+        assert seconds_left(given_up=-math.inf) > 0.9
+        assert seconds_left(given_up=time.monotonic()) == 0.0
