@@ -5,6 +5,7 @@ It agrees with the store, since other processes number sessions there too, and g
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import uuid
 from typing import TYPE_CHECKING
@@ -76,11 +77,11 @@ class Ledger:
     ) -> Snapshot:
         """Give a session its index and its predecessor, and save it.
 
-        While the store cannot be read, its number follows the newest one known here.
+        While the store cannot be written, its number follows the newest one that can be seen.
         """
 
-        def follow() -> Snapshot:
-            return Snapshot(
+        def follow(_: Snapshot | None = None) -> Snapshot:
+            self.newest = Snapshot(
                 user_id=self.newest.user_id,
                 session_id=session_id,
                 previous_session_id=self.newest.session_id,
@@ -90,10 +91,13 @@ class Ledger:
                 event_index=0 if first_event_id is None else 1,
                 last_activity=now,
             )
+            return self.newest
 
         with self._lock:
-            self._transact(lambda _: follow())
-            self.newest = follow()
+            self._transact(follow)
+            if self.newest.session_id != session_id:  # it did not come to that: the store is locked, or fails
+                self._look()
+                follow()
             return self.newest
 
     def save(self, snapshot: Snapshot | None) -> Exception | None:
@@ -140,6 +144,13 @@ class Ledger:
             return error
         self._report(corrupt)
         return None
+
+    def _look(self) -> None:
+        """Take over what can be seen without the lock: others may have numbered sessions since the last look."""
+        with contextlib.suppress(Exception):
+            kept = self._store.load()
+            if kept is not None:
+                self._take_over(kept)
 
     def _take_over(self, kept: Snapshot) -> None:
         """The store decides who the user is, and knows best of newer sessions."""

@@ -7,6 +7,8 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, ParamSpec, Protocol
 
+from persistence.waiting import a_new_call
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -55,7 +57,8 @@ class Notices:
             while calls:
                 call = calls.popleft()
                 try:
-                    call()
+                    with a_new_call():
+                        call()
                 except Exception:
                     with contextlib.suppress(Exception):  # a broken logger must not cost the host its event
                         self._logger.exception("A session's callback failed")

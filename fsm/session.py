@@ -12,6 +12,7 @@ from fsm.clock import SystemClock
 from fsm.entity import SessionContext
 from fsm.shell import SessionShell
 from persistence.snapshot import SHAPE, UUID_SHAPE, as_utc
+from persistence.waiting import one_call
 
 if TYPE_CHECKING:
     import os
@@ -167,10 +168,11 @@ class ClientSession(SessionShell):
 
         """
         options.boolean("background", background)
-        with self._deciding("set_background") as now:
-            self._carry_out(self._lifecycle.set_background(now, background=background))
-        if self._continues:
-            self._save_activity()
+        with one_call():
+            with self._deciding("set_background") as now:
+                self._carry_out(self._lifecycle.set_background(now, background=background))
+            if self._continues:
+                self._save_activity()
 
     def touch(self) -> None:
         """Say that the user did something that is not tracked: the timeout starts anew.
@@ -208,9 +210,10 @@ class ClientSession(SessionShell):
             SessionClosedError: after `close`.
 
         """
-        with self._deciding("save"):
-            record = self._progress()
-        error = self._ledger.save(record)
+        with one_call():
+            with self._deciding("save"):
+                record = self._progress()
+            error = self._ledger.save(record)
         self._notices.deliver()
         if error is not None:
             raise error

@@ -17,6 +17,7 @@ from fsm.ledger import Ledger
 from fsm.lifecycle import Ended, EndReason, Lifecycle
 from fsm.notices import Notices
 from fsm.reading import SessionReading
+from persistence.waiting import one_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -76,17 +77,18 @@ class SessionShell(SessionReading):
         self._closed = False
         self._scheduled = False
         self._notices = Notices(logger)
-        self._ledger = Ledger(store, logger, self._notices)
-        moment = self._moment()
-        self._identity = Identity(self._ledger, moment)
-        self._lifecycle = Lifecycle(
-            foreground_timeout, background_timeout, moment.monotonic, count_empty_sessions=count_empty_sessions
-        )
-        timeout = timedelta(seconds=foreground_timeout)
-        if continue_on_restart and (saved := self._identity.continue_saved(moment, timeout)):
-            self._lifecycle.go_on(*saved)
-        elif count_empty_sessions:
-            self._identity.number(moment)
+        with one_call():
+            self._ledger = Ledger(store, logger, self._notices)
+            moment = self._moment()
+            self._identity = Identity(self._ledger, moment)
+            self._lifecycle = Lifecycle(
+                foreground_timeout, background_timeout, moment.monotonic, count_empty_sessions=count_empty_sessions
+            )
+            timeout = timedelta(seconds=foreground_timeout)
+            if continue_on_restart and (saved := self._identity.continue_saved(moment, timeout)):
+                self._lifecycle.go_on(*saved)
+            elif count_empty_sessions:
+                self._identity.number(moment)
         self._keep_scheduled(moment.monotonic)
         _live_sessions.add(self)
         self._notices.deliver()
@@ -102,11 +104,16 @@ class SessionShell(SessionReading):
         # Most ticks find nothing to do, and there may be many sessions.
         with self._lock:
             idle = not self._closed and self._lifecycle.is_tick_idle(self._clock.monotonic())
-        if not idle:
-            with self._deciding("tick") as now:
-                self._carry_out(self._lifecycle.tick(now))
-        if self._continues or self._ledger.error is not None:
-            self._save_activity()
+        error = self._ledger.error
+        if idle and error is None and not self._continues:
+            return
+        # A lock that is known to be held is not waited for: the next tick will try again.
+        with one_call(patient=not isinstance(error, TimeoutError)):
+            if not idle:
+                with self._deciding("tick") as now:
+                    self._carry_out(self._lifecycle.tick(now))
+            if self._continues or self._ledger.error is not None:
+                self._save_activity()
 
     @property
     def check_interval(self) -> float:
@@ -127,7 +134,7 @@ class SessionShell(SessionReading):
     def _deciding(self, method: str) -> Generator[float]:
         """Hold the lock of an open session for a decision at one moment; afterwards tell whom it concerns."""
         try:
-            with self._lock:
+            with one_call(), self._lock:
                 if self._closed:
                     raise SessionClosedError(method)
                 now = self._clock.monotonic()
@@ -177,15 +184,16 @@ class SessionShell(SessionReading):
             self._notices.deliver()
 
     def _close(self) -> None:
-        with self._lock:
-            if self._closed:
-                return
-            now = self._clock.monotonic()
-            self._carry_out(self._lifecycle.close(now, may_continue=self._continues))
-            self._closed = True
-            self._keep_scheduled(now)
-            _live_sessions.discard(self)
-        self._save_activity()
+        with one_call():
+            with self._lock:
+                if self._closed:
+                    return
+                now = self._clock.monotonic()
+                self._carry_out(self._lifecycle.close(now, may_continue=self._continues))
+                self._closed = True
+                self._keep_scheduled(now)
+                _live_sessions.discard(self)
+            self._save_activity()
         self._notices.deliver()
 
     def _after_fork(self) -> None:

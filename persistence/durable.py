@@ -10,7 +10,6 @@ import contextlib
 import errno
 import os
 import stat
-from pathlib import Path
 
 PRIVATE = 0o600
 PRIVATE_FOLDER = 0o700
@@ -37,25 +36,25 @@ _CREATE = (
 )
 
 
-def follow_links(path: Path) -> Path:
+def follow_links(path: str) -> str:
     """Return the file that is meant by a path, which may be a chain of symbolic links and need not exist.
 
     Raises:
         OSError: that cannot be told now (permission, I/O error, no current folder), or the links form a loop.
 
     """
-    path = Path.cwd() / path
+    path = os.path.join(os.getcwd(), path)
     for _ in range(_MOST_LINKS):
         try:
             if not stat.S_ISLNK(os.lstat(path).st_mode):
                 return path
         except (FileNotFoundError, NotADirectoryError):
             return path
-        path = path.parent / path.readlink()
-    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.fspath(path))
+        path = os.path.join(os.path.dirname(path), os.readlink(path))
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
 
 
-def read_regular_file(path: Path, most: int) -> tuple[bytes, os.stat_result]:
+def read_regular_file(path: str, most: int) -> tuple[bytes, os.stat_result]:
     """Return at most ``most`` bytes of a regular file, and its status.
 
     Raises:
@@ -67,7 +66,7 @@ def read_regular_file(path: Path, most: int) -> tuple[bytes, os.stat_result]:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "Not a regular file", os.fspath(path))
+            raise OSError(errno.EINVAL, "Not a regular file", path)
         data = bytearray()
         while len(data) < most and (chunk := os.read(descriptor, most - len(data))):
             data += chunk
@@ -76,7 +75,7 @@ def read_regular_file(path: Path, most: int) -> tuple[bytes, os.stat_result]:
     return bytes(data), status
 
 
-def write_durably(path: Path, data: bytes, like: os.stat_result | None = None) -> None:
+def write_durably(path: str, data: bytes, like: os.stat_result | None = None) -> None:
     """Write a file's whole content, by way of ``<name>.tmp``; not yet durable under its name: see `sync_folder`.
 
     It is private, or else has the mode and, as far as this process may give files away, the owner of ``like``.
@@ -84,7 +83,7 @@ def write_durably(path: Path, data: bytes, like: os.stat_result | None = None) -
     """
     temporary = _temporary(path)
     with contextlib.suppress(FileNotFoundError):
-        temporary.unlink()
+        os.unlink(temporary)
     descriptor = os.open(temporary, _CREATE, PRIVATE)
     try:
         try:
@@ -95,14 +94,14 @@ def write_durably(path: Path, data: bytes, like: os.stat_result | None = None) -
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        temporary.replace(path)
+        os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            os.unlink(temporary)
         raise
 
 
-def keep_beside(path: Path, kept: Path, data: bytes, status: os.stat_result) -> None:
+def keep_beside(path: str, kept: str, data: bytes, status: os.stat_result) -> None:
     """Let a file also stand under a second name in its folder, replacing what stood there.
 
     ``data`` and ``status`` are the file's, for file systems without hard links (FAT, some of Android's).
@@ -110,17 +109,17 @@ def keep_beside(path: Path, kept: Path, data: bytes, status: os.stat_result) -> 
     temporary = _temporary(kept)
     try:
         with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
+            os.unlink(temporary)
         os.link(path, temporary, follow_symlinks=False)
-        temporary.replace(kept)
+        os.replace(temporary, kept)
         # Replacing a name by another name of the same file does nothing, and leaves both (man 2 rename).
         with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
+            os.unlink(temporary)
     except (OSError, NotImplementedError):
         write_durably(kept, data, status)
 
 
-def sync_folder(folder: Path) -> None:
+def sync_folder(folder: str) -> None:
     """Make the names in a folder durable, where that can be asked for.
 
     Windows can't, and need not: its journal orders them. Nor can some network and FUSE file systems, which say so by
@@ -138,16 +137,30 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def has_leftovers(*paths: Path) -> bool:
+def make_folder(folder: str, mode: int = PRIVATE_FOLDER) -> None:
+    """Make a folder, private, and its parents, as usual, durably: each name stands in its own parent (man 2 fsync)."""
+    if os.path.isdir(folder):
+        return
+    parent = os.path.dirname(folder)
+    make_folder(parent, 0o777)
+    try:
+        os.mkdir(folder, mode)
+    except FileExistsError:
+        if not os.path.isdir(folder):
+            raise
+    sync_folder(parent)
+
+
+def has_leftovers(*paths: str) -> bool:
     """Tell whether a writer of these files is at work, or was killed."""
     return any(os.path.lexists(_temporary(path)) for path in paths)
 
 
-def remove_leftovers(*paths: Path) -> None:
+def remove_leftovers(*paths: str) -> None:
     """Remove the temporary files that a killed writer of these files left. The caller holds the writers' lock."""
     for path in paths:
         with contextlib.suppress(OSError):
-            _temporary(path).unlink()
+            os.unlink(_temporary(path))
 
 
 def _dress(descriptor: int, like: os.stat_result | None) -> None:
@@ -163,5 +176,5 @@ def _dress(descriptor: int, like: os.stat_result | None) -> None:
         os.fchmod(descriptor, PRIVATE if like is None else stat.S_IMODE(like.st_mode))
 
 
-def _temporary(path: Path) -> Path:
-    return path.with_name(path.name + ".tmp")
+def _temporary(path: str) -> str:
+    return path + ".tmp"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import TYPE_CHECKING, Protocol
+
+from persistence.forks import ForkAware
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -40,14 +41,14 @@ class SnapshotStore(Protocol):
         ...
 
 
-class MemoryStore:
+class MemoryStore(ForkAware):
     """Keeps the snapshot in memory, for tests and for programs that want no file. Sessions may share one."""
 
-    __slots__ = ("_lock", "_process", "_snapshot")
+    __slots__ = ("_lock", "_snapshot")
 
     def __init__(self) -> None:
         """Start with nothing kept."""
-        self._renew_lock()
+        super().__init__()
         self._snapshot: Snapshot | None = None
 
     def load(self) -> Snapshot | None:
@@ -61,10 +62,9 @@ class MemoryStore:
 
     def lock(self) -> AbstractContextManager[object]:
         """Return a context that no other thread can be in meanwhile."""
-        if self._process != os.getpid():
-            self._renew_lock()  # a thread of the parent may have held it when this child was forked
+        self.renew_in_a_child()
         return self._lock
 
-    def _renew_lock(self) -> None:
-        self._process = os.getpid()
+    def renew(self) -> None:
+        """Make the lock."""
         self._lock = threading.RLock()

@@ -203,8 +203,8 @@ MUTANTS = (
     Mutant(
         "a corrupt file becomes the backup",
         "persistence/xml_store.py",
-        "keep_beside(self.path, self.corrupt_path, before.data, before.status)",
-        "keep_beside(self.path, self.backup_path, before.data, before.status)",
+        'keep_beside(self._path, self._path + ".corrupt", before.data, before.status)',
+        'keep_beside(self._path, self._path + ".bak", before.data, before.status)',
     ),
     Mutant(
         "a namespace of any length is read",
@@ -252,8 +252,8 @@ MUTANTS = (
     Mutant(
         "the file is replaced before its bytes are synced",
         "persistence/durable.py",
-        "            os.fsync(descriptor)\n        finally:\n            os.close(descriptor)\n        temporary",
-        "        finally:\n            os.close(descriptor)\n        temporary",
+        "            os.fsync(descriptor)\n        finally:\n            os.close(descriptor)\n        os.replace",
+        "        finally:\n            os.close(descriptor)\n        os.replace",
     ),
     Mutant(
         "a file that cannot be read counts as none",
@@ -264,7 +264,7 @@ MUTANTS = (
     Mutant(
         "a failed write leaves its temporary file",
         "persistence/durable.py",
-        "        with contextlib.suppress(OSError):\n            temporary.unlink()\n        raise",
+        "        with contextlib.suppress(OSError):\n            os.unlink(temporary)\n        raise",
         "        raise",
     ),
     Mutant(
@@ -288,20 +288,38 @@ MUTANTS = (
     Mutant(
         "a link that cannot be read now is replaced by a file",
         "persistence/xml_store.py",
-        "self._stand_at(follow_links(self.path))",
-        "self._stand_at(Path(os.path.realpath(self.path)))",
+        "self._stand_at(follow_links(self._path))",
+        "self._stand_at(os.path.realpath(self._path))",
     ),
     Mutant(
         "a lock that could not be unlocked is held for ever",
-        "persistence/xml_store.py",
-        "            self._lock.release(force=True)  # does",
+        "persistence/process_lock.py",
+        "            file.release(force=True)  # does",
         "            # does",
     ),
     Mutant(
         "a start leaves what a killed writer left",
         "persistence/xml_store.py",
-        "has_leftovers(*self._written())",
-        "not self._written()",
+        "        if has_leftovers(*self._written()):",
+        "        if not self._written():",
+    ),
+    Mutant(
+        "the name of a new folder is not synced",
+        "persistence/durable.py",
+        "            raise\n    sync_folder(parent)\n",
+        "            raise\n",
+    ),
+    Mutant(
+        "a start removes the temporary file of a writer that is at work",
+        "persistence/xml_store.py",
+        "            with contextlib.suppress(OSError), self._locked(wait=False):\n                pass\n",
+        "            remove_leftovers(*self._written())\n",
+    ),
+    Mutant(
+        "a number that is given while the lock is held follows what the start saw",
+        LEDGER,
+        "                self._look()\n",
+        "",
     ),
 )
 

@@ -459,6 +459,35 @@ def test_a_hanging_lock_holder_delays_a_second(make: MakeSession, save_path: Pat
     assert on_disk(save_path).session_id == context.session_id
 
 
+def test_a_number_follows_the_file_though_its_lock_is_held(make: MakeSession, save_path: Path) -> None:
+    """What others saved since the last look is seen without the lock, so that no number is used again."""
+    session, other = make(save_path=save_path), make(save_path=save_path)
+    for number in range(3):
+        other.start_new_session()
+        newest = other.get_session_context(event_id(number))
+    with XmlStore(save_path).lock():
+        context = session.get_session_context(event_id(9))
+    assert isinstance(session.save_error, TimeoutError)
+    assert (context.session_index, context.previous_session_id) == (4, newest.session_id)
+    session.tick()
+    assert on_disk(save_path).session_id == context.session_id
+
+
+def test_no_number_stands_twice_in_the_file(make: MakeSession, save_path: Path) -> None:
+    """Of two sessions that got a number while the lock was held, one is saved; the next have numbers of their own."""
+    sessions = [make(save_path=save_path) for _ in range(2)]
+    with XmlStore(save_path).lock():
+        first = [session.get_session_context(event_id(1)) for session in sessions]
+    for session in sessions:
+        session.tick()
+        assert session.save_error is None
+        assert on_disk(save_path).session_id == first[0].session_id
+        session.start_new_session()
+    second = [session.get_session_context(event_id(2)) for session in sessions]
+    assert [context.session_index for context in (*first, *second)] == [1, 1, 2, 3]
+    assert [context.previous_session_id for context in second] == [first[0].session_id, second[0].session_id]
+
+
 # Corrupt files
 
 

@@ -292,6 +292,21 @@ def test_loading_removes_what_a_killed_writer_left(save_path: Path) -> None:
     assert not leftover.exists()
 
 
+@pytest.mark.parametrize("leftover", ["session.xml.tmp", "session.xml.bak.tmp", "session.xml.corrupt.tmp"])
+def test_reading_clears_up_unless_a_writer_is_at_work(save_path: Path, leftover: str) -> None:
+    """A start that need not write removes a dead writer's file as well, at once, and never a live one's."""
+    XmlStore(save_path).save(OLD)
+    save_path.with_name(leftover).write_bytes(b"half")
+    start = time.monotonic()
+    with XmlStore(save_path).lock():
+        save_path.with_name(leftover).write_bytes(b"being written")
+        assert XmlStore(save_path).load() == OLD
+        assert leftover in names(save_path.parent)
+    assert time.monotonic() - start < 0.9
+    assert XmlStore(save_path).load() == OLD
+    assert names(save_path.parent) == ["session.xml", "session.xml.lock"]
+
+
 def test_the_order_makes_it_durable(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bytes are synced before the name is replaced, and the folder after."""
     calls: list[str] = []
@@ -313,6 +328,39 @@ def test_the_order_makes_it_durable(save_path: Path, monkeypatch: pytest.MonkeyP
     calls.clear()
     store.save(NEW)
     assert calls == ["replace session.xml.bak", "sync file", "replace session.xml", "sync folder"]
+
+
+@posix
+def test_the_folders_that_it_makes_are_durable_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name of each new folder is synced in its own parent, before there is anything in it."""
+    synced: list[tuple[int, list[str]]] = []
+    real = os.fsync
+
+    def sync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            synced.append((os.fstat(descriptor).st_ino, os.listdir(descriptor)))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    path = tmp_path / "a" / "b" / "session.xml"
+    with XmlStore(path).lock():
+        assert synced == [(tmp_path.stat().st_ino, ["a"]), ((tmp_path / "a").stat().st_ino, ["b"])]
+
+
+@posix
+def test_a_folder_that_cannot_be_synced_is_no_failure(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some network and virtual file systems have no fsync for folders; what can be done is done there, as elsewhere."""
+    real = os.fsync
+
+    def sync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    store = XmlStore(save_path)
+    store.save(NEW)
+    assert store.load() == NEW
 
 
 @pytest.mark.parametrize("call", ["fsync", "write", "replace", "open"])
@@ -582,7 +630,7 @@ def test_threads_take_turns(save_path: Path) -> None:
         thread.start()
         thread.join(60)
     assert [str(error) for error in errors] == [
-        f"[Errno {errno.ETIMEDOUT}] Another thread holds the lock of: '{save_path}'"
+        f"[Errno {errno.ETIMEDOUT}] Another thread holds the lock: '{save_path}.lock'"
     ]
     assert store.load() == OLD
     save()
