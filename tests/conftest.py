@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -12,6 +13,9 @@ from hypothesis import HealthCheck, settings
 from fsm import ClientSession
 from fsm.testing import ManualClock, ManualScheduler
 from persistence import MemoryStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 DATA = Path(__file__).parent / "data"
 
@@ -71,3 +75,12 @@ def dotnet_file(request: pytest.FixtureRequest) -> Path:
     """Return a save file that the .NET tracker wrote, or was seen to read."""
     name: str = request.param
     return DATA / "save-files" / name
+
+
+@pytest.fixture
+def switching_fast() -> Iterator[None]:
+    """Switch threads as often as the interpreter can: plain stress finds no race."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
