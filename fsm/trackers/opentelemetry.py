@@ -6,11 +6,12 @@
 >>> provider = TracerProvider()
 >>> provider.add_span_processor(SessionSpanProcessor(ClientSession("session.xml")))
 
-The names are those of the semantic conventions for sessions (``docs/general/session.md``): the attributes ``session.id``
-and ``session.previous_id``, the events ``session.start`` and ``session.end``.
+The names are those of OpenTelemetry's semantic conventions for sessions (``docs/general/session.md``): the attributes
+``session.id`` and ``session.previous_id``, the events ``session.start`` and ``session.end``.
 
-To belong to a session is one thing, to be activity in it another (opentelemetry-android#2049). Whatever a processor sees
-gets the attributes; only what its predicate says is activity is recorded as an event, and starts or extends a session.
+To belong to a session is one thing, to be activity in it another (opentelemetry-android#2049). Whatever a processor
+sees gets the attributes; only what its predicate says is activity is recorded as an event, and starts or extends a
+session.
 
 Needs the package ``opentelemetry-sdk``, 1.39 or newer (the extra ``opentelemetry``); without it the import raises
 `ImportError`.
@@ -20,9 +21,8 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import MutableMapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from fsm import options
 from fsm.trackers.failures import Failures
@@ -33,16 +33,15 @@ try:
     from opentelemetry.sdk.trace import Span, SpanProcessor
     from opentelemetry.trace import SpanKind
 except ImportError as error:
-    msg = (
-        "fsm.trackers.opentelemetry needs opentelemetry-sdk 1.39 or newer: pip install 'client-session[opentelemetry]'"
-    )
+    msg = "fsm.trackers.opentelemetry needs opentelemetry-sdk from 1.39: pip install 'client-session[opentelemetry]'"
     raise ImportError(msg, name=error.name) from error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, MutableMapping
 
     from opentelemetry._logs import LoggerProvider
     from opentelemetry.context import Context
+    from opentelemetry.util.types import AnyValue
 
     from fsm import ClientSession, SessionContext, SessionSummary
 
@@ -71,18 +70,18 @@ def is_never_activity(record: ReadWriteLogRecord) -> bool:
 class SessionSpanProcessor(SpanProcessor):
     """Sets ``session.id`` and ``session.previous_id`` on each span that starts, and records those that are activity.
 
-    A span that is activity is an event of the session: it starts one, or extends it. Its event id is its trace id in the
-    form of a UUID, so that the session's ``first_event_id`` leads to the trace; its time is its start. Any other span
-    names the session that goes on at that moment, or the pending one that waits for its first event (whose previous
-    session is not known yet), and extends nothing. A span that has a ``session.id`` already keeps it and is no
-    activity here: it tells of another program's session.
+    A span that is activity is an event of the session: it starts one, or extends it. Its event id is its trace id in
+    the form of a UUID, so that the session's ``first_event_id`` leads to the trace; its time is its start. Any other
+    span names the session that goes on at that moment, or the pending one that waits for its first event (whose
+    previous session is not known yet), and extends nothing. A span that has a ``session.id`` already keeps it and is no
+    activity here: it tells of another session.
 
-    A span that the sampler drops is seen by no processor: it is no activity. Whoever samples calls `ClientSession.touch`
-    where the user does something, or the session times out between two spans that are kept.
+    A span that the sampler drops is seen by no processor: it is no activity. Whoever samples calls
+    `ClientSession.touch` where the user does something, or the session times out between two spans that are kept.
 
     May be used by any thread. No failure (of the predicate, or in the session, such as a closed one) is raised into the
-    program that starts the span: the span lacks the attributes, and the first failure of each streak is logged. Shutting
-    the processor down leaves the session alone: closing it is its owner's.
+    program that starts the span: the span lacks the attributes, and the first failure of each streak is logged.
+    Shutting the processor down leaves the session alone: closing it is its owner's.
     """
 
     def __init__(self, session: ClientSession, is_activity: Callable[[Span], bool] = is_root_operation) -> None:
@@ -133,8 +132,8 @@ class SessionLogRecordProcessor(LogRecordProcessor):
         """Set the attributes of a log record; the SDK calls it."""
         with self._failures.caught("A log record lacks its session's attributes"):
             record = log_record.log_record
-            attributes = record.attributes
-            if isinstance(attributes, MutableMapping) and SESSION_ID not in attributes:
+            attributes = cast("MutableMapping[str, AnyValue]", record.attributes)  # the SDK makes it so
+            if SESSION_ID not in attributes:
                 if self._is_activity(log_record):
                     found = _recorded(self._session, record.trace_id, record.timestamp or record.observed_timestamp)
                 else:
@@ -183,7 +182,7 @@ class SessionEvents:
         self._logger.emit(
             timestamp=_nanoseconds(summary.last_event_time),
             event_name="session.end",
-            attributes=_attributes(summary.session_id, summary.previous_session_id),
+            attributes=_attributes(summary.session_id),
         )
 
 
@@ -213,10 +212,11 @@ def _current(session: ClientSession) -> dict[str, str]:
             return _attributes(session_id, previous_id)
 
 
-def _attributes(session_id: str, previous_id: str | None) -> dict[str, str]:
-    return (
-        {SESSION_ID: session_id} if previous_id is None else {SESSION_ID: session_id, SESSION_PREVIOUS_ID: previous_id}
-    )
+def _attributes(session_id: str, previous_id: str | None = None) -> dict[str, str]:
+    attributes = {SESSION_ID: session_id}
+    if previous_id is not None:
+        attributes[SESSION_PREVIOUS_ID] = previous_id
+    return attributes
 
 
 def _nanoseconds(time: datetime) -> int:
