@@ -238,7 +238,9 @@ def test_an_events_own_way_of_adding_entities_is_kept(session: ClientSession, *,
 
         def build_payload(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # the base's
             """Add the place."""
-            inner = PageView(self.page_url, context=[*self.context, SelfDescribingJson(PLACE["schema"], {"at": {1}})])
+            inner = PageView(
+                "https://example.com/place", context=[*self.context, SelfDescribingJson(PLACE["schema"], {"at": {1}})]
+            )
             return inner.build_payload(*args, **kwargs)
 
     kept = Kept()

@@ -53,8 +53,8 @@ class SessionTracker(Tracker):
     A failure in the session (it is closed, the timestamp lies outside the years 1 to 9999) never costs the event: it
     goes out without the entity, and the first failure of each streak is logged.
 
-    Any method may be called from any thread, as far as the emitters allow it; those of ``snowplow_tracker`` do. The
-    session is the caller's: the tracker never closes it.
+    Any method may be called from any thread that the emitters can be called from. The session is the caller's: the
+    tracker never closes it.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917  # Tracker's, and one more
@@ -107,7 +107,7 @@ class SessionTracker(Tracker):
         time = _EPOCH + timedelta(milliseconds=pairs["ttm"] if "ttm" in pairs else pairs["dtm"])
         entities.append(self.session.get_session_context(pairs["eid"], time).to_dict())
         envelope = SelfDescribingJson(CONTEXT_SCHEMA, entities).to_json()
-        payload.add_json(envelope, self.encode_base64, "cx", "co", self.json_encoder)
+        payload.add_json(envelope, self.encode_base64, "cx", "co")
 
     def _entities(self, pairs: dict[str, Any]) -> list[dict[str, Any]]:
         encoded: str | None = pairs.get("cx" if self.encode_base64 else "co")
