@@ -300,6 +300,23 @@ def test_events_tell_of_start_and_end(make: MakeSession, clock: ManualClock) -> 
     ]
 
 
+def test_a_session_that_a_restart_continues_neither_ends_nor_starts(make: MakeSession) -> None:
+    """Its spans name it after the restart as before, and session.start came once."""
+    logs = Logs()
+    logs.of(make())
+    events = SessionEvents(logs.provider)
+    named: list[dict[str, Any]] = []
+    for _ in range(2):
+        session = make(on_session_start=events.started, on_session_end=events.ended, continue_on_restart=True)
+        traces = Traces(session)
+        traces.span()
+        named += traces.attributes
+        session.close()
+    assert named[0] == named[1]
+    assert [record.event_name for record in logs.records] == ["session.start"]
+    assert logs.attributes == named[:1]
+
+
 def test_the_sessions_own_events_are_no_activity(make: MakeSession, clock: ManualClock) -> None:
     """Even where every log record is activity, the end of a session starts no other."""
     logs = Logs()

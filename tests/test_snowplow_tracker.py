@@ -20,6 +20,7 @@ from jsonschema import Draft4Validator, FormatChecker
 pytest.importorskip("snowplow_tracker", reason="snowplow-tracker is not installed (the extra snowplow)")
 
 from snowplow_tracker.emitters import AsyncEmitter, Emitter  # after the skip
+from snowplow_tracker.events.event import Event  # after the skip
 from snowplow_tracker.events.page_ping import PagePing  # after the skip
 from snowplow_tracker.events.page_view import PageView  # after the skip
 from snowplow_tracker.events.screen_view import ScreenView  # after the skip
@@ -132,13 +133,19 @@ def test_a_session_follows_the_one_before(session: ClientSession, clock: ManualC
     assert (second["sessionIndex"], second["eventIndex"], second["firstEventId"]) == (2, 1, event_id)
 
 
-def test_the_first_events_time_is_its_true_one(session: ClientSession) -> None:
+@pytest.mark.parametrize(
+    "event",
+    [
+        PageView("https://example.com", true_timestamp=1577934245678.9),
+        Event({"e": "pv", "url": "https://example.com", "ttm": "1577934245678"}),
+    ],
+)
+def test_the_first_events_time_is_its_true_one(session: ClientSession, event: Event) -> None:
     """Where the event has a true timestamp (ttm), the session's first event happened then, to the millisecond."""
     kept = Kept()
-    SessionTracker("ns", kept, session=session).track(PageView("https://example.com", true_timestamp=1577934245678.9))
-    (event,) = kept.events
-    assert event["ttm"] == 1577934245678
-    assert session_of(event)["firstEventTimestamp"] == "2020-01-02T03:04:05.678Z"
+    SessionTracker("ns", kept, session=session).track(event)
+    assert int(kept.events[0]["ttm"]) == 1577934245678
+    assert session_of(kept.events[0])["firstEventTimestamp"] == "2020-01-02T03:04:05.678Z"
 
 
 DEPRECATED: dict[str, Callable[[Tracker], Tracker]] = {

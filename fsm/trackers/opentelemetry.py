@@ -164,9 +164,10 @@ class SessionEvents:
     >>> events = SessionEvents()
     >>> session = ClientSession("session.xml", on_session_start=events.started, on_session_end=events.ended)
 
-    ``session.start`` comes with a session's first event and has its time; ``session.end`` has the time of the last
-    event, and is observed when the end is noticed: before the next session starts. May be shared by threads and by
-    sessions; what fails is the session's to log, as of any callback.
+    ``session.start`` comes with a session's first event and has its time. ``session.end`` comes when the end is
+    noticed, before the next start where one call causes both, and has the time of the last event. A session that a
+    restart continues has neither between. May be shared by threads and by sessions; a failure is logged by the session,
+    as that of any callback.
     """
 
     def __init__(self, logger_provider: LoggerProvider | None = None) -> None:

@@ -104,7 +104,7 @@ class SessionTracker(Tracker):
         pairs = payload.get()
         # Read from the payload, since an event's class may add entities that its list of contexts lacks.
         entities = self._entities(pairs)
-        time = _EPOCH + timedelta(milliseconds=pairs["ttm"] if "ttm" in pairs else pairs["dtm"])
+        time = _EPOCH + timedelta(milliseconds=int(pairs["ttm"] if "ttm" in pairs else pairs["dtm"]))
         entities.append(self.session.get_session_context(pairs["eid"], time).to_dict())
         envelope = SelfDescribingJson(CONTEXT_SCHEMA, entities).to_json()
         payload.add_json(envelope, self.encode_base64, "cx", "co")
