@@ -70,6 +70,12 @@ def make(clock: ManualClock, scheduler: ManualScheduler, store: MemoryStore) -> 
     return construct
 
 
+@pytest.fixture
+def session(make: MakeSession) -> ClientSession:
+    """Return a session on the test's clock."""
+    return make()
+
+
 @pytest.fixture(params=["dotnet_first_session.xml", "dotnet_later_session.xml", "hand_written_variant.xml"])
 def dotnet_file(request: pytest.FixtureRequest) -> Path:
     """Return a save file that the .NET tracker wrote, or was seen to read."""

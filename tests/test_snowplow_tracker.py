@@ -35,7 +35,6 @@ from fsm.trackers.snowplow import SessionTracker  # after the skip
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from conftest import MakeSession
     from snowplow_tracker.typing import PayloadDict
 
     from fsm import ClientSession
@@ -72,12 +71,6 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with Collector() as collector:
         yield collector
-
-
-@pytest.fixture
-def session(make: MakeSession) -> ClientSession:
-    """Return a session on the test's clock."""
-    return make()
 
 
 def place() -> SelfDescribingJson:
