@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -78,8 +79,23 @@ def make(clock: ManualClock, scheduler: ManualScheduler, store: MemoryStore) -> 
     return construct
 
 
+@pytest.fixture
+def session(make: MakeSession) -> ClientSession:
+    """Return a session on the test's clock."""
+    return make()
+
+
 @pytest.fixture(params=["dotnet_first_session.xml", "dotnet_later_session.xml", "hand_written_variant.xml"])
 def dotnet_file(request: pytest.FixtureRequest) -> Path:
     """Return a save file that the .NET tracker wrote, or was seen to read."""
     name: str = request.param
     return DATA / "save-files" / name
+
+
+@pytest.fixture
+def switching_fast() -> Iterator[None]:
+    """Switch threads as often as the interpreter can: plain stress finds no race."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)

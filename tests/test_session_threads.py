@@ -20,7 +20,7 @@ from fsm import ClientSession
 from persistence import MemoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from conftest import MakeSession
@@ -29,15 +29,6 @@ if TYPE_CHECKING:
     from fsm.testing import ManualClock
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no os.fork()")
-
-
-@pytest.fixture
-def switching_fast() -> Iterator[None]:
-    """Switch threads as often as the interpreter can: plain stress finds no race."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 def in_threads(number: int, work: Callable[[int], object]) -> None:

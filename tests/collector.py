@@ -1,0 +1,88 @@
+"""A Snowplow collector on loopback: takes GET and POST as a real one does, and decodes what arrives."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import parse_qsl, urlsplit
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+CLIENT_SESSION = "iglu:com.snowplowanalytics.snowplow/client_session/jsonschema/1-0-2"
+
+
+class Collector:
+    """Listens while its block runs. ``events`` are the name-value pairs of each event, in the order of arrival."""
+
+    def __init__(self) -> None:
+        """Bind a port that is free."""
+        self.events: list[dict[str, str]] = []
+        collector = self
+
+        class Handler(BaseHTTPRequestHandler):
+            """One request."""
+
+            def do_GET(self) -> None:
+                """Take one event from the query."""
+                url = urlsplit(self.path)
+                assert url.path == "/i"
+                self._take([dict(parse_qsl(url.query, strict_parsing=True))])
+
+            def do_POST(self) -> None:
+                """Take a batch of events from the body."""
+                assert self.path == "/com.snowplowanalytics.snowplow/tp2"
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                assert body["schema"] == "iglu:com.snowplowanalytics.snowplow/payload_data/jsonschema/1-0-4"
+                self._take(body["data"])
+
+            def _take(self, events: list[dict[str, str]]) -> None:
+                collector.events.extend(events)
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base's signature
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port: int = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+
+    def __enter__(self) -> Self:
+        """Listen."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop, once all requests are answered."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+def entities_of(event: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the entities attached to an event, from whichever of the two fields carries them."""
+    if "cx" in event:
+        assert "co" not in event
+        envelope = json.loads(base64.urlsafe_b64decode(event["cx"]))
+    elif "co" in event:
+        envelope = json.loads(event["co"])
+    else:
+        return []
+    assert envelope["schema"] == "iglu:com.snowplowanalytics.snowplow/contexts/jsonschema/1-0-1"
+    entities: list[dict[str, Any]] = envelope["data"]
+    return entities
+
+
+def session_of(event: dict[str, Any]) -> dict[str, Any]:
+    """Return the data of the one session entity, which stands last."""
+    *others, entity = entities_of(event)
+    assert entity["schema"] == CLIENT_SESSION
+    assert all(other["schema"] != CLIENT_SESSION for other in others)
+    data: dict[str, Any] = entity["data"]
+    return data

@@ -1,0 +1,82 @@
+"""OpenTelemetry's SDK with a session's processors in it, and what its exporters got."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
+
+from fsm.trackers.opentelemetry import SessionLogRecordProcessor, SessionSpanProcessor
+
+if TYPE_CHECKING:
+    from opentelemetry._logs import Logger, LogRecord
+    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace.sampling import Sampler
+    from opentelemetry.trace import Tracer
+
+    from fsm import ClientSession
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Traces:
+    """A tracer whose spans a session's processor sees, and what was exported of them."""
+
+    def __init__(self, session: ClientSession, *processing: Any, sampler: Sampler | None = None) -> None:  # noqa: ANN401
+        """Export to memory."""
+        self._exporter = InMemorySpanExporter()
+        self.provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
+        self.provider.add_span_processor(SimpleSpanProcessor(self._exporter))
+        self.provider.add_span_processor(SessionSpanProcessor(session, *processing))
+        self.tracer: Tracer = self.provider.get_tracer(__name__)
+
+    @property
+    def spans(self) -> tuple[ReadableSpan, ...]:
+        """What ended so far."""
+        return self._exporter.get_finished_spans()
+
+    @property
+    def attributes(self) -> list[dict[str, Any]]:
+        """The attributes of each."""
+        return [dict(span.attributes or {}) for span in self.spans]
+
+    def span(self, name: str = "click", kind: SpanKind = SpanKind.INTERNAL, **options: Any) -> None:  # noqa: ANN401
+        """Start and end a span."""
+        self.tracer.start_span(name, kind=kind, **options).end()
+
+
+class Logs:
+    """A logger whose records a session's processor sees, and what was exported of them."""
+
+    def __init__(self) -> None:
+        """Export to memory, once a session is there."""
+        self._exporter = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]  # the SDK left its types out
+        self.provider = LoggerProvider(shutdown_on_exit=False)
+        self.logger: Logger = self.provider.get_logger(__name__)
+
+    def of(self, session: ClientSession, *processing: Any) -> Logs:  # noqa: ANN401
+        """Add the processors, ours before the exporter's."""
+        self.provider.add_log_record_processor(SessionLogRecordProcessor(session, *processing))
+        self.provider.add_log_record_processor(SimpleLogRecordProcessor(self._exporter))
+        return self
+
+    @property
+    def records(self) -> list[LogRecord]:
+        """What was emitted so far."""
+        return [exported.log_record for exported in self._exporter.get_finished_logs()]
+
+    @property
+    def attributes(self) -> list[dict[str, Any]]:
+        """The attributes of each."""
+        return [dict(record.attributes or {}) for record in self.records]
+
+
+def nanoseconds(time: datetime) -> int:
+    """Return a time as OpenTelemetry has it."""
+    return (time - EPOCH) // timedelta(microseconds=1) * 1000

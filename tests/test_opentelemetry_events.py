@@ -1,0 +1,143 @@
+"""The session's own events in OpenTelemetry, session.start and session.end, and a newcomer's whole program."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from event_ids import event_id
+
+pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed (the extra opentelemetry)")
+
+from telemetry import Logs, Traces, nanoseconds  # after the skip
+
+from fsm.trackers.opentelemetry import SessionEvents  # after the skip
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import MakeSession
+
+    from fsm.testing import ManualClock
+
+
+def test_events_tell_of_start_and_end(make: MakeSession, clock: ManualClock) -> None:
+    """session.start and session.end, the end before the next start, with the conventions' attributes and times."""
+    logs = Logs()
+    events = SessionEvents(logs.provider)
+    session = make(on_session_start=events.started, on_session_end=events.ended)
+    logs.of(session)
+    first, last = datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 1, 2, 0, 5, 0, 42, tzinfo=UTC)
+    old = session.session_id
+    session.get_session_context(event_id(1), first)
+    session.get_session_context(event_id(2), last)
+    clock.advance(600)
+    session.get_session_context(event_id(3))
+    new = session.session_id
+    session.close()
+    assert [(record.event_name, record.timestamp) for record in logs.records] == [
+        ("session.start", nanoseconds(first)),
+        ("session.end", nanoseconds(last)),
+        ("session.start", nanoseconds(clock.now())),
+        ("session.end", nanoseconds(clock.now())),
+    ]
+    assert logs.attributes == [
+        {"session.id": old},
+        {"session.id": old},
+        {"session.id": new, "session.previous_id": old},
+        {"session.id": new},
+    ]
+
+
+def test_a_session_that_a_restart_continues_neither_ends_nor_starts(make: MakeSession) -> None:
+    """Its spans name it after the restart as before, and session.start came once."""
+    logs = Logs()
+    logs.of(make())
+    events = SessionEvents(logs.provider)
+    named: list[dict[str, Any]] = []
+    for _ in range(2):
+        session = make(on_session_start=events.started, on_session_end=events.ended, continue_on_restart=True)
+        traces = Traces(session)
+        traces.span()
+        named += traces.attributes
+        session.close()
+    assert named[0] == named[1]
+    assert [record.event_name for record in logs.records] == ["session.start"]
+    assert logs.attributes == named[:1]
+
+
+def test_the_sessions_own_events_are_no_activity(make: MakeSession, clock: ManualClock) -> None:
+    """Even where every log record is activity, the end of a session starts no other."""
+    logs = Logs()
+    events = SessionEvents(logs.provider)
+    session = make(on_session_start=events.started, on_session_end=events.ended)
+    logs.of(session, lambda _: True)
+    logs.logger.emit(body="hello")
+    clock.advance(600)
+    session.tick()
+    assert session.session_index is None
+    assert [record.event_name for record in logs.records] == ["session.start", None, "session.end"]
+
+
+def test_a_late_log_record_tells_of_the_end_first(make: MakeSession, clock: ManualClock) -> None:
+    """session.end comes before the first record that is no longer part of the session."""
+    logs = Logs()
+    events = SessionEvents(logs.provider)
+    session = make(on_session_start=events.started, on_session_end=events.ended)
+    logs.of(session)
+    session.get_session_context(event_id(1))
+    clock.advance(600)
+    logs.logger.emit(body="late")
+    assert [record.event_name for record in logs.records] == ["session.start", "session.end", None]
+    ids = [attributes["session.id"] for attributes in logs.attributes]
+    assert ids[0] == ids[1] != ids[2]
+
+
+def test_three_lines_are_enough(tmp_path: Path) -> None:
+    """A newcomer's program, run as one: spans, log records and the session's events come out of the console exporters.
+
+    The events go to the global provider, even though it is set after they were made.
+    """
+    program = """
+import sys
+from opentelemetry._logs import set_logger_provider
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, ConsoleLogRecordExporter
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+from fsm import ClientSession
+from fsm.trackers.opentelemetry import SessionEvents, SessionLogRecordProcessor, SessionSpanProcessor
+
+events = SessionEvents()
+session = ClientSession("session.xml", on_session_start=events.started, on_session_end=events.ended)
+tracer_provider, logger_provider = TracerProvider(), LoggerProvider()
+tracer_provider.add_span_processor(SessionSpanProcessor(session))
+logger_provider.add_log_record_processor(SessionLogRecordProcessor(session))
+
+one_line = {"formatter": lambda it: " ".join(it.to_json().split()) + "\\n"}
+tracer_provider.add_span_processor(BatchSpanProcessor(ConsoleSpanExporter(**one_line)))
+logger_provider.add_log_record_processor(BatchLogRecordProcessor(ConsoleLogRecordExporter(out=sys.stderr, **one_line)))
+set_logger_provider(logger_provider)
+with tracer_provider.get_tracer("app").start_as_current_span("click"):
+    logger_provider.get_logger("app").emit(body="clicked")
+session.close()
+tracer_provider.shutdown()
+logger_provider.shutdown()
+"""
+    done = subprocess.run(  # noqa: S603  # our own interpreter and program
+        [sys.executable, "-W", "error", "-c", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    (span,) = map(json.loads, done.stdout.splitlines())
+    records = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [record["event_name"] for record in records] == ["session.start", "", "session.end"]
+    assert [record["attributes"] for record in records] == 3 * [span["attributes"]]
+    assert span["attributes"].keys() == {"session.id"}

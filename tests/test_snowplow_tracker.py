@@ -1,0 +1,365 @@
+"""Sessions in Snowplow's tracker: what arrives at a real collector, and what a failing session costs (nothing)."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import subprocess
+import sys
+import threading
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
+from collector import Collector, entities_of, session_of
+from jsonschema import Draft4Validator, FormatChecker
+
+pytest.importorskip("snowplow_tracker", reason="snowplow-tracker is not installed (the extra snowplow)")
+
+from snowplow_tracker.emitters import AsyncEmitter, Emitter  # after the skip
+from snowplow_tracker.events.event import Event  # after the skip
+from snowplow_tracker.events.page_ping import PagePing  # after the skip
+from snowplow_tracker.events.page_view import PageView  # after the skip
+from snowplow_tracker.events.screen_view import ScreenView  # after the skip
+from snowplow_tracker.events.self_describing import SelfDescribing  # after the skip
+from snowplow_tracker.events.structured_event import StructuredEvent  # after the skip
+from snowplow_tracker.self_describing_json import SelfDescribingJson  # after the skip
+from snowplow_tracker.snowplow import Snowplow  # after the skip
+from snowplow_tracker.tracker import Tracker  # after the skip
+
+from fsm.trackers.snowplow import SessionTracker  # after the skip
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from snowplow_tracker.typing import PayloadDict
+
+    from fsm import ClientSession
+    from fsm.testing import ManualClock
+
+    Method = Literal["get", "post"]
+
+SCHEMA = json.loads((Path(__file__).parent / "data" / "iglu" / "client_session-1-0-2.json").read_text())
+VALIDATOR = Draft4Validator(SCHEMA, format_checker=FormatChecker())
+
+PLACE: dict[str, Any] = {"schema": "iglu:com.example/place/jsonschema/1-0-0", "data": {"name": "Zürich ☕", "floor": 3}}
+
+
+class Kept:
+    """An emitter that keeps what it is given."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.events: list[PayloadDict] = []
+
+    def input(self, payload: PayloadDict) -> None:
+        """Keep an event."""
+        self.events.append(payload)
+
+    def flush(self) -> None:
+        """Do nothing: there is nowhere to send to."""
+
+    async_flush = sync_flush = flush
+
+
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    """Return a collector that listens, and is reached whatever proxy the machine has."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with Collector() as collector:
+        yield collector
+
+
+def place() -> SelfDescribingJson:
+    """Return an entity of the caller's."""
+    return SelfDescribingJson(**PLACE)
+
+
+def milliseconds(text: str) -> int:
+    """Return an entity's timestamp as the payload has it."""
+    since = datetime.fromisoformat(text) - datetime(1970, 1, 1, tzinfo=UTC)
+    return since.days * 86_400_000 + since.seconds * 1000 + since.microseconds // 1000
+
+
+@pytest.mark.parametrize("encode_base64", [True, False])
+@pytest.mark.parametrize("method", ["post", "get"])
+def test_every_event_arrives_with_a_valid_entity(
+    collector: Collector, session: ClientSession, method: Method, *, encode_base64: bool
+) -> None:
+    """Of each kind of event, by POST and GET, in base64 or not: one entity, by the schema, after the caller's own."""
+    emitter = Emitter("127.0.0.1", protocol="http", port=collector.port, method=method, batch_size=4)
+    tracker = SessionTracker("ns", emitter, app_id="app", encode_base64=encode_base64, session=session)
+    events = [
+        PageView("https://example.com", context=[place()]),
+        PagePing("https://example.com"),
+        StructuredEvent("shop", "add", value=2.5, context=[place(), place()]),
+        SelfDescribing(SelfDescribingJson("iglu:com.example/spun/jsonschema/1-0-0", {"turns": 7})),
+        ScreenView(str(uuid.uuid4()), "home", context=[place()]),
+    ]
+    event_ids = [tracker.track(event) for event in events]
+    tracker.flush()
+    assert [event["eid"] for event in collector.events] == event_ids
+    assert [event["e"] for event in collector.events] == ["pv", "pp", "se", "ue", "ue"]
+    assert all(("cx" in event) == encode_base64 and event["aid"] == "app" for event in collector.events)
+    entities = [session_of(event) for event in collector.events]
+    for entity in entities:
+        VALIDATOR.validate(entity)
+    assert [entity["eventIndex"] for entity in entities] == [1, 2, 3, 4, 5]
+    assert {entity["sessionId"] for entity in entities} == {session.session_id}
+    assert {entity["firstEventId"] for entity in entities} == {event_ids[0]}
+    assert milliseconds(entities[0]["firstEventTimestamp"]) == int(collector.events[0]["dtm"])
+    assert [entities_of(event)[:-1] for event in collector.events] == [[PLACE], [], [PLACE, PLACE], [], [PLACE]]
+
+
+def test_a_session_follows_the_one_before(session: ClientSession, clock: ManualClock) -> None:
+    """After the timeout, the next event is the first of a session that names the last one."""
+    kept = Kept()
+    tracker = SessionTracker("ns", kept, session=session)
+    tracker.track(PageView("https://example.com"))
+    clock.advance(600)
+    event_id = tracker.track(PageView("https://example.com"))
+    first, second = map(session_of, kept.events)
+    assert second["previousSessionId"] == first["sessionId"] != second["sessionId"]
+    assert (second["sessionIndex"], second["eventIndex"], second["firstEventId"]) == (2, 1, event_id)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        PageView("https://example.com", true_timestamp=1577934245678.9),
+        Event({"e": "pv", "url": "https://example.com", "ttm": "1577934245678"}),
+    ],
+)
+def test_the_first_events_time_is_its_true_one(session: ClientSession, event: Event) -> None:
+    """Where the event has a true timestamp (ttm), the session's first event happened then, to the millisecond."""
+    kept = Kept()
+    SessionTracker("ns", kept, session=session).track(event)
+    assert int(kept.events[0]["ttm"]) == 1577934245678
+    assert session_of(kept.events[0])["firstEventTimestamp"] == "2020-01-02T03:04:05.678Z"
+
+
+DEPRECATED: dict[str, Callable[[Tracker], Tracker]] = {
+    "page_view": lambda tracker: tracker.track_page_view("https://example.com", "title", context=[place()]),
+    "page_ping": lambda tracker: tracker.track_page_ping("https://example.com", context=[place()]),
+    "link_click": lambda tracker: tracker.track_link_click("https://example.com", context=[place()]),
+    "add_to_cart": lambda tracker: tracker.track_add_to_cart("sku", 2, context=[place()]),
+    "remove_from_cart": lambda tracker: tracker.track_remove_from_cart("sku", 1, context=[place()]),
+    "form_change": lambda tracker: tracker.track_form_change("form", "id", "INPUT", "on", context=[place()]),
+    "form_submit": lambda tracker: tracker.track_form_submit("form", context=[place()]),
+    "site_search": lambda tracker: tracker.track_site_search(["tea"], context=[place()]),
+    "screen_view": lambda tracker: tracker.track_screen_view("home", context=[place()]),
+    "mobile_screen_view": lambda tracker: tracker.track_mobile_screen_view("home", context=[place()]),
+    "struct_event": lambda tracker: tracker.track_struct_event("shop", "add", context=[place()]),
+    "self_describing_event": lambda tracker: tracker.track_self_describing_event(place(), context=[place()]),
+    "unstruct_event": lambda tracker: tracker.track_unstruct_event(place(), context=[place()]),
+    "ecommerce_transaction_item": lambda tracker: tracker.track_ecommerce_transaction_item(
+        "order", "sku", 9.5, 1, context=[place()]
+    ),
+    "ecommerce_transaction": lambda tracker: tracker.track_ecommerce_transaction("order", 9.5, context=[place()]),
+}
+
+
+def test_the_list_of_deprecated_calls_is_complete() -> None:
+    """Each track_ method of the installed tracker is tried."""
+    assert {f"track_{name}" for name in DEPRECATED} == {name for name in vars(Tracker) if name.startswith("track_")}
+
+
+@pytest.mark.parametrize("name", DEPRECATED)
+def test_a_deprecated_call_attaches_the_entity_too(session: ClientSession, name: str) -> None:
+    """It warns, returns the tracker, and sends the caller's entity and the session's."""
+    kept = Kept()
+    tracker = SessionTracker("ns", kept, session=session)
+    with pytest.warns(DeprecationWarning, match=r"^track_\w+ will be") as warned:
+        assert DEPRECATED[name](tracker) is tracker
+    assert str(warned[0].message).startswith(f"track_{name} will be")
+    (event,) = kept.events
+    assert entities_of(event)[0] == PLACE
+    VALIDATOR.validate(session_of(event))
+    assert session_of(event)["firstEventId"] == event["eid"]
+
+
+def test_a_transactions_items_are_events_of_their_own(session: ClientSession) -> None:
+    """A deprecated transaction with two items is three events, each with its number."""
+    kept = Kept()
+    items = [{"sku": "tea", "price": 3, "quantity": 1}, {"sku": "cup", "price": 6, "quantity": 2}]
+    with pytest.warns(DeprecationWarning, match="^track_ecommerce_transaction"):
+        SessionTracker("ns", kept, session=session).track_ecommerce_transaction("order", 15, items=items)
+    assert [event["e"] for event in kept.events] == ["tr", "ti", "ti"]
+    assert [session_of(event)["eventIndex"] for event in kept.events] == [1, 2, 3]
+
+
+def test_several_emitters_get_one_event(collector: Collector, session: ClientSession) -> None:
+    """It has one id and one entity for all, and counts once."""
+    by_get = Emitter("127.0.0.1", protocol="http", port=collector.port, method="get")
+    by_post = Emitter("127.0.0.1", protocol="http", port=collector.port, method="post", batch_size=1)
+    kept = Kept()
+    tracker = SessionTracker("ns", [by_get, by_post], session=session)
+    tracker.add_emitter(kept)
+    tracker.track(PageView("https://example.com"))
+    events = [*collector.events, *kept.events]
+    assert len(events) == 3
+    assert len({event["eid"] for event in events}) == 1
+    assert [session_of(event) for event in events] == 3 * [session_of(kept.events[0])]
+    assert session.event_index == 1
+
+
+def test_what_the_caller_gave_is_left_as_it_was(session: ClientSession) -> None:
+    """Neither the event nor its list of contexts is changed."""
+    contexts = [place()]
+    event = StructuredEvent("shop", "add", context=contexts)
+    before = copy.deepcopy(event.payload.get())
+    SessionTracker("ns", Kept(), session=session).track(event)
+    assert event.payload.get() == before
+    assert event.context is contexts
+    assert [context.to_json() for context in contexts] == [PLACE]
+
+
+def test_one_event_tracked_twice_is_two(collector: Collector, session: ClientSession) -> None:
+    """Each time it has an id and an entity of its own, even where the emitter sends them in one batch by GET."""
+    emitter = Emitter("127.0.0.1", protocol="http", port=collector.port, method="get", batch_size=2)
+    tracker = SessionTracker("ns", emitter, session=session)
+    event = PageView("https://example.com", context=[place()])
+    event_ids = [tracker.track(event), tracker.track(event)]
+    assert event_ids[0] != event_ids[1]
+    assert [event["eid"] for event in collector.events] == event_ids
+    assert [entities_of(event)[:-1] for event in collector.events] == [[PLACE], [PLACE]]
+    assert [session_of(event)["eventIndex"] for event in collector.events] == [1, 2]
+
+
+@pytest.mark.parametrize("encode_base64", [True, False])
+def test_an_events_own_way_of_adding_entities_is_kept(session: ClientSession, *, encode_base64: bool) -> None:
+    """What a class of events adds while its payload is built arrives too, encoded by the tracker's encoder."""
+
+    class Placed(PageView):
+        """A page view that knows where it is."""
+
+        def build_payload(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # the base's
+            """Add the place."""
+            inner = PageView(
+                "https://example.com/place", context=[*self.context, SelfDescribingJson(PLACE["schema"], {"at": {1}})]
+            )
+            return inner.build_payload(*args, **kwargs)
+
+    kept = Kept()
+    tracker = SessionTracker("ns", kept, None, None, encode_base64, list, session=session)
+    tracker.track(Placed("https://example.com", context=[place()]))
+    own, added, _ = entities_of(kept.events[0])
+    assert own == PLACE
+    assert added["data"] == {"at": [1]}
+    VALIDATOR.validate(session_of(kept.events[0]))
+
+
+def test_an_event_that_cannot_be_built_is_no_part_of_the_session(session: ClientSession) -> None:
+    """It raises what the plain tracker raises, and uses up no number."""
+    kept = Kept()
+    tracker = SessionTracker("ns", kept, session=session)
+    for plain_or_not in (Tracker("ns", kept), tracker):
+        with pytest.raises(TypeError, match="not JSON serializable"):
+            plain_or_not.track(SelfDescribing(SelfDescribingJson("iglu:a/b/jsonschema/1-0-0", {"at": object()})))
+    assert kept.events == []
+    assert session.event_index == 0
+
+
+@pytest.mark.parametrize("why", ["the session is closed", "the timestamp is out of range"])
+def test_a_failing_session_never_costs_the_event(
+    collector: Collector, session: ClientSession, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The event arrives with the caller's entities and without the session's; the log says so, once a streak."""
+    true_timestamp = None
+    if why == "the session is closed":
+        session.close()
+    else:
+        true_timestamp = 1e18
+    emitter = Emitter("127.0.0.1", protocol="http", port=collector.port, batch_size=2)
+    tracker = SessionTracker("ns", emitter, session=session)
+    event = PageView("https://example.com", context=[place()], true_timestamp=true_timestamp)
+    event_ids = [tracker.track(event), tracker.track(event)]
+    assert [event["eid"] for event in collector.events] == event_ids
+    assert [entities_of(event) for event in collector.events] == [[PLACE], [PLACE]]
+    (logged,) = [record for record in caplog.records if record.name == "fsm.trackers.snowplow"]
+    assert logged.getMessage() == "An event goes out without its session's entity"
+    assert logged.exc_info
+
+
+def test_a_streak_of_failures_ends_with_a_success(session: ClientSession, caplog: pytest.LogCaptureFixture) -> None:
+    """What fails anew after it went well is logged anew."""
+    tracker = SessionTracker("ns", Kept(), session=session)
+    for true_timestamp in (1e18, 1e18, 0, 1e18):
+        tracker.track(PageView("https://example.com", true_timestamp=true_timestamp))
+    assert len([record for record in caplog.records if record.name == "fsm.trackers.snowplow"]) == 2
+    assert session.event_index == 1
+
+
+def test_threads_share_a_tracker(collector: Collector, session: ClientSession, switching_fast: None) -> None:
+    """Eight threads that track one and the same event lose and repeat nothing, with an emitter of two threads."""
+    del switching_fast
+    emitter = AsyncEmitter("127.0.0.1", protocol="http", port=collector.port, thread_count=2)
+    tracker = SessionTracker("ns", emitter, session=session)
+    event = PageView("https://example.com", context=[place()])
+    event_ids: list[str | None] = []
+
+    def track() -> None:
+        event_ids.extend([tracker.track(event) for _ in range(25)])
+
+    threads = [threading.Thread(target=track) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    tracker.flush()
+    assert len(set(event_ids)) == 200
+    assert {event["eid"] for event in collector.events} == set(event_ids)
+    entities = {session_of(event)["eventIndex"]: session_of(event) for event in collector.events}
+    assert sorted(entities) == list(range(1, 201))
+    assert {entity["sessionId"] for entity in entities.values()} == {session.session_id}
+    (first,) = {entity["firstEventId"] for entity in entities.values()}
+    assert [event["eid"] for event in collector.events if session_of(event)["eventIndex"] == 1] == [first]
+    for entity in entities.values():
+        VALIDATOR.validate(entity)
+
+
+def test_its_arguments_are_those_of_a_tracker_and_one_more() -> None:
+    """The same names, order and defaults; and ``session``, by name."""
+    *arguments, session = inspect.signature(SessionTracker).parameters.values()
+    plain = inspect.signature(Tracker).parameters.values()
+    assert [(given.name, given.kind, given.default) for given in arguments] == [
+        (given.name, given.kind, given.default) for given in plain
+    ]
+    assert (session.name, session.kind, session.default) == ("session", session.KEYWORD_ONLY, session.empty)
+
+
+def test_snowplow_takes_it_for_a_tracker(session: ClientSession) -> None:
+    """The registry of trackers by namespace has it like any other."""
+    tracker = SessionTracker("a namespace of its own", Kept(), session=session)
+    assert Snowplow.add_tracker(tracker) is tracker
+    Snowplow.remove_tracker(tracker)
+
+
+def test_what_is_no_session_is_refused() -> None:
+    """The error names the argument."""
+    with pytest.raises(TypeError, match=r"session must have the methods get_session_context; 'session\.xml' lacks"):
+        SessionTracker("ns", Kept(), session="session.xml")  # type: ignore[arg-type]  # what is tested
+
+
+def test_three_lines_are_enough(collector: Collector, tmp_path: Path) -> None:
+    """A newcomer's program, run as one: the events arrive with the entity, and the next run is the next session."""
+    program = f"""
+from snowplow_tracker import Emitter, PageView
+from fsm import ClientSession
+from fsm.trackers.snowplow import SessionTracker
+
+session = ClientSession("session.xml")
+tracker = SessionTracker("my-app", Emitter("http://127.0.0.1:{collector.port}"), session=session)
+tracker.track(PageView("https://example.com"))
+tracker.flush()
+"""
+    for _ in range(2):
+        subprocess.run(  # noqa: S603  # our own interpreter and program
+            [sys.executable, "-W", "error", "-c", program], cwd=tmp_path, capture_output=True, check=True, timeout=60
+        )
+    first, second = map(session_of, collector.events)
+    assert (first["sessionIndex"], second["sessionIndex"]) == (1, 2)
+    assert second["previousSessionId"] == first["sessionId"]
