@@ -7,6 +7,7 @@ and *check first* (`Lifecycle._check`).
 from __future__ import annotations
 
 import enum
+import math
 
 import attrs
 
@@ -72,6 +73,25 @@ class Lifecycle:
         init=False, default=attrs.Factory(lambda self: FocusTime(self.last_activity), takes_self=True)
     )
 
+    def copy(self) -> Lifecycle:
+        """Return another of the same, to decide on."""
+        copied = Lifecycle(
+            self.foreground_timeout,
+            self.background_timeout,
+            self.last_activity,
+            count_empty_sessions=self.count_empty_sessions,
+            event_count=self.event_count,
+            state=self.state,
+            checker_running=self.checker_running,
+        )
+        copied.last_event = self.last_event
+        copied._focus_time = self._focus_time
+        return copied
+
+    def retire(self) -> None:
+        """Let no event be counted here any more: whoever is about to must look for this one's successor."""
+        self.last_activity = -math.inf
+
     def go_on(self, event_count: int, seconds_since_activity: float) -> None:
         """Go on with a session that another run began."""
         self.event_count = event_count
@@ -107,10 +127,12 @@ class Lifecycle:
 
         The short path: an active, checked session in time needs no machine. 0 means: ask `event`.
         """
-        if self.event_count and self.checker_running and now - self.last_activity < self.timeout:
+        timeout = self.timeout
+        # From here on nothing is called: a signal handler that calls the session cannot come between.
+        if self.event_count and self.checker_running and now - self.last_activity < timeout:
             self.last_activity = self.last_event = now
-            self.event_count += 1
-            return self.event_count
+            self.event_count = number = self.event_count + 1
+            return number
         return 0
 
     def event(self, now: float) -> list[Decision]:
@@ -202,7 +224,7 @@ class Lifecycle:
             return
         self._decisions.append(StateChanged(before, given, self.state))
         if self.event_count:
-            self._focus_time.toggle(
+            self._focus_time = self._focus_time.toggle(
                 self._now,
                 was_foreground=before is SessionState.FOREGROUND_ACTIVE,
                 last_activity=self.last_activity,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from fsm.clock import Clock
+    from fsm.draft import Draft
     from fsm.graph import Input, SessionState
     from fsm.notices import Logger
     from fsm.options import Seconds
@@ -134,22 +135,27 @@ class ClientSession(SessionShell):
             event_timestamp = as_utc(event_timestamp)
         # The short path: nothing changes state, so the machine is not asked.
         with self._lock:
-            number = self._lifecycle.continue_session(self._clock.monotonic())
+            lifecycle, identity = self._lifecycle, self._identity
+            number = lifecycle.continue_session(self._clock.monotonic())
             if number:
-                self._identity.last_event_time = event_timestamp
-                facts = self._identity.facts
-                return SessionContext(facts.anonymous() if anonymous else facts, number)
-        with self._deciding("get_session_context") as now:
-            self._carry_out(self._lifecycle.event(now))
-            number = self._lifecycle.event_count
+                identity.last_event_time = event_timestamp
+        if number:
+            facts = identity.facts
+            return SessionContext(facts.anonymous() if anonymous else facts, number)
+
+        def record(draft: Draft) -> SessionContext:
+            self._carry_out(draft, draft.lifecycle.event(draft.now))
+            number = draft.lifecycle.event_count
             if number == 1:
-                self._identity.number(self._moment(now), event_id.lower(), event_timestamp)
-            self._identity.last_event_time = event_timestamp
-            facts = self._identity.facts
+                draft.identity.number(self._moment(draft.now), event_id.lower(), event_timestamp)
+            draft.identity.last_event_time = event_timestamp
+            facts = draft.identity.facts
             context = SessionContext(facts.anonymous() if anonymous else facts, number)
             if number == 1 and self._on_session_start is not None:
-                self._notices.add(self._on_session_start, context)
-        return context
+                draft.tell(self._on_session_start, context)
+            return context
+
+        return self._decide("get_session_context", record)
 
     def set_background(self, background: bool) -> None:  # noqa: FBT001  # the specification's signature, and .NET's
         """Say that the app lost the focus (``True``) or won it back (``False``).
@@ -163,8 +169,10 @@ class ClientSession(SessionShell):
 
         """
         options.boolean("background", background)
-        with self._deciding("set_background") as now:
-            self._carry_out(self._lifecycle.set_background(now, background=background))
+        self._decide(
+            "set_background",
+            lambda draft: self._carry_out(draft, draft.lifecycle.set_background(draft.now, background=background)),
+        )
         if self._continues:
             self._save_activity()
 
@@ -173,25 +181,23 @@ class ClientSession(SessionShell):
 
         A session that has timed out already is not revived.
         """
-        with self._deciding("touch") as now:
-            self._carry_out(self._lifecycle.touch(now))
+        self._decide("touch", lambda draft: self._carry_out(draft, draft.lifecycle.touch(draft.now)))
 
     def start_new_session(self) -> None:
         """End the current session now, if it has events; the new id can be read at once."""
-        with self._deciding("start_new_session") as now:
-            self._carry_out(self._lifecycle.start_new_session(now))
+        self._decide(
+            "start_new_session", lambda draft: self._carry_out(draft, draft.lifecycle.start_new_session(draft.now))
+        )
 
     # Checking
 
     def start_checker(self) -> None:
         """Let ticks come, and sessions expire, again."""
-        with self._deciding("start_checker") as now:
-            self._carry_out(self._lifecycle.start_checker(now))
+        self._decide("start_checker", lambda draft: self._carry_out(draft, draft.lifecycle.start_checker(draft.now)))
 
     def stop_checker(self) -> None:
         """Suspend expiry (a film is playing) until `start_checker`, an event, or foregrounding."""
-        with self._deciding("stop_checker") as now:
-            self._carry_out(self._lifecycle.stop_checker(now))
+        self._decide("stop_checker", lambda draft: self._carry_out(draft, draft.lifecycle.stop_checker(draft.now)))
 
     # Saving
 
@@ -204,10 +210,9 @@ class ClientSession(SessionShell):
             SessionClosedError: after `close`.
 
         """
-        with self._deciding("save"):
-            record = self._progress()
+        record = self._decide("save", lambda _: self._progress())
         error = self._ledger.save(record)
-        self._notices.deliver()
+        self._tell()
         if error is not None:
             raise error
 
@@ -235,9 +240,13 @@ class ClientSession(SessionShell):
     @foreground_timeout.setter
     def foreground_timeout(self, value: Seconds) -> None:
         foreground = options.seconds("foreground_timeout", value)
-        with self._deciding("foreground_timeout") as now:
-            background = self._lifecycle.background_timeout
-            self._carry_out(self._lifecycle.set_timeouts(now, foreground=foreground, background=background))
+
+        def change(draft: Draft) -> None:
+            background = draft.lifecycle.background_timeout
+            decisions = draft.lifecycle.set_timeouts(draft.now, foreground=foreground, background=background)
+            self._carry_out(draft, decisions)
+
+        self._decide("foreground_timeout", change)
 
     @property
     def background_timeout(self) -> float:
@@ -247,6 +256,10 @@ class ClientSession(SessionShell):
     @background_timeout.setter
     def background_timeout(self, value: Seconds) -> None:
         background = options.seconds("background_timeout", value)
-        with self._deciding("background_timeout") as now:
-            foreground = self._lifecycle.foreground_timeout
-            self._carry_out(self._lifecycle.set_timeouts(now, foreground=foreground, background=background))
+
+        def change(draft: Draft) -> None:
+            foreground = draft.lifecycle.foreground_timeout
+            decisions = draft.lifecycle.set_timeouts(draft.now, foreground=foreground, background=background)
+            self._carry_out(draft, decisions)
+
+        self._decide("background_timeout", change)

@@ -4,12 +4,34 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from persistence.snapshot import Snapshot
+
+
+class _Renewable(Protocol):
+    def after_fork(self) -> None: ...
+
+
+_renewed_after_fork: weakref.WeakSet[_Renewable] = weakref.WeakSet()
+
+
+def renew_after_fork(store: _Renewable) -> None:
+    """Call the store's `after_fork` in each child, before a thread can run there."""
+    _renewed_after_fork.add(store)
+
+
+def _after_fork_in_child() -> None:
+    for store in list(_renewed_after_fork):
+        store.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class SnapshotStore(Protocol):
@@ -43,12 +65,13 @@ class SnapshotStore(Protocol):
 class MemoryStore:
     """Keeps the snapshot in memory, for tests and for programs that want no file. Sessions may share one."""
 
-    __slots__ = ("_lock", "_process", "_snapshot")
+    __slots__ = ("__weakref__", "_lock", "_snapshot")
 
     def __init__(self) -> None:
         """Start with nothing kept."""
-        self._renew_lock()
+        self.after_fork()
         self._snapshot: Snapshot | None = None
+        renew_after_fork(self)
 
     def load(self) -> Snapshot | None:
         """Return what is kept, or ``None`` while nothing is."""
@@ -61,10 +84,8 @@ class MemoryStore:
 
     def lock(self) -> AbstractContextManager[object]:
         """Return a context that no other thread can be in meanwhile."""
-        if self._process != os.getpid():
-            self._renew_lock()  # a thread of the parent may have held it when this child was forked
         return self._lock
 
-    def _renew_lock(self) -> None:
-        self._process = os.getpid()
+    def after_fork(self) -> None:
+        """Make a lock: a thread of the parent may have held the one that this child inherits."""
         self._lock = threading.RLock()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,7 @@ from persistence.durable import (
 )
 from persistence.errors import CorruptSaveFileError
 from persistence.snapshot import Snapshot
+from persistence.store import renew_after_fork
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -38,6 +41,18 @@ class _Reading:
     mode: int
     snapshot: Snapshot | None
     error: CorruptSaveFileError | None
+
+
+_locks: weakref.WeakValueDictionary[int, FileLock] = weakref.WeakValueDictionary()
+
+
+def _is_of_another(record: logging.LogRecord) -> bool:
+    # filelock logs each acquisition at level DEBUG, and our caller holds its session's lock meanwhile: a deadlock if a
+    # handler of the host's calls the session on another thread. Other locks log as ever.
+    return not (isinstance(record.args, tuple) and record.args and record.args[0] in _locks)
+
+
+logging.getLogger("filelock").addFilter(_is_of_another)
 
 
 class XmlStore:
@@ -58,6 +73,7 @@ class XmlStore:
         self._reading: _Reading | None = None
         """What `load` found under the lock that is now held, for `save`."""
         self._renew_lock()
+        renew_after_fork(self)
 
     def __repr__(self) -> str:
         """Name the path."""
@@ -115,15 +131,17 @@ class XmlStore:
         """
         return self._locked()
 
+    def after_fork(self) -> None:
+        """Make a lock of this child's own: the one that it inherits is its parent's."""
+        self._renew_lock()
+
     def _renew_lock(self) -> None:
-        self._process = os.getpid()
         self._lock = FileLock(self._beside(".lock"), timeout=LOCK_SECONDS, mode=PRIVATE, poll_interval=_POLL_SECONDS)
+        _locks[id(self._lock)] = self._lock
         self._reading = None
 
     @contextlib.contextmanager
     def _locked(self) -> Generator[None]:
-        if self._process != os.getpid():
-            self._renew_lock()  # what a forked child inherits is its parent's
         if self._lock.is_locked:
             yield
             return
