@@ -81,7 +81,7 @@ class _Forking:
         try:
             try:
                 if failure is not None:
-                    raise failure
+                    raise failure  # noqa: TRY301  # told like one of the work's own
                 data = json.dumps(self._work()).encode()
                 status = 0
             except BaseException as error:  # noqa: BLE001  # told to the parent

@@ -76,7 +76,7 @@ def _ways(scale: Scale) -> Outcome:
 
 
 def _at_once(scale: Scale) -> Outcome:
-    """The fastest of paired runs, from the program's last statement to its end, so that the machine's load counts out."""
+    """Compare the fastest of paired runs, from the program's last statement to its end."""
     pairs = 20 if scale is Scale.WHOLE else 3
     told = "\nimport time; print(time.monotonic(), flush=True)"
     with_session: list[float] = []

@@ -87,26 +87,21 @@ class _Quiet(logging.Handler):
         pass
 
 
-@contextlib.contextmanager
-def _nothing(lock: object) -> Generator[None]:
-    yield
-
-
 def _locks(
     session: ClientSession, store: XmlStore | MemoryStore
 ) -> dict[str, Callable[[], AbstractContextManager[object]]]:
     inside: Any = session
     handler = logging.getLogger("fsm.session").handlers[0]
     return {
-        "the session's": lambda: inside._lock,
-        "the ledger's": lambda: inside._ledger._lock,
+        "the session's": lambda: inside._lock,  # noqa: SLF001  # the lock under test
+        "the ledger's": lambda: inside._ledger._lock,  # noqa: SLF001  # the lock under test
         "the store's": store.lock,
-        "the checker's": lambda: SHARED_CHECKER._starting,  # noqa: SLF001
+        "the checker's": lambda: SHARED_CHECKER._starting,  # noqa: SLF001  # the lock under test
         "the log handler's": lambda: handler.lock,
     }
 
 
-def _with_a_lock_held(name: str, in_memory: bool) -> Callable[[Scale], Outcome]:
+def _with_a_lock_held(name: str, *, in_memory: bool) -> Callable[[Scale], Outcome]:
     def run(scale: Scale) -> Outcome:
         children = 500 if scale is Scale.WHOLE else 5
         losses: list[str] = []
@@ -241,9 +236,8 @@ def _under_the_file_lock(scale: Scale) -> Outcome:
                 with store.lock():
                     store.load()
                     answer = fork_and_answer(use).answer() if number % 20 == 0 else ""
-                    with answering(lambda: "") as forking:  # this one leaves by way of the lock's own exit
-                        with store.lock():
-                            child = forking.fork()
+                    with answering(lambda: "") as forking, store.lock():  # leaves by way of the lock's own exit
+                        child = forking.fork()
                     child.answer()
                     if answer:
                         losses.append(f"child {number} {answer}")

@@ -25,13 +25,29 @@ if TYPE_CHECKING:
     from fsm import SessionContext
     from persistence import SnapshotStore
 
+
+def _new_session_and_event(witness: Witness) -> None:
+    witness.session.start_new_session()
+    witness.event()
+
+
+def _event_and_new_session(witness: Witness) -> None:
+    witness.event()
+    witness.session.start_new_session()
+
+
+def _stop_and_start(witness: Witness) -> None:
+    witness.session.stop_checker()
+    witness.session.start_checker()
+
+
 COMING_BETWEEN: dict[str, Callable[[Witness], object]] = {
     "an event": Witness.event,
-    "a new session and an event": lambda w: (w.session.start_new_session(), w.event()),
-    "an event and a new session": lambda w: (w.event(), w.session.start_new_session()),
+    "a new session and an event": _new_session_and_event,
+    "an event and a new session": _event_and_new_session,
     "a toggle": lambda w: w.session.set_background(True),
     "a save": lambda w: w.session.save(),
-    "a checker's stop and start": lambda w: (w.session.stop_checker(), w.session.start_checker()),
+    "a checker's stop and start": _stop_and_start,
 }
 """What a signal handler or a finalizer may do."""
 
@@ -137,6 +153,11 @@ def _mixed_calls(scale: Scale) -> Outcome:
     finally:
         sys.setswitchinterval(before)
         session.close()
+    failures += _wrong(contexts, firsts)
+    return Outcome(threads * calls, tuple(failures), f"{len(firsts):,} sessions, {sum(map(len, contexts)):,} events")
+
+
+def _wrong(contexts: list[list[SessionContext]], firsts: list[SessionContext]) -> list[str]:
     ordered = sorted(
         (context for mine in contexts for context in mine),
         key=lambda context: (context.session_index, context.event_index),
@@ -146,8 +167,8 @@ def _mixed_calls(scale: Scale) -> Outcome:
         counted = [context for context in ordered if context.event_index == 1]
         assert sorted(firsts, key=lambda context: context.session_index) == counted, "on_session_start"
     except AssertionError as error:
-        failures.append(str(error))
-    return Outcome(threads * calls, tuple(failures), f"{len(firsts):,} sessions, {len(ordered):,} events")
+        return [str(error)]
+    return []
 
 
 def _signals(scale: Scale) -> Outcome:

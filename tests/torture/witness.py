@@ -52,9 +52,21 @@ class Witness:
             on_session_end=self.ended.append,
         )
 
-    def event(self) -> None:
+    def event(self) -> SessionContext:
         """Track an event."""
-        self.contexts.append(self.session.get_session_context(uuid.uuid4()))
+        context = self.session.get_session_context(uuid.uuid4())
+        self.contexts.append(context)
+        return context
+
+    def events(self) -> None:
+        """Track two."""
+        self.event()
+        self.event()
+
+    def late(self) -> None:
+        """Track an event, and let the session time out."""
+        self.event()
+        self.clock.advance(FOREGROUND)
 
     def check_fork(self, theirs: list[Told]) -> None:
         """Nothing that a child was handed out is the parent's; together they skipped and doubled nothing."""
@@ -73,7 +85,7 @@ class Witness:
         assert events == expected, f"parent {ours}, child {theirs}"
 
     def check(self) -> None:
-        """Close; another session numbers on where this one stopped; and nothing was skipped, doubled or told wrongly."""
+        """Close, and let another session number on; nothing was skipped, doubled or told wrongly."""
         self.session.close()
         assert self.session.save_error is None, self.session.save_error
         self.session = self.open()
@@ -91,21 +103,17 @@ class Witness:
         assert len(self.ended) == len(told), "on_session_end came twice"
 
 
-def _late(witness: Witness) -> None:
-    witness.clock.advance(FOREGROUND)
-
-
 OPERATIONS: dict[str, tuple[Callable[[Witness], object], Callable[[Witness], object]]] = {
     "a first event": (lambda _: None, Witness.event),
     "a further event": (Witness.event, Witness.event),
-    "an event after the timeout": (lambda w: (w.event(), _late(w)), Witness.event),
+    "an event after the timeout": (Witness.late, Witness.event),
     "a toggle": (Witness.event, lambda w: w.session.set_background(True)),
-    "a tick after the timeout": (lambda w: (w.event(), _late(w)), lambda w: w.session.tick()),
+    "a tick after the timeout": (Witness.late, lambda w: w.session.tick()),
     "a new session": (Witness.event, lambda w: w.session.start_new_session()),
     "a touch": (Witness.event, lambda w: w.session.touch()),
     "a timeout's setting": (Witness.event, lambda w: setattr(w.session, "foreground_timeout", FOREGROUND)),
     "stopping the checker": (Witness.event, lambda w: w.session.stop_checker()),
-    "a save": (lambda w: (w.event(), w.event()), lambda w: w.session.save()),
+    "a save": (Witness.events, lambda w: w.session.save()),
     "a close": (Witness.event, lambda w: w.session.close()),
 }
 """What goes before, and the operation; each goes another way through the session."""
