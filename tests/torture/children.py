@@ -17,7 +17,7 @@ from torture.fault import CannotRunError
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-PATIENCE = 20.0
+PATIENCE = 10.0
 
 
 def require_fork() -> None:

@@ -195,13 +195,15 @@ def _in_a_callback(scale: Scale) -> Outcome:
     losses: list[str] = []
     with _forking() as folder:
         forked: list[Child] = []
+        armed: dict[str, bool] = {}
 
         def fork(_: SessionContext) -> None:
-            if not forked:
+            if armed.pop("once", False):  # not in the child, whose session starts too
                 forked.append(fork_and_answer(lambda: told([session.get_session_context(uuid.uuid4())])))
 
         for number in range(children):
             forked.clear()
+            armed["once"] = True
             with ClientSession(folder / str(number) / "session.xml", on_session_start=fork) as session:
                 ours = told([session.get_session_context(uuid.uuid4()) for _ in range(2)])
                 try:
