@@ -93,7 +93,7 @@ def _coming_between_in_memory(scale: Scale) -> Outcome:
 def _coming_between_on_file(scale: Scale) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         names = (Path(folder) / uuid.uuid4().hex / "session.xml" for _ in iter(int, 1))
-        return _coming_between(lambda: XmlStore(next(names)), 29 if scale is Scale.WHOLE else 997)
+        return _coming_between(lambda: XmlStore(next(names)), 97 if scale is Scale.WHOLE else 997)
 
 
 def _mixed_calls(scale: Scale) -> Outcome:
@@ -224,7 +224,7 @@ FAULTS: tuple[Fault, ...] = (
         _coming_between_in_memory,
     ),
     Fault(
-        "the same with a save file, at every 29th point",
+        "the same with a save file, at every 97th point",
         "the same, or the file lacks what was numbered",
         _coming_between_on_file,
     ),
