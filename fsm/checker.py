@@ -117,8 +117,10 @@ class Checker:
 
     def _ensure_thread(self) -> None:
         with self._starting:
-            if self._thread is None:
-                thread = threading.Thread(target=self._run, name="client-session-checker", daemon=True)
+            if self._thread is not None:
+                return
+            thread = threading.Thread(target=self._run, name="client-session-checker", daemon=True)
+            if self._thread is None:  # still: a signal handler's call may have come between
                 self._thread = thread
                 try:
                     thread.start()
@@ -127,16 +129,18 @@ class Checker:
                     _logger.warning("No checker thread could be started; sessions expire at their next event")
 
     def _run(self) -> None:
-        rounds, wishes = _Rounds(), self._wishes
+        rounds, wishes, thread = _Rounds(), self._wishes, threading.current_thread()
         while True:
             while rounds.by_interval:
                 rounds.tick_due()
                 with contextlib.suppress(queue.Empty):
                     wishes.get(timeout=rounds.seconds_until_due())(rounds)
             with self._starting:
-                if wishes.empty():
-                    self._thread = None
+                self._thread = None
+                # A finalizer's call may come between: what it wishes is in the queue, or it has started another thread.
+                if wishes.empty() or self._thread is not None:
                     return
+                self._thread = thread
             wishes.get()(rounds)
 
 

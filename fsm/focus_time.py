@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 
-@attrs.define
+@attrs.frozen
 class FocusTime:
     """Seconds of one session in each focus, counted up to its last activity.
 
@@ -21,11 +21,10 @@ class FocusTime:
     """Seconds in the background before ``since``."""
     _at_activity: tuple[float, float] = (0.0, 0.0)
 
-    def toggle(self, now: float, *, was_foreground: bool, last_activity: float) -> None:
-        """Note that the focus changed."""
-        self._at_activity = self.until(last_activity, foreground=was_foreground)
-        self.foreground, self.background = self._plus(now, foreground=was_foreground)
-        self.since = now
+    def toggle(self, now: float, *, was_foreground: bool, last_activity: float) -> FocusTime:
+        """Return what follows when the focus changes."""
+        at_activity = self.until(last_activity, foreground=was_foreground)
+        return FocusTime(now, *self._plus(now, foreground=was_foreground), at_activity)
 
     def until(self, last_activity: float, *, foreground: bool) -> tuple[float, float]:
         """Return the seconds in foreground and background up to the last activity; ``foreground`` is the focus now."""

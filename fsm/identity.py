@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Identity:
     """The identity of the present session, pending or numbered. Not thread-safe: the session object holds its lock."""
 
-    __slots__ = ("_anchor", "_ledger", "_record", "facts", "last_event_time", "numbered")
+    __slots__ = ("_anchor", "_ledger", "_next_id", "_record", "facts", "last_event_time", "numbered", "turn")
 
     def __init__(self, ledger: Ledger, now: Anchor) -> None:
         """Start with a pending session."""
@@ -33,16 +33,29 @@ class Identity:
         self._anchor = now
         self._record: Snapshot | None = None
         """The newest session that was numbered or continued here, as it then was, or as it was when it ended."""
+        self.turn = ledger.turn
+        """The ledger's, when what is decided here was begun to be decided."""
+        self._next_id = new_id()
+        """The next session's, so that a decision that is made again renews to the same one."""
         self.last_event_time: datetime | None = None
         """The last event's own time, if it was given one."""
         self.renew()
 
+    def copy(self) -> Identity:
+        """Return another of the same, to decide on."""
+        copied = Identity.__new__(Identity)
+        for name in self.__slots__:
+            setattr(copied, name, getattr(self, name))
+        copied.turn = self._ledger.turn
+        return copied
+
     def renew(self) -> None:
         """Let a pending session take the place of the present one. Its id is new; all else waits for `number`."""
         self.numbered = False
+        session_id, self._next_id = self._next_id, new_id()
         self.facts = SessionFacts(
             user_id=self._ledger.newest.user_id,
-            session_id=new_id(),
+            session_id=session_id,
             previous_session_id=None,
             session_index=0,
             storage_mechanism=STORAGE_MECHANISM,
@@ -69,6 +82,7 @@ class Identity:
                 )
             )
             self._ledger.save(self._record)
+            self.turn = self._ledger.turn
             return
         self._adopt(
             self._ledger.number(
@@ -76,8 +90,10 @@ class Identity:
                 first_event_id=first_event_id,
                 first_event_time=(time or now.wall) if first_event_id else None,
                 now=now.wall,
+                turn=self.turn,
             )
         )
+        self.turn = self._ledger.turn
 
     def continue_saved(self, now: Anchor, timeout: timedelta) -> tuple[int, float] | None:
         """Go on with the saved session if its last activity is less than the timeout ago.

@@ -10,6 +10,8 @@ import threading
 import uuid
 from typing import TYPE_CHECKING
 
+from fsm.draft import OvertakenError
+from fsm.notices import is_held
 from persistence import CorruptSaveFileError, Snapshot
 from persistence.snapshot import MAX_INDEX
 
@@ -33,7 +35,7 @@ class Ledger:
     call gets through.
     """
 
-    __slots__ = ("_lock", "_logger", "_notices", "_saved", "_store", "error", "newest")
+    __slots__ = ("_is_settling", "_lock", "_logger", "_notices", "_saved", "_store", "error", "newest", "turn")
 
     def __init__(self, store: SnapshotStore, logger: Logger, notices: Notices) -> None:
         """Agree with the store on who the user is; a store that has none gets a new one."""
@@ -41,7 +43,10 @@ class Ledger:
         self._logger = logger
         self._notices = notices
         self._lock = threading.RLock()
+        self._is_settling = False
         self._saved: Snapshot | None = None
+        self.turn = 0
+        """Counts what was settled with the store, so that a call that was come between by another notices it."""
         self.newest = Snapshot(user_id=new_id())
         """The newest session known, which the next one follows; at first none, of a user that the store may replace."""
         self.error: Exception | None = None
@@ -74,30 +79,45 @@ class Ledger:
         first_event_id: str | None,
         first_event_time: datetime | None,
         now: datetime,
+        turn: int,
     ) -> Snapshot:
         """Give a session its index and its predecessor, and save it.
 
         While the store cannot be written, its number follows the newest one that can be seen.
+
+        Raises:
+            OvertakenError: something was settled with the store since this ``turn``; decide again.
+
         """
 
-        def follow(_: Snapshot | None = None) -> Snapshot:
-            self.newest = Snapshot(
-                user_id=self.newest.user_id,
+        def follow(before: Snapshot) -> Snapshot:
+            again = before.session_id == session_id  # an overtaken draft numbered it
+            return Snapshot(
+                user_id=before.user_id,
                 session_id=session_id,
-                previous_session_id=self.newest.session_id,
-                session_index=min(self.newest.session_index + 1, MAX_INDEX),
+                previous_session_id=before.previous_session_id if again else before.session_id,
+                session_index=before.session_index if again else min(before.session_index + 1, MAX_INDEX),
                 first_event_id=first_event_id,
                 first_event_timestamp=first_event_time,
                 event_index=0 if first_event_id is None else 1,
                 last_activity=now,
             )
-            return self.newest
+
+        def decide(_: Snapshot | None) -> Snapshot | None:
+            record = follow(self.newest)
+            if self.turn != turn:
+                return None
+            self.newest = record
+            return record
 
         with self._lock:
-            self._transact(follow)
+            if self.turn == turn:
+                self._transact(decide)
+            if self.turn != turn + 1:
+                raise OvertakenError
             if self.newest.session_id != session_id:  # it did not come to that: the store is locked, or fails
                 self._look()
-                follow()
+                self.newest = follow(self.newest)
             return self.newest
 
     def save(self, snapshot: Snapshot | None) -> Exception | None:
@@ -118,12 +138,43 @@ class Ledger:
         """Tell whether there is nothing in this that the store has not got."""
         return snapshot is None or snapshot == self._saved
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether this thread is settling something with the store, further up."""
+        return is_held(self._lock)
+
     def after_fork(self) -> None:
         """Replace the lock, which another thread of the parent may have held."""
         self._lock = threading.RLock()
+        self._is_settling = False
+        self.turn += 1
 
     def _transact(self, decide: Callable[[Snapshot | None], Snapshot | None]) -> Exception | None:
-        """Under the store's lock: read, take over what is newer, decide what to save, save it. Return what failed."""
+        """Settle something with the store; return what failed.
+
+        A signal handler's or finalizer's call on this very thread may come between, and settle something itself, which
+        may have been overwritten here or have failed: then all that is known is settled with the store once more, and
+        only how that ends is reported.
+        """
+        came_between, self._is_settling = self._is_settling, True
+        try:
+            turn = self.turn
+            error = self._settle_once(decide)
+            while self.turn != turn:
+                turn = self.turn
+                error = self._settle_once(lambda kept: self.newest if _is_behind(kept, self.newest) else None)
+            self.turn += 1
+        finally:
+            self._is_settling = came_between
+        if not came_between:
+            self._report(error)
+        return None if isinstance(error, CorruptSaveFileError) else error
+
+    def _settle_once(self, decide: Callable[[Snapshot | None], Snapshot | None]) -> Exception | None:
+        """Under the store's lock: read, take over what is newer, decide what to save, save it.
+
+        Return what failed, or the corruption that was mended.
+        """
         corrupt: CorruptSaveFileError | None = None
         try:
             with self._store.lock():
@@ -140,10 +191,8 @@ class Ledger:
                     self._store.save(snapshot)
                     self._saved = snapshot
         except Exception as error:  # noqa: BLE001  # a store of the embedder's may raise anything
-            self._report(error)
             return error
-        self._report(corrupt)
-        return None
+        return corrupt
 
     def _look(self) -> None:
         """Take over what can be seen without the lock: others may have numbered sessions since the last look."""

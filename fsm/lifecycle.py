@@ -7,6 +7,7 @@ and *check first* (`Lifecycle._check`).
 from __future__ import annotations
 
 import enum
+import math
 
 import attrs
 
@@ -74,6 +75,25 @@ class Lifecycle:
         init=False, default=attrs.Factory(lambda self: FocusTime(self.last_activity), takes_self=True)
     )
 
+    def copy(self) -> Lifecycle:
+        """Return another of the same, to decide on."""
+        copied = Lifecycle(
+            self.foreground_timeout,
+            self.background_timeout,
+            self.last_activity,
+            count_empty_sessions=self.count_empty_sessions,
+            event_count=self.event_count,
+            state=self.state,
+            checker_running=self.checker_running,
+        )
+        copied.last_event = self.last_event
+        copied._focus_time = self._focus_time
+        return copied
+
+    def retire(self) -> None:
+        """Let no event be counted here any more: whoever is about to must look for this one's successor."""
+        self.last_activity = -math.inf
+
     def go_on(self, event_count: int, seconds_since_activity: float) -> None:
         """Go on with a session that another run began."""
         self.event_count = event_count
@@ -110,10 +130,11 @@ class Lifecycle:
         The short path: an active, checked session in time needs no machine. 0 means: ask `event`.
         """
         timeout = self.foreground_timeout if self.state is _FOREGROUND else self.background_timeout
+        # From here on nothing is called: a signal handler that calls the session cannot come between.
         if self.event_count and self.checker_running and now - self.last_activity < timeout:
             self.last_activity = self.last_event = now
-            self.event_count += 1
-            return self.event_count
+            self.event_count = number = self.event_count + 1
+            return number
         return 0
 
     def event(self, now: float) -> list[Decision]:
@@ -169,11 +190,13 @@ class Lifecycle:
         self.checker_running = False
         return self._decided()
 
-    def set_timeouts(self, now: float, *, foreground: float, background: float) -> list[Decision]:
-        """Set both timeouts; a session that had timed out under the old ones is over."""
+    def set_timeouts(
+        self, now: float, *, foreground: float | None = None, background: float | None = None
+    ) -> list[Decision]:
+        """Set a timeout, or both; a session that had timed out under the old ones is over."""
         self._check(now)
-        self.foreground_timeout = foreground
-        self.background_timeout = background
+        self.foreground_timeout = foreground or self.foreground_timeout
+        self.background_timeout = background or self.background_timeout
         return self._decided()
 
     def close(self, now: float, *, may_continue: bool) -> list[Decision]:
@@ -205,7 +228,7 @@ class Lifecycle:
             return
         self._decisions.append(StateChanged(before, given, self.state))
         if self.event_count:
-            self._focus_time.toggle(
+            self._focus_time = self._focus_time.toggle(
                 self._now,
                 was_foreground=before is SessionState.FOREGROUND_ACTIVE,
                 last_activity=self.last_activity,

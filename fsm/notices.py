@@ -28,43 +28,67 @@ class Logger(Protocol):
         """Log an error that is being handled, with its traceback."""
 
 
+def is_held(lock: threading.RLock) -> bool:
+    """Tell whether this thread holds a lock."""
+    # Not public, but what threading.Condition asks of any lock, and typeshed lacks it.
+    return bool(lock._is_owned())  # type: ignore[attr-defined]  # noqa: SLF001  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownArgumentType]
+
+
+class _Calls(deque["Callable[[], object]"]):
+    """One session's calls on one thread."""
+
+    delivering = False
+
+
+class _Thread(threading.local):
+    """What a thread keeps, of each session; little, and mostly nothing, for many sessions may be kept in memory."""
+
+    def __init__(self) -> None:
+        self.calls: dict[Notices, _Calls] = {}
+
+
+_thread = _Thread()
+
+
 class Notices:
     """Calls kept back until the lock is released: in order, each on the thread that caused it.
 
     A callback may call the session again; what that causes is told after what was caused before.
     """
 
-    __slots__ = ("_by_thread", "_delivering", "_logger")
+    __slots__ = ("_logger",)
 
     def __init__(self, logger: Logger) -> None:
         """Log failing callbacks to ``logger``."""
         self._logger = logger
-        self._by_thread: dict[int, deque[Callable[[], object]]] = {}
-        self._delivering: set[int] = set()
 
     def add(self, call: Callable[Params, object], /, *args: Params.args, **kwargs: Params.kwargs) -> None:
         """Keep a call for this thread's next `deliver`."""
-        self._by_thread.setdefault(threading.get_ident(), deque()).append(lambda: call(*args, **kwargs))
+        _thread.calls.setdefault(self, _Calls()).append(lambda: call(*args, **kwargs))
 
     def deliver(self) -> None:
         """Make this thread's calls, now that it holds no lock. One that raises is logged."""
-        thread = threading.get_ident()
-        calls = self._by_thread.get(thread)
-        if calls is None or thread in self._delivering:
+        calls = _thread.calls.get(self)
+        if calls is None:
             return
-        self._delivering.add(thread)
+        # A signal handler may add to them at any time; the inner call delivers, unless the outer one still does.
+        while calls and not calls.delivering:
+            calls.delivering = True
+            try:
+                while calls:
+                    self._make(calls.popleft())
+            finally:
+                calls.delivering = False
+        if not calls and not calls.delivering:
+            _thread.calls.pop(self, None)
+
+    def _make(self, call: Callable[[], object]) -> None:
         try:
-            while calls:
-                call = calls.popleft()
-                try:
-                    with a_new_call():
-                        call()
-                except Exception:
-                    with contextlib.suppress(Exception):  # a broken logger must not cost the host its event
-                        self._logger.exception("A session's callback failed")
-        finally:
-            del self._by_thread[thread]
-            self._delivering.discard(thread)
+            with a_new_call():
+                call()
+        except Exception:
+            with contextlib.suppress(Exception):  # a broken logger must not cost the host its event
+                self._logger.exception("A session's callback failed")
 
     def after_fork(self) -> Notices:
         """Return a child process's own: what was to be told is the parent's to tell."""

@@ -91,7 +91,12 @@ class SessionReading:
         0.0 when it has, and no tick has noticed yet; ``None`` while it cannot, since it is pending or the checker is
         stopped.
         """
-        return self._lifecycle.expires_in(self._clock.monotonic())
+        now = self._clock.monotonic()
+        while True:
+            lifecycle = self._lifecycle
+            seconds = lifecycle.expires_in(now)
+            if lifecycle is self._lifecycle:
+                return seconds
 
     @property
     def save_error(self) -> Exception | None:

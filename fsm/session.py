@@ -10,6 +10,7 @@ from fsm import options
 from fsm.checker import SHARED_CHECKER
 from fsm.clock import SystemClock
 from fsm.entity import SessionContext
+from fsm.lifecycle import Lifecycle
 from fsm.shell import SessionShell
 from persistence.snapshot import SHAPE, UUID_SHAPE, as_utc
 from persistence.waiting import one_call
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from fsm.clock import Clock
+    from fsm.draft import Draft
     from fsm.graph import Input, SessionState
     from fsm.notices import Logger
     from fsm.options import Seconds
@@ -139,22 +141,27 @@ class ClientSession(SessionShell):
             event_timestamp = as_utc(event_timestamp)
         # The short path: nothing changes state, so the machine is not asked.
         with self._lock:
-            number = self._lifecycle.continue_session(self._clock.monotonic())
+            lifecycle, identity = self._lifecycle, self._identity
+            number = lifecycle.continue_session(self._clock.monotonic())
             if number:
-                self._identity.last_event_time = event_timestamp
-                facts = self._identity.facts
-                return SessionContext(facts.anonymous() if anonymous else facts, number)
-        with self._deciding("get_session_context") as now:
-            self._carry_out(self._lifecycle.event(now))
-            number = self._lifecycle.event_count
+                identity.last_event_time = event_timestamp
+        if number:
+            facts = identity.facts
+            return SessionContext(facts.anonymous() if anonymous else facts, number)
+
+        def record(draft: Draft) -> SessionContext:
+            self._carry_out(draft, draft.lifecycle.event(draft.now))
+            number = draft.lifecycle.event_count
             if number == 1:
-                self._identity.number(self._moment(now), options.event_id_text(event_id), event_timestamp)
-            self._identity.last_event_time = event_timestamp
-            facts = self._identity.facts
+                draft.identity.number(self._moment(draft.now), options.event_id_text(event_id), event_timestamp)
+            draft.identity.last_event_time = event_timestamp
+            facts = draft.identity.facts
             context = SessionContext(facts.anonymous() if anonymous else facts, number)
             if number == 1 and self._on_session_start is not None:
-                self._notices.add(self._on_session_start, context)
-        return context
+                draft.tell(self._on_session_start, context)
+            return context
+
+        return self._decide("get_session_context", record)
 
     def set_background(self, background: bool) -> None:  # noqa: FBT001  # the specification's signature, and .NET's
         """Say that the app lost the focus (``True``) or won it back (``False``).
@@ -169,8 +176,7 @@ class ClientSession(SessionShell):
         """
         options.boolean("background", background)
         with one_call():
-            with self._deciding("set_background") as now:
-                self._carry_out(self._lifecycle.set_background(now, background=background))
+            self._change("set_background", lambda core, now: core.set_background(now, background=background))
             if self._continues:
                 self._save_activity()
 
@@ -179,25 +185,21 @@ class ClientSession(SessionShell):
 
         A session that has timed out already is not revived.
         """
-        with self._deciding("touch") as now:
-            self._carry_out(self._lifecycle.touch(now))
+        self._change("touch", Lifecycle.touch)
 
     def start_new_session(self) -> None:
         """End the current session now, if it has events; the new id can be read at once."""
-        with self._deciding("start_new_session") as now:
-            self._carry_out(self._lifecycle.start_new_session(now))
+        self._change("start_new_session", Lifecycle.start_new_session)
 
     # Checking
 
     def start_checker(self) -> None:
         """Let ticks come, and sessions expire, again."""
-        with self._deciding("start_checker") as now:
-            self._carry_out(self._lifecycle.start_checker(now))
+        self._change("start_checker", Lifecycle.start_checker)
 
     def stop_checker(self) -> None:
         """Suspend expiry (a film is playing) until `start_checker`, an event, or foregrounding."""
-        with self._deciding("stop_checker") as now:
-            self._carry_out(self._lifecycle.stop_checker(now))
+        self._change("stop_checker", Lifecycle.stop_checker)
 
     # Saving
 
@@ -211,10 +213,9 @@ class ClientSession(SessionShell):
 
         """
         with one_call():
-            with self._deciding("save"):
-                record = self._progress()
+            record = self._decide("save", lambda _: self._progress())
             error = self._ledger.save(record)
-        self._notices.deliver()
+        self._tell()
         if error is not None:
             raise error
 
@@ -242,9 +243,7 @@ class ClientSession(SessionShell):
     @foreground_timeout.setter
     def foreground_timeout(self, value: Seconds) -> None:
         foreground = options.seconds("foreground_timeout", value)
-        with self._deciding("foreground_timeout") as now:
-            background = self._lifecycle.background_timeout
-            self._carry_out(self._lifecycle.set_timeouts(now, foreground=foreground, background=background))
+        self._change("foreground_timeout", lambda core, now: core.set_timeouts(now, foreground=foreground))
 
     @property
     def background_timeout(self) -> float:
@@ -254,6 +253,4 @@ class ClientSession(SessionShell):
     @background_timeout.setter
     def background_timeout(self, value: Seconds) -> None:
         background = options.seconds("background_timeout", value)
-        with self._deciding("background_timeout") as now:
-            foreground = self._lifecycle.foreground_timeout
-            self._carry_out(self._lifecycle.set_timeouts(now, foreground=foreground, background=background))
+        self._change("background_timeout", lambda core, now: core.set_timeouts(now, background=background))

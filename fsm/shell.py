@@ -7,20 +7,21 @@ import os
 import threading
 import weakref
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from fsm import options
 from fsm.clock import Anchor
+from fsm.draft import Draft, OvertakenError
 from fsm.errors import SessionClosedError
 from fsm.identity import Identity
 from fsm.ledger import Ledger
 from fsm.lifecycle import Ended, EndReason, Lifecycle
-from fsm.notices import Notices
+from fsm.notices import Notices, is_held
 from fsm.reading import SessionReading
 from persistence.waiting import one_call
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Iterable
 
     from fsm.clock import Clock
     from fsm.entity import SessionContext
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from fsm.scheduler import Scheduler
     from fsm.summary import SessionSummary
     from persistence import Snapshot, SnapshotStore
+
+
+Result = TypeVar("Result")
 
 
 class SessionShell(SessionReading):
@@ -110,8 +114,7 @@ class SessionShell(SessionReading):
         # A lock that is known to be held is not waited for: the next tick will try again.
         with one_call(patient=not isinstance(error, TimeoutError)):
             if not idle:
-                with self._deciding("tick") as now:
-                    self._carry_out(self._lifecycle.tick(now))
+                self._change("tick", Lifecycle.tick)
             if self._continues or self._ledger.error is not None:
                 self._save_activity()
 
@@ -123,78 +126,109 @@ class SessionShell(SessionReading):
     @check_interval.setter
     def check_interval(self, value: Seconds) -> None:
         interval = options.seconds("check_interval", value)
-        with self._deciding("check_interval") as now:
+
+        def change(draft: Draft) -> None:
             self._check_interval = interval
             if self._scheduled:
-                self._scheduler.start(self, now)
+                self._scheduler.start(self, draft.now)
+
+        self._decide("check_interval", change)
 
     # Deciding, and carrying out what was decided
 
-    @contextlib.contextmanager
-    def _deciding(self, method: str) -> Generator[float]:
-        """Hold the lock of an open session for a decision at one moment; afterwards tell whom it concerns."""
+    def _decide(self, method: str, decide: Callable[[Draft], Result]) -> Result:
+        """Let ``decide`` decide on a draft, under the lock of an open session; afterwards tell whom it concerns.
+
+        Under the lock there is still one who may come between: a signal handler or a finalizer on this very thread, or
+        a fork in one, that calls the session. It finds the session as it was before; and what it changed stands, for
+        then the draft is thrown away and another is made.
+        """
         try:
             with one_call(), self._lock:
-                if self._closed:
-                    raise SessionClosedError(method)
-                now = self._clock.monotonic()
-                yield now
-                self._keep_scheduled(now)
+                while True:
+                    if self._closed:
+                        raise SessionClosedError(method)
+                    before, identity = self._lifecycle, self._identity
+                    draft = Draft(before, identity, self._clock.monotonic())
+                    if self._lifecycle is not before:
+                        continue
+                    try:
+                        result = decide(draft)
+                    except OvertakenError:
+                        continue
+                    # Nothing is called from here until the draft stands, so that nobody comes between.
+                    if self._lifecycle is before and before.event_count == draft.event_count_before:
+                        self._lifecycle, self._identity, self._closed = draft.lifecycle, draft.identity, draft.closed
+                        break
+                before.retire()
+                for call, args in draft.notices:
+                    self._notices.add(call, *args)
+                self._keep_scheduled(draft.now)
+                return result
         finally:
+            self._tell()
+
+    def _change(self, method: str, change: Callable[[Lifecycle, float], Iterable[Decision]]) -> None:
+        """Let the lifecycle of an open session change."""
+        self._decide(method, lambda draft: self._carry_out(draft, change(draft.lifecycle, draft.now)))
+
+    def _tell(self) -> None:
+        """Deliver the notices, unless this call came between another's: then that one does, when it holds no lock."""
+        if not (is_held(self._lock) or self._ledger.is_busy):
             self._notices.deliver()
 
-    def _carry_out(self, decisions: Iterable[Decision]) -> None:
+    def _carry_out(self, draft: Draft, decisions: Iterable[Decision]) -> None:
         for decision in decisions:
             if isinstance(decision, Ended):
-                self._end(decision)
+                self._end(draft, decision)
             elif self._on_state_change is not None:
-                self._notices.add(self._on_state_change, decision.before, decision.input, decision.after)
+                draft.tell(self._on_state_change, decision.before, decision.input, decision.after)
 
-    def _end(self, ended: Ended) -> None:
+    def _end(self, draft: Draft, ended: Ended) -> None:
         moment = self._moment()
-        summary = self._identity.end(ended, moment)
+        summary = draft.identity.end(ended, moment)
         if ended.event_count and self._on_session_end is not None:
-            self._notices.add(self._on_session_end, summary)
+            draft.tell(self._on_session_end, summary)
         if ended.reason is not EndReason.CLOSE:
-            self._identity.renew()
-            if self._lifecycle.count_empty_sessions:
-                self._identity.number(moment)
+            draft.identity.renew()
+            if draft.lifecycle.count_empty_sessions:
+                draft.identity.number(moment)
 
     def _keep_scheduled(self, now: float) -> None:
-        running, was_running = self._lifecycle.checker_running, self._scheduled
-        self._scheduled = running
-        if running and not was_running:
-            self._scheduler.start(self, now)
-        elif was_running and not running:
-            self._scheduler.stop(self)
+        """Tell the scheduler what it was not told yet."""
+        while (running := self._lifecycle.checker_running) is not self._scheduled:
+            self._scheduled = running
+            if running:
+                self._scheduler.start(self, now)
+            else:
+                self._scheduler.stop(self)
+            self._scheduled = running  # was told last, whoever came between
 
     def _moment(self, now: float | None = None) -> Anchor:
         return Anchor(self._clock.monotonic() if now is None else now, self._clock.now())
 
     def _progress(self) -> Snapshot | None:
-        lifecycle = self._lifecycle
-        return self._identity.progress(lifecycle.event_count, lifecycle.last_activity, self._moment())
+        moment = self._moment()
+        with self._lock:
+            lifecycle, identity = self._lifecycle, self._identity
+            return identity.progress(lifecycle.event_count, lifecycle.last_activity, moment)
 
     def _save_activity(self) -> None:
         """Save what a restart would need, if the store lacks it or failed before. The lock is free meanwhile."""
-        with self._lock:
-            record = self._progress()
+        record = self._progress()
         if self._ledger.error is not None or not self._ledger.has(record):
             self._ledger.save(record)
-            self._notices.deliver()
+            self._tell()
 
     def _close(self) -> None:
-        with one_call():
-            with self._lock:
-                if self._closed:
-                    return
-                now = self._clock.monotonic()
-                self._carry_out(self._lifecycle.close(now, may_continue=self._continues))
-                self._closed = True
-                self._keep_scheduled(now)
-                _live_sessions.discard(self)
+        def close(draft: Draft) -> None:
+            self._carry_out(draft, draft.lifecycle.close(draft.now, may_continue=self._continues))
+            draft.closed = True
+
+        with one_call(), contextlib.suppress(SessionClosedError):
+            self._decide("close", close)
+            _live_sessions.discard(self)
             self._save_activity()
-        self._notices.deliver()
 
     def _after_fork(self) -> None:
         """Begin a session of the child's own: the present one, its number and its end are the parent's."""
@@ -202,7 +236,9 @@ class SessionShell(SessionReading):
         self._notices = self._notices.after_fork()
         self._ledger.after_fork()
         moment = self._moment()
-        self._lifecycle = self._lifecycle.after_fork(moment.monotonic)
+        before = self._lifecycle
+        self._lifecycle = before.after_fork(moment.monotonic)
+        before.retire()
         self._identity = Identity(self._ledger, moment)
         self._scheduled = False
         self._keep_scheduled(moment.monotonic)

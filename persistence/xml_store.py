@@ -50,7 +50,7 @@ class XmlStore:
     Any method may be called from any thread and from several processes.
     """
 
-    __slots__ = ("_followed", "_lock", "_path", "_reading")
+    __slots__ = ("__weakref__", "_followed", "_lock", "_path", "_reading")
 
     _reading: _Reading | None
     """What `load` found in the lock's context, for `save`."""
@@ -146,6 +146,7 @@ class XmlStore:
             return
         make_folder(os.path.dirname(self._path))
         with self._lock.held(wait=wait):
+            self._reading = None  # a forked child inherits its parent's
             try:
                 remove_leftovers(*self._written())
                 yield

@@ -133,8 +133,8 @@ MUTANTS = (
     Mutant(
         "the wall clock for elapsed time",
         "fsm/shell.py",
-        "                now = self._clock.monotonic()\n                yield now",
-        "                now = self._clock.now().timestamp()\n                yield now",
+        "draft = Draft(before, identity, self._clock.monotonic())",
+        "draft = Draft(before, identity, self._clock.now().timestamp())",
     ),
     Mutant(
         "foregrounding does not start the checker",
@@ -170,8 +170,8 @@ MUTANTS = (
     Mutant(
         "every event is the first of its session",
         "fsm/session.py",
-        "            if number == 1:\n                self._identity.number(",
-        "            if number:\n                self._identity.number(",
+        "            if number == 1:\n                draft.identity.number(",
+        "            if number:\n                draft.identity.number(",
     ),
     Mutant("event ids keep their case", "fsm/options.py", "        return value.lower()\n", "        return value\n"),
     Mutant(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import multiprocessing
 import os
 import pickle
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 from event_ids import event_id
+from filelock import FileLock
 
 from persistence import CorruptSaveFileError, Snapshot, XmlStore, dumps, loads
 
@@ -645,3 +647,13 @@ def test_its_lock_can_be_entered_again(save_path: Path) -> None:
         assert store.load() == OLD
         store.save(NEW)
     assert store.load() == NEW
+
+
+def test_the_lock_is_taken_without_a_log_line(save_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """No log handler of the host's runs while a session's locks are held; other locks log as ever."""
+    caplog.set_level(logging.DEBUG)
+    XmlStore(save_path).save(Snapshot(user_id="0123456789abcdef"))
+    assert caplog.records == []
+    with FileLock(save_path.with_name("other.lock")):
+        pass
+    assert caplog.records != []
