@@ -28,12 +28,20 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 
+class _Reference(weakref.ref["Ticking"]):
+    """A session, known by its id also when it is gone."""
+
+    __slots__ = ("key",)
+
+    key: int
+
+
 @attrs.define
 class _Round:
     """The sessions of one check interval, ticked together."""
 
     due: float
-    sessions: dict[int, weakref.ref[Ticking]] = attrs.field(factory=dict[int, "weakref.ref[Ticking]"])
+    sessions: dict[int, _Reference] = attrs.field(factory=dict[int, _Reference])
 
 
 @attrs.define
@@ -43,13 +51,13 @@ class _Rounds:
     by_interval: dict[float, _Round] = attrs.field(factory=dict[float, _Round])
     interval_of: dict[int, float] = attrs.field(factory=dict[int, float])
 
-    def add(self, key: int, session: weakref.ref[Ticking], interval: float) -> None:
-        self.discard(key)
+    def add(self, session: _Reference, interval: float) -> None:
+        self.discard(session.key)
         now = time.monotonic()
-        self.by_interval.setdefault(interval, _Round(now + interval)).sessions[key] = session
-        self.interval_of[key] = interval
+        self.by_interval.setdefault(interval, _Round(now + interval)).sessions[session.key] = session
+        self.interval_of[session.key] = interval
 
-    def discard(self, key: int, only: weakref.ref[Ticking] | None = None) -> None:
+    def discard(self, key: int, only: _Reference | None = None) -> None:
         """Forget a session; with ``only``, not one that got a dead one's id since."""
         interval = self.interval_of.get(key)
         if interval is None:
@@ -74,7 +82,7 @@ class _Rounds:
                     _tick(session)
 
 
-def _tick(reference: weakref.ref[Ticking]) -> None:
+def _tick(reference: _Reference) -> None:
     session = reference()
     if session is None:
         return
@@ -95,19 +103,21 @@ class Checker:
 
     def forget_all(self) -> None:
         """Start afresh, as a forked child must: the thread did not come along, and a lock may have been held."""
-        self._wishes: queue.SimpleQueue[Callable[[_Rounds], None]] = queue.SimpleQueue()
+        wishes: queue.SimpleQueue[Callable[[_Rounds], None]] = queue.SimpleQueue()
+        self._wishes = wishes
+
+        def forget(dead: _Reference) -> None:
+            wishes.put(lambda rounds: rounds.discard(dead.key, dead))
+
+        self._forget = forget
         self._starting = threading.RLock()
         self._thread: threading.Thread | None = None
 
     def start(self, session: Ticking, now: float) -> None:  # noqa: ARG002  # this scheduler runs on real time
         """Tick the session every `check_interval` seconds, the first time at most that long from now."""
-        key, interval, wishes = id(session), session.check_interval, self._wishes
-
-        def forget(dead: weakref.ref[Ticking]) -> None:
-            wishes.put(lambda rounds: rounds.discard(key, dead))
-
-        reference = weakref.ref(session, forget)
-        wishes.put(lambda rounds: rounds.add(key, reference, interval))
+        reference, interval = _Reference(session, self._forget), session.check_interval
+        reference.key = id(session)
+        self._wishes.put(lambda rounds: rounds.add(reference, interval))
         self._ensure_thread()
 
     def stop(self, session: Ticking) -> None:

@@ -70,7 +70,7 @@ class Lifecycle:
     checker_running: bool = True
     last_event: float = attrs.field(init=False, default=0.0)
     _now: float = attrs.field(init=False, default=0.0)
-    _decisions: list[Decision] = attrs.field(init=False, factory=list["Decision"])
+    _decisions: tuple[Decision, ...] = attrs.field(init=False, default=())
     _focus_time: FocusTime = attrs.field(
         init=False, default=attrs.Factory(lambda self: FocusTime(self.last_activity), takes_self=True)
     )
@@ -137,15 +137,15 @@ class Lifecycle:
             return number
         return 0
 
-    def event(self, now: float) -> list[Decision]:
+    def event(self, now: float) -> tuple[Decision, ...]:
         """Decide on a tracked event."""
         return self._apply(now, Input.EVENT)
 
-    def set_background(self, now: float, *, background: bool) -> list[Decision]:
+    def set_background(self, now: float, *, background: bool) -> tuple[Decision, ...]:
         """Decide on a focus that was lost or won."""
         return self._apply(now, Input.BACKGROUND if background else Input.FOREGROUND)
 
-    def tick(self, now: float) -> list[Decision]:
+    def tick(self, now: float) -> tuple[Decision, ...]:
         """Check now, if the checker is running."""
         if not self.is_tick_idle(now):
             self._now = now
@@ -162,13 +162,13 @@ class Lifecycle:
         pending = not (self.event_count or self.count_empty_sessions)
         return pending and self.state is SessionState.FOREGROUND_ACTIVE
 
-    def touch(self, now: float) -> list[Decision]:
+    def touch(self, now: float) -> tuple[Decision, ...]:
         """Note activity that is no event: the timeout starts anew, unless it was over already."""
         self._check(now)
         self.last_activity = now
         return self._decided()
 
-    def start_new_session(self, now: float) -> list[Decision]:
+    def start_new_session(self, now: float) -> tuple[Decision, ...]:
         """End the session, if it has events and has not just timed out."""
         self._check(now)
         if self.event_count:
@@ -176,7 +176,7 @@ class Lifecycle:
             self._begin()
         return self._decided()
 
-    def start_checker(self, now: float) -> list[Decision]:
+    def start_checker(self, now: float) -> tuple[Decision, ...]:
         """Let ticks come. A session that timed out while the checker was stopped by hand expires at the next check."""
         if self.state is SessionState.EXPIRED_CHECKER_STOPPED:
             self._now = now
@@ -184,7 +184,7 @@ class Lifecycle:
         self.checker_running = True
         return self._decided()
 
-    def stop_checker(self, now: float) -> list[Decision]:
+    def stop_checker(self, now: float) -> tuple[Decision, ...]:
         """Suspend expiry, of a session that had not timed out before."""
         self._check(now)
         self.checker_running = False
@@ -192,14 +192,14 @@ class Lifecycle:
 
     def set_timeouts(
         self, now: float, *, foreground: float | None = None, background: float | None = None
-    ) -> list[Decision]:
+    ) -> tuple[Decision, ...]:
         """Set a timeout, or both; a session that had timed out under the old ones is over."""
         self._check(now)
         self.foreground_timeout = foreground or self.foreground_timeout
         self.background_timeout = background or self.background_timeout
         return self._decided()
 
-    def close(self, now: float, *, may_continue: bool) -> list[Decision]:
+    def close(self, now: float, *, may_continue: bool) -> tuple[Decision, ...]:
         """Stop for good; the session ends, unless the next start may continue it."""
         self._check(now)
         if self.event_count and not may_continue:
@@ -207,7 +207,7 @@ class Lifecycle:
         self.checker_running = False
         return self._decided()
 
-    def _apply(self, now: float, given: Input) -> list[Decision]:
+    def _apply(self, now: float, given: Input) -> tuple[Decision, ...]:
         self._check(now)
         self._send(given)
         return self._decided()
@@ -226,7 +226,7 @@ class Lifecycle:
         send(self, given)
         if self.state is before:
             return
-        self._decisions.append(StateChanged(before, given, self.state))
+        self._decisions += (StateChanged(before, given, self.state),)
         if self.event_count:
             self._focus_time = self._focus_time.toggle(
                 self._now,
@@ -234,18 +234,16 @@ class Lifecycle:
                 last_activity=self.last_activity,
             )
 
-    def _decided(self) -> list[Decision]:
-        decisions = self._decisions
-        if decisions:
-            self._decisions = []
+    def _decided(self) -> tuple[Decision, ...]:
+        decisions, self._decisions = self._decisions, ()
         return decisions
 
     def _end(self, reason: EndReason) -> None:
         foreground, background = self._focus_time.until(
             self.last_activity, foreground=self.state is SessionState.FOREGROUND_ACTIVE
         )
-        self._decisions.append(
-            Ended(reason, self.event_count, self.last_event, self.last_activity, foreground, background)
+        self._decisions += (
+            Ended(reason, self.event_count, self.last_event, self.last_activity, foreground, background),
         )
 
     def _begin(self) -> None:

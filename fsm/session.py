@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from fsm.clock import Clock
-    from fsm.draft import Draft
     from fsm.graph import Input, SessionState
     from fsm.notices import Logger
     from fsm.options import Seconds
@@ -148,20 +147,7 @@ class ClientSession(SessionShell):
         if number:
             facts = identity.facts
             return SessionContext(facts.anonymous() if anonymous else facts, number)
-
-        def record(draft: Draft) -> SessionContext:
-            self._carry_out(draft, draft.lifecycle.event(draft.now))
-            number = draft.lifecycle.event_count
-            if number == 1:
-                draft.identity.number(self._moment(draft.now), options.event_id_text(event_id), event_timestamp)
-            draft.identity.last_event_time = event_timestamp
-            facts = draft.identity.facts
-            context = SessionContext(facts.anonymous() if anonymous else facts, number)
-            if number == 1 and self._on_session_start is not None:
-                draft.tell(self._on_session_start, context)
-            return context
-
-        return self._decide("get_session_context", record)
+        return self._decide_event(event_id, event_timestamp, anonymous=anonymous)
 
     def set_background(self, background: bool) -> None:  # noqa: FBT001  # the specification's signature, and .NET's
         """Say that the app lost the focus (``True``) or won it back (``False``).

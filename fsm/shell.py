@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from fsm import options
 from fsm.clock import Anchor
 from fsm.draft import Draft, OvertakenError
+from fsm.entity import SessionContext
 from fsm.errors import SessionClosedError
 from fsm.identity import Identity
 from fsm.ledger import Ledger
@@ -22,9 +23,10 @@ from persistence.waiting import one_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from datetime import datetime
+    from uuid import UUID
 
     from fsm.clock import Clock
-    from fsm.entity import SessionContext
     from fsm.graph import Input, SessionState
     from fsm.lifecycle import Decision
     from fsm.notices import Logger
@@ -105,9 +107,9 @@ class SessionShell(SessionReading):
         The scheduler calls it; call it from a GUI's or a game's loop to need no thread. While the checker is stopped,
         nothing expires.
         """
-        # Most ticks find nothing to do, and there may be many sessions.
-        with self._lock:
-            idle = not self._closed and self._lifecycle.is_tick_idle(self._clock.monotonic())
+        # Most ticks find nothing to do, and there may be many sessions. What another thread changes just now, which no
+        # lock keeps it from, the next tick finds.
+        idle = self._lifecycle.is_tick_idle(self._clock.monotonic()) and not self._closed
         error = self._ledger.error
         if idle and error is None and not self._continues:
             return
@@ -145,11 +147,12 @@ class SessionShell(SessionReading):
         """
         try:
             with one_call(), self._lock:
+                draft: Draft | None = None
                 while True:
                     if self._closed:
                         raise SessionClosedError(method)
                     before, identity = self._lifecycle, self._identity
-                    draft = Draft(before, identity, self._clock.monotonic())
+                    draft = Draft(before, identity, self._clock.monotonic(), again=draft)
                     if self._lifecycle is not before:
                         continue
                     try:
@@ -167,6 +170,25 @@ class SessionShell(SessionReading):
                 return result
         finally:
             self._tell()
+
+    def _decide_event(
+        self, event_id: UUID | str, event_timestamp: datetime | None, *, anonymous: bool
+    ) -> SessionContext:
+        """Decide on an event that changes more than the count; return its entity."""
+
+        def record(draft: Draft) -> SessionContext:
+            self._carry_out(draft, draft.lifecycle.event(draft.now))
+            number = draft.lifecycle.event_count
+            if number == 1:
+                draft.identity.number(self._moment(draft.now), options.event_id_text(event_id), event_timestamp)
+            draft.identity.last_event_time = event_timestamp
+            facts = draft.identity.facts
+            context = SessionContext(facts.anonymous() if anonymous else facts, number)
+            if number == 1 and self._on_session_start is not None:
+                draft.tell(self._on_session_start, context)
+            return context
+
+        return self._decide("get_session_context", record)
 
     def _change(self, method: str, change: Callable[[Lifecycle, float], Iterable[Decision]]) -> None:
         """Let the lifecycle of an open session change."""

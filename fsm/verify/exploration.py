@@ -64,7 +64,7 @@ class Exploration:
     edges: int
 
 
-Moves = dict[str, "Callable[[Lifecycle, float], list[Decision]]"]
+Moves = dict[str, "Callable[[Lifecycle, float], tuple[Decision, ...]]"]
 
 MOVES: Moves = {
     "event": lambda lifecycle, now: lifecycle.event(now),
@@ -161,7 +161,7 @@ class _Edge:
     name: str
     now: float
     after: Lifecycle
-    decisions: list[Decision]
+    decisions: tuple[Decision, ...]
     tally: Tally
 
     def require(self, invariant: str, holds: object) -> None:
