@@ -1,0 +1,57 @@
+"""Eight threads on one session, and eight threads on eight, against one thread that does all of their events."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from itertools import repeat
+from typing import TYPE_CHECKING
+
+from benchmarks.results import Bar, Row
+from fsm import ClientSession
+from persistence import MemoryStore
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+THREADS = 8
+EVENTS = 80_000
+"""In total, so 10,000 a thread."""
+ROUNDS = 15
+
+
+def measure() -> list[Row]:
+    """Measure in turn."""
+    sessions = [ClientSession(store=MemoryStore()) for _ in range(THREADS)]
+    one, shared, apart = ([sessions[0]], [sessions[0]] * THREADS, sessions)
+    times: dict[str, list[float]] = {"one": [], "shared": [], "apart": []}
+    track_all(one, EVENTS)
+    for _ in range(ROUNDS):
+        times["one"].append(track_all(one, EVENTS))
+        times["shared"].append(track_all(shared, EVENTS))
+        times["apart"].append(track_all(apart, EVENTS))
+    return [
+        Row.of_rounds(name, times[key], times["one"], against="one thread", unit="ns", bar=Bar(1.15))
+        for name, key in (("8 threads on one session", "shared"), ("8 threads on 8 sessions", "apart"))
+    ]
+
+
+def track_all(sessions: Sequence[ClientSession], events: int) -> float:
+    """Track events, evenly by one thread for each place in ``sessions``, and return the nanoseconds of one."""
+    gate = threading.Barrier(len(sessions) + 1)
+
+    def work(session: ClientSession) -> None:
+        event_id, track = str(uuid.uuid4()), session.get_session_context
+        gate.wait()
+        for _ in repeat(None, events // len(sessions)):
+            track(event_id)
+
+    threads = [threading.Thread(target=work, args=(session,)) for session in sessions]
+    for thread in threads:
+        thread.start()
+    gate.wait()
+    begin = time.perf_counter()
+    for thread in threads:
+        thread.join()
+    return (time.perf_counter() - begin) * 1e9 / events
