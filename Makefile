@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 DEMO_SAVE := build/demo/session.xml
 WORKERS ?= auto
 
-.PHONY: demo test lint types suite diagrams verify mutants torture clean
+.PHONY: demo test lint types suite diagrams verify mutants torture bench bench-check clean
 
 demo: $(INSTALLED)
 	rm -rf $(dir $(DEMO_SAVE))
@@ -46,6 +46,14 @@ mutants: $(INSTALLED)
 # Faults on purpose, all of them, within ten minutes; writes the table of SECURITY.md. What is missing is skipped and said.
 torture: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python -m torture
+
+# What the session costs beside the least that could do its work, within five minutes; writes the results and the chart.
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks
+
+# The same again, against the stored ratios.
+bench-check: $(INSTALLED)
+	$(BIN)/python -m benchmarks --check
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

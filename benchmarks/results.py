@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COMPARED = ("attrs", "filelock", "platformdirs", "transitions", "python-statemachine", "pyperf")
+AN_EVENT = "an event"
+"""The row that the chart begins with."""
 TOLERANCE = 0.25
 """How far a ratio may be from the stored one."""
 
@@ -92,14 +94,28 @@ class Row:
 
     @classmethod
     def of_values(cls, name: str, values: Sequence[float], *, unit: str, bar: Bar | None = None) -> Self:
-        """Hold the median of a figure in ``unit`` against a bar."""
-        middle = statistics.median(values)
-        return cls(name=name, ours=middle, unit=unit, value=middle, low=min(values), high=max(values), bar=bar)
+        """Hold a figure against a bar: the least that was measured, since whatever else the machine does only adds."""
+        least = min(values)
+        return cls(name=name, ours=least, unit=unit, value=least, low=least, high=max(values), bar=bar)
 
     @property
     def is_ratio(self) -> bool:
         """Whether it can be compared between machines."""
         return self.reference is not None
+
+    @property
+    def shown(self) -> str:
+        """The value as text."""
+        return f"{_three_digits(self.value)} {self._unit_of_value}".rstrip()
+
+    @property
+    def to_reach(self) -> str:
+        """The bar as text; empty if there is none."""
+        return "" if self.bar is None else f"{self.bar} {self._unit_of_value}".rstrip()
+
+    @property
+    def _unit_of_value(self) -> str:
+        return "\N{MULTIPLICATION SIGN}" if self.is_ratio else self.unit
 
     @property
     def holds(self) -> bool | None:
@@ -162,6 +178,10 @@ def _as_json(row: Row) -> dict[str, Any]:
 def _from_json(fields: dict[str, Any]) -> Row:
     bar = fields["bar"] and Bar(**fields["bar"])
     return Row(**{key: value for key, value in fields.items() if key not in {"bar", "holds"}}, bar=bar)
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004  # from there, three digits or more
 
 
 def _cpu() -> str:
