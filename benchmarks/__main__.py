@@ -53,9 +53,8 @@ def main() -> None:
             console.print(sentence, style="red")
         sys.exit(1 if sentences else 0)
     if options.only is None:
-        measured_on = machine()
-        write(RESULTS, rows, measured_on)
-        CHART.write_text(draw(rows, measured_on), encoding="utf-8")
+        write(RESULTS, rows, machine())
+        CHART.write_text(draw(*read(RESULTS)), encoding="utf-8")
 
 
 def table(rows: Sequence[Row]) -> Table:

@@ -38,7 +38,7 @@ scheduler = ManualScheduler()
 path = str(a_save_file("construct"))
 alive = []
 """
-_STATEMENTS: dict[str, tuple[str, str]] = {
+STATEMENTS: dict[str, tuple[str, str]] = {
     "floor": ("track(text)", _TRACKING.format("Floor()")),
     "session": ("track(text)", _SESSION),
     "session, UUID": ("track(made)", _SESSION),
@@ -157,7 +157,7 @@ def _one_round(file: Path) -> dict[str, float]:
 def main() -> None:
     """Run each once, as pyperf's options say."""
     runner = pyperf.Runner(program_args=("-m", "benchmarks.timings"))
-    for name, (statement, setup) in _STATEMENTS.items():
+    for name, (statement, setup) in STATEMENTS.items():
         runner.timeit(name, statement, setup)
     for name, code in _COMMANDS.items():
         runner.bench_command(name, [sys.executable, "-c", code])
