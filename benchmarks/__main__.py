@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 RESULTS, CHART = HERE / "results.json", HERE / "chart.svg"
+_PIPED_WIDTH = 180
 PARTS: dict[str, Callable[[], list[Row]]] = {
     "timings": timings.measure,
     "saving": saving.measure,
@@ -38,6 +39,8 @@ def main() -> None:
     parser.add_argument("--only", choices=PARTS, help="one part; writes nothing")
     options = parser.parse_args()
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _PIPED_WIDTH
     rows: list[Row] = []
     for name, measure in PARTS.items():
         if options.only in {None, name}:
@@ -45,7 +48,7 @@ def main() -> None:
             with console.status(f"{name} …"):
                 rows += measure()
             console.print(f"[dim]{name}: {time.monotonic() - begin:.0f} s[/]")
-    console.print(table(rows), soft_wrap=True)
+    console.print(table(rows))
     if options.check:
         stored, _ = read(RESULTS)
         sentences = changed(stored, rows)
@@ -60,8 +63,8 @@ def main() -> None:
 def table(rows: Sequence[Row]) -> Table:
     """Return the table of the rows; those without a bar are for information."""
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in ("", "ours", "against", "", "result", "rounds", "to reach", ""):
-        shown.add_column(heading, justify="left" if heading in {"", "to reach"} else "right", no_wrap=True)
+    for heading in ("", "ours", "other", "the other", "result", "rounds", "to reach", ""):
+        shown.add_column(heading, justify="left" if heading in {"", "the other", "to reach"} else "right", no_wrap=True)
     for row in rows:
         shown.add_row(
             row.name,

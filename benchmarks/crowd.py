@@ -141,9 +141,20 @@ def _idle(witnesses: Sequence[Witness]) -> dict[str, list[float]]:
     gaps = [after - before for own in times for before, after in itertools.pairwise(own)]
     return {
         "idle": [share * 100],
-        "passes": [max(ticks) - min(ticks) for ticks in zip(*times, strict=False)],
+        "passes": spans(sorted(itertools.chain(*times)), len(witnesses)),
         "lateness": [max(0.0, (max(gaps) / INTERVAL - 1) * 100)],
     }
+
+
+def spans(times: Sequence[float], count: int) -> list[float]:
+    """Return how long each pass took, from its first tick to its last; one that is not whole is left out."""
+    starts = [
+        0,
+        *(after for after in range(1, len(times)) if times[after] - times[after - 1] > INTERVAL / 2),
+        len(times),
+    ]
+    passes = [times[begin:end] for begin, end in itertools.pairwise(starts)]
+    return [ticks[-1] - ticks[0] for ticks in passes if len(ticks) == count]
 
 
 def _in_turn(sessions: Sequence[ClientSession]) -> dict[str, list[float]]:

@@ -14,7 +14,7 @@ from event_ids import event_id
 from rich.console import Console
 
 from benchmarks import __main__ as command
-from benchmarks import contention, floor, machines, reading, saving, timings
+from benchmarks import contention, crowd, floor, machines, reading, saving, timings
 from benchmarks.chart import draw
 from benchmarks.results import AN_EVENT, Bar, Row, changed, machine, read, write
 from fsm import ClientSession
@@ -123,6 +123,11 @@ def test_threads_share_the_events(threads: int) -> None:
     with ClientSession(store=MemoryStore()) as session:
         assert contention.track_all([session] * threads, 80) > 0
         assert session.event_index == 80
+
+
+def test_a_pass_is_told_from_the_next_by_the_pause() -> None:
+    """Passes are taken apart where nothing is ticked for long; one that was cut off does not count."""
+    assert crowd.spans([0.5, 15, 15.5, 16, 30, 30.25, 31, 45], 3) == [1, 1]
 
 
 def ratio(name: str = "a row", ours: float = 1.0, *, bar: Bar | None = None) -> Row:
