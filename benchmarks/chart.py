@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
     from benchmarks.results import Bar, Row
 
-_WIDTH = 940
+_WIDTH = 1000
 _MARGIN = 36
 _LEFT = 330
 """Where bars begin; names stand before."""
-_FULL = 320
+_FULL = 232
 """The length of a bar that uses just what is allowed."""
 _MOST = 1.25
 """Times that; a longer bar is cut off, and its figure tells."""
@@ -87,7 +87,7 @@ def _judged_bar(row: Row, bar: Bar, y: float) -> Iterable[str]:
     yield _bar(y, _FULL * min(max(used, 0.012), _MOST), _HOLDS if row.holds else _MISSES)
     x = _LEFT + _FULL * _MOST + 16
     yield _text(x, y + 12, row.shown, font_weight=600, fill=_INK if row.holds else _MISSES)
-    yield _text(x + 88, y + 12, row.to_reach, fill=_FAINT)
+    yield _text(x + 84, y + 12, f"{row.to_reach} {'faster' if bar.at_least else row.against}", fill=_FAINT)
 
 
 def _caption(measured_on: dict[str, Any]) -> str:
