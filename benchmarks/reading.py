@@ -16,9 +16,9 @@ FOLDER = Path("build/benchmarks")
 """Of the save files: on a real file system, unlike many a machine's /tmp."""
 
 
-def a_save_file(name: str) -> Path:
+def a_save_file(name: str, folder: Path = FOLDER) -> Path:
     """Return the path of a save file that holds a second session, and no other files beside it but its own."""
-    path = FOLDER / name / "session.xml"
+    path = folder / name / "session.xml"
     if not path.exists():
         for _ in range(2):
             with ClientSession(path) as session:

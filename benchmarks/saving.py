@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from typing import TYPE_CHECKING
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from benchmarks.reading import a_save_file
+from benchmarks.reading import FOLDER, a_save_file
 from benchmarks.results import Bar, Row
 from fsm import ClientSession
 from fsm.testing import ManualScheduler
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PAIRS = 400
 _WARM_UP = 20
@@ -23,7 +21,9 @@ _GROUPS = 8
 
 def measure() -> list[Row]:
     """Save and write in turn."""
-    saves, writes = in_turn(PAIRS + _WARM_UP)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=FOLDER) as folder:
+        saves, writes = in_turn(Path(folder), PAIRS + _WARM_UP)
     size = PAIRS // _GROUPS
     groups = [slice(begin, begin + size) for begin in range(_WARM_UP, _WARM_UP + PAIRS, size)]
     return [
@@ -38,9 +38,9 @@ def measure() -> list[Row]:
     ]
 
 
-def in_turn(pairs: int) -> tuple[list[float], list[float]]:
+def in_turn(folder: Path, pairs: int) -> tuple[list[float], list[float]]:
     """Return the milliseconds of each `save()`, which has an event to write, and of each bare write."""
-    path, bare_path = a_save_file("save"), a_save_file("bare")
+    path, bare_path = a_save_file("save", folder), a_save_file("bare", folder)
     saves: list[float] = []
     writes: list[float] = []
     with ClientSession(path, scheduler=ManualScheduler()) as session:

@@ -107,12 +107,11 @@ def test_the_save_file_that_is_read_is_a_later_session(tmp_path: Path, monkeypat
     assert reading.parsed(path) == 1
 
 
-def test_each_save_has_something_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_save_has_something_to_write(tmp_path: Path) -> None:
     """Each `save()` that is measured reaches the file, and the bare write writes the same bytes."""
-    monkeypatch.chdir(tmp_path)
-    saves, writes = saving.in_turn(3)
+    saves, writes = saving.in_turn(tmp_path, 3)
     assert len(saves) == len(writes) == 3
-    saved, bare = (reading.a_save_file(name).read_bytes() for name in ("save", "bare"))
+    saved, bare = (reading.a_save_file(name, tmp_path).read_bytes() for name in ("save", "bare"))
     assert loads(bare).event_index == 3
     assert loads(saved).session_id == loads(bare).session_id
 
