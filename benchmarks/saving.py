@@ -13,9 +13,9 @@ from benchmarks.results import Bar, Row
 from fsm import ClientSession
 from fsm.testing import ManualScheduler
 
-PAIRS = 400
+PAIRS = 1_000
 _WARM_UP = 20
-_GROUPS = 8
+_GROUPS = 10
 """The pairs are judged in groups, whose medians show how noisy the disk was."""
 
 
