@@ -9,7 +9,7 @@ WORKERS ?= auto
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: demo test lint types suite diagrams verify mutants torture fuzz clean
+.PHONY: demo test lint types suite diagrams verify mutants torture fuzz bench bench-check clean
 
 demo: $(INSTALLED)
 	rm -rf $(dir $(DEMO_SAVE))
@@ -53,6 +53,14 @@ torture: $(INSTALLED)
 fuzz: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --group fuzz
 	$(BIN)/python tests/fuzz_codec.py -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1
+
+# What the session costs beside the least that could do its work, within five minutes; writes the results and the chart.
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks
+
+# The same again, against the stored ratios.
+bench-check: $(INSTALLED)
+	$(BIN)/python -m benchmarks --check
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

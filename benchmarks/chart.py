@@ -1,0 +1,119 @@
+"""The chart: how long an event takes, and how much of what is allowed each row uses. One SVG, drawn by hand."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import escape, quoteattr
+
+from benchmarks.results import AN_EVENT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from benchmarks.results import Bar, Row
+
+_WIDTH = 1000
+_MARGIN = 36
+_LEFT = 330
+"""Where bars begin; names stand before."""
+_FULL = 232
+"""The length of a bar that uses just what is allowed."""
+_MOST = 1.25
+"""Times that; a longer bar is cut off, and its figure tells."""
+_LINE = 28
+_THICK = 14
+# A card of its own, so that it reads alike on a white and on a dark page.
+_CARD, _EDGE, _INK, _FAINT, _TRACK = "#ffffff", "#d0d7de", "#24292f", "#636c76", "#eef1f4"
+_HOLDS, _MISSES, _OTHERS = "#2e8b5e", "#c8602a", "#a9b7c6"
+_TITLE = "What a client session costs"
+_OURS = "this session"
+_FONT = "-apple-system,'Segoe UI','Noto Sans',Helvetica,Arial,sans-serif"
+
+
+def draw(rows: Sequence[Row], measured_on: dict[str, Any]) -> str:
+    """Return the chart as SVG."""
+    judged = [(row, row.bar) for row in rows if row.bar is not None]
+    events = _times_of_an_event(rows)
+    parts: list[str] = []
+    y = 58
+    parts.append(_text(_MARGIN, y, _TITLE, font_size=21, font_weight=600))
+    parts.append(_text(_MARGIN, y + 23, _caption(measured_on), fill=_FAINT))
+    y += 68
+    if events:
+        parts.append(_text(_MARGIN, y, "One event", font_size=15, font_weight=600))
+        parts.append(_text(_LEFT, y, "logarithmic; shorter is better", fill=_FAINT))
+        y += 12
+        parts.extend(_event_bars(events, y))
+        y += _LINE * len(events) + 42
+    held = sum(bar.holds(row.value) for row, bar in judged)
+    parts.append(_text(_MARGIN, y, f"{held} of {len(judged)} bars hold", font_size=15, font_weight=600))
+    parts.append(_text(_LEFT, y, "share of what is allowed", fill=_FAINT))
+    limit = _LEFT + _FULL
+    parts.append(_text(limit, y, "limit", text_anchor="middle"))
+    y += 12
+    for number, (row, bar) in enumerate(judged):
+        parts.extend(_judged_bar(row, bar, y + number * _LINE))
+    bottom = y + len(judged) * _LINE
+    parts.append(f'<path d="M{limit} {y - 5}V{bottom}" stroke="{_INK}" stroke-width="1.5" stroke-dasharray="3 3"/>')
+    return _svg(bottom + 30, parts)
+
+
+def _times_of_an_event(rows: Iterable[Row]) -> list[tuple[str, float]]:
+    """Return names and nanoseconds of all that tracks an event, the fastest first."""
+    through = {row.name: row for row in rows if row.name.startswith("an event through ")}
+    lone = next((row for row in rows if row.name == AN_EVENT), None)
+    if lone is None:
+        return []
+    times = [(row.against, row.reference) for row in (lone, *through.values()) if row.reference is not None]
+    return sorted([*times, (_OURS, lone.ours)], key=lambda named: named[1])
+
+
+def _event_bars(events: Sequence[tuple[str, float]], top: float) -> Iterable[str]:
+    least, most = events[0][1] / 2, events[-1][1]
+    for number, (name, nanoseconds) in enumerate(events):
+        y = top + number * _LINE
+        length = _FULL * _MOST * math.log(nanoseconds / least) / math.log(most / least)
+        ours = name == _OURS
+        yield _text(_LEFT - 14, y + 12, name, text_anchor="end", font_weight=600 if ours else 400)
+        yield _bar(y, length, _HOLDS if ours else _OTHERS)
+        yield _text(_LEFT + length + 10, y + 12, f"{nanoseconds / 1000:.3g} µs", font_weight=600 if ours else 400)
+
+
+def _judged_bar(row: Row, bar: Bar, y: float) -> Iterable[str]:
+    used = bar.used(row.value)
+    yield _text(_LEFT - 14, y + 12, row.name, text_anchor="end")
+    yield _bar(y, _FULL * _MOST, _TRACK)
+    yield _bar(y, _FULL * min(max(used, 0.012), _MOST), _HOLDS if row.holds else _MISSES)
+    x = _LEFT + _FULL * _MOST + 16
+    yield _text(x, y + 12, row.shown, font_weight=600, fill=_INK if row.holds else _MISSES)
+    yield _text(x + 84, y + 12, f"{row.to_reach} {'faster' if bar.at_least else row.against}", fill=_FAINT)
+
+
+def _caption(measured_on: dict[str, Any]) -> str:
+    versions = measured_on["versions"]
+    return (
+        f"{measured_on['cpu']}, {measured_on['cores']} cores, {measured_on['os']}, {measured_on['python']}, "
+        f"transitions {versions['transitions']}, python-statemachine {versions['python-statemachine']}, "
+        f"{measured_on['date']}"
+    )
+
+
+def _bar(y: float, length: float, fill: str) -> str:
+    return f'<rect x="{_LEFT}" y="{y:g}" width="{length:.1f}" height="{_THICK}" rx="3" fill="{fill}"/>'
+
+
+def _text(x: float, y: float, text: str, **style: str | int) -> str:
+    attributes = "".join(f' {name.replace("_", "-")}="{value}"' for name, value in style.items())
+    return f'<text x="{x:.1f}" y="{y:g}"{attributes}>{escape(text)}</text>'
+
+
+def _svg(height: float, parts: Iterable[str]) -> str:
+    size = f'viewBox="0 0 {_WIDTH} {height:g}" width="{_WIDTH}" height="{height:g}"'
+    content = "\n".join(parts)
+    return f"""<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{_TITLE}"
+ font-family={quoteattr(_FONT)} font-size="13" fill="{_INK}">
+<rect x=".5" y=".5" width="{_WIDTH - 1}" height="{height - 1:g}" rx="10" fill="{_CARD}" stroke="{_EDGE}"/>
+{content}
+</svg>
+"""

@@ -1,0 +1,147 @@
+"""The same lifecycle driven through a state machine library for every event: `transitions`, `python-statemachine`.
+
+Both move the same cursor through the same table, `fsm.graph.TABLE`, under the same rule (check first), lock, clock and
+entity; neither takes a short path.
+"""
+
+from __future__ import annotations
+
+import threading
+import types
+import uuid
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any
+
+from statemachine import StateMachine
+from statemachine.states import States
+
+from benchmarks.floor import Entity
+from fsm import Input, SessionState
+from fsm.graph import INITIAL, TABLE
+from fsm.machine import effect_method, guard_method, send
+
+
+class MachineSession:
+    """A session that asks a machine about every event, and the cursor that the machine moves."""
+
+    def __init__(self, foreground_timeout: float = 600.0, background_timeout: float = 300.0) -> None:
+        """Wait for the first event."""
+        self.state = INITIAL
+        self.checker_running = True
+        self._lock = threading.Lock()
+        self._foreground_timeout = foreground_timeout
+        self._background_timeout = background_timeout
+        self._user_id = str(uuid.uuid4())
+        self._session_id = str(uuid.uuid4())
+        self._previous_session_id: str | None = None
+        self._session_index = 0
+        self._event_index = 0
+        self._first_event_id: str | None = None
+        self._first_event_timestamp: str | None = None
+        self._now = self._last_activity = monotonic()
+
+    def send(self, given: Input) -> None:
+        """Let the machine decide what an input does."""
+        raise NotImplementedError
+
+    def get_session_context(self, event_id: str) -> Entity:
+        """Count an event and return its entity."""
+        with self._lock:
+            self._check()
+            self.send(Input.EVENT)
+            if self._event_index == 1:
+                self._session_index += 1
+                self._first_event_id = event_id
+                self._first_event_timestamp = datetime.now(UTC).isoformat()
+            return Entity(
+                self._user_id,
+                self._session_id,
+                self._session_index,
+                self._event_index,
+                self._previous_session_id,
+                "LOCAL_STORAGE",
+                self._first_event_id,
+                self._first_event_timestamp,
+            )
+
+    def set_background(self, *, background: bool) -> None:
+        """Lose the focus, or win it back."""
+        with self._lock:
+            self._check()
+            self.send(Input.BACKGROUND if background else Input.FOREGROUND)
+
+    def _check(self) -> None:
+        self._now = monotonic()
+        if self.checker_running and self._event_index and self.is_timed_out():
+            self.send(Input.TICK)
+
+    def is_timed_out(self) -> bool:
+        """Guard."""
+        in_foreground = self.state is SessionState.FOREGROUND_ACTIVE
+        return self._now - self._last_activity >= (
+            self._foreground_timeout if in_foreground else self._background_timeout
+        )
+
+    def do_activity(self) -> None:
+        """Effect."""
+        self._event_index += 1
+        self._last_activity = self._now
+        self.checker_running = True
+
+    def do_renew(self) -> None:
+        """Effect."""
+        self._previous_session_id, self._session_id = self._session_id, str(uuid.uuid4())
+        self._event_index = 0
+        self._last_activity = self._now
+
+    def do_start_checker(self) -> None:
+        """Effect."""
+        self.checker_running = True
+
+    def do_stop_checker(self) -> None:
+        """Effect."""
+        self.checker_running = False
+
+
+class TransitionsSession(MachineSession):
+    """Driven through the project's own machine, which is one of `transitions`."""
+
+    def send(self, given: Input) -> None:
+        """Let the machine decide what an input does."""
+        send(self, given)
+
+
+class StatemachineSession(MachineSession):
+    """Driven through `python-statemachine`."""
+
+    def __init__(self, foreground_timeout: float = 600.0, background_timeout: float = 300.0) -> None:
+        """Give the machine this session as its model."""
+        super().__init__(foreground_timeout, background_timeout)
+        self._machine = _StateMachine(model=self)
+        self._triggers = {given: getattr(self._machine, given.value) for given in Input}
+
+    def send(self, given: Input) -> None:
+        """Let the machine decide what an input does."""
+        self._triggers[given]()
+
+
+def _declare(namespace: dict[str, Any]) -> None:
+    namespace["states"] = states = States.from_enum(SessionState, initial=INITIAL, use_enum_instance=True)
+    for given in Input:
+        arrows = [
+            getattr(states, row.source.name).to(
+                getattr(states, row.destination.name),
+                internal=row.destination is row.source,
+                cond=guard_method(row.guard) if row.guard else None,
+                on=[effect_method(effect) for effect in row.effects],
+            )
+            for row in TABLE
+            if row.input is given
+        ]
+        namespace[given.value] = arrows[0]
+        for arrow in arrows[1:]:
+            namespace[given.value] |= arrow
+
+
+_StateMachine = types.new_class("_StateMachine", (StateMachine,), exec_body=_declare)

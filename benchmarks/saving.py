@@ -1,0 +1,74 @@
+"""`save()` against a bare durable write of the same bytes, in turn, each in its own folder of one file system."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.reading import FOLDER, a_save_file
+from benchmarks.results import Bar, Row
+from fsm import ClientSession
+from fsm.testing import ManualScheduler
+
+PAIRS = 1_000
+_WARM_UP = 20
+_GROUPS = 10
+"""The pairs are judged in groups, whose medians show how noisy the disk was."""
+
+
+def measure() -> list[Row]:
+    """Save and write in turn."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=FOLDER) as folder:
+        saves, writes = in_turn(Path(folder), PAIRS + _WARM_UP)
+    size = PAIRS // _GROUPS
+    groups = [slice(begin, begin + size) for begin in range(_WARM_UP, _WARM_UP + PAIRS, size)]
+    return [
+        Row.of_rounds(
+            "save(), p50",
+            [_median(saves[group]) for group in groups],
+            [_median(writes[group]) for group in groups],
+            against="write, fsync, replace, fsync",
+            unit="ms",
+            bar=Bar(1.4),
+        )
+    ]
+
+
+def in_turn(folder: Path, pairs: int) -> tuple[list[float], list[float]]:
+    """Return the milliseconds of each `save()`, which has an event to write, and of each bare write."""
+    path, bare_path = a_save_file("save", folder), a_save_file("bare", folder)
+    saves: list[float] = []
+    writes: list[float] = []
+    with ClientSession(path, scheduler=ManualScheduler()) as session:
+        for _ in range(pairs):
+            session.get_session_context(uuid.uuid4())
+            begin = time.perf_counter()
+            session.save()
+            middle = time.perf_counter()
+            data = path.read_bytes()
+            start = time.perf_counter()
+            write_bare(bare_path, data)
+            writes.append((time.perf_counter() - start) * 1e3)
+            saves.append((middle - begin) * 1e3)
+    return saves, writes
+
+
+def write_bare(path: Path, data: bytes) -> None:
+    """Replace a file durably: write, fsync, replace, fsync of the folder."""
+    temporary = f"{path}.new"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.write(descriptor, data)
+    os.fsync(descriptor)
+    os.close(descriptor)
+    os.replace(temporary, path)  # noqa: PTH105  # the floor takes no detour by Path
+    folder = os.open(path.parent, os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]

@@ -1,0 +1,230 @@
+"""The benchmarks' own promises: the references do the same work; table, results, chart and check say what was found.
+
+Nothing here is timed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
+
+import attrs
+import pytest
+from event_ids import event_id
+from rich.console import Console
+
+from benchmarks import __main__ as command
+from benchmarks import contention, crowd, floor, machines, reading, saving, timings
+from benchmarks.chart import draw
+from benchmarks.results import AN_EVENT, Bar, Row, changed, machine, read, write
+from fsm import ClientSession
+from persistence import MemoryStore, loads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from conftest import MakeSession
+
+    from fsm.testing import ManualClock
+
+MACHINES = [machines.TransitionsSession, machines.StatemachineSession]
+
+
+@pytest.fixture
+def pass_time(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Return what lets time pass, for a session and for the references alike."""
+    monkeypatch.setattr(floor, "monotonic", clock.monotonic)
+    monkeypatch.setattr(machines, "monotonic", clock.monotonic)
+    return clock.advance
+
+
+def told(entity: Any) -> tuple[object, ...]:  # noqa: ANN401  # a SessionContext or an Entity
+    """Return what an entity says, but for ids and times, which are random or real."""
+    return entity.session_index, entity.event_index, entity.previous_session_id is None, entity.first_event_id
+
+
+@pytest.mark.parametrize("reference", [floor.Floor, *MACHINES])
+def test_references_give_events_the_same_entities(
+    make: MakeSession,
+    pass_time: Callable[[float], None],
+    reference: type[floor.Floor | machines.MachineSession],
+) -> None:
+    """In focus, each reference puts the same events into the same sessions, and counts them alike."""
+    session, other = make(), reference()
+    for number, gap in enumerate((0, 1, 599, 600, 0, 601, 599.5)):
+        pass_time(gap)
+        assert told(other.get_session_context(event_id(number))) == told(session.get_session_context(event_id(number)))
+
+
+@pytest.mark.parametrize("reference", MACHINES)
+def test_machines_run_the_whole_lifecycle(
+    make: MakeSession, pass_time: Callable[[float], None], reference: type[machines.MachineSession]
+) -> None:
+    """Through focus lost and won, expired in the background and back, each library goes the same way."""
+    session, other = make(), reference()
+    for number, gap in enumerate((0, 299, 300, 0, 600)):
+        for background in (number % 2 == 0, True, False, True):
+            session.get_session_context(event_id(number))
+            other.get_session_context(event_id(number))
+            pass_time(gap)
+            session.set_background(background)
+            other.set_background(background=background)
+            assert other.state is session.state
+            assert other.checker_running == session.checker_running
+        assert told(other.get_session_context(event_id(9))) == told(session.get_session_context(event_id(9)))
+
+
+@pytest.mark.parametrize("name", ["floor", "session", "session, UUID", "transitions", "statemachine"])
+def test_timed_events_belong_to_an_active_session(name: str) -> None:
+    """What is timed is an event in an active session, never a session's first."""
+    statement, setup = timings.STATEMENTS[name]
+    names: dict[str, Any] = {}
+    exec(setup, names)  # noqa: S102  # as pyperf does
+    assert eval(statement, names).event_index == 2  # noqa: S307  # as pyperf does
+
+
+@pytest.mark.parametrize("name", timings.STATEMENTS)
+def test_statements_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every statement can be timed, again and again, in a folder that holds nothing yet."""
+    monkeypatch.chdir(tmp_path)
+    statement, setup = timings.STATEMENTS[name]
+    names: dict[str, Any] = {}
+    exec(setup, names)  # noqa: S102  # as pyperf does
+    for _ in range(3):
+        exec(statement, names)  # noqa: S102  # as pyperf does
+
+
+def test_the_save_file_that_is_read_is_a_later_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file that is constructed on has a value for every key, and collecting finds them all."""
+    monkeypatch.chdir(tmp_path)
+    path = reading.a_save_file("any")
+    snapshot = loads(path.read_bytes())
+    collected = reading.collected(path)
+    assert len(collected) == len(attrs.fields(type(snapshot))) == 9
+    assert all(collected.values())
+    assert collected["previousSessionId"] == snapshot.previous_session_id
+    assert reading.parsed(path) == 1
+
+
+def test_each_save_has_something_to_write(tmp_path: Path) -> None:
+    """Each `save()` that is measured reaches the file, and the bare write writes the same bytes."""
+    saves, writes = saving.in_turn(tmp_path, 3)
+    assert len(saves) == len(writes) == 3
+    saved, bare = (reading.a_save_file(name, tmp_path).read_bytes() for name in ("save", "bare"))
+    assert loads(bare).event_index == 3
+    assert loads(saved).session_id == loads(bare).session_id
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+def test_threads_share_the_events(threads: int) -> None:
+    """However many threads, they track the same number of events in total."""
+    with ClientSession(store=MemoryStore()) as session:
+        assert contention.track_all([session] * threads, 80) > 0
+        assert session.event_index == 80
+
+
+def test_a_pass_is_told_from_the_next_by_the_pause() -> None:
+    """Passes are taken apart where nothing is ticked for long; one that was cut off does not count."""
+    assert crowd.spans([0.5, 15, 15.5, 16, 30, 30.25, 31, 45], 3) == [1, 1]
+
+
+def ratio(name: str = "a row", ours: float = 1.0, *, bar: Bar | None = None) -> Row:
+    """Return a row whose ratio is ``ours``."""
+    return Row.of_rounds(name, [ours], [1.0], against="another", unit="ns", bar=bar)
+
+
+def test_a_ratio_is_the_median_of_the_rounds() -> None:
+    """A round that was disturbed moves neither the ratio nor the figures."""
+    row = Row.of_rounds("a row", [2, 300, 4], [1, 100, 4], against="another", unit="ns")
+    assert (row.ours, row.reference, row.value, row.low, row.high) == (4, 4, 2, 1, 3)
+
+
+def test_a_turned_ratio_says_how_many_times_faster() -> None:
+    """Where more is better, the ratio is the reference's time in ours."""
+    row = Row.of_rounds("a row", [2, 2, 2], [10, 20, 30], against="another", unit="ns", turned=True)
+    assert row.value == 10
+
+
+@pytest.mark.parametrize(
+    ("bar", "value", "holds", "used"),
+    [
+        (Bar(1.5), 1.5, True, 1),
+        (Bar(1.5), 3.0, False, 2),
+        (Bar(5, at_least=True), 10.0, True, 0.5),
+        (Bar(5, at_least=True), 4.0, False, 1.25),
+    ],
+)
+def test_a_bar_is_reached_or_not(bar: Bar, value: float, holds: bool, used: float) -> None:  # noqa: FBT001  # a case
+    """Just enough is enough; beyond the limit, more than all of what is allowed is used."""
+    row = ratio(ours=value, bar=bar)
+    assert row.holds is holds
+    assert bar.used(value) == used
+
+
+@pytest.mark.parametrize(("value", "is_changed"), [(1.24, False), (0.76, False), (1.26, True), (0.74, True)])
+def test_a_ratio_may_differ_by_a_quarter(value: float, is_changed: bool) -> None:  # noqa: FBT001  # a case
+    """The check names a row whose ratio went more than 25 % up or down."""
+    stored, measured = ratio(bar=Bar(2)), ratio(ours=value, bar=Bar(2))
+    sentences = changed([stored], [measured])
+    assert bool(sentences) is is_changed
+    assert all("a row" in sentence for sentence in sentences)
+
+
+def test_an_absolute_figure_is_held_to_its_bar_alone() -> None:
+    """Seconds differ from machine to machine; the check objects when a bar that was reached no longer is."""
+    stored, slower, too_slow = (
+        Row.of_values("a pass", [value], unit="s", bar=Bar(0.1)) for value in (0.01, 0.09, 0.11)
+    )
+    assert changed([stored], [slower]) == []
+    assert len(changed([stored], [too_slow])) == 1
+    assert changed([too_slow], [too_slow]) == []
+
+
+def test_a_new_row_is_not_stored_yet() -> None:
+    """The check names what has no stored figure, and passes over what is for information."""
+    assert len(changed([], [ratio(bar=Bar(1)), ratio("for information")])) == 1
+
+
+def test_results_read_back(tmp_path: Path) -> None:
+    """What is written reads back equal, and says when and on what it was measured."""
+    rows = [ratio(bar=Bar(5, at_least=True)), Row.of_values("memory", [1.5], unit="KiB", bar=Bar(2)), ratio("free")]
+    write(tmp_path / "results.json", rows, machine())
+    read_rows, measured_on = read(tmp_path / "results.json")
+    assert read_rows == rows
+    assert measured_on == machine()
+    assert {"date", "cpu", "cores", "os", "python", "versions"} == set(measured_on)
+
+
+def test_the_chart_shows_every_bar_and_the_machine() -> None:
+    """Each judged row stands in the chart with its value and its limit, and what it was measured on."""
+    rows = [
+        ratio(AN_EVENT, 1.2, bar=Bar(1.5)),
+        ratio("an event through X", 90, bar=Bar(50, at_least=True)),
+        Row.of_values("memory", [3], unit="KiB", bar=Bar(2)),
+        ratio("free"),
+    ]
+    texts = "\n".join(ET.fromstring(draw(rows, machine())).itertext())  # noqa: S314  # our own
+    assert all(row.name in texts for row in rows[:3])
+    assert "free" not in texts
+    assert "2 of 3 bars hold" in texts
+    shown = ("1.2 ×", "≤ 1.5 ×", "≥ 50 ×", "3 KiB", "≤ 2 KiB", machine()["python"])  # noqa: RUF001  # times, not x
+    assert all(text in texts for text in shown)
+
+
+def test_the_table_says_what_holds() -> None:
+    """The table tells what holds, what does not, and what is for information."""
+    console = Console(width=200)
+    rows = [ratio("fast", bar=Bar(2)), ratio("slow", 3, bar=Bar(2)), ratio("free")]
+    with console.capture() as captured:
+        console.print(command.table(rows))
+    lines = captured.get().splitlines()
+    verdicts = {line.split()[0]: line.rstrip() for line in lines[1:]}
+    assert verdicts["fast"].endswith("  holds")
+    assert verdicts["slow"].endswith("does not hold")
+    assert verdicts["free"].endswith("for information")
+
+
+def test_the_stored_chart_is_the_stored_results() -> None:
+    """The chart that the README shows is that of the stored results; ``make bench`` writes both."""
+    assert command.CHART.read_text(encoding="utf-8") == draw(*read(command.RESULTS))
