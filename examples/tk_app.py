@@ -69,12 +69,12 @@ class Window:
         root.configure(background=PAPER)
         root.resizable(width=False, height=False)
         self.state = tk.Label(root, font="-size 15 -weight bold", width=26, pady=16)
-        self.state.grid(columnspan=2, sticky="ew")
+        self.state.grid(columnspan=2, sticky="ew", pady=(0, 8))
         self.values = {name: self.add_row(name) for name in ("Session", "Events", "Session id", "Expires in")}
-        self.style = ttk.Style(root)
-        self.style.theme_use("clam")
-        self.left = ttk.Progressbar(root)
-        self.left.grid(columnspan=2, sticky="ew", padx=24, pady=16)
+        self.bar = tk.Frame(root, height=6)
+        self.bar.grid(columnspan=2, sticky="ew", padx=24, pady=16)
+        self.left = tk.Frame(self.bar)
+        ttk.Style(root).theme_use("clam")
         ttk.Button(root, text="Track an event", command=self.track).grid(
             column=0, row=6, sticky="ew", padx=(24, 6), pady=(0, 24)
         )
@@ -121,8 +121,9 @@ class Window:
         self.values["Events"].configure(text=session.event_index)
         self.values["Session id"].configure(text=session.session_id[:8])
         self.values["Expires in"].configure(text="never" if expires_in is None else f"{expires_in:.0f} s")
-        self.style.configure("TProgressbar", thickness=6, background=text, troughcolor=banner, bordercolor=banner)
-        self.left.configure(maximum=timeout, value=expires_in or 0)
+        self.bar.configure(background=banner)
+        self.left.configure(background=text)
+        self.left.place(relheight=1, relwidth=(expires_in or 0) / timeout)
         self.root.after(250, self.refresh)
 
 
