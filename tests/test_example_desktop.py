@@ -213,7 +213,7 @@ def user() -> Iterator[User]:
             environment = {**os.environ, "DISPLAY": f":{pipe.readline().strip()}"}
         with (
             subprocess.Popen(["openbox"], env=environment, stderr=subprocess.DEVNULL) as manager,  # noqa: S607
-            subprocess.Popen([sys.executable, "-m", "tkinter"], env=environment) as other,  # noqa: S603
+            subprocess.Popen([sys.executable, "-m", "tkinter"], env=environment) as other,
         ):
             user = User(environment)
             user.switch_to("tk")
@@ -233,6 +233,7 @@ def start(user: User) -> Iterator[Start]:
             [sys.executable, "-u", *map(str, arguments)],
             env={**user.environment, "PYTHONPATH": str(EXAMPLES)},
             stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,  # a traceback is a line that is not expected
             text=True,
         )
         lines: queue.SimpleQueue[str] = queue.SimpleQueue()
