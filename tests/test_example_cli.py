@@ -61,6 +61,20 @@ def test_runs_at_the_same_time_are_one_session(save_path: Path) -> None:
     assert found[0]["sessionIndex"] == 1
 
 
+def test_a_killed_run_doubles_no_event(save_path: Path) -> None:
+    """What a run printed before it was killed was saved before: the next run counts on from there."""
+    with start("--save", save_path, *["build"] * 100, PYTHONUNBUFFERED="1") as run:
+        assert run.stdout is not None
+        lines = [run.stdout.readline()]
+        run.kill()
+        lines += run.stdout
+    printed = [data_of(json.loads(line)) for line in lines if line.endswith("\n")]
+    (after,) = entities(start("--save", save_path, "build"))
+    assert after["sessionId"] == printed[0]["sessionId"]
+    assert [data["eventIndex"] for data in printed] == list(range(1, len(printed) + 1))
+    assert after["eventIndex"] in {len(printed) + 1, len(printed) + 2}
+
+
 def test_a_save_file_that_cannot_be_is_never_in_the_way(tmp_path: Path) -> None:
     """Where no file can be made, the program says so and goes on."""
     (tmp_path / "file").touch()
