@@ -28,46 +28,31 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 
-class _Reference(weakref.ref["Ticking"]):
-    """A session, known by its id also when it is gone."""
-
-    __slots__ = ("key",)
-
-    key: int
-
-
 @attrs.define
 class _Round:
     """The sessions of one check interval, ticked together."""
 
     due: float
-    sessions: dict[int, _Reference] = attrs.field(factory=dict[int, _Reference])
+    sessions: set[weakref.ref[Ticking]] = attrs.field(factory=set["weakref.ref[Ticking]"])
 
 
 @attrs.define
 class _Rounds:
-    """What the thread knows: rounds by interval, and each session's interval by its id."""
+    """What the thread knows: rounds by interval."""
 
     by_interval: dict[float, _Round] = attrs.field(factory=dict[float, _Round])
-    interval_of: dict[int, float] = attrs.field(factory=dict[int, float])
 
-    def add(self, session: _Reference, interval: float) -> None:
-        self.discard(session.key)
+    def add(self, session: weakref.ref[Ticking], interval: float) -> None:
+        self.discard(session)
         now = time.monotonic()
-        self.by_interval.setdefault(interval, _Round(now + interval)).sessions[session.key] = session
-        self.interval_of[session.key] = interval
+        self.by_interval.setdefault(interval, _Round(now + interval)).sessions.add(session)
 
-    def discard(self, key: int, only: _Reference | None = None) -> None:
-        """Forget a session; with ``only``, not one that got a dead one's id since."""
-        interval = self.interval_of.get(key)
-        if interval is None:
-            return
-        sessions = self.by_interval[interval].sessions
-        if only is not None and sessions[key] is not only:
-            return
-        del sessions[key], self.interval_of[key]
-        if not sessions:
-            del self.by_interval[interval]
+    def discard(self, session: weakref.ref[Ticking]) -> None:
+        """Forget a session. References to a living one are equal; a dead one's equals itself alone."""
+        for interval, members in list(self.by_interval.items()):
+            members.sessions.discard(session)
+            if not members.sessions:
+                del self.by_interval[interval]
 
     def seconds_until_due(self) -> float:
         due = min(members.due for members in self.by_interval.values())
@@ -78,11 +63,17 @@ class _Rounds:
         for interval, members in list(self.by_interval.items()):
             if members.due <= now:
                 members.due = now + interval
-                for session in list(members.sessions.values()):
+                for session in list(members.sessions):
                     _tick(session)
 
 
-def _tick(reference: _Reference) -> None:
+def _refer(session: Ticking, callback: Callable[[weakref.ref[Ticking]], None] | None = None) -> weakref.ref[Ticking]:
+    reference = weakref.ref(session, callback)
+    hash(reference)  # is kept, so that the reference can be looked for when the session is gone
+    return reference
+
+
+def _tick(reference: weakref.ref[Ticking]) -> None:
     session = reference()
     if session is None:
         return
@@ -106,8 +97,8 @@ class Checker:
         wishes: queue.SimpleQueue[Callable[[_Rounds], None]] = queue.SimpleQueue()
         self._wishes = wishes
 
-        def forget(dead: _Reference) -> None:
-            wishes.put(lambda rounds: rounds.discard(dead.key, dead))
+        def forget(dead: weakref.ref[Ticking]) -> None:
+            wishes.put(lambda rounds: rounds.discard(dead))
 
         self._forget = forget
         self._starting = threading.RLock()
@@ -115,15 +106,14 @@ class Checker:
 
     def start(self, session: Ticking, now: float) -> None:  # noqa: ARG002  # this scheduler runs on real time
         """Tick the session every `check_interval` seconds, the first time at most that long from now."""
-        reference, interval = _Reference(session, self._forget), session.check_interval
-        reference.key = id(session)
+        reference, interval = _refer(session, self._forget), session.check_interval
         self._wishes.put(lambda rounds: rounds.add(reference, interval))
         self._ensure_thread()
 
     def stop(self, session: Ticking) -> None:
         """Tick the session no more."""
-        key = id(session)
-        self._wishes.put(lambda rounds: rounds.discard(key))
+        reference = _refer(session)
+        self._wishes.put(lambda rounds: rounds.discard(reference))
 
     def _ensure_thread(self) -> None:
         with self._starting:
