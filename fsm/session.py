@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from persistence import SnapshotStore
 
 
+_LOGGER = logging.getLogger(__name__)
+
+
 class ClientSession(SessionShell):
     """Says which tracked events belong together: a run of events with no gap as long as the timeout.
 
@@ -85,7 +88,7 @@ class ClientSession(SessionShell):
         """
         clock = SYSTEM_CLOCK if clock is None else clock
         scheduler = SHARED_CHECKER if scheduler is None else scheduler
-        logger = logging.getLogger(__name__) if logger is None else logger
+        logger = _LOGGER if logger is None else logger
         options.require_methods("clock", clock, "monotonic", "now")
         options.require_methods("scheduler", scheduler, "start", "stop")
         options.require_methods("logger", logger, "info", "warning", "exception")

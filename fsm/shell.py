@@ -147,12 +147,12 @@ class SessionShell(SessionReading):
         """
         try:
             with one_call(), self._lock:
-                draft: Draft | None = None
+                is_outermost = self._identity.spare_ids is None
                 while True:
                     if self._closed:
                         raise SessionClosedError(method)
                     before, identity = self._lifecycle, self._identity
-                    draft = Draft(before, identity, self._clock.monotonic(), again=draft)
+                    draft = Draft(before, identity, self._clock.monotonic())
                     if self._lifecycle is not before:
                         continue
                     try:
@@ -164,6 +164,8 @@ class SessionShell(SessionReading):
                         self._lifecycle, self._identity, self._closed = draft.lifecycle, draft.identity, draft.closed
                         break
                 before.retire()
+                if is_outermost:
+                    self._identity.spare_ids = None
                 for call, args in draft.notices:
                     self._notices.add(call, *args)
                 self._keep_scheduled(draft.now)
