@@ -1,8 +1,9 @@
 """The process's shared checker: one daemon thread that ticks every session whose checker is running.
 
-The thread is an actor. All that it knows is its own, and what others want of it comes through a `queue.SimpleQueue`,
-whose ``put`` may be called from anywhere (weak reference callbacks, ``__del__`` and signal handlers included). It lives
-while there is a session to tick, holds sessions weakly, and does not delay the interpreter's exit.
+The thread is an actor. It alone changes what it knows; what others want of it they put into a deque, and ring a bell
+(a `queue.SimpleQueue`) if it cannot wait until the thread's next round. Both may be done from anywhere (weak reference
+callbacks, ``__del__`` and signal handlers included). The thread lives while there is a session to tick, holds sessions
+weakly, and does not delay the interpreter's exit.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import queue
 import threading
 import time
 import weakref
+from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import attrs
@@ -21,8 +24,6 @@ import attrs
 from fsm.errors import SessionClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from fsm.scheduler import Ticking
 
 _logger = logging.getLogger(__name__)
@@ -41,6 +42,10 @@ class _Rounds:
     """What the thread knows: rounds by interval."""
 
     by_interval: dict[float, _Round] = attrs.field(factory=dict[float, _Round])
+
+    def __len__(self) -> int:
+        """Return how many sessions there are."""
+        return sum(len(members.sessions) for members in list(self.by_interval.values()))
 
     def add(self, session: weakref.ref[Ticking], interval: float) -> None:
         self.discard(session)
@@ -94,11 +99,14 @@ class Checker:
 
     def forget_all(self) -> None:
         """Start afresh, as a forked child must: the thread did not come along, and a lock may have been held."""
-        wishes: queue.SimpleQueue[Callable[[_Rounds], None]] = queue.SimpleQueue()
-        self._wishes = wishes
+        rounds, wishes = _Rounds(), deque[Callable[[_Rounds], None]]()
+        bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._rounds, self._wishes, self._bell = rounds, wishes, bell
 
         def forget(dead: weakref.ref[Ticking]) -> None:
-            wishes.put(lambda rounds: rounds.discard(dead))
+            wishes.append(lambda rounds: rounds.discard(dead))
+            if len(wishes) >= len(rounds):  # it may have been the last one; of many, a few wake the thread
+                bell.put(None)
 
         self._forget = forget
         self._starting = threading.RLock()
@@ -107,13 +115,16 @@ class Checker:
     def start(self, session: Ticking, now: float) -> None:  # noqa: ARG002  # this scheduler runs on real time
         """Tick the session every `check_interval` seconds, the first time at most that long from now."""
         reference, interval = _refer(session, self._forget), session.check_interval
-        self._wishes.put(lambda rounds: rounds.add(reference, interval))
+        self._wishes.append(lambda rounds: rounds.add(reference, interval))
+        if interval not in self._rounds.by_interval:  # else the thread comes round in time by itself
+            self._bell.put(None)
         self._ensure_thread()
 
     def stop(self, session: Ticking) -> None:
         """Tick the session no more."""
         reference = _refer(session)
-        self._wishes.put(lambda rounds: rounds.discard(reference))
+        self._wishes.append(lambda rounds: rounds.discard(reference))
+        self._bell.put(None)
 
     def _ensure_thread(self) -> None:
         with self._starting:
@@ -129,19 +140,22 @@ class Checker:
                     _logger.warning("No checker thread could be started; sessions expire at their next event")
 
     def _run(self) -> None:
-        rounds, wishes, thread = _Rounds(), self._wishes, threading.current_thread()
+        rounds, wishes, thread = self._rounds, self._wishes, threading.current_thread()
         while True:
-            while rounds.by_interval:
+            while wishes:
+                wishes.popleft()(rounds)
+            if rounds.by_interval:
                 rounds.tick_due()
-                with contextlib.suppress(queue.Empty):
-                    wishes.get(timeout=rounds.seconds_until_due())(rounds)
+                if not wishes:
+                    with contextlib.suppress(queue.Empty):
+                        self._bell.get(timeout=rounds.seconds_until_due())
+                continue
             with self._starting:
                 self._thread = None
                 # A finalizer's call may come between: what it wishes is in the queue, or it has started another thread.
-                if wishes.empty() or self._thread is not None:
+                if not wishes or self._thread is not None:
                     return
                 self._thread = thread
-            wishes.get()(rounds)
 
 
 SHARED_CHECKER = Checker()
