@@ -75,13 +75,12 @@ def read_regular_file(path: str, most: int) -> tuple[bytes, os.stat_result]:
     return bytes(data), status
 
 
-def write_durably(path: str, data: bytes, like: os.stat_result | None = None) -> None:
-    """Write a file's whole content, by way of ``<name>.tmp``; not yet durable under its name: see `sync_folder`.
+def write_durably(path: str, temporary: str, data: bytes, like: os.stat_result | None = None) -> None:
+    """Write a file's whole content, by way of a temporary one; not yet durable under its name: see `sync_folder`.
 
     It is private, or else has the mode and, as far as this process may give files away, the owner of ``like``.
-    The caller holds the lock that makes it the only writer, so that a ``<name>.tmp`` found there is a dead one's.
+    The caller holds the lock that makes it the only writer, so that a temporary file found there is a dead one's.
     """
-    temporary = _temporary(path)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary)
     descriptor = os.open(temporary, _CREATE, PRIVATE)
@@ -101,12 +100,11 @@ def write_durably(path: str, data: bytes, like: os.stat_result | None = None) ->
         raise
 
 
-def keep_beside(path: str, kept: str, data: bytes, status: os.stat_result) -> None:
+def keep_beside(path: str, kept: str, temporary: str, data: bytes, status: os.stat_result) -> None:
     """Let a file also stand under a second name in its folder, replacing what stood there.
 
     ``data`` and ``status`` are the file's, for file systems without hard links (FAT, some of Android's).
     """
-    temporary = _temporary(kept)
     try:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
@@ -116,7 +114,7 @@ def keep_beside(path: str, kept: str, data: bytes, status: os.stat_result) -> No
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
     except (OSError, NotImplementedError):
-        write_durably(kept, data, status)
+        write_durably(kept, temporary, data, status)
 
 
 def sync_folder(folder: str) -> None:
@@ -151,18 +149,6 @@ def make_folder(folder: str, mode: int = PRIVATE_FOLDER) -> None:
     sync_folder(parent)
 
 
-def has_leftovers(*paths: str) -> bool:
-    """Tell whether a writer of these files is at work, or was killed."""
-    return any(os.path.lexists(_temporary(path)) for path in paths)
-
-
-def remove_leftovers(*paths: str) -> None:
-    """Remove the temporary files that a killed writer of these files left. The caller holds the writers' lock."""
-    for path in paths:
-        with contextlib.suppress(OSError):
-            os.unlink(_temporary(path))
-
-
 def _dress(descriptor: int, like: os.stat_result | None) -> None:
     """Set a new file's owner and mode. Where that fails (FAT has neither), it stays as private as it was created."""
     if not hasattr(os, "fchown"):  # Windows
@@ -174,7 +160,3 @@ def _dress(descriptor: int, like: os.stat_result | None) -> None:
             os.fchown(descriptor, like.st_uid, -1)
     with contextlib.suppress(OSError):  # also if private: the umask may have taken away more
         os.fchmod(descriptor, PRIVATE if like is None else stat.S_IMODE(like.st_mode))
-
-
-def _temporary(path: str) -> str:
-    return path + ".tmp"

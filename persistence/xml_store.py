@@ -12,11 +12,9 @@ import attrs
 from persistence.codec import MAX_BYTES, dumps, loads, readable_user_id
 from persistence.durable import (
     follow_links,
-    has_leftovers,
     keep_beside,
     make_folder,
     read_regular_file,
-    remove_leftovers,
     sync_folder,
     write_durably,
 )
@@ -50,8 +48,10 @@ class XmlStore:
     Any method may be called from any thread and from several processes.
     """
 
-    __slots__ = ("__weakref__", "_followed", "_lock", "_path", "_reading")
+    __slots__ = ("__weakref__", "_followed", "_known", "_lock", "_path", "_reading")
 
+    _known: tuple[bytes, Snapshot] | None
+    """What was last written, and so need not be parsed when it is read again."""
     _reading: _Reading | None
     """What `load` found in the lock's context, for `save`."""
 
@@ -127,8 +127,9 @@ class XmlStore:
             if before is not None:
                 self._keep(before)
             self._reading = None
-            write_durably(self._path, data, None if before is None else before.status)
+            write_durably(self._path, self._temporary, data, None if before is None else before.status)
             sync_folder(os.path.dirname(self._path))
+            self._known = data, snapshot
 
     def lock(self) -> AbstractContextManager[object]:
         """Return a context that no other thread or process can be in meanwhile, by ``<name>.lock``.
@@ -148,7 +149,8 @@ class XmlStore:
         with self._lock.held(wait=wait):
             self._reading = None  # a forked child inherits its parent's
             try:
-                remove_leftovers(*self._written())
+                with contextlib.suppress(OSError):
+                    os.unlink(self._temporary)
                 yield
             finally:
                 self._reading = None
@@ -156,35 +158,39 @@ class XmlStore:
     def _stand_at(self, path: str) -> None:
         self._path = path
         self._lock = ProcessLock(path + ".lock")
-        self._reading = None
+        self._reading = self._known = None
 
     def _follow_links(self) -> None:
         if not self._followed:
             self._stand_at(follow_links(self._path))
             self._followed = True
 
-    def _written(self) -> tuple[str, str, str]:
-        return self._path, self._path + ".bak", self._path + ".corrupt"
+    @property
+    def _temporary(self) -> str:
+        """What is written before it gets its name; one file at a time, under the lock."""
+        return self._path + ".tmp"
 
     def _clear_up(self) -> None:
         """Remove what a killed writer left. If the lock is taken, it may be that of a writer who is at work."""
-        if has_leftovers(*self._written()):
+        if os.path.lexists(self._temporary):
             with contextlib.suppress(OSError), self._locked(wait=False):
                 pass
 
     def _keep(self, before: _Reading) -> None:
         """Let what stands in the file also stand beside it, before the file is replaced."""
         if before.error is not None:
-            keep_beside(self._path, self._path + ".corrupt", before.data, before.status)
+            keep_beside(self._path, self._path + ".corrupt", self._temporary, before.data, before.status)
             return
         with contextlib.suppress(OSError):  # a good file is worth more than its backup, and the old one still stands
-            keep_beside(self._path, self._path + ".bak", before.data, before.status)
+            keep_beside(self._path, self._path + ".bak", self._temporary, before.data, before.status)
 
     def _read(self) -> _Reading | None:
         try:
             data, status = read_regular_file(self._path, MAX_BYTES + 1)
         except FileNotFoundError:
             return None
+        if self._known is not None and self._known[0] == data:
+            return _Reading(data, status, self._known[1], None)
         try:
             return _Reading(data, status, loads(data), None)
         except CorruptSaveFileError as error:

@@ -77,8 +77,8 @@ MUTANTS = (
     Mutant(
         "the old timeout is forgotten when a new one is set",
         LIFECYCLE,
-        "        self._check(now)\n        self.foreground_timeout = foreground\n",
-        "        self.foreground_timeout = foreground\n",
+        "        self._check(now)\n        self.foreground_timeout = foreground or",
+        "        self.foreground_timeout = foreground or",
     ),
     Mutant(
         "the background has the foreground's timeout",
@@ -148,12 +148,12 @@ MUTANTS = (
         "        _EXPIRED,\n        Input.EVENT,\n        None,\n        _BACKGROUND,",
         "        _EXPIRED,\n        Input.EVENT,\n        None,\n        _FOREGROUND,",
     ),
-    Mutant("the index counts twice", LEDGER, "self.newest.session_index + 1", "self.newest.session_index + 2"),
+    Mutant("the index counts twice", LEDGER, "before.session_index + 1, MAX", "before.session_index + 2, MAX"),
     Mutant(
         "the previous id is the pending session's own",
         LEDGER,
-        "previous_session_id=self.newest.session_id,",
-        "previous_session_id=session_id,",
+        "if again else before.session_id,",
+        "if again else session_id,",
     ),
     Mutant(
         "an older session overwrites a newer one in the file",
@@ -169,7 +169,7 @@ MUTANTS = (
     ),
     Mutant(
         "every event is the first of its session",
-        "fsm/session.py",
+        "fsm/shell.py",
         "            if number == 1:\n                draft.identity.number(",
         "            if number:\n                draft.identity.number(",
     ),
@@ -203,8 +203,8 @@ MUTANTS = (
     Mutant(
         "a corrupt file becomes the backup",
         "persistence/xml_store.py",
-        'keep_beside(self._path, self._path + ".corrupt", before.data, before.status)',
-        'keep_beside(self._path, self._path + ".bak", before.data, before.status)',
+        'keep_beside(self._path, self._path + ".corrupt", self._temporary, before.data, before.status)',
+        'keep_beside(self._path, self._path + ".bak", self._temporary, before.data, before.status)',
     ),
     Mutant(
         "a namespace of any length is read",
@@ -246,8 +246,8 @@ MUTANTS = (
     Mutant(
         "a file that cannot be read makes a new user",
         LEDGER,
-        "if isinstance(recovered, Snapshot):",
-        "if recovered is self:",
+        "if isinstance(recovered, Snapshot) else None",
+        "if recovered is self else None",
     ),
     Mutant(
         "the file is replaced before its bytes are synced",
@@ -300,8 +300,8 @@ MUTANTS = (
     Mutant(
         "a start leaves what a killed writer left",
         "persistence/xml_store.py",
-        "        if has_leftovers(*self._written()):",
-        "        if not self._written():",
+        "        if os.path.lexists(self._temporary):",
+        "        if not self._temporary:",
     ),
     Mutant(
         "the name of a new folder is not synced",
@@ -313,7 +313,7 @@ MUTANTS = (
         "a start removes the temporary file of a writer that is at work",
         "persistence/xml_store.py",
         "            with contextlib.suppress(OSError), self._locked(wait=False):\n                pass\n",
-        "            remove_leftovers(*self._written())\n",
+        "            os.unlink(self._temporary)\n",
     ),
     Mutant(
         "a number that is given while the lock is held follows what the start saw",
