@@ -65,8 +65,9 @@ def dumps(snapshot: Snapshot) -> bytes:
 
     A snapshot of the user alone becomes the user id alone; any other has every key, null as ``i:nil="true"``.
     """
-    keys = ("userId",) if snapshot == Snapshot(user_id=snapshot.user_id) else tuple(FIELDS)
-    return _document({key: _value(key, getattr(snapshot, FIELDS[key][0])) for key in keys}).encode("ascii")
+    if snapshot == Snapshot(user_id=snapshot.user_id):
+        return (_USER_ALONE % _value("userId", snapshot.user_id)).encode("ascii")
+    return (_WHOLE % tuple(_value(key, getattr(snapshot, field)) for key, (field, _) in FIELDS.items())).encode("ascii")
 
 
 def _document(values: dict[str, str]) -> str:
@@ -87,6 +88,8 @@ def _element(key: str, text: str) -> str:
 
 
 _NULL = '<Value i:nil="true"/>'
+_WHOLE = _document(dict.fromkeys(FIELDS, "%s"))
+_USER_ALONE = _document({"userId": "%s"})
 
 
 def _our_pattern() -> re.Pattern[str]:

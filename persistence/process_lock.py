@@ -83,7 +83,8 @@ class ProcessLock(ForkAware):
                 yield
                 return
             file = self._lock_file()
-            file.release(force=True)  # does nothing, unless unlocking failed the last time
+            if file.is_locked:  # unlocking failed the last time
+                file.release(force=True)
             try:
                 file.acquire(timeout=max(0.0, begin + seconds - time.monotonic()))
             except TimeoutError:

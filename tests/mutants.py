@@ -294,8 +294,8 @@ MUTANTS = (
     Mutant(
         "a lock that could not be unlocked is held for ever",
         "persistence/process_lock.py",
-        "            file.release(force=True)  # does",
-        "            # does",
+        "            if file.is_locked:",
+        "            if not file:",
     ),
     Mutant(
         "a start leaves what a killed writer left",
