@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import secrets
 import sys
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,12 +25,12 @@ from persistence.codec import FIELDS
 from persistence.snapshot import iso_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from datetime import datetime
     from typing import Any, BinaryIO, NoReturn
 
+    from fsm.explanation import Explanation
     from fsm.replay import Moment
-    from fsm.summary import SessionSummary
     from persistence import Snapshot
 
 PIPED_WIDTH = 160
@@ -230,16 +230,13 @@ def _timeline(moments: list[Moment]) -> Table:
 
 
 def _story(moment: Moment) -> list[tuple[str, str]]:
-    parts = [(_ending(summary), "yellow") for summary in moment.ended]
-    if moment.begun:
-        parts.append((f"session {moment.session_index} begins", "green"))
+    parts = [part for explanation in moment.explanations for part in _styled(explanation)]
     return [piece for part in parts for piece in (("; ", ""), part)][1:]
 
 
-def _ending(summary: SessionSummary) -> str:
-    length = timedelta(seconds=round(summary.foreground_seconds + summary.background_seconds))
-    events = "1 event" if summary.event_count == 1 else f"{summary.event_count} events"
-    return f"session {summary.session_index} ended ({summary.reason}): {events} in {length}"
+def _styled(explanation: Explanation) -> Iterator[tuple[str, str]]:
+    styles = ["yellow"] * bool(explanation.ended) + ["green"] * bool(explanation.begun)
+    return itertools.zip_longest(explanation.clauses, styles, fillvalue="")
 
 
 def _by_key(snapshot: Snapshot) -> dict[str, str | int | None]:

@@ -56,7 +56,7 @@ class SystemClock:
         return datetime.now(UTC)
 
 
-@attrs.frozen
+@attrs.frozen(weakref_slot=False)  # one for each session in memory
 class Anchor:
     """One moment on both clocks, by which times on the monotonic one become times of day.
 

@@ -22,6 +22,16 @@ if TYPE_CHECKING:
     from persistence import Snapshot
 
 
+def age_of(saved: Snapshot, now: datetime) -> timedelta | None:
+    """Return how long ago the last activity was of a saved session that could be gone on with; ``None`` if it has ended.
+
+    Negative if the activity lies in the future.
+    """
+    if not (saved.session_id and saved.event_index and saved.last_activity):
+        return None
+    return now - saved.last_activity
+
+
 class Identity:
     """The identity of the present session, pending or numbered. Not thread-safe: the session object holds its lock."""
 
@@ -103,13 +113,13 @@ class Identity:
         seconds since its last activity.
         """
         saved = self._ledger.newest
-        if not (saved.session_id and saved.event_index and saved.last_activity):
+        age = age_of(saved, now.wall)
+        if age is None:
             return None
-        age = now.wall - saved.last_activity
         if not timedelta(0) <= age < timeout:
             return None
         self._adopt(saved)
-        return saved.event_index, age.total_seconds()
+        return saved.event_index or 0, age.total_seconds()
 
     def progress(self, event_count: int, last_activity: float, now: Anchor) -> Snapshot | None:
         """Return the newest numbered session as it is to be saved; ``None`` if there has been none."""

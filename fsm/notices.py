@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, ParamSpec, Protocol
@@ -12,11 +13,16 @@ from persistence.waiting import a_new_call
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fsm.explanation import Explanation
+
 Params = ParamSpec("Params")
 
 
 class Logger(Protocol):
-    """The methods of `logging.Logger` that a session calls."""
+    """The methods of `logging.Logger` that a session calls.
+
+    One that can be asked for its level too (``isEnabledFor``), and takes ``debug``, is told each decision there.
+    """
 
     def info(self, msg: str, /, *args: object) -> object:
         """Log what went as it should."""
@@ -65,6 +71,13 @@ class Notices:
     def add(self, call: Callable[Params, object], /, *args: Params.args, **kwargs: Params.kwargs) -> None:
         """Keep a call for this thread's next `deliver`."""
         _thread.calls.setdefault(self, _Calls()).append(lambda: call(*args, **kwargs))
+
+    def explain(self, explanation: Callable[[], Explanation]) -> None:
+        """Keep a line at level DEBUG, if the logger takes such lines; a logger that cannot be asked gets none."""
+        debug, takes = (getattr(self._logger, name, None) for name in ("debug", "isEnabledFor"))
+        with contextlib.suppress(Exception):  # a broken logger must not cost the host its event
+            if debug is not None and takes is not None and takes(logging.DEBUG):
+                self.add(debug, "%s", explanation())
 
     def deliver(self) -> None:
         """Make this thread's calls, now that it holds no lock. One that raises is logged."""
