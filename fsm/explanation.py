@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import attrs
@@ -72,7 +73,7 @@ class Explanation:
             yield self._beginning(self.begun)
         elif self.input == "start":
             yield f"the saved session does not go on, {silence(self.idle_seconds, self.timeout)}"
-        elif self.ended and self.ended.reason is not EndReason.CLOSE:
+        elif self.ended and self.input != "close":
             yield "a new one waits for its first event"
         if self.input in {"background", "foreground"} and _in_focus(self.before) is not _in_focus(self.after):
             won_or_lost = "is back in" if _in_focus(self.after) else "lost the"
@@ -88,7 +89,7 @@ class Explanation:
 
     def _beginning(self, begun: Beginning) -> str:
         if begun.is_continued:
-            return f"session {begun.session_index} goes on, {silence(self.idle_seconds, self.timeout)}"
+            return restart(begun.session_index, self.idle_seconds, self.timeout)
         if self.input == "event":
             return f"session {begun.session_index} begins"
         return f"session {begun.session_index} is counted before its first event"
@@ -117,9 +118,17 @@ def events_text(count: int) -> str:
 def silence(idle_seconds: float, timeout: float, where: str = "") -> str:
     """Return how long there was no activity, beside the timeout that decides."""
     limit = f"(timeout {seconds_text(timeout)})"
+    if timeout % 1 == 0:
+        idle_seconds = math.floor(idle_seconds)  # which is on the same side of the timeout
     if idle_seconds < 0:
         return f"its last activity lying {seconds_text(-idle_seconds)} in the future {limit}"
     return f"after {seconds_text(idle_seconds)} without activity{where} {limit}"
+
+
+def restart(session_index: int, idle_seconds: float, timeout: float) -> str:
+    """Return whether a saved session goes on after so long, and why."""
+    verb = "goes on" if 0 <= idle_seconds < timeout else "does not go on"
+    return f"session {session_index} {verb}, {silence(idle_seconds, timeout)}"
 
 
 def _ending(ended: Ending, idle_seconds: float, timeout: float) -> str:

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 def age_of(saved: Snapshot, now: datetime) -> timedelta | None:
-    """Return how long ago the last activity was of a saved session that could be gone on with; ``None`` if it has ended.
+    """Return the time since a saved session's last activity, negative if that lies in the future.
 
-    Negative if the activity lies in the future.
+    ``None``: there is no session, or it has ended, or has no event, so that nothing could go on.
     """
     if not (saved.session_id and saved.event_index and saved.last_activity):
         return None

@@ -217,7 +217,7 @@ class SessionShell(SessionReading):
         return history.pack(moment.wall, "start", lifecycle, lifecycle, idle_seconds=idle_seconds, begun=begun)
 
     def _told(self, entry: bytes) -> None:
-        """Let the log tell what an entry of the history says."""
+        """Let the log tell what an entry of the history says, when no lock is held."""
         if entry:
             self._notices.explain(lambda: history.unpack(entry)[0])
 

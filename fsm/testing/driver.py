@@ -44,7 +44,7 @@ class _Explanations(logging.LoggerAdapter[logging.Logger]):
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802  # logging's name
         return level == logging.DEBUG or super().isEnabledFor(level)
 
-    def debug(self, msg: object, *args: Any, **_: Any) -> None:  # noqa: ANN401  # logging's signature
+    def debug(self, msg: object, *args: Any, **_: Any) -> None:  # noqa: ANN401, ARG002  # logging's signature
         self._told.extend(args)
 
 
