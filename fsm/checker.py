@@ -1,8 +1,9 @@
 """The process's shared checker: one daemon thread that ticks every session whose checker is running.
 
-The thread is an actor. All that it knows is its own, and what others want of it comes through a `queue.SimpleQueue`,
-whose ``put`` may be called from anywhere (weak reference callbacks, ``__del__`` and signal handlers included). It lives
-while there is a session to tick, holds sessions weakly, and does not delay the interpreter's exit.
+The thread is an actor. It alone changes what it knows; what others want of it they put into a deque, and ring a bell
+(a `queue.SimpleQueue`) if it cannot wait until the thread's next round. Both may be done from anywhere (weak reference
+callbacks, ``__del__`` and signal handlers included). The thread lives while there is a session to tick, holds sessions
+weakly, and does not delay the interpreter's exit.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import queue
 import threading
 import time
 import weakref
+from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import attrs
@@ -21,19 +24,9 @@ import attrs
 from fsm.errors import SessionClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from fsm.scheduler import Ticking
 
 _logger = logging.getLogger(__name__)
-
-
-class _Reference(weakref.ref["Ticking"]):
-    """A session, known by its id also when it is gone."""
-
-    __slots__ = ("key",)
-
-    key: int
 
 
 @attrs.define
@@ -41,33 +34,30 @@ class _Round:
     """The sessions of one check interval, ticked together."""
 
     due: float
-    sessions: dict[int, _Reference] = attrs.field(factory=dict[int, _Reference])
+    sessions: set[weakref.ref[Ticking]] = attrs.field(factory=set["weakref.ref[Ticking]"])
 
 
 @attrs.define
 class _Rounds:
-    """What the thread knows: rounds by interval, and each session's interval by its id."""
+    """What the thread knows: rounds by interval."""
 
     by_interval: dict[float, _Round] = attrs.field(factory=dict[float, _Round])
-    interval_of: dict[int, float] = attrs.field(factory=dict[int, float])
 
-    def add(self, session: _Reference, interval: float) -> None:
-        self.discard(session.key)
+    def __len__(self) -> int:
+        """Return how many sessions there are."""
+        return sum(len(members.sessions) for members in list(self.by_interval.values()))
+
+    def add(self, session: weakref.ref[Ticking], interval: float) -> None:
+        self.discard(session)
         now = time.monotonic()
-        self.by_interval.setdefault(interval, _Round(now + interval)).sessions[session.key] = session
-        self.interval_of[session.key] = interval
+        self.by_interval.setdefault(interval, _Round(now + interval)).sessions.add(session)
 
-    def discard(self, key: int, only: _Reference | None = None) -> None:
-        """Forget a session; with ``only``, not one that got a dead one's id since."""
-        interval = self.interval_of.get(key)
-        if interval is None:
-            return
-        sessions = self.by_interval[interval].sessions
-        if only is not None and sessions[key] is not only:
-            return
-        del sessions[key], self.interval_of[key]
-        if not sessions:
-            del self.by_interval[interval]
+    def discard(self, session: weakref.ref[Ticking]) -> None:
+        """Forget a session. References to a living one are equal; a dead one's equals itself alone."""
+        for interval, members in list(self.by_interval.items()):
+            members.sessions.discard(session)
+            if not members.sessions:
+                del self.by_interval[interval]
 
     def seconds_until_due(self) -> float:
         due = min(members.due for members in self.by_interval.values())
@@ -78,11 +68,17 @@ class _Rounds:
         for interval, members in list(self.by_interval.items()):
             if members.due <= now:
                 members.due = now + interval
-                for session in list(members.sessions.values()):
+                for session in list(members.sessions):
                     _tick(session)
 
 
-def _tick(reference: _Reference) -> None:
+def _refer(session: Ticking, callback: Callable[[weakref.ref[Ticking]], None] | None = None) -> weakref.ref[Ticking]:
+    reference = weakref.ref(session, callback)
+    hash(reference)  # is kept, so that the reference can be looked for when the session is gone
+    return reference
+
+
+def _tick(reference: weakref.ref[Ticking]) -> None:
     session = reference()
     if session is None:
         return
@@ -103,11 +99,14 @@ class Checker:
 
     def forget_all(self) -> None:
         """Start afresh, as a forked child must: the thread did not come along, and a lock may have been held."""
-        wishes: queue.SimpleQueue[Callable[[_Rounds], None]] = queue.SimpleQueue()
-        self._wishes = wishes
+        rounds, wishes = _Rounds(), deque[Callable[[_Rounds], None]]()
+        bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._rounds, self._wishes, self._bell = rounds, wishes, bell
 
-        def forget(dead: _Reference) -> None:
-            wishes.put(lambda rounds: rounds.discard(dead.key, dead))
+        def forget(dead: weakref.ref[Ticking]) -> None:
+            wishes.append(lambda rounds: rounds.discard(dead))
+            if len(wishes) >= len(rounds):  # it may have been the last one; of many, a few wake the thread
+                bell.put(None)
 
         self._forget = forget
         self._starting = threading.RLock()
@@ -115,15 +114,17 @@ class Checker:
 
     def start(self, session: Ticking, now: float) -> None:  # noqa: ARG002  # this scheduler runs on real time
         """Tick the session every `check_interval` seconds, the first time at most that long from now."""
-        reference, interval = _Reference(session, self._forget), session.check_interval
-        reference.key = id(session)
-        self._wishes.put(lambda rounds: rounds.add(reference, interval))
+        reference, interval = _refer(session, self._forget), session.check_interval
+        self._wishes.append(lambda rounds: rounds.add(reference, interval))
+        if interval not in self._rounds.by_interval:  # else the thread comes round in time by itself
+            self._bell.put(None)
         self._ensure_thread()
 
     def stop(self, session: Ticking) -> None:
         """Tick the session no more."""
-        key = id(session)
-        self._wishes.put(lambda rounds: rounds.discard(key))
+        reference = _refer(session)
+        self._wishes.append(lambda rounds: rounds.discard(reference))
+        self._bell.put(None)
 
     def _ensure_thread(self) -> None:
         with self._starting:
@@ -139,19 +140,22 @@ class Checker:
                     _logger.warning("No checker thread could be started; sessions expire at their next event")
 
     def _run(self) -> None:
-        rounds, wishes, thread = _Rounds(), self._wishes, threading.current_thread()
+        rounds, wishes, thread = self._rounds, self._wishes, threading.current_thread()
         while True:
-            while rounds.by_interval:
+            while wishes:
+                wishes.popleft()(rounds)
+            if rounds.by_interval:
                 rounds.tick_due()
-                with contextlib.suppress(queue.Empty):
-                    wishes.get(timeout=rounds.seconds_until_due())(rounds)
+                if not wishes:
+                    with contextlib.suppress(queue.Empty):
+                        self._bell.get(timeout=rounds.seconds_until_due())
+                continue
             with self._starting:
                 self._thread = None
                 # A finalizer's call may come between: what it wishes is in the queue, or it has started another thread.
-                if wishes.empty() or self._thread is not None:
+                if not wishes or self._thread is not None:
                     return
                 self._thread = thread
-            wishes.get()(rounds)
 
 
 SHARED_CHECKER = Checker()

@@ -35,7 +35,7 @@ def age_of(saved: Snapshot, now: datetime) -> timedelta | None:
 class Identity:
     """The identity of the present session, pending or numbered. Not thread-safe: the session object holds its lock."""
 
-    __slots__ = ("_anchor", "_ledger", "_record", "facts", "last_event_time", "numbered", "renewed_id", "turn")
+    __slots__ = ("_anchor", "_ledger", "_record", "facts", "last_event_time", "numbered", "spare_ids", "turn")
 
     def __init__(self, ledger: Ledger, now: Anchor) -> None:
         """Start with a pending session."""
@@ -45,28 +45,32 @@ class Identity:
         """The newest session that was numbered or continued here, as it then was, or as it was when it ended."""
         self.turn = ledger.turn
         """The ledger's, when what is decided here was begun to be decided."""
-        self.renewed_id: str | None = None
-        """What `renew` is to take, and then took: of a decision that is made again, the same."""
+        self.spare_ids: list[str] | None = None
+        """While something is decided: the id that a renewal took, for whoever overtakes it or decides again."""
         self.last_event_time: datetime | None = None
         """The last event's own time, if it was given one."""
         self.renew()
 
-    def copy(self, *, next_id: str | None) -> Identity:
-        """Return another of the same, to decide on; ``next_id`` is what a renewal takes, if it has an id already."""
+    def copy(self) -> Identity:
+        """Return another of the same, to decide on."""
+        if self.spare_ids is None:
+            self.spare_ids = []
         copied = Identity.__new__(Identity)
         for name in self.__slots__:
             setattr(copied, name, getattr(self, name))
         copied.turn = self._ledger.turn
-        copied.renewed_id = next_id
         return copied
 
     def renew(self) -> None:
         """Let a pending session take the place of the present one. Its id is new; all else waits for `number`."""
         self.numbered = False
-        self.renewed_id = self.renewed_id or new_id()
+        spare_ids = [] if self.spare_ids is None else self.spare_ids
+        if not spare_ids:
+            spare_ids.append(new_id())
+        self.spare_ids = None
         self.facts = SessionFacts(
             user_id=self._ledger.newest.user_id,
-            session_id=self.renewed_id,
+            session_id=spare_ids[0],
             previous_session_id=None,
             session_index=0,
             storage_mechanism=STORAGE_MECHANISM,

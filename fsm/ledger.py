@@ -47,30 +47,23 @@ class Ledger:
         self._saved: Snapshot | None = None
         self.turn = 0
         """Counts what was settled with the store, so that a call that was come between by another notices it."""
-        self.newest = Snapshot(user_id=new_id())
-        """The newest session known, which the next one follows; at first none, of a user that the store may replace."""
         self.error: Exception | None = None
         """The last failure that has not healed."""
-        self.settle()
+        kept, error = self._first_look()
+        self.newest = kept or Snapshot(user_id=new_id())
+        """The newest session known, which the next one follows; at first none, of a user that the store may replace."""
+        if error is not None and not isinstance(error, CorruptSaveFileError):
+            self._report(error)  # a store that cannot be read is left alone
+        elif kept is None or error is not None:
+            self._transact(lambda kept: self.newest if kept is None else None)  # what is corrupt is mended there
 
-    def settle(self) -> None:
-        """Agree with the store on who the user is. A store that cannot be read is left alone."""
-        with self._lock:
-            try:
-                kept = self._store.load()
-            except Exception as error:  # noqa: BLE001  # a store of the embedder's may raise anything
-                recovered = getattr(error, "recovered", None)
-                if isinstance(recovered, Snapshot):
-                    self._take_over(recovered)  # the user stays the same, even if in memory alone
-                if not isinstance(error, CorruptSaveFileError):
-                    self._report(error)
-                    return
-                kept = None  # read again under the lock, and mended there
-            if kept is None:
-                self._transact(lambda kept: self.newest if kept is None else None)
-            else:
-                self._take_over(kept)
-                self._report(None)
+    def _first_look(self) -> tuple[Snapshot | None, Exception | None]:
+        """Return what the store has, or what could be recovered of it and why it could not be read."""
+        try:
+            return self._store.load(), None
+        except Exception as error:  # noqa: BLE001  # a store of the embedder's may raise anything
+            recovered = getattr(error, "recovered", None)
+            return (recovered if isinstance(recovered, Snapshot) else None), error
 
     def number(
         self,

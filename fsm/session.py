@@ -8,7 +8,7 @@ from uuid import UUID
 
 from fsm import options
 from fsm.checker import SHARED_CHECKER
-from fsm.clock import SystemClock
+from fsm.clock import SYSTEM_CLOCK
 from fsm.entity import SessionContext
 from fsm.lifecycle import Lifecycle
 from fsm.shell import SessionShell
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from persistence import SnapshotStore
 
 
+_LOGGER = logging.getLogger(__name__)
+
+
 class ClientSession(SessionShell):
     """Says which tracked events belong together: a run of events with no gap as long as the timeout.
 
@@ -46,9 +49,9 @@ class ClientSession(SessionShell):
     def __init__(  # noqa: PLR0913  # the specification's constructor
         self,
         save_path: str | os.PathLike[str] | None = None,
-        foreground_timeout: Seconds = 600,
-        background_timeout: Seconds = 300,
-        check_interval: Seconds = 15,
+        foreground_timeout: Seconds = 600.0,
+        background_timeout: Seconds = 300.0,
+        check_interval: Seconds = 15.0,
         logger: Logger | None = None,
         *,
         store: SnapshotStore | None = None,
@@ -83,9 +86,9 @@ class ClientSession(SessionShell):
             ValueError: an argument has a value that is not allowed. Both name argument, value and what is allowed.
 
         """
-        clock = SystemClock() if clock is None else clock
+        clock = SYSTEM_CLOCK if clock is None else clock
         scheduler = SHARED_CHECKER if scheduler is None else scheduler
-        logger = logging.getLogger(__name__) if logger is None else logger
+        logger = _LOGGER if logger is None else logger
         options.require_methods("clock", clock, "monotonic", "now")
         options.require_methods("scheduler", scheduler, "start", "stop")
         options.require_methods("logger", logger, "info", "warning", "exception")

@@ -152,12 +152,12 @@ class SessionShell(SessionReading):
         """
         try:
             with one_call(), self._lock:
-                draft: Draft | None = None
+                is_outermost = self._identity.spare_ids is None
                 while True:
                     if self._closed:
                         raise SessionClosedError(method)
                     before, identity = self._lifecycle, self._identity
-                    draft = Draft(before, identity, self._clock.monotonic(), again=draft)
+                    draft = Draft(before, identity, self._clock.monotonic())
                     if self._lifecycle is not before:
                         continue
                     try:
@@ -172,6 +172,8 @@ class SessionShell(SessionReading):
                         self._history = prolonged
                         break
                 before.retire()
+                if is_outermost:
+                    self._identity.spare_ids = None
                 for call, args in draft.notices:
                     self._notices.add(call, *args)
                 self._keep_scheduled(draft.now)

@@ -127,8 +127,8 @@ MUTANTS = (
     Mutant(
         "a summary's seconds run to the moment of detection",
         LIFECYCLE,
-        "self._focus_time.until(\n            self.last_activity,",
-        "self._focus_time.until(\n            self._now,",
+        "self._timed_focus().until(\n            self.last_activity,",
+        "self._timed_focus().until(\n            self._now,",
     ),
     Mutant(
         "the wall clock for elapsed time",
