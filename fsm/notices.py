@@ -6,14 +6,13 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, ParamSpec, Protocol
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol
 
+from fsm import history
 from persistence.waiting import a_new_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from fsm.explanation import Explanation
 
 Params = ParamSpec("Params")
 
@@ -72,12 +71,12 @@ class Notices:
         """Keep a call for this thread's next `deliver`."""
         _thread.calls.setdefault(self, _Calls()).append(lambda: call(*args, **kwargs))
 
-    def explain(self, explanation: Callable[[], Explanation]) -> None:
-        """Keep a line at level DEBUG, if the logger takes such lines; a logger that cannot be asked gets none."""
-        debug, takes = (getattr(self._logger, name, None) for name in ("debug", "isEnabledFor"))
-        with contextlib.suppress(Exception):  # a broken logger must not cost the host its event
-            if debug is not None and takes is not None and takes(logging.DEBUG):
-                self.add(debug, "%s", explanation())
+    def explain(self, entry: bytes) -> None:
+        """Keep a line at level DEBUG for an entry of the history, if the logger takes such lines."""
+        logger: Any = self._logger
+        with contextlib.suppress(Exception):  # it cannot be asked, or is broken: no line, and no cost to the host
+            if logger.isEnabledFor(logging.DEBUG):
+                self.add(logger.debug, "%s", history.unpack(entry)[0])
 
     def deliver(self) -> None:
         """Make this thread's calls, now that it holds no lock. One that raises is logged."""

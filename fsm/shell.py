@@ -99,7 +99,8 @@ class SessionShell(SessionReading):
         self._history = self._start(moment)
         self._keep_scheduled(moment.monotonic)
         _live_sessions.add(self)
-        self._told(self._history)
+        if self._history:
+            self._notices.explain(self._history)
         self._notices.deliver()
 
     # What a scheduler needs
@@ -177,7 +178,8 @@ class SessionShell(SessionReading):
                 for call, args in draft.notices:
                     self._notices.add(call, *args)
                 self._keep_scheduled(draft.now)
-            self._told(entry)
+            if entry:
+                self._notices.explain(entry)
             return result
         finally:
             self._tell()
@@ -217,11 +219,6 @@ class SessionShell(SessionReading):
         else:
             return b""
         return history.pack(moment.wall, "start", lifecycle, lifecycle, idle_seconds=idle_seconds, begun=begun)
-
-    def _told(self, entry: bytes) -> None:
-        """Let the log tell what an entry of the history says, when no lock is held."""
-        if entry:
-            self._notices.explain(lambda: history.unpack(entry)[0])
 
     def _tell(self) -> None:
         """Deliver the notices, unless this call came between another's: then that one does, when it holds no lock."""

@@ -92,6 +92,26 @@ def test_replay_has_colour_on_a_terminal() -> None:
     assert b"\x1b[32mforeground-active" in shown
 
 
+@pytest.mark.parametrize("columns", [80, 119])
+def test_in_a_narrow_terminal_what_happened_stands_below(columns: int) -> None:
+    """No column is cut off, no line is broken but between words, and the words are the same."""
+    environment = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": str(columns)}
+    done = subprocess.run(  # noqa: S603  # our own command
+        [COMMAND, "replay", EXAMPLE], capture_output=True, text=True, check=True, timeout=60, env=environment
+    )
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).splitlines()
+    assert max(map(len, lines)) <= columns
+    assert lines[0].split() == ["time", "input", "state", "session", "index", "event"]
+    shown = " ".join(" ".join(lines).split())
+    told = [
+        line[line.index("session 1") :].strip()
+        for line in run("replay", EXAMPLE).stdout.splitlines()
+        if "610 s" in line
+    ]
+    assert len(told) == 1
+    assert told[0] in shown
+
+
 def test_replay_json_prints_the_entities() -> None:
     """One valid entity for each event, a line each."""
     done = run("replay", "--json", EXAMPLE)
@@ -112,6 +132,9 @@ def test_replay_saves_and_show_shows(save_path: Path) -> None:
     assert fields["userId"].strip() == saved.user_id
     assert fields["sessionIndex"].strip() == "2"
     assert fields["lastActivity"].strip() == "2026-11-23T09:02:00.000Z"
+    began = f"session 2 (2 events) began at 2026-11-23 09:00:00Z after session {saved.previous_session_id}"
+    assert fields["story"].strip() == began
+    assert "session 2 does not go on, after" in shown.stdout or "session 2 goes on, after" in shown.stdout
     assert json.loads(run("show", "--json", str(save_path)).stdout) == {
         "userId": saved.user_id,
         "sessionId": saved.session_id,
