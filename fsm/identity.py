@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from fsm.entity import SessionFacts
+from fsm.explanation import Beginning
+from fsm.history import pack
 from fsm.ledger import new_id
 from fsm.lifecycle import EndReason
 from fsm.summary import SessionSummary
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
     from fsm.clock import Anchor
     from fsm.ledger import Ledger
-    from fsm.lifecycle import Ended
+    from fsm.lifecycle import Ended, Lifecycle
     from persistence import Snapshot
 
 
@@ -158,6 +160,22 @@ class Identity:
             background_seconds=ended.background_seconds,
             reason=ended.reason,
         )
+
+    def beginning(self, *, is_continued: bool = False) -> Beginning:
+        """Explain which session has begun, or goes on."""
+        return Beginning(self.facts.session_index, self.facts.session_id, is_continued)
+
+    def entry_of_start(self, lifecycle: Lifecycle, now: Anchor, *, continues: bool) -> bytes:
+        """Pack for the history whether a start goes on with the saved session, or counts one without events."""
+        begun: Beginning | None = None
+        if self.numbered:
+            idle_seconds = now.monotonic - lifecycle.last_activity
+            begun = self.beginning(is_continued=lifecycle.event_count > 0)
+        elif continues and (age := age_of(self._ledger.newest, now.wall)) is not None:
+            idle_seconds = age.total_seconds()
+        else:
+            return b""
+        return pack(now.wall, "start", lifecycle, lifecycle, idle_seconds=idle_seconds, begun=begun)
 
     def _adopt(self, record: Snapshot) -> None:
         self._record = record

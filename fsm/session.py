@@ -70,7 +70,8 @@ class ClientSession(SessionShell):
             foreground_timeout: seconds (or `timedelta`) until a session expires in focus.
             background_timeout: the same, out of focus.
             check_interval: how often ticks come, in seconds (or `timedelta`).
-            logger: a `logging.Logger` or anything with its methods; ``None``: this module's own.
+            logger: a `logging.Logger` or anything with its methods; ``None``: this module's own. One that can be asked
+                (``isEnabledFor``) whether it takes level DEBUG is told there of each decision, as `explain` is.
             store: any `SnapshotStore` instead of ``save_path``.
             clock: any `Clock`; ``None``: the machine's.
             scheduler: any `Scheduler`; ``None``: the process's shared checker thread.

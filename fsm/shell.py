@@ -14,8 +14,8 @@ from fsm.clock import Anchor
 from fsm.draft import Draft, OvertakenError
 from fsm.entity import SessionContext
 from fsm.errors import SessionClosedError
-from fsm.explanation import Beginning, Ending
-from fsm.identity import Identity, age_of
+from fsm.explanation import Ending
+from fsm.identity import Identity
 from fsm.ledger import Ledger
 from fsm.lifecycle import Ended, EndReason, Lifecycle
 from fsm.notices import Notices, is_held
@@ -96,7 +96,7 @@ class SessionShell(SessionReading):
                 self._lifecycle.go_on(*saved)
             elif count_empty_sessions:
                 self._identity.number(moment)
-        self._history = self._start(moment)
+        self._history = self._identity.entry_of_start(self._lifecycle, moment, continues=continue_on_restart)
         self._keep_scheduled(moment.monotonic)
         _live_sessions.add(self)
         if self._history:
@@ -194,7 +194,7 @@ class SessionShell(SessionReading):
             number = draft.lifecycle.event_count
             if number == 1:
                 draft.identity.number(self._moment(draft.now), options.event_id_text(event_id), event_timestamp)
-                draft.begun = _beginning(draft.identity)
+                draft.begun = draft.identity.beginning()
             draft.identity.last_event_time = event_timestamp
             facts = draft.identity.facts
             context = SessionContext(facts.anonymous() if anonymous else facts, number)
@@ -207,18 +207,6 @@ class SessionShell(SessionReading):
     def _change(self, method: str, given: str, change: Callable[[Lifecycle, float], Iterable[Decision]]) -> None:
         """Let the lifecycle of an open session change."""
         self._decide(method, lambda draft: self._carry_out(draft, change(draft.lifecycle, draft.now)), given)
-
-    def _start(self, moment: Anchor) -> bytes:
-        """Pack for the history whether the saved session goes on, or one without events is counted."""
-        lifecycle, identity = self._lifecycle, self._identity
-        if identity.numbered:
-            idle_seconds = moment.monotonic - lifecycle.last_activity
-            begun = _beginning(identity, is_continued=lifecycle.event_count > 0)
-        elif self._continues and (age := age_of(self._ledger.newest, moment.wall)) is not None:
-            idle_seconds, begun = age.total_seconds(), None
-        else:
-            return b""
-        return history.pack(moment.wall, "start", lifecycle, lifecycle, idle_seconds=idle_seconds, begun=begun)
 
     def _tell(self) -> None:
         """Deliver the notices, unless this call came between another's: then that one does, when it holds no lock."""
@@ -242,7 +230,7 @@ class SessionShell(SessionReading):
             draft.identity.renew()
             if draft.lifecycle.count_empty_sessions:
                 draft.identity.number(moment)
-                draft.begun = _beginning(draft.identity)
+                draft.begun = draft.identity.beginning()
 
     def _keep_scheduled(self, now: float) -> None:
         """Tell the scheduler what it was not told yet."""
@@ -293,10 +281,6 @@ class SessionShell(SessionReading):
         self._history = b""
         self._scheduled = False
         self._keep_scheduled(moment.monotonic)
-
-
-def _beginning(identity: Identity, *, is_continued: bool = False) -> Beginning:
-    return Beginning(identity.facts.session_index, identity.facts.session_id, is_continued)
 
 
 _live_sessions: weakref.WeakSet[SessionShell] = weakref.WeakSet()

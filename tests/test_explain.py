@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 import pytest
@@ -277,7 +277,10 @@ def test_only_the_decision_that_stands_is_kept(make: MakeSession) -> None:
     assert session.explain()[-1].before is BACKGROUND
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no os.fork()")
+@pytest.mark.filterwarnings(
+    "ignore:This process .* is multi-threaded:DeprecationWarning"
+)  # Python 3.12; others' threads
 def test_a_forked_child_begins_with_an_empty_history(session: ClientSession, clock: ManualClock) -> None:
     """What was decided before is the parent's to explain; the child explains what it decides itself."""
     at(session, clock, (0, "event"), (0, "background"))
@@ -364,33 +367,41 @@ def test_what_is_told_when_no_lock_is_held(make: MakeSession) -> None:
 
 
 class Plain:
-    """A logger that has the required methods and no others."""
+    """A logger that has the required methods, and ``debug``, but cannot be asked."""
 
-    def __init__(self, **more: Any) -> None:  # noqa: ANN401  # whatever a logger may have
-        """Have more attributes."""
-        self.__dict__.update(more)
+    def __init__(self) -> None:
+        """Have been told nothing."""
+        self.lines: list[object] = []
 
-    def info(self, *_: object) -> None:
-        """Fail: nothing is to be told."""
-        raise AssertionError
+    def debug(self, *line: object) -> None:
+        """Keep the line."""
+        self.lines.append(line)
 
-    warning = exception = info
-
-
-def refuse(*_: object) -> bool:
-    """Fail, as a broken logger may."""
-    raise ZeroDivisionError
+    info = warning = exception = debug
 
 
-@pytest.mark.parametrize(
-    "more", [{}, {"debug": refuse}, {"isEnabledFor": refuse}, {"debug": 7, "isEnabledFor": refuse}]
-)
-def test_a_logger_that_cannot_be_asked_gets_no_lines(
-    make: MakeSession, clock: ManualClock, more: dict[str, Any]
-) -> None:
-    """Loggers without levels, without debug lines, or broken ones cost no event and hear nothing."""
-    session = make(logger=Plain(**more))
-    assert at(session, clock, (0, "event")) == ["event: session 1 begins"]
+class Asked(Plain):
+    """One that can be asked."""
+
+    def __init__(self, answer: Callable[[int], bool]) -> None:
+        """Answer so."""
+        super().__init__()
+        self.isEnabledFor = answer
+
+
+@pytest.mark.parametrize("logger", [Plain(), Asked(lambda level: level > logging.DEBUG), Asked(lambda _: bool(1 / 0))])
+def test_a_logger_that_does_not_say_yes_is_told_nothing(make: MakeSession, clock: ManualClock, logger: Plain) -> None:
+    """One without levels, at another level or broken gets no line, and costs no event."""
+    assert at(make(logger=logger), clock, (0, "event")) == ["event: session 1 begins"]
+    assert logger.lines == []
+
+
+def test_any_logger_that_says_yes_is_told(make: MakeSession, clock: ManualClock) -> None:
+    """It need not be the standard library's."""
+    logger = Asked(lambda level: level == logging.DEBUG)
+    session = make(logger=logger)
+    at(session, clock, (0, "event"))
+    assert logger.lines == [("%s", session.explain()[0])]
 
 
 # The command line
