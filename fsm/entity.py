@@ -28,7 +28,7 @@ _NEWER_KEYS: dict[str, frozenset[str]] = {
 EntityData = dict[str, str | int | None]
 
 
-@attrs.frozen
+@attrs.frozen(weakref_slot=False)  # one for each session in memory
 class SessionFacts:
     """What all entities of one session have in common."""
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from fsm.entity import SessionFacts
+from fsm.explanation import Beginning
+from fsm.history import pack
 from fsm.ledger import new_id
 from fsm.lifecycle import EndReason
 from fsm.summary import SessionSummary
@@ -18,8 +20,18 @@ if TYPE_CHECKING:
 
     from fsm.clock import Anchor
     from fsm.ledger import Ledger
-    from fsm.lifecycle import Ended
+    from fsm.lifecycle import Ended, Lifecycle
     from persistence import Snapshot
+
+
+def age_of(saved: Snapshot, now: datetime) -> timedelta | None:
+    """Return the time since a saved session's last activity, negative if that lies in the future.
+
+    ``None``: there is no session, or it has ended, or has no event, so that nothing could go on.
+    """
+    if not (saved.session_id and saved.event_index and saved.last_activity):
+        return None
+    return now - saved.last_activity
 
 
 class Identity:
@@ -107,13 +119,13 @@ class Identity:
         seconds since its last activity.
         """
         saved = self._ledger.newest
-        if not (saved.session_id and saved.event_index and saved.last_activity):
+        age = age_of(saved, now.wall)
+        if age is None:
             return None
-        age = now.wall - saved.last_activity
         if not timedelta(0) <= age < timeout:
             return None
         self._adopt(saved)
-        return saved.event_index, age.total_seconds()
+        return saved.event_index or 0, age.total_seconds()
 
     def progress(self, event_count: int, last_activity: float, now: Anchor) -> Snapshot | None:
         """Return the newest numbered session as it is to be saved; ``None`` if there has been none."""
@@ -148,6 +160,22 @@ class Identity:
             background_seconds=ended.background_seconds,
             reason=ended.reason,
         )
+
+    def beginning(self, *, is_continued: bool = False) -> Beginning:
+        """Explain which session has begun, or goes on."""
+        return Beginning(self.facts.session_index, self.facts.session_id, is_continued)
+
+    def entry_of_start(self, lifecycle: Lifecycle, now: Anchor, *, continues: bool) -> bytes:
+        """Pack for the history whether a start goes on with the saved session, or counts one without events."""
+        begun: Beginning | None = None
+        if self.numbered:
+            idle_seconds = now.monotonic - lifecycle.last_activity
+            begun = self.beginning(is_continued=lifecycle.event_count > 0)
+        elif continues and (age := age_of(self._ledger.newest, now.wall)) is not None:
+            idle_seconds = age.total_seconds()
+        else:
+            return b""
+        return pack(now.wall, "start", lifecycle, lifecycle, idle_seconds=idle_seconds, begun=begun)
 
     def _adopt(self, record: Snapshot) -> None:
         self._record = record

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, ParamSpec, Protocol
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol
 
+from fsm import history
 from persistence.waiting import a_new_call
 
 if TYPE_CHECKING:
@@ -16,7 +18,10 @@ Params = ParamSpec("Params")
 
 
 class Logger(Protocol):
-    """The methods of `logging.Logger` that a session calls."""
+    """The methods of `logging.Logger` that a session calls.
+
+    One that can be asked for its level too (``isEnabledFor``), and takes ``debug``, is told each decision there.
+    """
 
     def info(self, msg: str, /, *args: object) -> object:
         """Log what went as it should."""
@@ -65,6 +70,13 @@ class Notices:
     def add(self, call: Callable[Params, object], /, *args: Params.args, **kwargs: Params.kwargs) -> None:
         """Keep a call for this thread's next `deliver`."""
         _thread.calls.setdefault(self, _Calls()).append(lambda: call(*args, **kwargs))
+
+    def explain(self, entry: bytes) -> None:
+        """Keep a line at level DEBUG for an entry of the history, if the logger takes such lines."""
+        logger: Any = self._logger
+        with contextlib.suppress(Exception):  # it cannot be asked, or is broken: no line, and no cost to the host
+            if logger.isEnabledFor(logging.DEBUG):
+                self.add(logger.debug, "%s", history.unpack(entry)[0])
 
     def deliver(self) -> None:
         """Make this thread's calls, now that it holds no lock. One that raises is logged."""

@@ -70,7 +70,8 @@ class ClientSession(SessionShell):
             foreground_timeout: seconds (or `timedelta`) until a session expires in focus.
             background_timeout: the same, out of focus.
             check_interval: how often ticks come, in seconds (or `timedelta`).
-            logger: a `logging.Logger` or anything with its methods; ``None``: this module's own.
+            logger: a `logging.Logger` or anything with its methods; ``None``: this module's own. One that can be asked
+                (``isEnabledFor``) whether it takes level DEBUG is told there of each decision, as `explain` is.
             store: any `SnapshotStore` instead of ``save_path``.
             clock: any `Clock`; ``None``: the machine's.
             scheduler: any `Scheduler`; ``None``: the process's shared checker thread.
@@ -165,7 +166,8 @@ class ClientSession(SessionShell):
         """
         options.boolean("background", background)
         with one_call():
-            self._change("set_background", lambda core, now: core.set_background(now, background=background))
+            given = "background" if background else "foreground"
+            self._change("set_background", given, lambda core, now: core.set_background(now, background=background))
             if self._continues:
                 self._save_activity()
 
@@ -174,21 +176,21 @@ class ClientSession(SessionShell):
 
         A session that has timed out already is not revived.
         """
-        self._change("touch", Lifecycle.touch)
+        self._change("touch", "touch", Lifecycle.touch)
 
     def start_new_session(self) -> None:
         """End the current session now, if it has events; the new id can be read at once."""
-        self._change("start_new_session", Lifecycle.start_new_session)
+        self._change("start_new_session", "new-session", Lifecycle.start_new_session)
 
     # Checking
 
     def start_checker(self) -> None:
         """Let ticks come, and sessions expire, again."""
-        self._change("start_checker", Lifecycle.start_checker)
+        self._change("start_checker", "resume", Lifecycle.start_checker)
 
     def stop_checker(self) -> None:
         """Suspend expiry (a film is playing) until `start_checker`, an event, or foregrounding."""
-        self._change("stop_checker", Lifecycle.stop_checker)
+        self._change("stop_checker", "stop", Lifecycle.stop_checker)
 
     # Saving
 
@@ -232,7 +234,7 @@ class ClientSession(SessionShell):
     @foreground_timeout.setter
     def foreground_timeout(self, value: Seconds) -> None:
         foreground = options.seconds("foreground_timeout", value)
-        self._change("foreground_timeout", lambda core, now: core.set_timeouts(now, foreground=foreground))
+        self._change("foreground_timeout", "timeouts", lambda core, now: core.set_timeouts(now, foreground=foreground))
 
     @property
     def background_timeout(self) -> float:
@@ -242,4 +244,4 @@ class ClientSession(SessionShell):
     @background_timeout.setter
     def background_timeout(self, value: Seconds) -> None:
         background = options.seconds("background_timeout", value)
-        self._change("background_timeout", lambda core, now: core.set_timeouts(now, background=background))
+        self._change("background_timeout", "timeouts", lambda core, now: core.set_timeouts(now, background=background))

@@ -9,11 +9,12 @@ import weakref
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from fsm import options
+from fsm import history, options
 from fsm.clock import Anchor
 from fsm.draft import Draft, OvertakenError
 from fsm.entity import SessionContext
 from fsm.errors import SessionClosedError
+from fsm.explanation import Ending
 from fsm.identity import Identity
 from fsm.ledger import Ledger
 from fsm.lifecycle import Ended, EndReason, Lifecycle
@@ -95,8 +96,11 @@ class SessionShell(SessionReading):
                 self._lifecycle.go_on(*saved)
             elif count_empty_sessions:
                 self._identity.number(moment)
+        self._history = self._identity.entry_of_start(self._lifecycle, moment, continues=continue_on_restart)
         self._keep_scheduled(moment.monotonic)
         _live_sessions.add(self)
+        if self._history:
+            self._notices.explain(self._history)
         self._notices.deliver()
 
     # What a scheduler needs
@@ -116,7 +120,7 @@ class SessionShell(SessionReading):
         # A lock that is known to be held is not waited for: the next tick will try again.
         with one_call(patient=not isinstance(error, TimeoutError)):
             if not idle:
-                self._change("tick", Lifecycle.tick)
+                self._change("tick", "tick", Lifecycle.tick)
             if self._continues or self._ledger.error is not None:
                 self._save_activity()
 
@@ -138,8 +142,10 @@ class SessionShell(SessionReading):
 
     # Deciding, and carrying out what was decided
 
-    def _decide(self, method: str, decide: Callable[[Draft], Result]) -> Result:
+    def _decide(self, method: str, decide: Callable[[Draft], Result], given: str = "") -> Result:
         """Let ``decide`` decide on a draft, under the lock of an open session; afterwards tell whom it concerns.
+
+        ``given`` is what an explanation calls the input that came.
 
         Under the lock there is still one who may come between: a signal handler or a finalizer on this very thread, or
         a fork in one, that calls the session. It finds the session as it was before; and what it changed stands, for
@@ -159,9 +165,12 @@ class SessionShell(SessionReading):
                         result = decide(draft)
                     except OvertakenError:
                         continue
+                    entry = draft.entry(given, before, self._clock)
+                    prolonged = history.prolonged(self._history, entry)
                     # Nothing is called from here until the draft stands, so that nobody comes between.
                     if self._lifecycle is before and before.event_count == draft.event_count_before:
                         self._lifecycle, self._identity, self._closed = draft.lifecycle, draft.identity, draft.closed
+                        self._history = prolonged
                         break
                 before.retire()
                 if is_outermost:
@@ -169,7 +178,9 @@ class SessionShell(SessionReading):
                 for call, args in draft.notices:
                     self._notices.add(call, *args)
                 self._keep_scheduled(draft.now)
-                return result
+            if entry:
+                self._notices.explain(entry)
+            return result
         finally:
             self._tell()
 
@@ -183,6 +194,7 @@ class SessionShell(SessionReading):
             number = draft.lifecycle.event_count
             if number == 1:
                 draft.identity.number(self._moment(draft.now), options.event_id_text(event_id), event_timestamp)
+                draft.begun = draft.identity.beginning()
             draft.identity.last_event_time = event_timestamp
             facts = draft.identity.facts
             context = SessionContext(facts.anonymous() if anonymous else facts, number)
@@ -190,11 +202,11 @@ class SessionShell(SessionReading):
                 draft.tell(self._on_session_start, context)
             return context
 
-        return self._decide("get_session_context", record)
+        return self._decide("get_session_context", record, "event")
 
-    def _change(self, method: str, change: Callable[[Lifecycle, float], Iterable[Decision]]) -> None:
+    def _change(self, method: str, given: str, change: Callable[[Lifecycle, float], Iterable[Decision]]) -> None:
         """Let the lifecycle of an open session change."""
-        self._decide(method, lambda draft: self._carry_out(draft, change(draft.lifecycle, draft.now)))
+        self._decide(method, lambda draft: self._carry_out(draft, change(draft.lifecycle, draft.now)), given)
 
     def _tell(self) -> None:
         """Deliver the notices, unless this call came between another's: then that one does, when it holds no lock."""
@@ -211,12 +223,14 @@ class SessionShell(SessionReading):
     def _end(self, draft: Draft, ended: Ended) -> None:
         moment = self._moment()
         summary = draft.identity.end(ended, moment)
+        draft.ended = Ending(summary.session_index, ended.event_count, ended.reason)
         if ended.event_count and self._on_session_end is not None:
             draft.tell(self._on_session_end, summary)
         if ended.reason is not EndReason.CLOSE:
             draft.identity.renew()
             if draft.lifecycle.count_empty_sessions:
                 draft.identity.number(moment)
+                draft.begun = draft.identity.beginning()
 
     def _keep_scheduled(self, now: float) -> None:
         """Tell the scheduler what it was not told yet."""
@@ -250,7 +264,7 @@ class SessionShell(SessionReading):
             draft.closed = True
 
         with one_call(), contextlib.suppress(SessionClosedError):
-            self._decide("close", close)
+            self._decide("close", close, "close")
             _live_sessions.discard(self)
             self._save_activity()
 
@@ -264,6 +278,7 @@ class SessionShell(SessionReading):
         self._lifecycle = before.after_fork(moment.monotonic)
         before.retire()
         self._identity = Identity(self._ledger, moment)
+        self._history = b""
         self._scheduled = False
         self._keep_scheduled(moment.monotonic)
 
