@@ -16,7 +16,6 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import attrs
@@ -24,9 +23,14 @@ import attrs
 from fsm.errors import SessionClosedError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fsm.scheduler import Ticking
 
 _logger = logging.getLogger(__name__)
+
+_Wish = tuple["weakref.ref[Ticking]", float | None]
+"""A session, and the interval at which it is to be ticked from now on; ``None``: no more."""
 
 
 @attrs.define
@@ -47,17 +51,18 @@ class _Rounds:
         """Return how many sessions there are."""
         return sum(len(members.sessions) for members in list(self.by_interval.values()))
 
-    def add(self, session: weakref.ref[Ticking], interval: float) -> None:
-        self.discard(session)
-        now = time.monotonic()
-        self.by_interval.setdefault(interval, _Round(now + interval)).sessions.add(session)
+    def set(self, session: weakref.ref[Ticking], interval: float | None) -> None:
+        """Tick a session at an interval, or (``None``) no more.
 
-    def discard(self, session: weakref.ref[Ticking]) -> None:
-        """Forget a session. References to a living one are equal; a dead one's equals itself alone."""
-        for interval, members in list(self.by_interval.items()):
+        References to a living session are equal; a dead one's equals itself alone.
+        """
+        for known, members in list(self.by_interval.items()):
             members.sessions.discard(session)
             if not members.sessions:
-                del self.by_interval[interval]
+                del self.by_interval[known]
+        if interval is not None:
+            due = time.monotonic() + interval
+            self.by_interval.setdefault(interval, _Round(due)).sessions.add(session)
 
     def seconds_until_due(self) -> float:
         due = min(members.due for members in self.by_interval.values())
@@ -99,12 +104,12 @@ class Checker:
 
     def forget_all(self) -> None:
         """Start afresh, as a forked child must: the thread did not come along, and a lock may have been held."""
-        rounds, wishes = _Rounds(), deque[Callable[[_Rounds], None]]()
+        rounds, wishes = _Rounds(), deque[_Wish]()
         bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._rounds, self._wishes, self._bell = rounds, wishes, bell
 
         def forget(dead: weakref.ref[Ticking]) -> None:
-            wishes.append(lambda rounds: rounds.discard(dead))
+            wishes.append((dead, None))
             if len(wishes) >= len(rounds):  # it may have been the last one; of many, a few wake the thread
                 bell.put(None)
 
@@ -115,15 +120,14 @@ class Checker:
     def start(self, session: Ticking, now: float) -> None:  # noqa: ARG002  # this scheduler runs on real time
         """Tick the session every `check_interval` seconds, the first time at most that long from now."""
         reference, interval = _refer(session, self._forget), session.check_interval
-        self._wishes.append(lambda rounds: rounds.add(reference, interval))
+        self._wishes.append((reference, interval))
         if interval not in self._rounds.by_interval:  # else the thread comes round in time by itself
             self._bell.put(None)
         self._ensure_thread()
 
     def stop(self, session: Ticking) -> None:
         """Tick the session no more."""
-        reference = _refer(session)
-        self._wishes.append(lambda rounds: rounds.discard(reference))
+        self._wishes.append((_refer(session), None))
         self._bell.put(None)
 
     def _ensure_thread(self) -> None:
@@ -143,7 +147,7 @@ class Checker:
         rounds, wishes, thread = self._rounds, self._wishes, threading.current_thread()
         while True:
             while wishes:
-                wishes.popleft()(rounds)
+                rounds.set(*wishes.popleft())
             if rounds.by_interval:
                 rounds.tick_due()
                 if not wishes:

@@ -77,7 +77,7 @@ class Identity:
             session_index=0,
             storage_mechanism=STORAGE_MECHANISM,
             first_event_id=None,
-            first_event_timestamp=None,
+            first_event_time=None,
         )
 
     @property
