@@ -114,7 +114,12 @@ class Checker:
         self._thread: threading.Thread | None = None
 
     def start(self, session: Ticking, now: float) -> None:  # noqa: ARG002  # this scheduler runs on real time
-        """Tick the session every `check_interval` seconds, the first time at most that long from now."""
+        """Tick the session every `check_interval` seconds, the first time at most that long from now.
+
+        Raises:
+            RuntimeError: no thread could be started. Once one can, for any session, it ticks this one too.
+
+        """
         reference, interval = _Reference(session, self._forget), session.check_interval
         reference.key = id(session)
         self._wishes.put(lambda rounds: rounds.add(reference, interval))
@@ -134,9 +139,10 @@ class Checker:
                 self._thread = thread
                 try:
                     thread.start()
-                except RuntimeError:  # the interpreter is leaving, or the system has no more threads
+                except RuntimeError as error:  # the interpreter is leaving, or the system has no more threads
                     self._thread = None
-                    _logger.warning("No checker thread could be started; sessions expire at their next event")
+                    msg = "No checker thread could be started"
+                    raise RuntimeError(msg) from error
 
     def _run(self) -> None:
         rounds, wishes, thread = _Rounds(), self._wishes, threading.current_thread()

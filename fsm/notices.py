@@ -91,5 +91,6 @@ class Notices:
                 self._logger.exception("A session's callback failed")
 
     def after_fork(self) -> Notices:
-        """Return a child process's own: what was to be told is the parent's to tell."""
+        """Return a child process's own: what was to be told is the parent's to tell, also if it is being told."""
+        _thread.calls.pop(self, _Calls()).clear()
         return Notices(self._logger)

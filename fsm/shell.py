@@ -47,6 +47,7 @@ class SessionShell(SessionReading):
         "_closed",
         "_continues",
         "_lock",
+        "_logger",
         "_notices",
         "_on_session_end",
         "_on_session_start",
@@ -82,6 +83,7 @@ class SessionShell(SessionReading):
         self._lock = threading.RLock()
         self._closed = False
         self._scheduled = False
+        self._logger = logger
         self._notices = Notices(logger)
         with one_call():
             self._ledger = Ledger(store, logger, self._notices)
@@ -132,7 +134,7 @@ class SessionShell(SessionReading):
         def change(draft: Draft) -> None:
             self._check_interval = interval
             if self._scheduled:
-                self._scheduler.start(self, draft.now)
+                self._start_ticks(draft.now)
 
         self._decide("check_interval", change)
 
@@ -159,13 +161,15 @@ class SessionShell(SessionReading):
                         result = decide(draft)
                     except OvertakenError:
                         continue
-                    # Nothing is called from here until the draft stands, so that nobody comes between.
+                    # Nothing is called from here until the draft stands, so that nobody comes between. A child that
+                    # is forked later has notices of its own: what is told here is the parent's to tell.
                     if self._lifecycle is before and before.event_count == draft.event_count_before:
+                        notices = self._notices
                         self._lifecycle, self._identity, self._closed = draft.lifecycle, draft.identity, draft.closed
                         break
                 before.retire()
                 for call, args in draft.notices:
-                    self._notices.add(call, *args)
+                    notices.add(call, *args)
                 self._keep_scheduled(draft.now)
                 return result
         finally:
@@ -221,10 +225,16 @@ class SessionShell(SessionReading):
         while (running := self._lifecycle.checker_running) is not self._scheduled:
             self._scheduled = running
             if running:
-                self._scheduler.start(self, now)
+                self._start_ticks(now)
             else:
                 self._scheduler.stop(self)
             self._scheduled = running  # was told last, whoever came between
+
+    def _start_ticks(self, now: float) -> None:
+        try:
+            self._scheduler.start(self, now)
+        except RuntimeError as error:
+            self._notices.add(self._logger.warning, "%s; sessions expire at their next event", error)
 
     def _moment(self, now: float | None = None) -> Anchor:
         return Anchor(self._clock.monotonic() if now is None else now, self._clock.now())

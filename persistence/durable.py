@@ -10,6 +10,11 @@ import contextlib
 import errno
 import os
 import stat
+from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from persistence.forks import Hold
 
 PRIVATE = 0o600
 PRIVATE_FOLDER = 0o700
@@ -75,33 +80,33 @@ def read_regular_file(path: str, most: int) -> tuple[bytes, os.stat_result]:
     return bytes(data), status
 
 
-def write_durably(path: str, data: bytes, like: os.stat_result | None = None) -> None:
+def write_durably(hold: Hold, path: str, data: bytes, like: os.stat_result | None = None) -> None:
     """Write a file's whole content, by way of ``<name>.tmp``; not yet durable under its name: see `sync_folder`.
 
     It is private, or else has the mode and, as far as this process may give files away, the owner of ``like``.
-    The caller holds the lock that makes it the only writer, so that a ``<name>.tmp`` found there is a dead one's.
+    The caller's hold makes it the only writer, so that a ``<name>.tmp`` found there is a dead one's.
     """
     temporary = _temporary(path)
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(temporary)
-    descriptor = os.open(temporary, _CREATE, PRIVATE)
+        hold.do(os.unlink, temporary)
+    descriptor = hold.do(os.open, temporary, _CREATE, PRIVATE)
     try:
         try:
             _dress(descriptor, like)
             view = memoryview(data)
             while view:
-                view = view[os.write(descriptor, view) :]
+                view = view[hold.do(os.write, descriptor, view) :]
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.replace(temporary, path)
+        hold.do(os.replace, temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            hold.do(os.unlink, temporary)
         raise
 
 
-def keep_beside(path: str, kept: str, data: bytes, status: os.stat_result) -> None:
+def keep_beside(hold: Hold, path: str, kept: str, data: bytes, status: os.stat_result) -> None:
     """Let a file also stand under a second name in its folder, replacing what stood there.
 
     ``data`` and ``status`` are the file's, for file systems without hard links (FAT, some of Android's).
@@ -109,14 +114,14 @@ def keep_beside(path: str, kept: str, data: bytes, status: os.stat_result) -> No
     temporary = _temporary(kept)
     try:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        os.link(path, temporary, follow_symlinks=False)
-        os.replace(temporary, kept)
+            hold.do(os.unlink, temporary)
+        hold.do(partial(os.link, follow_symlinks=False), path, temporary)
+        hold.do(os.replace, temporary, kept)
         # Replacing a name by another name of the same file does nothing, and leaves both (man 2 rename).
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+            hold.do(os.unlink, temporary)
     except (OSError, NotImplementedError):
-        write_durably(kept, data, status)
+        write_durably(hold, kept, data, status)
 
 
 def sync_folder(folder: str) -> None:
@@ -156,11 +161,11 @@ def has_leftovers(*paths: str) -> bool:
     return any(os.path.lexists(_temporary(path)) for path in paths)
 
 
-def remove_leftovers(*paths: str) -> None:
-    """Remove the temporary files that a killed writer of these files left. The caller holds the writers' lock."""
+def remove_leftovers(hold: Hold, *paths: str) -> None:
+    """Remove the temporary files that a killed writer of these files left."""
     for path in paths:
         with contextlib.suppress(OSError):
-            os.unlink(_temporary(path))
+            hold.do(os.unlink, _temporary(path))
 
 
 def _dress(descriptor: int, like: os.stat_result | None) -> None:

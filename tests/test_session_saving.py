@@ -7,12 +7,15 @@ import errno
 import logging
 import os
 import stat
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 from event_ids import event_id
 
+from fsm.draft import OvertakenError
+from fsm.ledger import Ledger
+from fsm.notices import Notices
 from persistence import CorruptSaveFileError, MemoryStore, Snapshot, XmlStore, loads
 
 if TYPE_CHECKING:
@@ -572,3 +575,31 @@ def test_a_file_that_goes_bad_under_a_running_session_is_mended(make: MakeSessio
     assert (second.user_id, second.session_index, second.previous_session_id) == (first.user_id, 2, first.session_id)
     assert on_disk(save_path).session_id == second.session_id
     assert save_path.with_name("session.xml.corrupt").read_bytes() == b"not XML"
+
+
+def test_a_number_is_given_only_with_the_store(store: MemoryStore) -> None:
+    """What another thread settled since a decision was begun makes it be decided again, on what the store has now."""
+    logger = logging.getLogger(__name__)
+    ledger = Ledger(store, logger, Notices(logger))
+    turn, moment = ledger.turn, datetime.now(UTC)
+    ledger.save(None)
+    with pytest.raises(OvertakenError):
+        ledger.number(event_id(1), first_event_id=event_id(2), first_event_time=moment, now=moment, turn=turn)
+    assert ledger.newest.session_id is None
+
+
+def test_saving_an_older_session_heals_only_with_the_newest(make: MakeSession) -> None:
+    """The store works again when it has the newest session, whichever a thread was about to save meanwhile."""
+    store = FailingStore()
+    session = make(store=store)
+    session.get_session_context(event_id(1))
+    before = store.load()
+    session.start_new_session()
+    store.fail_save = OSError(errno.ENOSPC, "disk full")
+    newest = session.get_session_context(event_id(2))
+    store.fail_save = None
+    session._ledger.save(before)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # what another thread would
+    assert session.save_error is None
+    kept = store.load()
+    assert kept is not None
+    assert kept.session_id == newest.session_id
