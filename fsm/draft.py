@@ -22,13 +22,10 @@ class Draft:
 
     identity: Identity
 
-    def __init__(self, lifecycle: Lifecycle, identity: Identity, now: float, *, again: Draft | None) -> None:
-        """Decide at ``now``, on copies of the session's lifecycle and identity.
-
-        ``again`` is the draft that was thrown away, if one was: a renewal takes the id that it took then.
-        """
+    def __init__(self, lifecycle: Lifecycle, identity: Identity, now: float) -> None:
+        """Decide at ``now``, on copies of the session's lifecycle and identity."""
         self.lifecycle = lifecycle.copy()
-        self.identity = identity.copy(next_id=again.identity.renewed_id if again else None)
+        self.identity = identity.copy()
         self.now = now
         self.event_count_before = self.lifecycle.event_count
         self.closed = False

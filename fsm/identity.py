@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Identity:
     """The identity of the present session, pending or numbered. Not thread-safe: the session object holds its lock."""
 
-    __slots__ = ("_anchor", "_ledger", "_record", "facts", "last_event_time", "numbered", "renewed_id", "turn")
+    __slots__ = ("_anchor", "_ledger", "_record", "facts", "last_event_time", "next_id", "numbered", "turn")
 
     def __init__(self, ledger: Ledger, now: Anchor) -> None:
         """Start with a pending session."""
@@ -35,28 +35,27 @@ class Identity:
         """The newest session that was numbered or continued here, as it then was, or as it was when it ended."""
         self.turn = ledger.turn
         """The ledger's, when what is decided here was begun to be decided."""
-        self.renewed_id: str | None = None
-        """What `renew` is to take, and then took: of a decision that is made again, the same."""
+        self.next_id = new_id()
+        """What `renew` takes: the same in all that are decided on this one, so that only one of them is numbered."""
         self.last_event_time: datetime | None = None
         """The last event's own time, if it was given one."""
         self.renew()
 
-    def copy(self, *, next_id: str | None) -> Identity:
-        """Return another of the same, to decide on; ``next_id`` is what a renewal takes, if it has an id already."""
+    def copy(self) -> Identity:
+        """Return another of the same, to decide on."""
         copied = Identity.__new__(Identity)
         for name in self.__slots__:
             setattr(copied, name, getattr(self, name))
         copied.turn = self._ledger.turn
-        copied.renewed_id = next_id
         return copied
 
     def renew(self) -> None:
         """Let a pending session take the place of the present one. Its id is new; all else waits for `number`."""
         self.numbered = False
-        self.renewed_id = self.renewed_id or new_id()
+        session_id, self.next_id = self.next_id, new_id()
         self.facts = SessionFacts(
             user_id=self._ledger.newest.user_id,
-            session_id=self.renewed_id,
+            session_id=session_id,
             previous_session_id=None,
             session_index=0,
             storage_mechanism=STORAGE_MECHANISM,

@@ -149,12 +149,11 @@ class SessionShell(SessionReading):
         """
         try:
             with one_call(), self._lock:
-                draft: Draft | None = None
                 while True:
                     if self._closed:
                         raise SessionClosedError(method)
                     before, identity = self._lifecycle, self._identity
-                    draft = Draft(before, identity, self._clock.monotonic(), again=draft)
+                    draft = Draft(before, identity, self._clock.monotonic())
                     if self._lifecycle is not before:
                         continue
                     try:
