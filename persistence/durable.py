@@ -73,11 +73,16 @@ def read_regular_file(path: str, most: int) -> tuple[bytes, os.stat_result]:
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "Not a regular file", path)
         data = bytearray()
-        while len(data) < most and (chunk := os.read(descriptor, most - len(data))):
+        while len(data) < most and (chunk := _read(descriptor, most - len(data), len(data))):
             data += chunk
     finally:
         os.close(descriptor)
     return bytes(data), status
+
+
+def _read(descriptor: int, most: int, offset: int) -> bytes:
+    """Read from an offset that is not shared with a child that is forked meanwhile, and reads too."""
+    return os.pread(descriptor, most, offset) if hasattr(os, "pread") else os.read(descriptor, most)
 
 
 def write_durably(hold: Hold, path: str, data: bytes, like: os.stat_result | None = None) -> None:

@@ -15,22 +15,25 @@ Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
 
 
-class _Guard:
-    """What a thread holds to renew; made anew in each child, before it has threads."""
+class _Process:
+    """Which process this is; begins anew in each child, before that has threads.
+
+    To compare its id calls nothing, so that nobody comes between that and the call that follows.
+    """
 
     def __init__(self) -> None:
-        self.renew()
+        self.begin()
 
-    def renew(self) -> None:
-        self.lock = threading.RLock()
-        self.process = os.getpid()
+    def begin(self) -> None:
+        self.id = os.getpid()
         self.thread = threading.get_ident()
-        """The thread that forked, which alone came along."""
+        """The one that forked, which alone came along."""
+        self.renewing = threading.RLock()
 
 
-_guard = _Guard()
+THIS_PROCESS = _Process()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_guard.renew)
+    os.register_at_fork(after_in_child=THIS_PROCESS.begin)
 
 
 class Hold:
@@ -44,7 +47,7 @@ class Hold:
 
     def __init__(self) -> None:
         """Begin in this thread of this process."""
-        self._process = _guard.process
+        self._process = THIS_PROCESS.id
         self._thread = threading.get_ident()
 
     @property
@@ -55,12 +58,12 @@ class Hold:
     @property
     def came_along(self) -> bool:
         """Whether this process was forked by the holder."""
-        return self._thread == _guard.thread
+        return self._thread == THIS_PROCESS.thread
 
     @property
     def is_void(self) -> bool:
         """Whether it is a parent's."""
-        return self._process != _guard.process
+        return self._process != THIS_PROCESS.id
 
     def do(self, call: Callable[[*Arguments], Result], /, *arguments: *Arguments) -> Result:
         """Make a system call that writes, unless this process was forked since.
@@ -69,7 +72,7 @@ class Hold:
             OSError: it was, and what is written is the parent's.
 
         """
-        if self._process == _guard.process:
+        if self._process == THIS_PROCESS.id:
             return call(*arguments)  # nothing that the interpreter lets anybody come between stands before it
         raise OSError(errno.ECANCELED, "This process was forked amid it, and what is written is its parent's")
 
@@ -81,7 +84,7 @@ class ForkAware(ABC):
 
     def __init__(self) -> None:
         """Begin in this process."""
-        self._process = _guard.process
+        self._process = THIS_PROCESS.id
         self.renew()
 
     @abstractmethod
@@ -90,8 +93,8 @@ class ForkAware(ABC):
 
     def renew_in_a_child(self) -> None:
         """Renew in the first call in a forked child, whichever of its threads makes it."""
-        if self._process != _guard.process:
-            with _guard.lock:
-                if self._process != _guard.process:
+        if self._process != THIS_PROCESS.id:
+            with THIS_PROCESS.renewing:
+                if self._process != THIS_PROCESS.id:
                     self.renew()
-                    self._process = _guard.process
+                    self._process = THIS_PROCESS.id

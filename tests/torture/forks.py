@@ -18,7 +18,7 @@ from fsm import ClientSession
 from fsm.checker import SHARED_CHECKER
 from persistence import MemoryStore, XmlStore
 from torture.children import ChildError, answering, fork_and_answer, require_fork
-from torture.coming_between import FSM, come_between
+from torture.coming_between import OURS, come_between
 from torture.fault import Fault, Outcome, Scale
 from torture.witness import OPERATIONS, Witness, refused, told
 
@@ -179,7 +179,7 @@ def _fork_at(point: int, witness: Witness, operation: Callable[[Witness], object
 
     with answering(go_on) as answer:
         points = come_between(
-            lambda: refused(lambda: operation(witness)), lambda: forked.append(answer.fork()), point, FSM
+            lambda: refused(lambda: operation(witness)), lambda: forked.append(answer.fork()), point, OURS
         )
     try:
         refused(witness.event)
