@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import queue
+import sys
 import threading
 import time
 import weakref
@@ -131,6 +132,8 @@ class Checker:
         self._wishes.put(lambda rounds: rounds.discard(key))
 
     def _ensure_thread(self) -> None:
+        if sys.is_finalizing():
+            return  # nothing ticks any more, and the thread that did holds for ever what it held
         with self._starting:
             if self._thread is not None:
                 return

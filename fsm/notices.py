@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, Protocol
 
 from persistence.forks import THIS_PROCESS
@@ -65,7 +66,7 @@ class Notices:
 
     def add(self, call: Callable[Params, object], /, *args: Params.args, **kwargs: Params.kwargs) -> None:
         """Keep a call for this thread's next `deliver`."""
-        _thread.calls.setdefault(self, _Calls()).append(lambda: call(*args, **kwargs))
+        _thread.calls.setdefault(self, _Calls()).append(partial(call, *args, **kwargs))
 
     def deliver(self) -> None:
         """Make this thread's calls, now that it holds no lock. One that raises is logged."""
