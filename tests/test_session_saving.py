@@ -603,3 +603,31 @@ def test_saving_an_older_session_heals_only_with_the_newest(make: MakeSession) -
     kept = store.load()
     assert kept is not None
     assert kept.session_id == newest.session_id
+
+
+@pytest.mark.parametrize("call", ["an event", "a toggle"])
+def test_a_call_that_comes_between_a_renewal_uses_up_no_number(
+    call: str, make: MakeSession, clock: ManualClock
+) -> None:
+    """A signal handler that calls the session amid an event's save, too, finds one next session, with one number."""
+
+    class InterruptedStore(MemoryStore):
+        """Is come between when it saves a second session."""
+
+        def save(self, snapshot: Snapshot) -> None:
+            super().save(snapshot)
+            if snapshot.session_index == 2 and not interrupted:
+                interrupted.append(True)
+                if call == "an event":
+                    session.get_session_context(event_id(2))
+                else:
+                    session.set_background(True)
+
+    interrupted: list[bool] = []
+    session = make(store=InterruptedStore())
+    session.get_session_context(event_id(1))
+    clock.advance(600)
+    context = session.get_session_context(event_id(3))
+    assert (context.session_index, context.event_index) == (2, 2 if call == "an event" else 1)
+    session.start_new_session()
+    assert session.get_session_context(event_id(4)).session_index == 3
