@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _OURS = (fsm.__path__[0], persistence.__path__[0])
 
-_LETS_IN = ("CALL", "PRECALL", "BUILD_", "JUMP_BACKWARD", "BEFORE_WITH", "FOR_ITER", "YIELD", "SEND", "LIST_", "MAKE_")
+_LETS_IN = ("CALL", "BUILD_", "JUMP_BACKWARD", "BEFORE_WITH", "FOR_ITER", "YIELD", "SEND", "LIST_", "MAKE_")
 
 _opnames: dict[CodeType, dict[int, str]] = {}
 
