@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import queue
+import sys
 import threading
 import time
 import weakref
@@ -118,7 +119,12 @@ class Checker:
         self._thread: threading.Thread | None = None
 
     def start(self, session: Ticking, now: float) -> None:  # noqa: ARG002  # this scheduler runs on real time
-        """Tick the session every `check_interval` seconds, the first time at most that long from now."""
+        """Tick the session every `check_interval` seconds, the first time at most that long from now.
+
+        Raises:
+            RuntimeError: no thread could be started. Once one can, for any session, it ticks this one too.
+
+        """
         reference, interval = _refer(session, self._forget), session.check_interval
         self._wishes.append((reference, interval))
         if interval not in self._rounds.by_interval:  # else the thread comes round in time by itself
@@ -131,6 +137,8 @@ class Checker:
         self._bell.put(None)
 
     def _ensure_thread(self) -> None:
+        if sys.is_finalizing():
+            return  # nothing ticks any more, and the thread that did holds for ever what it held
         with self._starting:
             if self._thread is not None:
                 return
@@ -139,9 +147,10 @@ class Checker:
                 self._thread = thread
                 try:
                     thread.start()
-                except RuntimeError:  # the interpreter is leaving, or the system has no more threads
+                except RuntimeError as error:  # the interpreter is leaving, or the system has no more threads
                     self._thread = None
-                    _logger.warning("No checker thread could be started; sessions expire at their next event")
+                    msg = "No checker thread could be started"
+                    raise RuntimeError(msg) from error
 
     def _run(self) -> None:
         rounds, wishes, thread = self._rounds, self._wishes, threading.current_thread()

@@ -104,8 +104,9 @@ class Ledger:
             return record
 
         with self._lock:
-            if self.turn == turn:
-                self._transact(decide)
+            if self.turn != turn:
+                raise OvertakenError
+            self._transact(decide)
             if self.turn != turn + 1:
                 raise OvertakenError
             if self.newest.session_id != session_id:  # it did not come to that: the store is locked, or fails
@@ -120,6 +121,8 @@ class Ledger:
         """
         with self._lock:
             ours = snapshot or self.newest
+            if ours.session_index < self.newest.session_index:  # numbered meanwhile, and perhaps not saved yet
+                ours = self.newest
             if ours.session_id == self.newest.session_id:
                 self.newest = ours
             error = self._transact(lambda kept: ours if _is_behind(kept, ours) else None)

@@ -95,10 +95,9 @@ def the_store(save_path: str | os.PathLike[str] | None, store: SnapshotStore | N
     return _xml_store()(path)
 
 
-@functools.cache
+@functools.cache  # a finalizer at the interpreter's exit can import nothing any more
 def _xml_store() -> type[XmlStore]:
-    # A program with a store of its own needs no XML. Kept, since at the interpreter's exit nothing can be imported.
-    from persistence import XmlStore  # noqa: PLC0415
+    from persistence import XmlStore  # noqa: PLC0415  # a program that gives a store of its own needs no XML
 
     return XmlStore
 

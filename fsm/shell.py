@@ -48,6 +48,7 @@ class SessionShell(SessionReading):
         "_closed",
         "_continues",
         "_lock",
+        "_logger",
         "_notices",
         "_on_session_end",
         "_on_session_start",
@@ -83,6 +84,7 @@ class SessionShell(SessionReading):
         self._lock = threading.RLock()
         self._closed = False
         self._scheduled = False
+        self._logger = logger
         self._notices = Notices(logger)
         with one_call():
             self._ledger = Ledger(store, logger, self._notices)
@@ -136,7 +138,7 @@ class SessionShell(SessionReading):
         def change(draft: Draft) -> None:
             self._check_interval = interval
             if self._scheduled:
-                self._scheduler.start(self, draft.now)
+                self._start_ticks(draft.now)
 
         self._decide("check_interval", change)
 
@@ -167,8 +169,10 @@ class SessionShell(SessionReading):
                         continue
                     entry = draft.entry(given, before, self._clock)
                     prolonged = history.prolonged(self._history, entry)
-                    # Nothing is called from here until the draft stands, so that nobody comes between.
+                    # Nothing is called from here until the draft stands, so that nobody comes between. A child that
+                    # is forked later has notices of its own: what is told here is the parent's to tell.
                     if self._lifecycle is before and before.event_count == draft.event_count_before:
+                        notices = self._notices
                         self._lifecycle, self._identity, self._closed = draft.lifecycle, draft.identity, draft.closed
                         self._history = prolonged
                         break
@@ -176,10 +180,10 @@ class SessionShell(SessionReading):
                 if is_outermost:
                     self._identity.spare_ids = None
                 for call, args in draft.notices:
-                    self._notices.add(call, *args)
+                    notices.add(call, *args)
                 self._keep_scheduled(draft.now)
             if entry:
-                self._notices.explain(entry)
+                notices.explain(entry)
             return result
         finally:
             self._tell()
@@ -237,10 +241,16 @@ class SessionShell(SessionReading):
         while (running := self._lifecycle.checker_running) is not self._scheduled:
             self._scheduled = running
             if running:
-                self._scheduler.start(self, now)
+                self._start_ticks(now)
             else:
                 self._scheduler.stop(self)
             self._scheduled = running  # was told last, whoever came between
+
+    def _start_ticks(self, now: float) -> None:
+        try:
+            self._scheduler.start(self, now)
+        except RuntimeError as error:
+            self._notices.add(self._logger.warning, "%s; sessions expire at their next event", error)
 
     def _moment(self, now: float | None = None) -> Anchor:
         return Anchor(self._clock.monotonic() if now is None else now, self._clock.now())

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from persistence.durable import PRIVATE
-from persistence.forks import ForkAware
+from persistence.forks import ForkAware, Hold
 from persistence.waiting import seconds_left
 
 if TYPE_CHECKING:
@@ -40,13 +40,15 @@ class ProcessLock(ForkAware):
     The lock file is made when first needed and never removed, since removing it would let two in.
     """
 
-    __slots__ = ("_file", "_given_up", "_holder", "_path", "_turn")
+    __slots__ = ("_file", "_given_up", "_holds", "_path", "_turn")
 
     def __init__(self, path: str) -> None:
         """Keep the lock file's path; nothing is made yet."""
         self._path = path
         self._given_up = -math.inf
         """When somebody last waited in vain."""
+        self._holds: list[Hold] = []
+        """At most one that is not void, and those that a forked child has yet to come out of."""
         super().__init__()
 
     def renew(self) -> None:
@@ -54,17 +56,16 @@ class ProcessLock(ForkAware):
         self._turn = threading.RLock()
         """What a thread holds to get at the lock file, whose descriptor is the whole process's."""
         self._file: FileLock | None = None
-        self._holder: int | None = None
-        """The thread that has locked the file."""
+        self._holds = [hold for hold in self._holds if hold.came_along]
 
     @property
-    def is_mine(self) -> bool:
-        """Whether this thread holds it."""
+    def mine(self) -> Hold | None:
+        """This thread's hold, if it has one. It is void in a child that was forked amid it, until held anew."""
         self.renew_in_a_child()
-        return self._holder == threading.get_ident()
+        return next((hold for hold in reversed(self._holds) if hold.is_mine), None)
 
     @contextlib.contextmanager
-    def held(self, *, wait: bool = True) -> Generator[None]:
+    def held(self, *, wait: bool = True) -> Generator[Hold]:
         """Hold it in the block.
 
         Raises:
@@ -72,17 +73,17 @@ class ProcessLock(ForkAware):
             OSError: the lock file cannot be made or locked.
 
         """
-        self.renew_in_a_child()
+        mine = self.mine
+        if mine is not None and not mine.is_void:
+            yield mine
+            return
+        hold, turn, file = Hold(), self._turn, self._lock_file()
         begin = time.monotonic()
         seconds = seconds_left(self._given_up) if wait else 0.0
-        if not self._turn.acquire(timeout=seconds):
+        if not turn.acquire(timeout=seconds):
             self._given_up = time.monotonic() if seconds else self._given_up
             raise TimeoutError(errno.ETIMEDOUT, "Another thread holds the lock", self._path)
         try:
-            if self._holder is not None:
-                yield
-                return
-            file = self._lock_file()
             if file.is_locked:  # unlocking failed the last time
                 file.release(force=True)
             try:
@@ -90,14 +91,14 @@ class ProcessLock(ForkAware):
             except TimeoutError:
                 self._given_up = time.monotonic() if seconds else self._given_up
                 raise
-            self._holder = threading.get_ident()
+            self._holds.append(hold)
             try:
-                yield
+                yield hold
             finally:
-                self._holder = None
+                self._holds.remove(hold)
                 file.release()
         finally:
-            self._turn.release()
+            turn.release()
 
     def _lock_file(self) -> FileLock:
         if self._file is None:

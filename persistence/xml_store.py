@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from contextlib import AbstractContextManager
 
+    from persistence.forks import Hold
+
 
 @attrs.frozen
 class _Reading:
@@ -92,7 +94,7 @@ class XmlStore:
         """
         try:
             self._follow_links()
-            if self._lock.is_mine:
+            if self._lock.mine is not None:
                 reading = self._reading = self._read()
             else:
                 self._clear_up()
@@ -122,12 +124,14 @@ class XmlStore:
         if loads(data) != snapshot:
             msg = f"{snapshot!r} does not read back equal, and was not written"
             raise ValueError(msg)
-        with self.lock():
+        # In a child that was forked amid the caller's hold, what the caller decided on under it must not be saved.
+        mine = self._lock.mine
+        with self._locked() if mine is None else contextlib.nullcontext(mine) as hold:
             before = self._reading or self._read()
             if before is not None:
-                self._keep(before)
+                self._keep(hold, before)
             self._reading = None
-            write_durably(self._path, self._temporary, data, None if before is None else before.status)
+            write_durably(hold, self._path, self._temporary, data, None if before is None else before.status)
             sync_folder(os.path.dirname(self._path))
             self._known = data, snapshot
 
@@ -137,21 +141,22 @@ class XmlStore:
         Entering it makes the parent folders, waits for at most 1 s (then `TimeoutError`), and removes what a killed
         writer left. Within `persistence.waiting.one_call`, the second is the whole call's.
         """
-        return self._locked(wait=True)
+        return self._locked()
 
     @contextlib.contextmanager
-    def _locked(self, *, wait: bool) -> Generator[None]:
+    def _locked(self, *, wait: bool = True) -> Generator[Hold]:
         self._follow_links()
-        if self._lock.is_mine:
-            yield
+        mine = self._lock.mine
+        if mine is not None and not mine.is_void:
+            yield mine
             return
         make_folder(os.path.dirname(self._path))
-        with self._lock.held(wait=wait):
+        with self._lock.held(wait=wait) as hold:
             self._reading = None  # a forked child inherits its parent's
             try:
                 with contextlib.suppress(OSError):
-                    os.unlink(self._temporary)
-                yield
+                    hold.do(os.unlink, self._temporary)
+                yield hold
             finally:
                 self._reading = None
 
@@ -176,13 +181,13 @@ class XmlStore:
             with contextlib.suppress(OSError), self._locked(wait=False):
                 pass
 
-    def _keep(self, before: _Reading) -> None:
+    def _keep(self, hold: Hold, before: _Reading) -> None:
         """Let what stands in the file also stand beside it, before the file is replaced."""
         if before.error is not None:
-            keep_beside(self._path, self._path + ".corrupt", self._temporary, before.data, before.status)
+            keep_beside(hold, self._path, self._path + ".corrupt", self._temporary, (before.data, before.status))
             return
         with contextlib.suppress(OSError):  # a good file is worth more than its backup, and the old one still stands
-            keep_beside(self._path, self._path + ".bak", self._temporary, before.data, before.status)
+            keep_beside(hold, self._path, self._path + ".bak", self._temporary, (before.data, before.status))
 
     def _read(self) -> _Reading | None:
         try:

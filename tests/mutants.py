@@ -22,7 +22,7 @@ README = ROOT / "tests" / "README.md"
 # What is quick and starts no process, the plainest promises first; the model last, since it would catch the most.
 FAST = (
     "session_lifecycle", "callbacks", "entity", "tracker_cases", "session_saving", "graph", "machine", "codec",
-    "xml_store", "exploration", "schedule_independence", "model",
+    "xml_store", "checker", "exploration", "schedule_independence", "model",
 )  # fmt: skip
 
 
@@ -203,8 +203,8 @@ MUTANTS = (
     Mutant(
         "a corrupt file becomes the backup",
         "persistence/xml_store.py",
-        'keep_beside(self._path, self._path + ".corrupt", self._temporary, before.data, before.status)',
-        'keep_beside(self._path, self._path + ".bak", self._temporary, before.data, before.status)',
+        'keep_beside(hold, self._path, self._path + ".corrupt", self._temporary, (before.data, before.status))',
+        'keep_beside(hold, self._path, self._path + ".bak", self._temporary, (before.data, before.status))',
     ),
     Mutant(
         "a namespace of any length is read",
@@ -252,8 +252,8 @@ MUTANTS = (
     Mutant(
         "the file is replaced before its bytes are synced",
         "persistence/durable.py",
-        "            os.fsync(descriptor)\n        finally:\n            os.close(descriptor)\n        os.replace",
-        "        finally:\n            os.close(descriptor)\n        os.replace",
+        "            os.fsync(descriptor)\n        finally:\n            os.close(descriptor)\n        hold",
+        "        finally:\n            os.close(descriptor)\n        hold",
     ),
     Mutant(
         "a file that cannot be read counts as none",
@@ -264,7 +264,7 @@ MUTANTS = (
     Mutant(
         "a failed write leaves its temporary file",
         "persistence/durable.py",
-        "        with contextlib.suppress(OSError):\n            os.unlink(temporary)\n        raise",
+        "        with contextlib.suppress(OSError):\n            hold.do(os.unlink, temporary)\n        raise",
         "        raise",
     ),
     Mutant(
@@ -282,7 +282,7 @@ MUTANTS = (
     Mutant(
         "short writes are not continued",
         "persistence/durable.py",
-        "            while view:\n                view = view[os.write(descriptor, view) :]",
+        "            while view:\n                view = view[hold.do(os.write, descriptor, view) :]",
         "            os.write(descriptor, view)",
     ),
     Mutant(
@@ -320,6 +320,36 @@ MUTANTS = (
         LEDGER,
         "                self._look()\n",
         "",
+    ),
+    Mutant(
+        "a number is given although another thread has settled something since the decision was begun",
+        LEDGER,
+        "            if self.turn != turn:\n                raise OvertakenError\n            self._transact(decide)\n",
+        "            if self.turn == turn:\n                self._transact(decide)\n",
+    ),
+    Mutant(
+        "an older session's save counts as the newest one's",
+        LEDGER,
+        "if ours.session_index < self.newest.session_index:",
+        "if ours.session_index < 0:",
+    ),
+    Mutant(
+        "calls that come between a renewal take ids of their own",
+        IDENTITY,
+        "        copied.turn = self._ledger.turn\n",
+        "        copied.turn = self._ledger.turn\n        copied.spare_ids = None\n",
+    ),
+    Mutant(
+        "a child that was forked amid a save goes on with it",
+        "persistence/forks.py",
+        "        if self._process == THIS_PROCESS.id:\n            return call",
+        "        if self._process:\n            return call",
+    ),
+    Mutant(
+        "a checker that cannot start is told of under the session's lock",
+        "fsm/shell.py",
+        'self._notices.add(self._logger.warning, "%s; sessions',
+        'self._logger.warning("%s; sessions',
     ),
 )
 

@@ -642,3 +642,29 @@ def test_the_lock_is_taken_without_a_log_line(save_path: Path, caplog: pytest.Lo
     with FileLock(save_path.with_name("other.lock")):
         pass
     assert caplog.records != []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no os.fork()")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12
+def test_a_child_forked_under_the_lock_saves_nothing_that_was_decided_there(save_path: Path) -> None:
+    """It is refused, since it is the parent's to save, until the child has the lock itself."""
+    store, ours, theirs = XmlStore(save_path), Snapshot(user_id=event_id(8)), Snapshot(user_id=event_id(9))
+    with store.lock():
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                with pytest.raises(OSError, match="forked") as raised:
+                    store.save(theirs)
+                assert raised.value.errno == errno.ECANCELED
+                with store.lock():  # once the parent has left it
+                    assert store.load() == ours
+                    store.save(theirs)
+                with pytest.raises(OSError, match="forked"):
+                    store.save(ours)
+                status = 0
+            finally:
+                os._exit(status)
+        store.save(ours)
+    assert os.waitpid(child, 0)[1] == 0
+    assert store.load() == theirs
