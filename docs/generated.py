@@ -1,6 +1,7 @@
 """What the pages take from the code when they are built, so that no second copy of it can grow stale.
 
-A page says where: ``<!-- generated: table -->``. The tests read the pages through `expand` too, and run what it puts in.
+A page says where: ``<!-- generated: table -->``. The tests read the pages through `expand` too, and run what it puts
+in.
 """
 
 from __future__ import annotations
@@ -8,11 +9,15 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import click
+from click.testing import CliRunner
 
 from fsm.cli import client_session
-from fsm.graph import TABLE
+from fsm.graph import TABLE, SessionState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,12 +40,15 @@ def expand(markdown: str) -> str:
 
 
 def table() -> str:
-    """Return the rows of the graph, each with its reason."""
-    lines = ["| source | input | guard | destination | effect | why |", "|---|---|---|---|---|---|"]
-    for row in TABLE:
-        destination = "(same)" if row.destination is row.source else row.destination.value
-        cells = (row.source.value, row.input, row.guard or "", destination, ", ".join(row.effects), row.why)
-        lines.append(f"| {' | '.join(cells)} |")
+    """Return the rows of the graph, by state, each with its reason."""
+    lines: list[str] = []
+    for state in SessionState:
+        lines += ["", f"### {state.value}", "", "| input | leads to | effect | why |", "|---|---|---|---|"]
+        for row in TABLE:
+            if row.source is state:
+                given = f"{row.input} [{row.guard}]" if row.guard else row.input
+                destination = "(same)" if row.destination is state else row.destination.value
+                lines.append(f"| {given} | {destination} | {', '.join(row.effects)} | {row.why} |")
     return "\n".join(lines)
 
 
@@ -64,10 +72,9 @@ def source(path: str, *names: str) -> str:
 
 
 def usage(name: str) -> str:
-    """Return what ``client-session NAME --help`` prints."""
-    command = client_session.commands[name]
-    context = click.Context(command, info_name=f"client-session {name}", terminal_width=80, max_content_width=80)
-    return f"```text\n{command.get_help(context)}\n```"
+    """Return how a command is asked for its help, and what it prints."""
+    asked = CliRunner().invoke(client_session, [name, "--help"], "client-session", terminal_width=78)
+    return f"```sh\nclient-session {name} --help\n```\n\n```text\n{asked.output}```"
 
 
-_KINDS = {"table": table, "diagram": diagram, "source": source, "usage": usage}
+_KINDS: dict[str, Callable[..., str]] = {"table": table, "diagram": diagram, "source": source, "usage": usage}
