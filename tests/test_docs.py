@@ -235,6 +235,7 @@ def test_the_site_is_built_without_a_warning_and_loads_nothing(tmp_path: Path) -
         text = page.read_text(encoding="utf-8")
         assert not re.findall(r"<(?:script|img|iframe)[^>]* src=\"?(?:https?:)?//[^>]*>", text)
         assert not re.findall(r"<link[^>]* href=\"?(?:https?:)?//[^>]*>", text)
+        assert not re.findall(r"<blockquote>\s*<blockquote>|====", text), "a docstring is no Markdown"
 
 
 def test_what_is_shown_is_compared() -> None:
