@@ -124,6 +124,7 @@ def test_a_windows_page_opens_its_window_and_tracks(name: str, desk: Path, reque
         try:
             visitor.switch_to("My app")
             visitor.do("mousemove", "--window", visitor.window("My app"), "20", "15", "click", "1")
+            visitor.switch_to("My app: 1")
             visitor.press("alt+F4")
             assert program.wait(SECONDS) == 0
         finally:
