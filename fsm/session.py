@@ -88,12 +88,12 @@ class ClientSession(SessionShell):
             ValueError: an argument has a value that is not allowed. Both name argument, value and what is allowed.
 
         """
-        clock = SYSTEM_CLOCK if clock is None else clock
-        scheduler = SHARED_CHECKER if scheduler is None else scheduler
-        logger = _LOGGER if logger is None else logger
-        options.require_methods("clock", clock, "monotonic", "now")
-        options.require_methods("scheduler", scheduler, "start", "stop")
-        options.require_methods("logger", logger, "info", "warning", "exception")
+        if clock is not None:
+            options.require_methods("clock", clock, "monotonic", "now")
+        if scheduler is not None:
+            options.require_methods("scheduler", scheduler, "start", "stop")
+        if logger is not None:
+            options.require_methods("logger", logger, "info", "warning", "exception")
         options.callback("on_session_start", on_session_start)
         options.callback("on_session_end", on_session_end)
         options.callback("on_state_change", on_state_change)
@@ -104,9 +104,9 @@ class ClientSession(SessionShell):
             count_empty_sessions=options.boolean("count_empty_sessions", count_empty_sessions),
             continue_on_restart=options.boolean("continue_on_restart", continue_on_restart),
             store=options.the_store(save_path, store),
-            logger=logger,
-            clock=clock,
-            scheduler=scheduler,
+            logger=_LOGGER if logger is None else logger,
+            clock=SYSTEM_CLOCK if clock is None else clock,
+            scheduler=SHARED_CHECKER if scheduler is None else scheduler,
             on_session_start=on_session_start,
             on_session_end=on_session_end,
             on_state_change=on_state_change,

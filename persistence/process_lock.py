@@ -62,7 +62,10 @@ class ProcessLock(ForkAware):
     def mine(self) -> Hold | None:
         """This thread's hold, if it has one. It is void in a child that was forked amid it, until held anew."""
         self.renew_in_a_child()
-        return next((hold for hold in reversed(self._holds) if hold.is_mine), None)
+        for hold in reversed(self._holds):
+            if hold.is_mine:
+                return hold
+        return None
 
     @contextlib.contextmanager
     def held(self, *, wait: bool = True) -> Generator[Hold]:
