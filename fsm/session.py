@@ -10,6 +10,7 @@ from fsm import options
 from fsm.checker import SHARED_CHECKER
 from fsm.clock import SYSTEM_CLOCK
 from fsm.entity import SessionContext
+from fsm.errors import SessionClosedError
 from fsm.lifecycle import Lifecycle
 from fsm.locks import acquire_soon
 from fsm.shell import SessionShell
@@ -210,8 +211,9 @@ class ClientSession(SessionShell):
 
         """
         with one_call():
-            record = self._decide("save", lambda _: self._progress())
-            error = self._ledger.save(record)
+            if self._closed:
+                raise SessionClosedError(self.save.__name__)
+            error = self._ledger.save(self._progress())
         self._tell()
         if error is not None:
             raise error

@@ -1,44 +1,24 @@
-"""The lock of a save file: one thread of one process at a time, by a lock file and the `filelock` package."""
+"""The lock of a save file: one thread of one process at a time, by a lock file."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import math
 import threading
 import time
-import weakref
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
-
-from persistence.durable import PRIVATE
 from persistence.forks import ForkAware, Hold
+from persistence.lock_file import LockFile
 from persistence.waiting import seconds_left
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-_POLL_SECONDS = 0.005
-
-_files: weakref.WeakValueDictionary[int, FileLock] = weakref.WeakValueDictionary()
-
-
-def _is_of_another(record: logging.LogRecord) -> bool:
-    # filelock logs each acquisition at level DEBUG, and our caller holds its session's lock meanwhile: a deadlock if a
-    # handler of the host's calls the session on another thread. Other locks log as ever.
-    return not (isinstance(record.args, tuple) and record.args and record.args[0] in _files)
-
-
-logging.getLogger("filelock").addFilter(_is_of_another)
-
 
 class ProcessLock(ForkAware):
-    """Waits for at most a second (`persistence.waiting`); a thread that holds it may enter again.
-
-    The lock file is made when first needed and never removed, since removing it would let two in.
-    """
+    """Waits for at most a second (`persistence.waiting`); a thread that holds it may enter again."""
 
     __slots__ = ("_file", "_given_up", "_holds", "_path", "_turn")
 
@@ -55,7 +35,7 @@ class ProcessLock(ForkAware):
         """Begin unlocked: what a forked child inherits is its parent's."""
         self._turn = threading.RLock()
         """What a thread holds to get at the lock file, whose descriptor is the whole process's."""
-        self._file: FileLock | None = None
+        self._file = LockFile(self._path)
         self._holds = [hold for hold in self._holds if hold.came_along]
 
     @property
@@ -80,7 +60,7 @@ class ProcessLock(ForkAware):
         if mine is not None and not mine.is_void:
             yield mine
             return
-        hold, turn, file = Hold(), self._turn, self._lock_file()
+        hold, turn, file = Hold(), self._turn, self._file
         begin = time.monotonic()
         seconds = seconds_left(self._given_up) if wait else 0.0
         if not turn.acquire(timeout=seconds):
@@ -88,9 +68,9 @@ class ProcessLock(ForkAware):
             raise TimeoutError(errno.ETIMEDOUT, "Another thread holds the lock", self._path)
         try:
             if file.is_locked:  # unlocking failed the last time
-                file.release(force=True)
+                file.unlock_wholly()
             try:
-                file.acquire(timeout=max(0.0, begin + seconds - time.monotonic()))
+                file.lock(max(0.0, begin + seconds - time.monotonic()))
             except TimeoutError:
                 self._given_up = time.monotonic() if seconds else self._given_up
                 raise
@@ -99,12 +79,6 @@ class ProcessLock(ForkAware):
                 yield hold
             finally:
                 self._holds.remove(hold)
-                file.release()
+                file.unlock()
         finally:
             turn.release()
-
-    def _lock_file(self) -> FileLock:
-        if self._file is None:
-            self._file = FileLock(self._path, mode=PRIVATE, poll_interval=_POLL_SECONDS, thread_local=False)
-            _files[id(self._file)] = self._file
-        return self._file
