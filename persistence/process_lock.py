@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class ProcessLock(ForkAware):
     """Waits for at most a second (`persistence.waiting`); a thread that holds it may enter again."""
 
-    __slots__ = ("_file", "_given_up", "_holds", "_path", "_turn")
+    __slots__ = ("_file", "_given_up", "_holds", "_locking", "_path", "_turn")
 
     def __init__(self, path: str) -> None:
         """Keep the lock file's path; nothing is made yet."""
@@ -36,6 +36,8 @@ class ProcessLock(ForkAware):
         self._turn = threading.RLock()
         """What a thread holds to get at the lock file, whose descriptor is the whole process's."""
         self._file = LockFile(self._path)
+        self._locking: int | None = None
+        """The thread that is about to lock the file."""
         self._holds = [hold for hold in self._holds if hold.came_along]
 
     @property
@@ -52,7 +54,7 @@ class ProcessLock(ForkAware):
         """Hold it in the block.
 
         Raises:
-            TimeoutError: it was not free in time.
+            TimeoutError: it was not free in time; or this call came between another one's locking, on the same thread.
             OSError: the lock file cannot be made or locked.
 
         """
@@ -60,6 +62,8 @@ class ProcessLock(ForkAware):
         if mine is not None and not mine.is_void:
             yield mine
             return
+        if self._locking == threading.get_ident():
+            raise TimeoutError(errno.EDEADLK, "A call further up is this thread's, and about to lock", self._path)
         hold, turn, file = Hold(), self._turn, self._file
         begin = time.monotonic()
         seconds = seconds_left(self._given_up) if wait else 0.0
@@ -67,14 +71,17 @@ class ProcessLock(ForkAware):
             self._given_up = time.monotonic() if seconds else self._given_up
             raise TimeoutError(errno.ETIMEDOUT, "Another thread holds the lock", self._path)
         try:
-            if file.is_locked:  # unlocking failed the last time
-                file.unlock_wholly()
+            self._locking = threading.get_ident()
             try:
+                if file.is_locked:  # unlocking failed the last time
+                    file.unlock_wholly()
                 file.lock(max(0.0, begin + seconds - time.monotonic()))
+                self._holds.append(hold)
             except TimeoutError:
                 self._given_up = time.monotonic() if seconds else self._given_up
                 raise
-            self._holds.append(hold)
+            finally:
+                self._locking = None
             try:
                 yield hold
             finally:
