@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from filelock import lock_descriptor, unlock_descriptor
 
 from persistence.durable import PRIVATE
+from persistence.forks import Hold
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -38,12 +39,14 @@ class LockFile:
     Not thread-safe. Where a file system has no locks, it is as if nobody else were there.
     """
 
-    __slots__ = ("_descriptor", "_path", "_times")
+    __slots__ = ("_descriptor", "_hold", "_path", "_times")
 
     def __init__(self, path: str) -> None:
         """Keep the path; nothing is made yet."""
         self._path = path
         self._descriptor: int | None = None
+        self._hold = Hold()
+        """Begun before the descriptor is locked: in a child that is forked amid that, it is void."""
         self._times = 0
 
     @property
@@ -60,7 +63,7 @@ class LockFile:
 
         """
         if self._descriptor is None:
-            begin = time.monotonic()
+            begin, self._hold = time.monotonic(), Hold()
             while (descriptor := self._try()) is None:
                 left = begin + seconds - time.monotonic()
                 if left <= 0:
@@ -71,7 +74,7 @@ class LockFile:
         self._times += 1
 
     def unlock(self) -> None:
-        """Unlock it, if it was locked once; whoever shares the descriptor by a fork holds it no more either.
+        """Unlock it, if it was locked once.
 
         Raises:
             OSError: it could not be unlocked; `unlock_wholly` tries again.
@@ -82,10 +85,10 @@ class LockFile:
             self.unlock_wholly()
 
     def unlock_wholly(self) -> None:
-        """Unlock it, however often it was locked."""
+        """Unlock it, however often it was locked; in a forked child, which shares what it inherits, only close it."""
         if self._descriptor is not None:
-            with _as_if_alone():
-                unlock_descriptor(self._descriptor)
+            with _as_if_alone(errno.ECANCELED):
+                self._hold.do(unlock_descriptor, self._descriptor)
             self.drop()
 
     def drop(self) -> None:
@@ -135,12 +138,12 @@ class LockFile:
 
 
 @contextlib.contextmanager
-def _as_if_alone() -> Generator[None]:
-    """Take no offence at a file system without locks."""
+def _as_if_alone(*also: int) -> Generator[None]:
+    """Take no offence at a file system without locks, or at these errors."""
     try:
         yield
     except OSError as error:
-        if error.errno not in {errno.ENOSYS, errno.ENOTSUP}:
+        if error.errno not in (errno.ENOSYS, errno.ENOTSUP, *also):
             raise
 
 

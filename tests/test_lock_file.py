@@ -195,3 +195,24 @@ def test_a_child_does_not_keep_its_parents_lock(lock: LockFile, path: Path) -> N
     assert os.waitpid(child, 0)[1] == 0
     for descriptor in (*go, *gone):
         os.close(descriptor)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no os.fork()")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_child_that_is_forked_amid_the_locking_does_not_unlock_it(lock: LockFile, path: Path) -> None:
+    """A fork between the system's lock and its note: the child, which shares it, closes it and no more."""
+    children: list[int] = []
+
+    def fork_amid(descriptor: int, *, blocking: bool) -> bool:
+        got = filelock.lock_descriptor(descriptor, blocking=blocking)
+        children.append(os.fork())
+        return got
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lock_file, "lock_descriptor", fork_amid)
+        lock.lock(0)
+    if children == [0]:
+        lock.unlock()
+        os._exit(1 if lock.is_locked else 0)
+    assert os.waitpid(children[0], 0)[1] == 0
+    assert not is_free(path)
