@@ -12,13 +12,9 @@ import logging
 import os
 import queue
 import threading
-import time
-import weakref
 from typing import TYPE_CHECKING
 
-import attrs
-
-from fsm.errors import SessionClosedError
+from fsm.rounds import Reference, Rounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,72 +22,6 @@ if TYPE_CHECKING:
     from fsm.scheduler import Ticking
 
 _logger = logging.getLogger(__name__)
-
-
-class _Reference(weakref.ref["Ticking"]):
-    """A session, known by its id also when it is gone."""
-
-    __slots__ = ("key",)
-
-    key: int
-
-
-@attrs.define
-class _Round:
-    """The sessions of one check interval, ticked together."""
-
-    due: float
-    sessions: dict[int, _Reference] = attrs.field(factory=dict[int, _Reference])
-
-
-@attrs.define
-class _Rounds:
-    """What the thread knows: rounds by interval, and each session's interval by its id."""
-
-    by_interval: dict[float, _Round] = attrs.field(factory=dict[float, _Round])
-    interval_of: dict[int, float] = attrs.field(factory=dict[int, float])
-
-    def add(self, session: _Reference, interval: float) -> None:
-        self.discard(session.key)
-        now = time.monotonic()
-        self.by_interval.setdefault(interval, _Round(now + interval)).sessions[session.key] = session
-        self.interval_of[session.key] = interval
-
-    def discard(self, key: int, only: _Reference | None = None) -> None:
-        """Forget a session; with ``only``, not one that got a dead one's id since."""
-        interval = self.interval_of.get(key)
-        if interval is None:
-            return
-        sessions = self.by_interval[interval].sessions
-        if only is not None and sessions[key] is not only:
-            return
-        del sessions[key], self.interval_of[key]
-        if not sessions:
-            del self.by_interval[interval]
-
-    def seconds_until_due(self) -> float:
-        due = min(members.due for members in self.by_interval.values())
-        return min(max(0.0, due - time.monotonic()), threading.TIMEOUT_MAX)  # a longer wait overflows
-
-    def tick_due(self) -> None:
-        now = time.monotonic()
-        for interval, members in list(self.by_interval.items()):
-            if members.due <= now:
-                members.due = now + interval
-                for session in list(members.sessions.values()):
-                    _tick(session)
-
-
-def _tick(reference: _Reference) -> None:
-    session = reference()
-    if session is None:
-        return
-    try:
-        session.tick()
-    except SessionClosedError:
-        pass  # closed between the look-up and the tick
-    except Exception:
-        _logger.exception("A session's tick failed; the checker goes on")
 
 
 class Checker:
@@ -103,10 +33,10 @@ class Checker:
 
     def forget_all(self) -> None:
         """Start afresh, as a forked child must: the thread did not come along, and a lock may have been held."""
-        wishes: queue.SimpleQueue[Callable[[_Rounds], None]] = queue.SimpleQueue()
+        wishes: queue.SimpleQueue[Callable[[Rounds], None]] = queue.SimpleQueue()
         self._wishes = wishes
 
-        def forget(dead: _Reference) -> None:
+        def forget(dead: Reference) -> None:
             wishes.put(lambda rounds: rounds.discard(dead.key, dead))
 
         self._forget = forget
@@ -115,8 +45,7 @@ class Checker:
 
     def start(self, session: Ticking, now: float) -> None:  # noqa: ARG002  # this scheduler runs on real time
         """Tick the session every `check_interval` seconds, the first time at most that long from now."""
-        reference, interval = _Reference(session, self._forget), session.check_interval
-        reference.key = id(session)
+        reference, interval = Reference.to(session, self._forget), session.check_interval
         self._wishes.put(lambda rounds: rounds.add(reference, interval))
         self._ensure_thread()
 
@@ -139,12 +68,13 @@ class Checker:
                     _logger.warning("No checker thread could be started; sessions expire at their next event")
 
     def _run(self) -> None:
-        rounds, wishes, thread = _Rounds(), self._wishes, threading.current_thread()
+        rounds, wishes, thread = Rounds(), self._wishes, threading.current_thread()
         while True:
-            while rounds.by_interval:
-                rounds.tick_due()
+            while (seconds := rounds.seconds_until_due()) is not None:
                 with contextlib.suppress(queue.Empty):
-                    wishes.get(timeout=rounds.seconds_until_due())(rounds)
+                    wishes.get(timeout=seconds)(rounds)
+                for session in rounds.due():
+                    session.tick()
             with self._starting:
                 self._thread = None
                 # A finalizer's call may come between: what it wishes is in the queue, or it has started another thread.
