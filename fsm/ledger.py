@@ -17,6 +17,7 @@ from persistence.snapshot import MAX_INDEX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
     from datetime import datetime
 
     from fsm.notices import Logger, Notices
@@ -35,7 +36,18 @@ class Ledger:
     call gets through.
     """
 
-    __slots__ = ("_is_settling", "_lock", "_logger", "_notices", "_saved", "_store", "error", "newest", "turn")
+    __slots__ = (
+        "_handed_over",
+        "_is_settling",
+        "_lock",
+        "_logger",
+        "_notices",
+        "_saved",
+        "_store",
+        "error",
+        "newest",
+        "turn",
+    )
 
     def __init__(self, store: SnapshotStore, logger: Logger, notices: Notices) -> None:
         """Agree with the store on who the user is; a store that has none gets a new one."""
@@ -45,6 +57,8 @@ class Ledger:
         self._lock = threading.RLock()
         self._is_settling = False
         self._saved: Snapshot | None = None
+        self._handed_over: Future[None] | None = None
+        """Of the last save's being durable, while that is not known."""
         self.turn = 0
         """Counts what was settled with the store, so that a call that was come between by another notices it."""
         self.newest = Snapshot(user_id=new_id())
@@ -134,6 +148,15 @@ class Ledger:
                 self._saved = ours
             return error
 
+    def wait(self) -> Exception | None:
+        """Wait until what was saved is durable; return what went wrong."""
+        handed_over = self._handed_over
+        if handed_over is None:
+            return None
+        error = handed_over.exception()
+        self._hear(handed_over)
+        return error if isinstance(error, Exception) else None
+
     def has(self, snapshot: Snapshot | None) -> bool:
         """Tell whether there is nothing in this that the store has not got."""
         return snapshot is None or snapshot == self._saved
@@ -147,6 +170,7 @@ class Ledger:
         """Replace the lock, which another thread of the parent may have held."""
         self._lock = threading.RLock()
         self._is_settling = False
+        self._handed_over = None
         self.turn += 1
 
     def _transact(self, decide: Callable[[Snapshot | None], Snapshot | None]) -> Exception | None:
@@ -167,7 +191,11 @@ class Ledger:
         finally:
             self._is_settling = came_between
         if not came_between:
-            self._report(error)
+            handed_over = self._handed_over
+            if error is not None or handed_over is None or isinstance(self.error, CorruptSaveFileError):
+                self._report(error)
+            if handed_over is not None:
+                handed_over.add_done_callback(self._hear)
         return None if isinstance(error, CorruptSaveFileError) else error
 
     def _settle_once(self, decide: Callable[[Snapshot | None], Snapshot | None]) -> Exception | None:
@@ -188,11 +216,26 @@ class Ledger:
                 if snapshot is None and corrupt is not None:
                     snapshot = self.newest
                 if snapshot is not None:
-                    self._store.save(snapshot)
+                    self._handed_over = self._store.save(snapshot)
                     self._saved = snapshot
         except Exception as error:  # noqa: BLE001  # a store of the embedder's may raise anything
+            self._handed_over = None  # how an older save ends heals nothing
             return error
         return corrupt
+
+    def _hear(self, handed_over: Future[None]) -> None:
+        """Take note of how a save ended, on the thread that made it durable, unless a later one is under way."""
+        with self._lock:
+            if self._handed_over is not handed_over:
+                return
+            self._handed_over = None
+            error = handed_over.exception()
+            if isinstance(error, Exception):
+                self._saved = None
+                self._report(error)
+            elif not isinstance(self.error, CorruptSaveFileError):  # which is to be seen until the next save
+                self._report(None)
+        self._notices.deliver()
 
     def _look(self) -> None:
         """Take over what can be seen without the lock: others may have numbered sessions since the last look."""

@@ -200,7 +200,7 @@ class ClientSession(SessionShell):
         """
         with one_call():
             record = self._decide("save", lambda _: self._progress())
-            error = self._ledger.save(record)
+            error = self._ledger.save(record) or self._ledger.wait()
         self._tell()
         if error is not None:
             raise error

@@ -137,18 +137,21 @@ def sync_folder(folder: str) -> None:
         os.close(descriptor)
 
 
-def make_folder(folder: str, mode: int = PRIVATE_FOLDER) -> None:
-    """Make a folder, private, and its parents, as usual, durably: each name stands in its own parent (man 2 fsync)."""
+def make_folder(folder: str, mode: int = PRIVATE_FOLDER) -> list[str]:
+    """Make a folder, private, and its parents, as usual.
+
+    Return the folders that are yet to be synced: each new name stands in its own parent (man 2 fsync).
+    """
     if os.path.isdir(folder):
-        return
+        return []
     parent = os.path.dirname(folder)
-    make_folder(parent, 0o777)
+    unsynced = make_folder(parent, 0o777)
     try:
         os.mkdir(folder, mode)
     except FileExistsError:
         if not os.path.isdir(folder):
             raise
-    sync_folder(parent)
+    return [*unsynced, parent]
 
 
 def has_leftovers(*paths: str) -> bool:

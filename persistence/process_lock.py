@@ -18,7 +18,7 @@ from persistence.forks import ForkAware
 from persistence.waiting import seconds_left
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
 _POLL_SECONDS = 0.005
 
@@ -40,7 +40,7 @@ class ProcessLock(ForkAware):
     The lock file is made when first needed and never removed, since removing it would let two in.
     """
 
-    __slots__ = ("_file", "_given_up", "_holder", "_path", "_turn")
+    __slots__ = ("_file", "_given_up", "_holder", "_kept", "_path", "_turn")
 
     def __init__(self, path: str) -> None:
         """Keep the lock file's path; nothing is made yet."""
@@ -56,6 +56,7 @@ class ProcessLock(ForkAware):
         self._file: FileLock | None = None
         self._holder: int | None = None
         """The thread that has locked the file."""
+        self._kept = False
 
     @property
     def is_mine(self) -> bool:
@@ -63,9 +64,28 @@ class ProcessLock(ForkAware):
         self.renew_in_a_child()
         return self._holder == threading.get_ident()
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether this process keeps the file locked, though no thread may hold it."""
+        self.renew_in_a_child()
+        return self._kept
+
+    def keep(self) -> None:
+        """Keep the file locked beyond the block, against other processes: until `let_go`."""
+        self._kept = True
+
+    def let_go(self, is_needed: Callable[[], bool]) -> None:
+        """Keep the file locked no more, if that is not needed; whichever thread calls, and however long it waits."""
+        with self._turn:
+            self._kept = False
+            if is_needed():  # asked last, so that it holds whoever came between
+                self._kept = True
+            elif self._holder is None:
+                self._lock_file().release()
+
     @contextlib.contextmanager
-    def held(self, *, wait: bool = True) -> Generator[None]:
-        """Hold it in the block.
+    def held(self, *, wait: bool = True, wait_for_processes: bool = True) -> Generator[None]:
+        """Hold it in the block; where it need not be waited for, try once.
 
         Raises:
             TimeoutError: it was not free in time.
@@ -83,18 +103,21 @@ class ProcessLock(ForkAware):
                 yield
                 return
             file = self._lock_file()
-            file.release(force=True)  # does nothing, unless unlocking failed the last time
-            try:
-                file.acquire(timeout=max(0.0, begin + seconds - time.monotonic()))
-            except TimeoutError:
-                self._given_up = time.monotonic() if seconds else self._given_up
-                raise
+            if not self._kept:
+                seconds = seconds if wait_for_processes else 0.0
+                file.release(force=True)  # does nothing, unless unlocking failed the last time
+                try:
+                    file.acquire(timeout=max(0.0, begin + seconds - time.monotonic()))
+                except TimeoutError:
+                    self._given_up = time.monotonic() if seconds else self._given_up
+                    raise
             self._holder = threading.get_ident()
             try:
                 yield
             finally:
                 self._holder = None
-                file.release()
+                if not self._kept:
+                    file.release()
         finally:
             self._turn.release()
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +28,19 @@ from persistence.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from concurrent.futures import Future
     from contextlib import AbstractContextManager
+
+    from persistence.background import Handover
+
+
+def _data_of(snapshot: Snapshot) -> bytes:
+    """Return the file of a snapshot, which reads back equal."""
+    data = dumps(snapshot)
+    if loads(data) != snapshot:
+        msg = f"{snapshot!r} does not read back equal, and was not written"
+        raise ValueError(msg)
+    return data
 
 
 @attrs.frozen
@@ -48,15 +62,24 @@ class XmlStore:
     soon as that can be done; the link stays.
 
     Any method may be called from any thread and from several processes.
+
+    With ``background=True`` nothing here waits for the disk or for another process, as an event loop needs it. `save`
+    hands the snapshot to a worker thread, which keeps the lock until it is durable; what is killed meanwhile loses that
+    snapshot, and no older one. `lock` tries once. The interpreter's exit waits for the worker.
     """
 
-    __slots__ = ("__weakref__", "_followed", "_lock", "_path", "_reading")
+    __slots__ = ("__weakref__", "_background", "_followed", "_handover", "_lock", "_path", "_reading", "_unsynced")
 
     _reading: _Reading | None
     """What `load` found in the lock's context, for `save`."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, background: bool = False) -> None:
         """Keep the path; nothing is read or made yet, and nothing raised."""
+        self._background = background
+        self._handover: Handover | None = None
+        """What is not durable yet, while the lock is kept for it."""
+        self._unsynced: deque[str] = deque()
+        """Folders in which one was made that the worker has to make durable."""
         self._followed = False
         self._stand_at(os.fspath(path))
         with contextlib.suppress(OSError):
@@ -84,6 +107,8 @@ class XmlStore:
     def load(self) -> Snapshot | None:
         """Return what the file holds, or ``None`` if there is no file; remove what a killed writer left beside it.
 
+        What this object has handed over is what the file is about to hold.
+
         Raises:
             CorruptSaveFileError: it is no save file. ``recovered`` is the backup's snapshot, or else the user id that
                 is still readable in the file or its backup.
@@ -92,6 +117,8 @@ class XmlStore:
         """
         try:
             self._follow_links()
+            if self._lock.is_kept and self._handover is not None:
+                return self._handover.newest
             if self._lock.is_mine:
                 reading = self._reading = self._read()
             else:
@@ -107,8 +134,10 @@ class XmlStore:
             raise reading.error
         return reading.snapshot
 
-    def save(self, snapshot: Snapshot) -> None:
+    def save(self, snapshot: Snapshot) -> Future[None] | None:
         """Write the file, wholly or not at all, and return when it would survive a power cut.
+
+        In the background, return at once, with the future of that; it has the errors below but for `TimeoutError`.
 
         A good file that stood there becomes the backup, if that can be; a corrupt one is kept as ``<name>.corrupt``.
 
@@ -118,23 +147,41 @@ class XmlStore:
             ValueError: the snapshot would not read back equal; nothing was touched.
 
         """
-        data = dumps(snapshot)
-        if loads(data) != snapshot:
-            msg = f"{snapshot!r} does not read back equal, and was not written"
-            raise ValueError(msg)
+        if not self._background:
+            data = _data_of(snapshot)
+            with self.lock():
+                before, self._reading = self._reading or self._read(), None
+                self._write(data, before)
+            return None
         with self.lock():
-            before = self._reading or self._read()
-            if before is not None:
-                self._keep(before)
-            self._reading = None
-            write_durably(self._path, data, None if before is None else before.status)
-            sync_folder(os.path.dirname(self._path))
+            handover = self._handover
+            if handover is None or not self._lock.is_kept:
+                from persistence.background import WORKER, Handover  # noqa: PLC0415  # a thread, which few programs need
+
+                if WORKER.is_overloaded:
+                    raise BlockingIOError(errno.EAGAIN, "Too many files wait to be saved", self._path)
+                handover = self._handover = Handover(snapshot, self._write_later, self._let_go)
+                self._lock.keep()
+            return handover.add(snapshot)
+
+    def flush(self) -> None:
+        """Wait until the last snapshot that was handed over is durable; without ``background`` it is.
+
+        Raises:
+            OSError: it could not be written.
+
+        """
+        handover = self._handover
+        # What a forked child inherits is its parent's to write.
+        if handover is not None and (self._lock.is_kept or handover.last.done()):
+            handover.last.result()
 
     def lock(self) -> AbstractContextManager[object]:
         """Return a context that no other thread or process can be in meanwhile, by ``<name>.lock``.
 
-        Entering it makes the parent folders, waits for at most 1 s (then `TimeoutError`), and removes what a killed
-        writer left. Within `persistence.waiting.one_call`, the second is the whole call's.
+        Entering it makes the parent folders, waits for at most 1 s (then `TimeoutError`; in the background, other
+        processes are not waited for), and removes what a killed writer left. Within `persistence.waiting.one_call`, the
+        second is the whole call's.
         """
         return self._locked(wait=True)
 
@@ -144,14 +191,37 @@ class XmlStore:
         if self._lock.is_mine:
             yield
             return
-        make_folder(os.path.dirname(self._path))
-        with self._lock.held(wait=wait):
+        self._unsynced += make_folder(os.path.dirname(self._path))
+        if not self._background:
+            self._sync_parents()
+        with self._lock.held(wait=wait, wait_for_processes=not self._background):
             self._reading = None  # a forked child inherits its parent's
             try:
-                remove_leftovers(*self._written())
+                if not self._lock.is_kept:  # else the worker is writing
+                    remove_leftovers(*self._written())
                 yield
             finally:
                 self._reading = None
+
+    def _write(self, data: bytes, before: _Reading | None) -> None:
+        if before is not None:
+            self._keep(before)
+        write_durably(self._path, data, None if before is None else before.status)
+        sync_folder(os.path.dirname(self._path))
+
+    def _write_later(self, snapshot: Snapshot) -> None:
+        """Write on the worker's thread, while the lock is kept."""
+        self._sync_parents()
+        self._write(_data_of(snapshot), self._read())
+
+    def _let_go(self) -> None:
+        with contextlib.suppress(OSError):  # who locks it next tries to unlock it again
+            self._lock.let_go(lambda: self._handover is not None and self._handover.is_waiting)
+
+    def _sync_parents(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                sync_folder(self._unsynced.popleft())
 
     def _stand_at(self, path: str) -> None:
         self._path = path
