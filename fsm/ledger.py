@@ -14,6 +14,7 @@ from fsm.draft import OvertakenError
 from fsm.notices import is_held
 from persistence import CorruptSaveFileError, Snapshot
 from persistence.snapshot import MAX_INDEX
+from persistence.waiting import LOCK_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -225,7 +226,8 @@ class Ledger:
 
     def _hear(self, handed_over: Future[None]) -> None:
         """Take note of how a save ended, on the thread that made it durable, unless a later one is under way."""
-        with self._lock:
+        locked = self._lock.acquire(timeout=LOCK_SECONDS)  # who has it may be waiting for this very thread
+        try:
             if self._handed_over is not handed_over:
                 return
             self._handed_over = None
@@ -235,7 +237,11 @@ class Ledger:
                 self._report(error)
             elif not isinstance(self.error, CorruptSaveFileError):  # which is to be seen until the next save
                 self._report(None)
-        self._notices.deliver()
+        finally:
+            if locked:
+                self._lock.release()
+        if not self.is_busy:
+            self._notices.deliver()
 
     def _look(self) -> None:
         """Take over what can be seen without the lock: others may have numbered sessions since the last look."""

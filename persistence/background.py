@@ -44,7 +44,11 @@ class Worker:
         if self._leaving or threading.current_thread() is self._thread or not self._is_running():
             job()
         else:
-            self._jobs.put(job)
+            self.do_later(job)
+
+    def do_later(self, job: Callable[[], object]) -> None:
+        """Do a job after those that wait."""
+        self._jobs.put(job)
 
     @property
     def is_overloaded(self) -> bool:
@@ -90,7 +94,7 @@ class Handover:
 
     Args:
         write: writes a snapshot durably.
-        let_go: unlocks the store, unless something `is_waiting`.
+        let_go: unlocks the store, unless something `is_waiting`; tells whether that could be done now.
 
     """
 
@@ -99,7 +103,7 @@ class Handover:
     last: Future[None]
     """Of the newest snapshot's being durable."""
 
-    def __init__(self, newest: Snapshot, write: Callable[[Snapshot], object], let_go: Callable[[], object]) -> None:
+    def __init__(self, newest: Snapshot, write: Callable[[Snapshot], object], let_go: Callable[[], bool]) -> None:
         """Begin with nothing written."""
         self.newest = newest
         self._write = write
@@ -140,4 +144,8 @@ class Handover:
                 future.set_result(None)
             else:
                 future.set_exception(error)
-        self._let_go()
+        self._finish()
+
+    def _finish(self) -> None:
+        if not self._let_go():  # whoever has the lock may be waiting for another job
+            WORKER.do_later(self._finish)

@@ -74,14 +74,22 @@ class ProcessLock(ForkAware):
         """Keep the file locked beyond the block, against other processes: until `let_go`."""
         self._kept = True
 
-    def let_go(self, is_needed: Callable[[], bool]) -> None:
-        """Keep the file locked no more, if that is not needed; whichever thread calls, and however long it waits."""
-        with self._turn:
-            self._kept = False
+    def let_go(self, is_needed: Callable[[], bool]) -> bool:
+        """Keep the file locked no more, if that is not needed; whichever thread calls.
+
+        Return whether that is settled; else it is another thread's turn, and this one is to call again.
+        """
+        if not self._turn.acquire(timeout=_POLL_SECONDS):
+            return False
+        try:
+            was_kept, self._kept = self._kept, False
             if is_needed():  # asked last, so that it holds whoever came between
                 self._kept = True
-            elif self._holder is None:
+            elif was_kept and self._holder is None:
                 self._lock_file().release()
+        finally:
+            self._turn.release()
+        return True
 
     @contextlib.contextmanager
     def held(self, *, wait: bool = True, wait_for_processes: bool = True) -> Generator[None]:

@@ -214,9 +214,10 @@ class XmlStore:
         self._sync_parents()
         self._write(_data_of(snapshot), self._read())
 
-    def _let_go(self) -> None:
+    def _let_go(self) -> bool:
         with contextlib.suppress(OSError):  # who locks it next tries to unlock it again
-            self._lock.let_go(lambda: self._handover is not None and self._handover.is_waiting)
+            return self._lock.let_go(lambda: self._handover is not None and self._handover.is_waiting)
+        return True
 
     def _sync_parents(self) -> None:
         with contextlib.suppress(IndexError):
