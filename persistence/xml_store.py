@@ -63,9 +63,10 @@ class XmlStore:
 
     Any method may be called from any thread and from several processes.
 
-    With ``background=True`` nothing here waits for the disk or for another process, as an event loop needs it. `save`
-    hands the snapshot to a worker thread, which keeps the lock until it is durable; what is killed meanwhile loses that
-    snapshot, and no older one. `lock` tries once. The interpreter's exit waits for the worker.
+    With ``background=True`` nothing but `flush` waits for the disk or for another process, as an event loop needs it.
+    `save` hands the snapshot to a worker thread, which keeps the lock until it is durable; what is killed meanwhile
+    loses that snapshot, and no older one. `lock` tries once. The interpreter's exit waits for the worker; that of a
+    `multiprocessing` child which was forked does not, so call `flush` there.
     """
 
     __slots__ = ("__weakref__", "_background", "_followed", "_handover", "_lock", "_path", "_reading", "_unsynced")
