@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import os
 import threading
 import time
 import weakref
@@ -41,6 +42,7 @@ class AsyncioScheduler(ForkAware):
     def __init__(self) -> None:
         """Tick on the loop that runs here, if one does."""
         super().__init__()
+        _schedulers.add(self)
         self.attach()
 
     def renew(self) -> None:
@@ -65,6 +67,10 @@ class AsyncioScheduler(ForkAware):
         if loop is not None:
             with contextlib.suppress(RuntimeError):  # it is closed: the sessions wait for the next one
                 loop.call_soon_threadsafe(self._run, context=contextvars.Context())
+
+    def detach(self) -> None:
+        """Leave the loop, as a forked child must: the sessions wait for one of its own."""
+        self._loop = self._timer = None
 
     def start(self, session: Ticking, now: float) -> None:  # noqa: ARG002  # this scheduler runs on real time
         """Tick the session every `check_interval` seconds, the first time at most that long from now."""
@@ -118,3 +124,16 @@ class AsyncioScheduler(ForkAware):
             if seconds is not None:
                 # In a context of its own: whoever called `start` may have large things in its variables.
                 self._timer = weakref.ref(loop.call_later(seconds, self._run, context=contextvars.Context()))
+
+
+_schedulers: weakref.WeakSet[AsyncioScheduler] = weakref.WeakSet()
+
+
+def _detach_in_child() -> None:
+    for scheduler in list(_schedulers):
+        scheduler.detach()
+
+
+if hasattr(os, "register_at_fork"):
+    # After the sessions', which start again, and asyncio's: until then the parent's loop seems to run in the child.
+    os.register_at_fork(after_in_child=_detach_in_child)
