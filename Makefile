@@ -10,7 +10,7 @@ WORKERS ?= auto
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: demo test lint types suite diagrams verify mutants torture fuzz bench bench-check clean
+.PHONY: demo test lint types suite diagrams verify mutants torture fuzz bench bench-check docs clean
 
 demo: $(INSTALLED)
 	rm -rf $(dir $(DEMO_SAVE))
@@ -41,6 +41,11 @@ diagrams: $(INSTALLED)
 
 verify: $(INSTALLED)
 	$(BIN)/client-session verify --examples 1000 --report build/verification
+
+# The site, into build/site; a warning is an error.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@printf 'build/site/index.html\n'
 
 # Tests of the tests: each deliberate bug must be caught; writes tests/README.md.
 mutants: $(INSTALLED)

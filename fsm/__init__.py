@@ -10,6 +10,7 @@
 from fsm.clock import Clock, SystemClock
 from fsm.entity import SessionContext
 from fsm.errors import SessionClosedError
+from fsm.explanation import Beginning, Ending, Explanation
 from fsm.graph import Input, SessionState
 from fsm.lifecycle import EndReason
 from fsm.scheduler import Scheduler
@@ -17,9 +18,12 @@ from fsm.session import ClientSession
 from fsm.summary import SessionSummary
 
 __all__ = [
+    "Beginning",
     "ClientSession",
     "Clock",
     "EndReason",
+    "Ending",
+    "Explanation",
     "Input",
     "Scheduler",
     "SessionClosedError",

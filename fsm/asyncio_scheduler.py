@@ -15,12 +15,13 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING
 
-from fsm.rounds import Reference, Rounds
+from fsm.rounds import Rounds, refer, tick
 from persistence.forks import ForkAware
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
+    from fsm.rounds import Reference, Wish
     from fsm.scheduler import Ticking
 
 _SLICE_SECONDS = 0.005
@@ -37,7 +38,7 @@ class AsyncioScheduler(ForkAware):
     Every method is thread-safe. Sessions and the loop are held weakly, and no task is made that might be cancelled.
     """
 
-    __slots__ = ("__weakref__", "_due", "_loop", "_rounds", "_timer", "_turn", "_wishes")
+    __slots__ = ("__weakref__", "_due", "_forget", "_loop", "_rounds", "_timer", "_turn", "_wishes")
 
     def __init__(self) -> None:
         """Tick on the loop that runs here, if one does."""
@@ -50,11 +51,18 @@ class AsyncioScheduler(ForkAware):
         self._rounds = Rounds()
         self._turn = threading.Lock()
         """What a thread holds to change the rounds; nobody waits for it."""
-        self._wishes: deque[Callable[[Rounds], None]] = deque()
+        self._wishes: deque[Wish] = deque()
         self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
         # Of the loop alone:
         self._timer: weakref.ref[asyncio.TimerHandle] | None = None
         self._due: Iterator[Reference] = iter(())
+        this = weakref.ref(self)
+
+        def forget(dead: Reference) -> None:
+            if (scheduler := this()) is not None:
+                scheduler._change(dead, None)  # noqa: SLF001  # the class's own
+
+        self._forget = forget
 
     def attach(self) -> None:
         """Tick on the loop that runs here from now on, unless the present one is still running."""
@@ -74,32 +82,22 @@ class AsyncioScheduler(ForkAware):
 
     def start(self, session: Ticking, now: float) -> None:  # noqa: ARG002  # this scheduler runs on real time
         """Tick the session every `check_interval` seconds, the first time at most that long from now."""
-        reference, interval = Reference.to(session, self._forgetting()), session.check_interval
-        self._change(lambda rounds: rounds.add(reference, interval))
+        self.renew_in_a_child()
+        self._change(refer(session, self._forget), session.check_interval)
         self.attach()
 
     def stop(self, session: Ticking) -> None:
         """Tick the session no more."""
-        key = id(session)
-        self._change(lambda rounds: rounds.discard(key))
+        self._change(refer(session), None)
 
-    def _forgetting(self) -> Callable[[Reference], None]:
-        scheduler = weakref.ref(self)
-
-        def forget(dead: Reference) -> None:
-            if (alive := scheduler()) is not None:
-                alive._change(lambda rounds: rounds.discard(dead.key, dead))  # noqa: SLF001  # the class's own
-
-        return forget
-
-    def _change(self, wish: Callable[[Rounds], None]) -> None:
+    def _change(self, session: Reference, interval: float | None) -> None:
         """Change the rounds now, or leave it to whoever is changing them: another thread, or this one, further up."""
         self.renew_in_a_child()
-        self._wishes.append(wish)
+        self._wishes.append((session, interval))
         while self._wishes and self._turn.acquire(blocking=False):
             try:
                 while self._wishes:
-                    self._wishes.popleft()(self._rounds)
+                    self._rounds.set(*self._wishes.popleft())
             finally:
                 self._turn.release()
 
@@ -114,7 +112,7 @@ class AsyncioScheduler(ForkAware):
         enough, unfinished = time.monotonic() + _SLICE_SECONDS, True
         try:
             for session in self._due:
-                session.tick()
+                tick(session)
                 if time.monotonic() >= enough:
                     break
             else:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import secrets
 import sys
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 import click
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from fsm import diagram as drawing
+from fsm import story
+from fsm.clock import SystemClock
 from fsm.graph import SessionState
 from fsm.replay import Replay
 from fsm.testing import SessionOptions
@@ -25,15 +28,18 @@ from persistence.codec import FIELDS
 from persistence.snapshot import iso_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
     from typing import Any, BinaryIO, NoReturn
 
+    from fsm.explanation import Explanation
     from fsm.replay import Moment
-    from fsm.summary import SessionSummary
     from persistence import Snapshot
 
-PIPED_WIDTH = 160
+_PIPED_WIDTH = 500
+"""Lines that are not read on a terminal are not wrapped: one a moment, for grep."""
+_WIDE = 120
+"""Narrower, and what happened stands below each line."""
 _STATE_STYLES = {
     SessionState.FOREGROUND_ACTIVE: "green",
     SessionState.BACKGROUND_ACTIVE: "blue",
@@ -112,7 +118,7 @@ def replay(trace: BinaryIO, save_path: str | None, *, as_json: bool, no_ticks: b
             if moment.context is not None:
                 click.echo(moment.context.to_json())
     else:
-        _print(_timeline(list(run.run())))
+        _print_timeline(run.run())
     if run.session.save_error is not None:
         _fail(f"not saved: {run.session.save_error}", status=1)
 
@@ -140,7 +146,8 @@ def show(file: str, *, as_json: bool) -> None:
     table.add_column()
     for key, value in values.items():
         table.add_row(key, Text("-", "dim") if value is None else str(value))
-    _print(table)
+    table.add_row("story", "\n".join(story.tell(snapshot, SystemClock().now(), _DEFAULTS.foreground_timeout)))
+    _console().print(table)
 
 
 @client_session.command()
@@ -208,38 +215,56 @@ def verify(examples: int, seed: int | None, report: Path | None) -> None:
 _KINDS = {".svg": "svg", ".png": "png", ".dot": "dot", ".gv": "dot", ".mmd": "mermaid"}
 
 
-def _timeline(moments: list[Moment]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in ("time", "input", "state", "session"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("index", justify="right", no_wrap=True)
-    table.add_column("event", justify="right", no_wrap=True)
-    table.add_column("what happened")
+_COLUMNS = {"time": 19, "input": 11, "state": 23, "session": 8, "index": 5, "event": 5}
+_NUMBERS = {"index", "event"}
+
+
+def _print_timeline(moments: Iterable[Moment]) -> None:
+    console = _console()
+    if console.width >= _WIDE:
+        table = _grid(2, header=True)
+        table.add_column("what happened")
+        for moment in moments:
+            table.add_row(*_seen(moment), _story(moment))
+        console.print(table)
+        return
+    heading = _grid(1, header=True)
+    console.print(heading)
     for moment in moments:
-        pending = moment.session_index is None
-        table.add_row(
-            f"{moment.at:%Y-%m-%d %H:%M:%S}",
-            Text(moment.input, "dim" if moment.input == "tick" else ""),
-            Text(moment.state.value, _STATE_STYLES[moment.state]),
-            Text(moment.session_id[:8], "dim" if pending else ""),
-            "-" if pending else str(moment.session_index),
-            str(moment.event_index or "-"),
-            Text.assemble(*_story(moment)),
-        )
+        line = _grid(1, header=False)
+        line.add_row(*_seen(moment))
+        console.print(line)
+        if moment.explanations:
+            console.print(Padding(_story(moment), (0, 0, 0, 4)))
+
+
+def _grid(gap: int, *, header: bool) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold", show_header=header)
+    for heading, width in _COLUMNS.items():
+        table.add_column(heading, no_wrap=True, min_width=width, justify="right" if heading in _NUMBERS else "left")
     return table
 
 
-def _story(moment: Moment) -> list[tuple[str, str]]:
-    parts = [(_ending(summary), "yellow") for summary in moment.ended]
-    if moment.begun:
-        parts.append((f"session {moment.session_index} begins", "green"))
-    return [piece for part in parts for piece in (("; ", ""), part)][1:]
+def _seen(moment: Moment) -> list[str | Text]:
+    pending = moment.session_index is None
+    return [
+        f"{moment.at:%Y-%m-%d %H:%M:%S}",
+        Text(moment.input, "dim" if moment.input == "tick" else ""),
+        Text(moment.state.value, _STATE_STYLES[moment.state]),
+        Text(moment.session_id[:8], "dim" if pending else ""),
+        "-" if pending else str(moment.session_index),
+        str(moment.event_index or "-"),
+    ]
 
 
-def _ending(summary: SessionSummary) -> str:
-    length = timedelta(seconds=round(summary.foreground_seconds + summary.background_seconds))
-    events = "1 event" if summary.event_count == 1 else f"{summary.event_count} events"
-    return f"session {summary.session_index} ended ({summary.reason}): {events} in {length}"
+def _story(moment: Moment) -> Text:
+    parts = [part for explanation in moment.explanations for part in _styled(explanation)]
+    return Text("; ").join(Text(*part) for part in parts)
+
+
+def _styled(explanation: Explanation) -> Iterator[tuple[str, str]]:
+    styles = ["yellow"] * bool(explanation.ended) + ["green"] * bool(explanation.begun)
+    return itertools.zip_longest(explanation.clauses, styles, fillvalue="")
 
 
 def _by_key(snapshot: Snapshot) -> dict[str, str | int | None]:
@@ -250,11 +275,11 @@ def _by_key(snapshot: Snapshot) -> dict[str, str | int | None]:
     return {key: text(fields[field]) for key, (field, _) in FIELDS.items()}
 
 
-def _print(table: Table) -> None:
+def _console() -> Console:
     console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = PIPED_WIDTH
-    console.print(table)
+        console.width = _PIPED_WIDTH
+    return console
 
 
 def _fail(message: str, *, status: int) -> NoReturn:

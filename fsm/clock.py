@@ -56,7 +56,11 @@ class SystemClock:
         return datetime.now(UTC)
 
 
-@attrs.frozen
+SYSTEM_CLOCK = SystemClock()
+"""The clock of every session that is given no other."""
+
+
+@attrs.frozen(weakref_slot=False)  # one for each session in memory
 class Anchor:
     """One moment on both clocks, by which times on the monotonic one become times of day.
 

@@ -13,6 +13,8 @@ import attrs
 from persistence.snapshot import MAX_INDEX, iso_time
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from persistence import Snapshot
 
 SCHEMA = "iglu:com.snowplowanalytics.snowplow/client_session/jsonschema/1-0-2"
@@ -28,7 +30,7 @@ _NEWER_KEYS: dict[str, frozenset[str]] = {
 EntityData = dict[str, str | int | None]
 
 
-@attrs.frozen
+@attrs.frozen(weakref_slot=False)  # one for each session in memory
 class SessionFacts:
     """What all entities of one session have in common."""
 
@@ -38,8 +40,16 @@ class SessionFacts:
     session_index: int
     storage_mechanism: str
     first_event_id: str | None
-    first_event_timestamp: str | None
+    first_event_time: datetime | None
+    _timestamp: str | None = attrs.field(init=False, default=None, eq=False, repr=False)
     _json: tuple[str, str] | None = attrs.field(init=False, default=None, eq=False, repr=False)
+
+    @property
+    def first_event_timestamp(self) -> str | None:
+        """The time of the first event as RFC 3339 text."""
+        if self._timestamp is None and self.first_event_time is not None:
+            object.__setattr__(self, "_timestamp", iso_time(self.first_event_time))
+        return self._timestamp
 
     @property
     def json(self) -> tuple[str, str]:
@@ -69,7 +79,6 @@ class SessionFacts:
         if snapshot.session_id is None:
             msg = f"{snapshot!r} holds no session"
             raise ValueError(msg)
-        timestamp = snapshot.first_event_timestamp
         return cls(
             snapshot.user_id,
             snapshot.session_id,
@@ -77,7 +86,7 @@ class SessionFacts:
             snapshot.session_index,
             snapshot.storage_mechanism,
             snapshot.first_event_id,
-            None if timestamp is None else iso_time(timestamp),
+            snapshot.first_event_timestamp,
         )
 
     def anonymous(self) -> SessionFacts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 
-@attrs.frozen
+@attrs.frozen(weakref_slot=False)  # one for each session in memory
 class FocusTime:
     """Seconds of one session in each focus, counted up to its last activity.
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from fsm.entity import SessionFacts
+from fsm.explanation import Beginning
+from fsm.history import pack
 from fsm.ledger import new_id
 from fsm.lifecycle import EndReason
 from fsm.summary import SessionSummary
@@ -18,14 +20,24 @@ if TYPE_CHECKING:
 
     from fsm.clock import Anchor
     from fsm.ledger import Ledger
-    from fsm.lifecycle import Ended
+    from fsm.lifecycle import Ended, Lifecycle
     from persistence import Snapshot
+
+
+def age_of(saved: Snapshot, now: datetime) -> timedelta | None:
+    """Return the time since a saved session's last activity, negative if that lies in the future.
+
+    ``None``: there is no session, or it has ended, or has no event, so that nothing could go on.
+    """
+    if not (saved.session_id and saved.event_index and saved.last_activity):
+        return None
+    return now - saved.last_activity
 
 
 class Identity:
     """The identity of the present session, pending or numbered. Not thread-safe: the session object holds its lock."""
 
-    __slots__ = ("_anchor", "_ledger", "_record", "facts", "last_event_time", "numbered", "renewed_id", "turn")
+    __slots__ = ("_anchor", "_ledger", "_record", "facts", "last_event_time", "numbered", "spare_ids", "turn")
 
     def __init__(self, ledger: Ledger, now: Anchor) -> None:
         """Start with a pending session."""
@@ -35,33 +47,37 @@ class Identity:
         """The newest session that was numbered or continued here, as it then was, or as it was when it ended."""
         self.turn = ledger.turn
         """The ledger's, when what is decided here was begun to be decided."""
-        self.renewed_id: str | None = None
-        """What `renew` is to take, and then took: of a decision that is made again, the same."""
+        self.spare_ids: list[str] | None = None
+        """While something is decided: the id that a renewal took, for whoever overtakes it or decides again."""
         self.last_event_time: datetime | None = None
         """The last event's own time, if it was given one."""
         self.renew()
 
-    def copy(self, *, next_id: str | None) -> Identity:
-        """Return another of the same, to decide on; ``next_id`` is what a renewal takes, if it has an id already."""
+    def copy(self) -> Identity:
+        """Return another of the same, to decide on."""
+        if self.spare_ids is None:
+            self.spare_ids = []
         copied = Identity.__new__(Identity)
         for name in self.__slots__:
             setattr(copied, name, getattr(self, name))
         copied.turn = self._ledger.turn
-        copied.renewed_id = next_id
         return copied
 
     def renew(self) -> None:
         """Let a pending session take the place of the present one. Its id is new; all else waits for `number`."""
         self.numbered = False
-        self.renewed_id = self.renewed_id or new_id()
+        spare_ids = [] if self.spare_ids is None else self.spare_ids
+        if not spare_ids:
+            spare_ids.append(new_id())
+        self.spare_ids = None
         self.facts = SessionFacts(
             user_id=self._ledger.newest.user_id,
-            session_id=self.renewed_id,
+            session_id=spare_ids[0],
             previous_session_id=None,
             session_index=0,
             storage_mechanism=STORAGE_MECHANISM,
             first_event_id=None,
-            first_event_timestamp=None,
+            first_event_time=None,
         )
 
     @property
@@ -103,13 +119,13 @@ class Identity:
         seconds since its last activity.
         """
         saved = self._ledger.newest
-        if not (saved.session_id and saved.event_index and saved.last_activity):
+        age = age_of(saved, now.wall)
+        if age is None:
             return None
-        age = now.wall - saved.last_activity
         if not timedelta(0) <= age < timeout:
             return None
         self._adopt(saved)
-        return saved.event_index, age.total_seconds()
+        return saved.event_index or 0, age.total_seconds()
 
     def progress(self, event_count: int, last_activity: float, now: Anchor) -> Snapshot | None:
         """Return the newest numbered session as it is to be saved; ``None`` if there has been none."""
@@ -144,6 +160,22 @@ class Identity:
             background_seconds=ended.background_seconds,
             reason=ended.reason,
         )
+
+    def beginning(self, *, is_continued: bool = False) -> Beginning:
+        """Explain which session has begun, or goes on."""
+        return Beginning(self.facts.session_index, self.facts.session_id, is_continued)
+
+    def entry_of_start(self, lifecycle: Lifecycle, now: Anchor, *, continues: bool) -> bytes:
+        """Pack for the history whether a start goes on with the saved session, or counts one without events."""
+        begun: Beginning | None = None
+        if self.numbered:
+            idle_seconds = now.monotonic - lifecycle.last_activity
+            begun = self.beginning(is_continued=lifecycle.event_count > 0)
+        elif continues and (age := age_of(self._ledger.newest, now.wall)) is not None:
+            idle_seconds = age.total_seconds()
+        else:
+            return b""
+        return pack(now.wall, "start", lifecycle, lifecycle, idle_seconds=idle_seconds, begun=begun)
 
     def _adopt(self, record: Snapshot) -> None:
         self._record = record

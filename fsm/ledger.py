@@ -62,30 +62,23 @@ class Ledger:
         """Of the last save's being durable, while that is not known."""
         self.turn = 0
         """Counts what was settled with the store, so that a call that was come between by another notices it."""
-        self.newest = Snapshot(user_id=new_id())
-        """The newest session known, which the next one follows; at first none, of a user that the store may replace."""
         self.error: Exception | None = None
         """The last failure that has not healed."""
-        self.settle()
+        kept, error = self._first_look()
+        self.newest = kept or Snapshot(user_id=new_id())
+        """The newest session known, which the next one follows; at first none, of a user that the store may replace."""
+        if error is not None and not isinstance(error, CorruptSaveFileError):
+            self._report(error)  # a store that cannot be read is left alone
+        elif kept is None or error is not None:
+            self._transact(lambda kept: self.newest if kept is None else None)  # what is corrupt is mended there
 
-    def settle(self) -> None:
-        """Agree with the store on who the user is. A store that cannot be read is left alone."""
-        with self._lock:
-            try:
-                kept = self._store.load()
-            except Exception as error:  # noqa: BLE001  # a store of the embedder's may raise anything
-                recovered = getattr(error, "recovered", None)
-                if isinstance(recovered, Snapshot):
-                    self._take_over(recovered)  # the user stays the same, even if in memory alone
-                if not isinstance(error, CorruptSaveFileError):
-                    self._report(error)
-                    return
-                kept = None  # read again under the lock, and mended there
-            if kept is None:
-                self._transact(lambda kept: self.newest if kept is None else None)
-            else:
-                self._take_over(kept)
-                self._report(None)
+    def _first_look(self) -> tuple[Snapshot | None, Exception | None]:
+        """Return what the store has, or what could be recovered of it and why it could not be read."""
+        try:
+            return self._store.load(), None
+        except Exception as error:  # noqa: BLE001  # a store of the embedder's may raise anything
+            recovered = getattr(error, "recovered", None)
+            return (recovered if isinstance(recovered, Snapshot) else None), error
 
     def number(
         self,
@@ -126,8 +119,9 @@ class Ledger:
             return record
 
         with self._lock:
-            if self.turn == turn:
-                self._transact(decide)
+            if self.turn != turn:
+                raise OvertakenError
+            self._transact(decide)
             if self.turn != turn + 1:
                 raise OvertakenError
             if self.newest.session_id != session_id:  # it did not come to that: the store is locked, or fails
@@ -135,28 +129,25 @@ class Ledger:
                 self.newest = follow(self.newest)
             return self.newest
 
-    def save(self, snapshot: Snapshot | None) -> Exception | None:
+    def save(self, snapshot: Snapshot | None, *, wait: bool = False) -> Exception | None:
         """Save how far a session has come (``None``: the newest known), unless the store is ahead of it.
 
-        Return what went wrong.
+        Return what went wrong; if it is to ``wait``, when all is durable.
         """
         with self._lock:
             ours = snapshot or self.newest
+            if ours.session_index < self.newest.session_index:  # numbered meanwhile, and perhaps not saved yet
+                ours = self.newest
             if ours.session_id == self.newest.session_id:
                 self.newest = ours
             error = self._transact(lambda kept: ours if _is_behind(kept, ours) else None)
             if error is None:
                 self._saved = ours
-            return error
-
-    def wait(self) -> Exception | None:
-        """Wait until what was saved is durable; return what went wrong."""
-        handed_over = self._handed_over
-        if handed_over is None:
-            return None
-        error = handed_over.exception()
-        self._hear(handed_over)
-        return error if isinstance(error, Exception) else None
+            handed_over = self._handed_over
+        if wait and handed_over is not None:
+            error = _failure(handed_over)
+            self._hear(handed_over)
+        return error
 
     def has(self, snapshot: Snapshot | None) -> bool:
         """Tell whether there is nothing in this that the store has not got."""
@@ -197,6 +188,7 @@ class Ledger:
                 self._report(error)
             if handed_over is not None:
                 handed_over.add_done_callback(self._hear)
+                error = _failure(handed_over) if handed_over.done() else error
         return None if isinstance(error, CorruptSaveFileError) else error
 
     def _settle_once(self, decide: Callable[[Snapshot | None], Snapshot | None]) -> Exception | None:
@@ -231,8 +223,8 @@ class Ledger:
             if self._handed_over is not handed_over:
                 return
             self._handed_over = None
-            error = handed_over.exception()
-            if isinstance(error, Exception):
+            error = _failure(handed_over)
+            if error is not None:
                 self._saved = None
                 self._report(error)
             elif not isinstance(self.error, CorruptSaveFileError):  # which is to be seen until the next save
@@ -265,6 +257,12 @@ class Ledger:
             self._notices.add(self._logger.warning, "%s; %s, and a new file is written", error, outcome)
         elif not was_failing:
             self._notices.add(self._logger.warning, "The session goes on in memory, its save file fails: %s", error)
+
+
+def _failure(handed_over: Future[None]) -> Exception | None:
+    """Wait until a save has ended; return what went wrong."""
+    error = handed_over.exception()
+    return error if isinstance(error, Exception) else None
 
 
 def _is_behind(kept: Snapshot | None, ours: Snapshot) -> bool:

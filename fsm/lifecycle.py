@@ -71,9 +71,10 @@ class Lifecycle:
     last_event: float = attrs.field(init=False, default=0.0)
     _now: float = attrs.field(init=False, default=0.0)
     _decisions: tuple[Decision, ...] = attrs.field(init=False, default=())
-    _focus_time: FocusTime = attrs.field(
-        init=False, default=attrs.Factory(lambda self: FocusTime(self.last_activity), takes_self=True)
-    )
+    _begun: float = attrs.field(init=False, default=attrs.Factory(lambda self: self.last_activity, takes_self=True))
+    """When the focus began to be timed: at the first event, or at a restart."""
+    _focus_time: FocusTime | None = attrs.field(init=False, default=None)
+    """From the session's first toggle on."""
 
     def copy(self) -> Lifecycle:
         """Return another of the same, to decide on."""
@@ -87,6 +88,7 @@ class Lifecycle:
             checker_running=self.checker_running,
         )
         copied.last_event = self.last_event
+        copied._begun = self._begun
         copied._focus_time = self._focus_time
         return copied
 
@@ -228,7 +230,7 @@ class Lifecycle:
             return
         self._decisions += (StateChanged(before, given, self.state),)
         if self.event_count:
-            self._focus_time = self._focus_time.toggle(
+            self._focus_time = self._timed_focus().toggle(
                 self._now,
                 was_foreground=before is SessionState.FOREGROUND_ACTIVE,
                 last_activity=self.last_activity,
@@ -238,8 +240,11 @@ class Lifecycle:
         decisions, self._decisions = self._decisions, ()
         return decisions
 
+    def _timed_focus(self) -> FocusTime:
+        return self._focus_time or FocusTime(self._begun)
+
     def _end(self, reason: EndReason) -> None:
-        foreground, background = self._focus_time.until(
+        foreground, background = self._timed_focus().until(
             self.last_activity, foreground=self.state is SessionState.FOREGROUND_ACTIVE
         )
         self._decisions += (
@@ -259,7 +264,7 @@ class Lifecycle:
     def do_activity(self) -> None:
         """Effect: count the event."""
         if not self.event_count:
-            self._focus_time = FocusTime(self._now)
+            self._begun, self._focus_time = self._now, None
         self.event_count += 1
         self.last_activity = self.last_event = self._now
         self.checker_running = True

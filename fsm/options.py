@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import uuid
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from persistence.snapshot import is_uuid_text
 
 if TYPE_CHECKING:
-    from persistence import SnapshotStore
+    from persistence import SnapshotStore, XmlStore
 
 Seconds = int | float | timedelta
 """A duration: a number of seconds, or a `timedelta`."""
@@ -91,9 +92,14 @@ def the_store(save_path: str | os.PathLike[str] | None, store: SnapshotStore | N
     if path.endswith(("/", os.sep)) or os.path.isdir(path):  # noqa: PTH112  # a Path would lose the separator
         msg = f"save_path must be the path of a file, not a folder: {path!r}"
         raise ValueError(msg)
+    return _xml_store()(path)
+
+
+@functools.cache  # a finalizer at the interpreter's exit can import nothing any more
+def _xml_store() -> type[XmlStore]:
     from persistence import XmlStore  # noqa: PLC0415  # a program that gives a store of its own needs no XML
 
-    return XmlStore(path)
+    return XmlStore
 
 
 def event_id_text(value: uuid.UUID | str) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fsm import history
 from fsm.graph import SessionState
 from persistence.snapshot import MAX_INDEX
 
 if TYPE_CHECKING:
     from fsm.clock import Clock
+    from fsm.explanation import Explanation
     from fsm.identity import Identity
     from fsm.ledger import Ledger
     from fsm.lifecycle import Lifecycle
@@ -21,9 +23,10 @@ class SessionReading:
     event are ``None``. Everything can be read after ``close()`` too.
     """
 
-    __slots__ = ("__weakref__", "_clock", "_identity", "_ledger", "_lifecycle")
+    __slots__ = ("__weakref__", "_clock", "_history", "_identity", "_ledger", "_lifecycle")
 
     _clock: Clock
+    _history: bytes
     _identity: Identity
     _ledger: Ledger
     _lifecycle: Lifecycle
@@ -97,6 +100,15 @@ class SessionReading:
             seconds = lifecycle.expires_in(now)
             if lifecycle is self._lifecycle:
                 return seconds
+
+    def explain(self) -> tuple[Explanation, ...]:
+        """Return the last 32 decisions, the oldest first: what came, and what it changed.
+
+        A decision is an input that changed more than the time of the last activity: a session ended, began or went on,
+        the focus or a timeout changed, the checker started or stopped. An event within its session is none, nor is a
+        tick in time. After ``os.fork()`` a child begins with none.
+        """
+        return history.unpack(self._history)
 
     @property
     def save_error(self) -> Exception | None:

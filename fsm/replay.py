@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from fsm.entity import SessionContext
+    from fsm.explanation import Explanation
     from fsm.session import ClientSession
     from fsm.summary import SessionSummary
     from fsm.testing import SessionOptions
@@ -36,6 +37,7 @@ class Moment:
     context: SessionContext | None
     begun: bool
     ended: tuple[SessionSummary, ...]
+    explanations: tuple[Explanation, ...]
 
 
 class Replay:
@@ -79,12 +81,13 @@ class Replay:
                 break  # pending in focus: no further tick can change anything
 
     def _moment(self, given: str, context: SessionContext | None = None) -> Moment:
-        session = self.session
-        begun, ended = bool(self._driver.started), tuple(self._driver.ended)
-        self._driver.started.clear()
-        self._driver.ended.clear()
+        driver, session = self._driver, self.session
+        begun, ended, explanations = bool(driver.started), tuple(driver.ended), tuple(driver.explanations)
+        driver.started.clear()
+        driver.ended.clear()
+        driver.explanations.clear()
         return Moment(
-            self._driver.at,
+            driver.at,
             given,
             session.state,
             session.session_id,
@@ -93,4 +96,5 @@ class Replay:
             context,
             begun,
             ended,
+            explanations,
         )

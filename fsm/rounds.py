@@ -19,32 +19,29 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
+Reference = weakref.ref["Ticking"]
+Wish = tuple[Reference, float | None]
+"""A session, and the interval at which it is to be ticked from now on; ``None``: no more."""
 
-class Reference(weakref.ref["Ticking"]):
-    """A session, known by its id also when it is gone."""
 
-    __slots__ = ("key",)
+def refer(session: Ticking, callback: Callable[[Reference], None] | None = None) -> Reference:
+    """Return a reference to a session; the callback is called with it when the session is gone."""
+    reference = weakref.ref(session, callback)
+    hash(reference)  # is kept, so that the reference can be looked for when the session is gone
+    return reference
 
-    key: int
 
-    @classmethod
-    def to(cls, session: Ticking, forget: Callable[[Reference], object]) -> Reference:
-        """Return a reference to a session; ``forget`` is called with it when the session is gone."""
-        reference = cls(session, forget)
-        reference.key = id(session)
-        return reference
-
-    def tick(self) -> None:
-        """Tick the session, if it is still there. A failing tick is logged, and stops no other."""
-        session = self()
-        if session is None:
-            return
-        try:
-            session.tick()
-        except SessionClosedError:
-            pass  # closed between the look-up and the tick
-        except Exception:
-            _logger.exception("A session's tick failed; the checker goes on")
+def tick(reference: Reference) -> None:
+    """Tick a session, if it is still there. A failing tick is logged, and stops no other."""
+    session = reference()
+    if session is None:
+        return
+    try:
+        session.tick()
+    except SessionClosedError:
+        pass  # closed between the look-up and the tick
+    except Exception:
+        _logger.exception("A session's tick failed; the checker goes on")
 
 
 @attrs.define
@@ -52,34 +49,31 @@ class _Round:
     """The sessions of one check interval, ticked together."""
 
     due: float
-    sessions: dict[int, Reference] = attrs.field(factory=dict[int, Reference])
+    sessions: set[Reference] = attrs.field(factory=set[Reference])
 
 
 @attrs.define
 class Rounds:
-    """Rounds by interval, and each session's interval by its id. One thread at a time may change them; any may look."""
+    """Rounds by interval. One thread at a time may change them; any may look."""
 
     by_interval: dict[float, _Round] = attrs.field(factory=dict[float, _Round])
-    interval_of: dict[int, float] = attrs.field(factory=dict[int, float])
 
-    def add(self, session: Reference, interval: float) -> None:
-        """Tick a session from one interval on; of one that is here already, the interval changes."""
-        self.discard(session.key)
-        now = time.monotonic()
-        self.by_interval.setdefault(interval, _Round(now + interval)).sessions[session.key] = session
-        self.interval_of[session.key] = interval
+    def __len__(self) -> int:
+        """Return how many sessions there are."""
+        return sum(len(members.sessions) for members in list(self.by_interval.values()))
 
-    def discard(self, key: int, only: Reference | None = None) -> None:
-        """Forget a session; with ``only``, not one that got a dead one's id since."""
-        interval = self.interval_of.get(key)
-        if interval is None:
-            return
-        sessions = self.by_interval[interval].sessions
-        if only is not None and sessions[key] is not only:
-            return
-        del sessions[key], self.interval_of[key]
-        if not sessions:
-            del self.by_interval[interval]
+    def set(self, session: Reference, interval: float | None) -> None:
+        """Tick a session at an interval, or (``None``) no more.
+
+        References to a living session are equal; a dead one's equals itself alone.
+        """
+        for known, members in list(self.by_interval.items()):
+            members.sessions.discard(session)
+            if not members.sessions:
+                del self.by_interval[known]
+        if interval is not None:
+            due = time.monotonic() + interval
+            self.by_interval.setdefault(interval, _Round(due)).sessions.add(session)
 
     def seconds_until_due(self) -> float | None:
         """Return how long there is nothing to do; ``None`` while there is nobody to tick."""
@@ -94,4 +88,4 @@ class Rounds:
         for interval, members in list(self.by_interval.items()):
             if members.due <= now:
                 members.due = now + interval
-                yield from list(members.sessions.values())
+                yield from list(members.sessions)

@@ -30,6 +30,10 @@ class Scheduler(Protocol):
 
         Of a session that is being ticked already, only the interval changes. ``now`` is the session's clock, in
         seconds; a scheduler that runs on real time has no use for it.
+
+        Raises:
+            RuntimeError: no ticks can come now. The session logs it, and expires at its next event.
+
         """
 
     def stop(self, session: Ticking) -> None:

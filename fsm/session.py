@@ -8,7 +8,7 @@ from uuid import UUID
 
 from fsm import options
 from fsm.checker import SHARED_CHECKER
-from fsm.clock import SystemClock
+from fsm.clock import SYSTEM_CLOCK
 from fsm.entity import SessionContext
 from fsm.lifecycle import Lifecycle
 from fsm.shell import SessionShell
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from persistence import SnapshotStore
 
 
+_LOGGER = logging.getLogger(__name__)
+
+
 class ClientSession(SessionShell):
     """Says which tracked events belong together: a run of events with no gap as long as the timeout.
 
@@ -46,9 +49,9 @@ class ClientSession(SessionShell):
     def __init__(  # noqa: PLR0913  # the specification's constructor
         self,
         save_path: str | os.PathLike[str] | None = None,
-        foreground_timeout: Seconds = 600,
-        background_timeout: Seconds = 300,
-        check_interval: Seconds = 15,
+        foreground_timeout: Seconds = 600.0,
+        background_timeout: Seconds = 300.0,
+        check_interval: Seconds = 15.0,
         logger: Logger | None = None,
         *,
         store: SnapshotStore | None = None,
@@ -67,7 +70,8 @@ class ClientSession(SessionShell):
             foreground_timeout: seconds (or `timedelta`) until a session expires in focus.
             background_timeout: the same, out of focus.
             check_interval: how often ticks come, in seconds (or `timedelta`).
-            logger: a `logging.Logger` or anything with its methods; ``None``: this module's own.
+            logger: a `logging.Logger` or anything with its methods; ``None``: this module's own. One that can be asked
+                (``isEnabledFor``) whether it takes level DEBUG is told there of each decision, as `explain` is.
             store: any `SnapshotStore` instead of ``save_path``.
             clock: any `Clock`; ``None``: the machine's.
             scheduler: any `Scheduler`; ``None``: the process's shared checker thread.
@@ -83,9 +87,9 @@ class ClientSession(SessionShell):
             ValueError: an argument has a value that is not allowed. Both name argument, value and what is allowed.
 
         """
-        clock = SystemClock() if clock is None else clock
+        clock = SYSTEM_CLOCK if clock is None else clock
         scheduler = SHARED_CHECKER if scheduler is None else scheduler
-        logger = logging.getLogger(__name__) if logger is None else logger
+        logger = _LOGGER if logger is None else logger
         options.require_methods("clock", clock, "monotonic", "now")
         options.require_methods("scheduler", scheduler, "start", "stop")
         options.require_methods("logger", logger, "info", "warning", "exception")
@@ -162,7 +166,8 @@ class ClientSession(SessionShell):
         """
         options.boolean("background", background)
         with one_call():
-            self._change("set_background", lambda core, now: core.set_background(now, background=background))
+            given = "background" if background else "foreground"
+            self._change("set_background", given, lambda core, now: core.set_background(now, background=background))
             if self._continues:
                 self._save_activity()
 
@@ -171,21 +176,21 @@ class ClientSession(SessionShell):
 
         A session that has timed out already is not revived.
         """
-        self._change("touch", Lifecycle.touch)
+        self._change("touch", "touch", Lifecycle.touch)
 
     def start_new_session(self) -> None:
         """End the current session now, if it has events; the new id can be read at once."""
-        self._change("start_new_session", Lifecycle.start_new_session)
+        self._change("start_new_session", "new-session", Lifecycle.start_new_session)
 
     # Checking
 
     def start_checker(self) -> None:
         """Let ticks come, and sessions expire, again."""
-        self._change("start_checker", Lifecycle.start_checker)
+        self._change("start_checker", "resume", Lifecycle.start_checker)
 
     def stop_checker(self) -> None:
         """Suspend expiry (a film is playing) until `start_checker`, an event, or foregrounding."""
-        self._change("stop_checker", Lifecycle.stop_checker)
+        self._change("stop_checker", "stop", Lifecycle.stop_checker)
 
     # Saving
 
@@ -203,7 +208,7 @@ class ClientSession(SessionShell):
         """
         with one_call():
             record = self._decide("save", lambda _: self._progress())
-            error = self._ledger.save(record) or self._ledger.wait()
+            error = self._ledger.save(record, wait=True)
         self._tell()
         if error is not None:
             raise error
@@ -235,7 +240,7 @@ class ClientSession(SessionShell):
     @foreground_timeout.setter
     def foreground_timeout(self, value: Seconds) -> None:
         foreground = options.seconds("foreground_timeout", value)
-        self._change("foreground_timeout", lambda core, now: core.set_timeouts(now, foreground=foreground))
+        self._change("foreground_timeout", "timeouts", lambda core, now: core.set_timeouts(now, foreground=foreground))
 
     @property
     def background_timeout(self) -> float:
@@ -245,4 +250,4 @@ class ClientSession(SessionShell):
     @background_timeout.setter
     def background_timeout(self, value: Seconds) -> None:
         background = options.seconds("background_timeout", value)
-        self._change("background_timeout", lambda core, now: core.set_timeouts(now, background=background))
+        self._change("background_timeout", "timeouts", lambda core, now: core.set_timeouts(now, background=background))

@@ -9,11 +9,12 @@ import weakref
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from fsm import options
+from fsm import history, options
 from fsm.clock import Anchor
 from fsm.draft import Draft, OvertakenError
 from fsm.entity import SessionContext
 from fsm.errors import SessionClosedError
+from fsm.explanation import Ending
 from fsm.identity import Identity
 from fsm.ledger import Ledger
 from fsm.lifecycle import Ended, EndReason, Lifecycle
@@ -47,6 +48,7 @@ class SessionShell(SessionReading):
         "_closed",
         "_continues",
         "_lock",
+        "_logger",
         "_notices",
         "_on_session_end",
         "_on_session_start",
@@ -82,6 +84,7 @@ class SessionShell(SessionReading):
         self._lock = threading.RLock()
         self._closed = False
         self._scheduled = False
+        self._logger = logger
         self._notices = Notices(logger)
         with one_call():
             self._ledger = Ledger(store, logger, self._notices)
@@ -95,8 +98,11 @@ class SessionShell(SessionReading):
                 self._lifecycle.go_on(*saved)
             elif count_empty_sessions:
                 self._identity.number(moment)
+        self._history = self._identity.entry_of_start(self._lifecycle, moment, continues=continue_on_restart)
         self._keep_scheduled(moment.monotonic)
         _live_sessions.add(self)
+        if self._history:
+            self._notices.explain(self._history)
         self._notices.deliver()
 
     # What a scheduler needs
@@ -116,7 +122,7 @@ class SessionShell(SessionReading):
         # A lock that is known to be held is not waited for: the next tick will try again.
         with one_call(patient=not isinstance(error, TimeoutError)):
             if not idle:
-                self._change("tick", Lifecycle.tick)
+                self._change("tick", "tick", Lifecycle.tick)
             if self._continues or self._ledger.error is not None:
                 self._save_activity()
 
@@ -132,14 +138,16 @@ class SessionShell(SessionReading):
         def change(draft: Draft) -> None:
             self._check_interval = interval
             if self._scheduled:
-                self._scheduler.start(self, draft.now)
+                self._start_ticks(draft.now)
 
         self._decide("check_interval", change)
 
     # Deciding, and carrying out what was decided
 
-    def _decide(self, method: str, decide: Callable[[Draft], Result]) -> Result:
+    def _decide(self, method: str, decide: Callable[[Draft], Result], given: str = "") -> Result:
         """Let ``decide`` decide on a draft, under the lock of an open session; afterwards tell whom it concerns.
+
+        ``given`` is what an explanation calls the input that came.
 
         Under the lock there is still one who may come between: a signal handler or a finalizer on this very thread, or
         a fork in one, that calls the session. It finds the session as it was before; and what it changed stands, for
@@ -147,27 +155,36 @@ class SessionShell(SessionReading):
         """
         try:
             with one_call(), self._lock:
-                draft: Draft | None = None
+                is_outermost = self._identity.spare_ids is None
                 while True:
                     if self._closed:
                         raise SessionClosedError(method)
                     before, identity = self._lifecycle, self._identity
-                    draft = Draft(before, identity, self._clock.monotonic(), again=draft)
+                    draft = Draft(before, identity, self._clock.monotonic())
                     if self._lifecycle is not before:
                         continue
                     try:
                         result = decide(draft)
                     except OvertakenError:
                         continue
-                    # Nothing is called from here until the draft stands, so that nobody comes between.
+                    entry = draft.entry(given, before, self._clock)
+                    prolonged = history.prolonged(self._history, entry)
+                    # Nothing is called from here until the draft stands, so that nobody comes between. A child that
+                    # is forked later has notices of its own: what is told here is the parent's to tell.
                     if self._lifecycle is before and before.event_count == draft.event_count_before:
+                        notices = self._notices
                         self._lifecycle, self._identity, self._closed = draft.lifecycle, draft.identity, draft.closed
+                        self._history = prolonged
                         break
                 before.retire()
+                if is_outermost:
+                    self._identity.spare_ids = None
                 for call, args in draft.notices:
-                    self._notices.add(call, *args)
+                    notices.add(call, *args)
                 self._keep_scheduled(draft.now)
-                return result
+            if entry:
+                notices.explain(entry)
+            return result
         finally:
             self._tell()
 
@@ -181,6 +198,7 @@ class SessionShell(SessionReading):
             number = draft.lifecycle.event_count
             if number == 1:
                 draft.identity.number(self._moment(draft.now), options.event_id_text(event_id), event_timestamp)
+                draft.begun = draft.identity.beginning()
             draft.identity.last_event_time = event_timestamp
             facts = draft.identity.facts
             context = SessionContext(facts.anonymous() if anonymous else facts, number)
@@ -188,11 +206,11 @@ class SessionShell(SessionReading):
                 draft.tell(self._on_session_start, context)
             return context
 
-        return self._decide("get_session_context", record)
+        return self._decide("get_session_context", record, "event")
 
-    def _change(self, method: str, change: Callable[[Lifecycle, float], Iterable[Decision]]) -> None:
+    def _change(self, method: str, given: str, change: Callable[[Lifecycle, float], Iterable[Decision]]) -> None:
         """Let the lifecycle of an open session change."""
-        self._decide(method, lambda draft: self._carry_out(draft, change(draft.lifecycle, draft.now)))
+        self._decide(method, lambda draft: self._carry_out(draft, change(draft.lifecycle, draft.now)), given)
 
     def _tell(self) -> None:
         """Deliver the notices, unless this call came between another's: then that one does, when it holds no lock."""
@@ -209,22 +227,30 @@ class SessionShell(SessionReading):
     def _end(self, draft: Draft, ended: Ended) -> None:
         moment = self._moment()
         summary = draft.identity.end(ended, moment)
+        draft.ended = Ending(summary.session_index, ended.event_count, ended.reason)
         if ended.event_count and self._on_session_end is not None:
             draft.tell(self._on_session_end, summary)
         if ended.reason is not EndReason.CLOSE:
             draft.identity.renew()
             if draft.lifecycle.count_empty_sessions:
                 draft.identity.number(moment)
+                draft.begun = draft.identity.beginning()
 
     def _keep_scheduled(self, now: float) -> None:
         """Tell the scheduler what it was not told yet."""
         while (running := self._lifecycle.checker_running) is not self._scheduled:
             self._scheduled = running
             if running:
-                self._scheduler.start(self, now)
+                self._start_ticks(now)
             else:
                 self._scheduler.stop(self)
             self._scheduled = running  # was told last, whoever came between
+
+    def _start_ticks(self, now: float) -> None:
+        try:
+            self._scheduler.start(self, now)
+        except RuntimeError as error:
+            self._notices.add(self._logger.warning, "%s; sessions expire at their next event", error)
 
     def _moment(self, now: float | None = None) -> Anchor:
         return Anchor(self._clock.monotonic() if now is None else now, self._clock.now())
@@ -248,7 +274,7 @@ class SessionShell(SessionReading):
             draft.closed = True
 
         with one_call(), contextlib.suppress(SessionClosedError):
-            self._decide("close", close)
+            self._decide("close", close, "close")
             _live_sessions.discard(self)
             self._save_activity()
 
@@ -262,6 +288,7 @@ class SessionShell(SessionReading):
         self._lifecycle = before.after_fork(moment.monotonic)
         before.retire()
         self._identity = Identity(self._ledger, moment)
+        self._history = b""
         self._scheduled = False
         self._keep_scheduled(moment.monotonic)
 

@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import os
 import queue
 import threading
 from collections import deque
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING
+
+from persistence.durable import sync_folder
+from persistence.forks import ForkAware
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from persistence.process_lock import ProcessLock
     from persistence.snapshot import Snapshot
 
 
@@ -89,54 +95,65 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=WORKER.renew)
 
 
-class Handover:
-    """The snapshots that a store has handed over since it last let go of its lock; of several, the newest is written.
+class Saver(ForkAware):
+    """The snapshots that one store has handed over; of several that wait, the newest is written."""
 
-    Args:
-        write: writes a snapshot durably.
-        let_go: unlocks the store, unless something `is_waiting`; tells whether that could be done now.
+    __slots__ = ("_last", "_unsynced", "_waiting", "_writing", "newest")
 
-    """
+    newest: Snapshot
+    """The last that was handed over."""
 
-    __slots__ = ("_let_go", "_waiting", "_write", "_writing", "last", "newest")
-
-    last: Future[None]
-    """Of the newest snapshot's being durable."""
-
-    def __init__(self, newest: Snapshot, write: Callable[[Snapshot], object], let_go: Callable[[], bool]) -> None:
-        """Begin with nothing written."""
-        self.newest = newest
-        self._write = write
-        self._let_go = let_go
-        self._waiting: deque[Future[None]] = deque()
+    def renew(self) -> None:
+        """Begin with nothing to write: what a forked child inherits is its parent's."""
+        self._waiting: deque[tuple[Callable[[], object], Future[None]]] = deque()
         self._writing = threading.RLock()
         """At the interpreter's exit there may be two who write."""
+        self._last: Future[None] | None = None
+        self._unsynced: deque[str] = deque()
 
-    @property
-    def is_waiting(self) -> bool:
-        """Whether there is something to be written."""
-        return bool(self._waiting)
+    def sync_later(self, folder: str) -> None:
+        """Leave it to the worker to make the names in a folder durable."""
+        self._unsynced.append(folder)
 
-    def add(self, snapshot: Snapshot) -> Future[None]:
-        """Hand a snapshot over, and return the future of its being durable. The store is locked."""
+    def add(self, lock: ProcessLock, snapshot: Snapshot, write: Callable[[], object]) -> Future[None]:
+        """Hand a snapshot over, under the store's lock, which is kept until it is durable; return the future of that.
+
+        Raises:
+            BlockingIOError: too many other stores' lock files are open for that already.
+
+        """
+        self.renew_in_a_child()
+        if not lock.is_kept and WORKER.is_overloaded:
+            raise BlockingIOError(errno.EAGAIN, "Too many files wait to be saved")
         future: Future[None] = Future()
         future.set_running_or_notify_cancel()  # nobody can take it back
-        self.newest, self.last = snapshot, future
-        self._waiting.append(future)
-        WORKER.do(self._work)
+        self.newest = snapshot
+        lock.keep()
+        self._last = future
+        self._waiting.append((write, future))
+        WORKER.do(partial(self._work, lock))
         return future
 
-    def _work(self) -> None:
+    def wait(self) -> None:
+        """Wait until what was handed over last is durable; raise what went wrong."""
+        self.renew_in_a_child()
+        if self._last is not None:
+            self._last.result()
+
+    def _work(self, lock: ProcessLock) -> None:
+        write: Callable[[], object] | None = None
         futures: list[Future[None]] = []
         error: BaseException | None = None
         with self._writing:
             with contextlib.suppress(IndexError):
                 while True:
-                    futures.append(self._waiting.popleft())
-            if not futures:
+                    write, future = self._waiting.popleft()
+                    futures.append(future)
+            if write is None:
                 return  # an earlier job has written this one's snapshot, or a newer one
             try:
-                self._write(self.newest)
+                self._sync()
+                write()
             except BaseException as raised:  # noqa: BLE001  # whatever it is, those who wait must be told
                 error = raised
         for future in futures:
@@ -144,8 +161,13 @@ class Handover:
                 future.set_result(None)
             else:
                 future.set_exception(error)
-        self._finish()
+        self._finish(lock)
 
-    def _finish(self) -> None:
-        if not self._let_go():  # whoever has the lock may be waiting for another job
-            WORKER.do_later(self._finish)
+    def _finish(self, lock: ProcessLock) -> None:
+        if not lock.let_go(self._waiting):  # whoever has the lock may be waiting for another job
+            WORKER.do_later(partial(self._finish, lock))
+
+    def _sync(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                sync_folder(self._unsynced.popleft())

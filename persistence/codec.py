@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta, timezone
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from xml.parsers import expat
 
 from persistence.errors import CorruptSaveFileError
 from persistence.snapshot import Snapshot, iso_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MAX_BYTES = 64 * 1024
 _MAX_REASON = 200
@@ -62,8 +65,9 @@ def dumps(snapshot: Snapshot) -> bytes:
 
     A snapshot of the user alone becomes the user id alone; any other has every key, null as ``i:nil="true"``.
     """
-    keys = ("userId",) if snapshot == Snapshot(user_id=snapshot.user_id) else tuple(FIELDS)
-    return _document({key: _value(key, getattr(snapshot, FIELDS[key][0])) for key in keys}).encode("ascii")
+    if snapshot == Snapshot(user_id=snapshot.user_id):
+        return (_USER_ALONE % _value("userId", snapshot.user_id)).encode("ascii")
+    return (_WHOLE % tuple(_value(key, getattr(snapshot, field)) for key, (field, _) in FIELDS.items())).encode("ascii")
 
 
 def _document(values: dict[str, str]) -> str:
@@ -84,14 +88,17 @@ def _element(key: str, text: str) -> str:
 
 
 _NULL = '<Value i:nil="true"/>'
+_WHOLE = _document(dict.fromkeys(FIELDS, "%s"))
+_USER_ALONE = _document({"userId": "%s"})
 
 
-def _our_pattern() -> re.Pattern[bytes]:
+def _our_pattern() -> re.Pattern[str]:
     pattern = re.escape(_document({key: f"@{key}@" for key in FIELDS}))
     for key in FIELDS:
         value = re.escape(_element(key, "@")).replace("@", "([-.:_0-9A-Za-z]*)")
-        pattern = pattern.replace(f"@{key}@", f"(?:{value}|{re.escape(_NULL)})")
-    return re.compile(pattern.encode("ascii"))
+        null = "" if key in ("userId", "sessionIndex") else f"|{re.escape(_NULL)}"
+        pattern = pattern.replace(f"@{key}@", f"(?:{value}{null})")
+    return re.compile(pattern)
 
 
 _OURS = _our_pattern()
@@ -105,16 +112,15 @@ def loads(data: bytes) -> Snapshot:
         CorruptSaveFileError: they are no save file; the reason says why.
 
     """
-    if ours := _OURS.fullmatch(data):
-        texts = [None if text is None else text.decode("ascii") for text in ours.groups()]
-        return _snapshot(
-            {
-                key: None if text is None else _typed(key, kind, text)
-                for (key, (_, kind)), text in zip(FIELDS.items(), texts, strict=True)
-            }
-        )
     if len(data) > MAX_BYTES:
         _corrupt(f"it has {len(data)} bytes, and {MAX_BYTES} are allowed")
+    if ours := _OURS.fullmatch(data.decode("latin-1")):
+        return _snapshot(
+            {
+                field: text if text is None or read is None else read(key, text)
+                for (key, field, read), text in zip(_READERS, ours.groups(), strict=True)
+            }
+        )
     if b"\0" in data:  # expat takes UTF-16 without a mark for what it is, whatever encoding it is told
         _corrupt("it has a NUL byte, as in UTF-16, and UTF-8 alone is allowed")
     try:
@@ -123,18 +129,17 @@ def loads(data: bytes) -> Snapshot:
         _corrupt(f"byte {error.start} is not UTF-8")
     if len(data) > _SHORT_BYTES and _LONG_NAMESPACE.search(data):
         _corrupt("it has a namespace of more than 96 bytes, which is not allowed")
-    return _snapshot(_Reader().read(data))
-
-
-def _snapshot(values: dict[str, str | int | datetime | None]) -> Snapshot:
+    values = _Reader().read(data)
     if values.get("userId") is None:
         _corrupt("it has no userId")
+    if values.get("sessionIndex", 0) is None:
+        del values["sessionIndex"]
+    return _snapshot({FIELDS[key][0]: value for key, value in values.items()})
+
+
+def _snapshot(fields: dict[str, Any]) -> Snapshot:
     try:
-        return Snapshot(
-            **{  # type: ignore[arg-type]  # each value has its key's type: _typed saw to it
-                FIELDS[key][0]: value for key, value in values.items() if not (key == "sessionIndex" and value is None)
-            }
-        )
+        return Snapshot(**fields)
     except ValueError as error:
         _corrupt(str(error))
 
@@ -256,11 +261,14 @@ def _typed(key: str, kind: str | None, content: str) -> str | int | datetime | N
     wanted = FIELDS[key][1]
     if kind != wanted:
         _corrupt(f"{key} is of type {kind or 'nothing'!r}, and {wanted} is allowed")
-    if kind == "int":
-        if not _INT.fullmatch(content):
-            _corrupt(f"{key} is {content[:40]!r}, and a whole number is allowed")
-        return int(content)
-    return _date_time(key, content) if kind == "dateTime" else content
+    read = _BY_KIND.get(kind)
+    return content if read is None else read(key, content)
+
+
+def _int(key: str, content: str) -> int:
+    if not _INT.fullmatch(content):
+        _corrupt(f"{key} is {content[:40]!r}, and a whole number is allowed")
+    return int(content)
 
 
 def _date_time(key: str, content: str) -> datetime:
@@ -275,3 +283,8 @@ def _date_time(key: str, content: str) -> datetime:
         return datetime.fromisoformat(seconds).replace(microsecond=microsecond, tzinfo=zone)
     except ValueError:
         _corrupt(f"{key} is {content[:40]!r}, and a dateTime with time zone is allowed")
+
+
+_BY_KIND: dict[str, Callable[[str, str], int | datetime]] = {"int": _int, "dateTime": _date_time}
+_READERS = [(key, field, _BY_KIND.get(kind)) for key, (field, kind) in FIELDS.items()]
+"""Key, field, and what reads its text; ``None``: it stays text."""

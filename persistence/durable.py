@@ -10,6 +10,13 @@ import contextlib
 import errno
 import os
 import stat
+from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from persistence.forks import Hold
 
 PRIVATE = 0o600
 PRIVATE_FOLDER = 0o700
@@ -68,55 +75,58 @@ def read_regular_file(path: str, most: int) -> tuple[bytes, os.stat_result]:
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "Not a regular file", path)
         data = bytearray()
-        while len(data) < most and (chunk := os.read(descriptor, most - len(data))):
+        while len(data) < most and (chunk := _read(descriptor, most - len(data), len(data))):
             data += chunk
     finally:
         os.close(descriptor)
     return bytes(data), status
 
 
-def write_durably(path: str, data: bytes, like: os.stat_result | None = None) -> None:
-    """Write a file's whole content, by way of ``<name>.tmp``; not yet durable under its name: see `sync_folder`.
+def _read(descriptor: int, most: int, offset: int) -> bytes:
+    """Read from an offset that is not shared with a child that is forked meanwhile, and reads too."""
+    return os.pread(descriptor, most, offset) if hasattr(os, "pread") else os.read(descriptor, most)
+
+
+def write_durably(hold: Hold, path: str, temporary: str, data: bytes, like: os.stat_result | None = None) -> None:
+    """Write a file's whole content, by way of a temporary one; not yet durable under its name: see `sync_folder`.
 
     It is private, or else has the mode and, as far as this process may give files away, the owner of ``like``.
-    The caller holds the lock that makes it the only writer, so that a ``<name>.tmp`` found there is a dead one's.
+    The caller's hold makes it the only writer, so that a temporary file found there is a dead one's.
     """
-    temporary = _temporary(path)
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(temporary)
-    descriptor = os.open(temporary, _CREATE, PRIVATE)
+        hold.do(os.unlink, temporary)
+    descriptor = hold.do(os.open, temporary, _CREATE, PRIVATE)
     try:
         try:
             _dress(descriptor, like)
             view = memoryview(data)
             while view:
-                view = view[os.write(descriptor, view) :]
+                view = view[hold.do(os.write, descriptor, view) :]
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.replace(temporary, path)
+        hold.do(os.replace, temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            hold.do(os.unlink, temporary)
         raise
 
 
-def keep_beside(path: str, kept: str, data: bytes, status: os.stat_result) -> None:
+def keep_beside(hold: Hold, path: str, kept: str, temporary: str, read: tuple[bytes, os.stat_result]) -> None:
     """Let a file also stand under a second name in its folder, replacing what stood there.
 
-    ``data`` and ``status`` are the file's, for file systems without hard links (FAT, some of Android's).
+    ``read`` is what was read of it, for file systems without hard links (FAT, some of Android's).
     """
-    temporary = _temporary(kept)
     try:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        os.link(path, temporary, follow_symlinks=False)
-        os.replace(temporary, kept)
+            hold.do(os.unlink, temporary)
+        hold.do(partial(os.link, follow_symlinks=False), path, temporary)
+        hold.do(os.replace, temporary, kept)
         # Replacing a name by another name of the same file does nothing, and leaves both (man 2 rename).
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+            hold.do(os.unlink, temporary)
     except (OSError, NotImplementedError):
-        write_durably(kept, data, status)
+        write_durably(hold, kept, temporary, *read)
 
 
 def sync_folder(folder: str) -> None:
@@ -137,33 +147,21 @@ def sync_folder(folder: str) -> None:
         os.close(descriptor)
 
 
-def make_folder(folder: str, mode: int = PRIVATE_FOLDER) -> list[str]:
-    """Make a folder, private, and its parents, as usual.
+def make_folder(folder: str, mode: int = PRIVATE_FOLDER, *, sync: Callable[[str], object] = sync_folder) -> None:
+    """Make a folder, private, and its parents, as usual, durably: each name stands in its own parent (man 2 fsync).
 
-    Return the folders that are yet to be synced: each new name stands in its own parent (man 2 fsync).
+    Another ``sync`` may leave it to somebody else to sync those parents.
     """
     if os.path.isdir(folder):
-        return []
+        return
     parent = os.path.dirname(folder)
-    unsynced = make_folder(parent, 0o777)
+    make_folder(parent, 0o777, sync=sync)
     try:
         os.mkdir(folder, mode)
     except FileExistsError:
         if not os.path.isdir(folder):
             raise
-    return [*unsynced, parent]
-
-
-def has_leftovers(*paths: str) -> bool:
-    """Tell whether a writer of these files is at work, or was killed."""
-    return any(os.path.lexists(_temporary(path)) for path in paths)
-
-
-def remove_leftovers(*paths: str) -> None:
-    """Remove the temporary files that a killed writer of these files left. The caller holds the writers' lock."""
-    for path in paths:
-        with contextlib.suppress(OSError):
-            os.unlink(_temporary(path))
+    sync(parent)
 
 
 def _dress(descriptor: int, like: os.stat_result | None) -> None:
@@ -177,7 +175,3 @@ def _dress(descriptor: int, like: os.stat_result | None) -> None:
             os.fchown(descriptor, like.st_uid, -1)
     with contextlib.suppress(OSError):  # also if private: the umask may have taken away more
         os.fchmod(descriptor, PRIVATE if like is None else stat.S_IMODE(like.st_mode))
-
-
-def _temporary(path: str) -> str:
-    return path + ".tmp"

@@ -13,13 +13,11 @@ FILE_NAME = "session.xml"
 def default_save_path(app_name: str, app_author: str | None = None) -> Path:
     r"""Return the save file's path in the user's data folder of this app; nothing is created.
 
-    ===========  =============================================================
-    Linux        ``~/.local/share/<app_name>/session.xml`` (``XDG_DATA_HOME``)
-    macOS        ``~/Library/Application Support/<app_name>/session.xml``
-    Windows      ``%LOCALAPPDATA%\<app_author>\<app_name>\session.xml``
-    Android      ``/data/data/<package>/files/<app_name>/session.xml``
-    iOS          ``Library/Databases/<app_name>/session.xml`` of the app, where the .NET tracker keeps its own
-    ===========  =============================================================
+    - Linux: ``~/.local/share/<app_name>/session.xml`` (``XDG_DATA_HOME``)
+    - macOS: ``~/Library/Application Support/<app_name>/session.xml``
+    - Windows: ``%LOCALAPPDATA%\<app_author>\<app_name>\session.xml``
+    - Android: ``/data/data/<package>/files/<app_name>/session.xml``
+    - iOS: ``Library/Databases/<app_name>/session.xml`` of the app, where the .NET tracker keeps its own
 
     Args:
         app_name: the program's name, one folder's name.

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from persistence.durable import PRIVATE
-from persistence.forks import ForkAware
+from persistence.forks import ForkAware, Hold
 from persistence.waiting import seconds_left
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator, Sized
 
 _POLL_SECONDS = 0.005
 
@@ -40,13 +40,15 @@ class ProcessLock(ForkAware):
     The lock file is made when first needed and never removed, since removing it would let two in.
     """
 
-    __slots__ = ("_file", "_given_up", "_holder", "_kept", "_path", "_turn")
+    __slots__ = ("_file", "_given_up", "_holds", "_kept", "_path", "_turn")
 
     def __init__(self, path: str) -> None:
         """Keep the lock file's path; nothing is made yet."""
         self._path = path
         self._given_up = -math.inf
         """When somebody last waited in vain."""
+        self._holds: list[Hold] = []
+        """At most one that is not void, and those that a forked child has yet to come out of."""
         super().__init__()
 
     def renew(self) -> None:
@@ -54,15 +56,14 @@ class ProcessLock(ForkAware):
         self._turn = threading.RLock()
         """What a thread holds to get at the lock file, whose descriptor is the whole process's."""
         self._file: FileLock | None = None
-        self._holder: int | None = None
-        """The thread that has locked the file."""
+        self._holds = [hold for hold in self._holds if hold.came_along]
         self._kept = False
 
     @property
-    def is_mine(self) -> bool:
-        """Whether this thread holds it."""
+    def mine(self) -> Hold | None:
+        """This thread's hold, if it has one. It is void in a child that was forked amid it, until held anew."""
         self.renew_in_a_child()
-        return self._holder == threading.get_ident()
+        return next((hold for hold in reversed(self._holds) if hold.is_mine), None)
 
     @property
     def is_kept(self) -> bool:
@@ -71,28 +72,39 @@ class ProcessLock(ForkAware):
         return self._kept
 
     def keep(self) -> None:
-        """Keep the file locked beyond the block, against other processes: until `let_go`."""
-        self._kept = True
+        """Keep the file locked beyond this thread's hold, against other processes: until `let_go`.
 
-    def let_go(self, is_needed: Callable[[], bool]) -> bool:
-        """Keep the file locked no more, if that is not needed; whichever thread calls.
+        Raises:
+            OSError: this process was forked amid the hold, and the file is its parent's.
+
+        """
+        if not self.is_kept:
+            file = self._lock_file()
+            file.acquire(timeout=0)  # is locked, and counts how often
+            if self._kept:  # by a signal handler's call that came between
+                file.release()
+            self._kept = True
+
+    def let_go(self, waiting: Sized) -> bool:
+        """Keep the file locked no more, unless something is waiting to be written; whichever thread calls.
 
         Return whether that is settled; else it is another thread's turn, and this one is to call again.
         """
-        if not self._turn.acquire(timeout=_POLL_SECONDS):
+        self.renew_in_a_child()
+        turn = self._turn
+        if not turn.acquire(timeout=_POLL_SECONDS):
             return False
         try:
-            was_kept, self._kept = self._kept, False
-            if is_needed():  # asked last, so that it holds whoever came between
-                self._kept = True
-            elif was_kept and self._holder is None:
-                self._lock_file().release()
+            if self._kept and not waiting:
+                self._kept = False
+                with contextlib.suppress(OSError):  # who locks it next tries to unlock it again
+                    self._lock_file().release()
         finally:
-            self._turn.release()
+            turn.release()
         return True
 
     @contextlib.contextmanager
-    def held(self, *, wait: bool = True, wait_for_processes: bool = True) -> Generator[None]:
+    def held(self, *, wait: bool = True, wait_for_processes: bool = True) -> Generator[Hold]:
         """Hold it in the block; where it need not be waited for, try once.
 
         Raises:
@@ -100,34 +112,34 @@ class ProcessLock(ForkAware):
             OSError: the lock file cannot be made or locked.
 
         """
-        self.renew_in_a_child()
+        mine = self.mine
+        if mine is not None and not mine.is_void:
+            yield mine
+            return
+        hold, turn, file = Hold(), self._turn, self._lock_file()
         begin = time.monotonic()
         seconds = seconds_left(self._given_up) if wait else 0.0
-        if not self._turn.acquire(timeout=seconds):
+        if not turn.acquire(timeout=seconds):
             self._given_up = time.monotonic() if seconds else self._given_up
             raise TimeoutError(errno.ETIMEDOUT, "Another thread holds the lock", self._path)
         try:
-            if self._holder is not None:
-                yield
-                return
-            file = self._lock_file()
-            if not self._kept:
-                seconds = seconds if wait_for_processes else 0.0
-                file.release(force=True)  # does nothing, unless unlocking failed the last time
-                try:
-                    file.acquire(timeout=max(0.0, begin + seconds - time.monotonic()))
-                except TimeoutError:
-                    self._given_up = time.monotonic() if seconds else self._given_up
-                    raise
-            self._holder = threading.get_ident()
+            if file.is_locked and not self._kept:  # unlocking failed the last time
+                file.release(force=True)
+            if not wait_for_processes:
+                seconds = 0.0
             try:
-                yield
+                file.acquire(timeout=max(0.0, begin + seconds - time.monotonic()))
+            except TimeoutError:
+                self._given_up = time.monotonic() if seconds else self._given_up
+                raise
+            self._holds.append(hold)
+            try:
+                yield hold
             finally:
-                self._holder = None
-                if not self._kept:
-                    file.release()
+                self._holds.remove(hold)
+                file.release()
         finally:
-            self._turn.release()
+            turn.release()
 
     def _lock_file(self) -> FileLock:
         if self._file is None:

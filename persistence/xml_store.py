@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-from collections import deque
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +13,9 @@ import attrs
 from persistence.codec import MAX_BYTES, dumps, loads, readable_user_id
 from persistence.durable import (
     follow_links,
-    has_leftovers,
     keep_beside,
     make_folder,
     read_regular_file,
-    remove_leftovers,
     sync_folder,
     write_durably,
 )
@@ -31,16 +28,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from contextlib import AbstractContextManager
 
-    from persistence.background import Handover
-
-
-def _data_of(snapshot: Snapshot) -> bytes:
-    """Return the file of a snapshot, which reads back equal."""
-    data = dumps(snapshot)
-    if loads(data) != snapshot:
-        msg = f"{snapshot!r} does not read back equal, and was not written"
-        raise ValueError(msg)
-    return data
+    from persistence.background import Saver
+    from persistence.forks import Hold
 
 
 @attrs.frozen
@@ -69,18 +58,20 @@ class XmlStore:
     `multiprocessing` child which was forked does not, so call `flush` there.
     """
 
-    __slots__ = ("__weakref__", "_background", "_followed", "_handover", "_lock", "_path", "_reading", "_unsynced")
+    __slots__ = ("__weakref__", "_followed", "_known", "_lock", "_path", "_reading", "_saver")
 
+    _known: tuple[bytes, Snapshot] | None
+    """What was last written, and so need not be parsed when it is read again."""
     _reading: _Reading | None
     """What `load` found in the lock's context, for `save`."""
 
     def __init__(self, path: str | os.PathLike[str], *, background: bool = False) -> None:
         """Keep the path; nothing is read or made yet, and nothing raised."""
-        self._background = background
-        self._handover: Handover | None = None
-        """What is not durable yet, while the lock is kept for it."""
-        self._unsynced: deque[str] = deque()
-        """Folders in which one was made that the worker has to make durable."""
+        self._saver: Saver | None = None
+        if background:
+            from persistence.background import Saver  # noqa: PLC0415  # a thread, which few programs need
+
+            self._saver = Saver()
         self._followed = False
         self._stand_at(os.fspath(path))
         with contextlib.suppress(OSError):
@@ -118,9 +109,9 @@ class XmlStore:
         """
         try:
             self._follow_links()
-            if self._lock.is_kept and self._handover is not None:
-                return self._handover.newest
-            if self._lock.is_mine:
+            if self._saver is not None and self._lock.is_kept:
+                return self._saver.newest
+            if self._lock.mine is not None:
                 reading = self._reading = self._read()
             else:
                 self._clear_up()
@@ -138,7 +129,7 @@ class XmlStore:
     def save(self, snapshot: Snapshot) -> Future[None] | None:
         """Write the file, wholly or not at all, and return when it would survive a power cut.
 
-        In the background, return at once, with the future of that; it has the errors below but for `TimeoutError`.
+        In the background, return at once, with the future of that, which has what goes wrong with the file.
 
         A good file that stood there becomes the backup, if that can be; a corrupt one is kept as ``<name>.corrupt``.
 
@@ -148,22 +139,17 @@ class XmlStore:
             ValueError: the snapshot would not read back equal; nothing was touched.
 
         """
-        if not self._background:
-            data = _data_of(snapshot)
-            with self.lock():
-                before, self._reading = self._reading or self._read(), None
-                self._write(data, before)
-            return None
-        with self.lock():
-            handover = self._handover
-            if handover is None or not self._lock.is_kept:
-                from persistence.background import WORKER, Handover  # noqa: PLC0415  # a thread, which few programs need
-
-                if WORKER.is_overloaded:
-                    raise BlockingIOError(errno.EAGAIN, "Too many files wait to be saved", self._path)
-                handover = self._handover = Handover(snapshot, self._write_later, self._let_go)
-                self._lock.keep()
-            return handover.add(snapshot)
+        data = dumps(snapshot)
+        if loads(data) != snapshot:
+            msg = f"{snapshot!r} does not read back equal, and was not written"
+            raise ValueError(msg)
+        # In a child that was forked amid the caller's hold, what the caller decided on under it must not be saved.
+        mine = self._lock.mine
+        with self._locked() if mine is None else contextlib.nullcontext(mine) as hold:
+            if self._saver is not None:
+                return hold.do(self._saver.add, self._lock, snapshot, partial(self._write, hold, data, snapshot))
+            self._write(hold, data, snapshot)
+        return None
 
     def flush(self) -> None:
         """Wait until the last snapshot that was handed over is durable; without ``background`` it is.
@@ -172,10 +158,8 @@ class XmlStore:
             OSError: it could not be written.
 
         """
-        handover = self._handover
-        # What a forked child inherits is its parent's to write.
-        if handover is not None and (self._lock.is_kept or handover.last.done()):
-            handover.last.result()
+        if self._saver is not None:
+            self._saver.wait()
 
     def lock(self) -> AbstractContextManager[object]:
         """Return a context that no other thread or process can be in meanwhile, by ``<name>.lock``.
@@ -184,79 +168,71 @@ class XmlStore:
         processes are not waited for), and removes what a killed writer left. Within `persistence.waiting.one_call`, the
         second is the whole call's.
         """
-        return self._locked(wait=True)
+        return self._locked()
 
     @contextlib.contextmanager
-    def _locked(self, *, wait: bool) -> Generator[None]:
+    def _locked(self, *, wait: bool = True) -> Generator[Hold]:
         self._follow_links()
-        if self._lock.is_mine:
-            yield
+        mine = self._lock.mine
+        if mine is not None and not mine.is_void:
+            yield mine
             return
-        self._unsynced += make_folder(os.path.dirname(self._path))
-        if not self._background:
-            self._sync_parents()
-        with self._lock.held(wait=wait, wait_for_processes=not self._background):
+        make_folder(os.path.dirname(self._path), sync=sync_folder if self._saver is None else self._saver.sync_later)
+        with self._lock.held(wait=wait, wait_for_processes=self._saver is None) as hold:
             self._reading = None  # a forked child inherits its parent's
             try:
                 if not self._lock.is_kept:  # else the worker is writing
-                    remove_leftovers(*self._written())
-                yield
+                    with contextlib.suppress(OSError):
+                        hold.do(os.unlink, self._temporary)
+                yield hold
             finally:
                 self._reading = None
 
-    def _write(self, data: bytes, before: _Reading | None) -> None:
+    def _write(self, hold: Hold, data: bytes, snapshot: Snapshot) -> None:
+        before = self._reading or self._read()
         if before is not None:
-            self._keep(before)
-        write_durably(self._path, data, None if before is None else before.status)
+            self._keep(hold, before)
+        self._reading = None
+        write_durably(hold, self._path, self._temporary, data, None if before is None else before.status)
         sync_folder(os.path.dirname(self._path))
-
-    def _write_later(self, snapshot: Snapshot) -> None:
-        """Write on the worker's thread, while the lock is kept."""
-        self._sync_parents()
-        self._write(_data_of(snapshot), self._read())
-
-    def _let_go(self) -> bool:
-        with contextlib.suppress(OSError):  # who locks it next tries to unlock it again
-            return self._lock.let_go(lambda: self._handover is not None and self._handover.is_waiting)
-        return True
-
-    def _sync_parents(self) -> None:
-        with contextlib.suppress(IndexError):
-            while True:
-                sync_folder(self._unsynced.popleft())
+        self._known = data, snapshot
 
     def _stand_at(self, path: str) -> None:
         self._path = path
         self._lock = ProcessLock(path + ".lock")
-        self._reading = None
+        self._reading = self._known = None
 
     def _follow_links(self) -> None:
         if not self._followed:
             self._stand_at(follow_links(self._path))
             self._followed = True
 
-    def _written(self) -> tuple[str, str, str]:
-        return self._path, self._path + ".bak", self._path + ".corrupt"
+    @property
+    def _temporary(self) -> str:
+        """What is written before it gets its name; one file at a time, under the lock."""
+        return self._path + ".tmp"
 
     def _clear_up(self) -> None:
         """Remove what a killed writer left. If the lock is taken, it may be that of a writer who is at work."""
-        if has_leftovers(*self._written()):
+        if os.path.lexists(self._temporary):
             with contextlib.suppress(OSError), self._locked(wait=False):
                 pass
 
-    def _keep(self, before: _Reading) -> None:
+    def _keep(self, hold: Hold, before: _Reading) -> None:
         """Let what stands in the file also stand beside it, before the file is replaced."""
         if before.error is not None:
-            keep_beside(self._path, self._path + ".corrupt", before.data, before.status)
+            keep_beside(hold, self._path, self._path + ".corrupt", self._temporary, (before.data, before.status))
             return
         with contextlib.suppress(OSError):  # a good file is worth more than its backup, and the old one still stands
-            keep_beside(self._path, self._path + ".bak", before.data, before.status)
+            keep_beside(hold, self._path, self._path + ".bak", self._temporary, (before.data, before.status))
 
     def _read(self) -> _Reading | None:
         try:
             data, status = read_regular_file(self._path, MAX_BYTES + 1)
         except FileNotFoundError:
             return None
+        if self._known is not None and self._known[0] == data:
+            return _Reading(data, status, self._known[1], None)
         try:
             return _Reading(data, status, loads(data), None)
         except CorruptSaveFileError as error:

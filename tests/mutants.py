@@ -22,7 +22,7 @@ README = ROOT / "tests" / "README.md"
 # What is quick and starts no process, the plainest promises first; the model last, since it would catch the most.
 FAST = (
     "session_lifecycle", "callbacks", "entity", "tracker_cases", "session_saving", "graph", "machine", "codec",
-    "xml_store", "exploration", "schedule_independence", "model",
+    "xml_store", "checker", "exploration", "schedule_independence", "model",
 )  # fmt: skip
 
 
@@ -77,8 +77,8 @@ MUTANTS = (
     Mutant(
         "the old timeout is forgotten when a new one is set",
         LIFECYCLE,
-        "        self._check(now)\n        self.foreground_timeout = foreground\n",
-        "        self.foreground_timeout = foreground\n",
+        "        self._check(now)\n        self.foreground_timeout = foreground or",
+        "        self.foreground_timeout = foreground or",
     ),
     Mutant(
         "the background has the foreground's timeout",
@@ -127,8 +127,8 @@ MUTANTS = (
     Mutant(
         "a summary's seconds run to the moment of detection",
         LIFECYCLE,
-        "self._focus_time.until(\n            self.last_activity,",
-        "self._focus_time.until(\n            self._now,",
+        "self._timed_focus().until(\n            self.last_activity,",
+        "self._timed_focus().until(\n            self._now,",
     ),
     Mutant(
         "the wall clock for elapsed time",
@@ -148,12 +148,12 @@ MUTANTS = (
         "        _EXPIRED,\n        Input.EVENT,\n        None,\n        _BACKGROUND,",
         "        _EXPIRED,\n        Input.EVENT,\n        None,\n        _FOREGROUND,",
     ),
-    Mutant("the index counts twice", LEDGER, "self.newest.session_index + 1", "self.newest.session_index + 2"),
+    Mutant("the index counts twice", LEDGER, "before.session_index + 1, MAX", "before.session_index + 2, MAX"),
     Mutant(
         "the previous id is the pending session's own",
         LEDGER,
-        "previous_session_id=self.newest.session_id,",
-        "previous_session_id=session_id,",
+        "if again else before.session_id,",
+        "if again else session_id,",
     ),
     Mutant(
         "an older session overwrites a newer one in the file",
@@ -169,7 +169,7 @@ MUTANTS = (
     ),
     Mutant(
         "every event is the first of its session",
-        "fsm/session.py",
+        "fsm/shell.py",
         "            if number == 1:\n                draft.identity.number(",
         "            if number:\n                draft.identity.number(",
     ),
@@ -203,8 +203,8 @@ MUTANTS = (
     Mutant(
         "a corrupt file becomes the backup",
         "persistence/xml_store.py",
-        'keep_beside(self._path, self._path + ".corrupt", before.data, before.status)',
-        'keep_beside(self._path, self._path + ".bak", before.data, before.status)',
+        'keep_beside(hold, self._path, self._path + ".corrupt", self._temporary, (before.data, before.status))',
+        'keep_beside(hold, self._path, self._path + ".bak", self._temporary, (before.data, before.status))',
     ),
     Mutant(
         "a namespace of any length is read",
@@ -246,14 +246,14 @@ MUTANTS = (
     Mutant(
         "a file that cannot be read makes a new user",
         LEDGER,
-        "if isinstance(recovered, Snapshot):",
-        "if recovered is self:",
+        "if isinstance(recovered, Snapshot) else None",
+        "if recovered is self else None",
     ),
     Mutant(
         "the file is replaced before its bytes are synced",
         "persistence/durable.py",
-        "            os.fsync(descriptor)\n        finally:\n            os.close(descriptor)\n        os.replace",
-        "        finally:\n            os.close(descriptor)\n        os.replace",
+        "            os.fsync(descriptor)\n        finally:\n            os.close(descriptor)\n        hold",
+        "        finally:\n            os.close(descriptor)\n        hold",
     ),
     Mutant(
         "a file that cannot be read counts as none",
@@ -264,7 +264,7 @@ MUTANTS = (
     Mutant(
         "a failed write leaves its temporary file",
         "persistence/durable.py",
-        "        with contextlib.suppress(OSError):\n            os.unlink(temporary)\n        raise",
+        "        with contextlib.suppress(OSError):\n            hold.do(os.unlink, temporary)\n        raise",
         "        raise",
     ),
     Mutant(
@@ -282,7 +282,7 @@ MUTANTS = (
     Mutant(
         "short writes are not continued",
         "persistence/durable.py",
-        "            while view:\n                view = view[os.write(descriptor, view) :]",
+        "            while view:\n                view = view[hold.do(os.write, descriptor, view) :]",
         "            os.write(descriptor, view)",
     ),
     Mutant(
@@ -294,32 +294,62 @@ MUTANTS = (
     Mutant(
         "a lock that could not be unlocked is held for ever",
         "persistence/process_lock.py",
-        "            file.release(force=True)  # does",
-        "            # does",
+        "            if file.is_locked and not self._kept:",
+        "            if not file:",
     ),
     Mutant(
         "a start leaves what a killed writer left",
         "persistence/xml_store.py",
-        "        if has_leftovers(*self._written()):",
-        "        if not self._written():",
+        "        if os.path.lexists(self._temporary):",
+        "        if not self._temporary:",
     ),
     Mutant(
         "the name of a new folder is not synced",
         "persistence/durable.py",
-        "            raise\n    sync_folder(parent)\n",
+        "            raise\n    sync(parent)\n",
         "            raise\n",
     ),
     Mutant(
         "a start removes the temporary file of a writer that is at work",
         "persistence/xml_store.py",
         "            with contextlib.suppress(OSError), self._locked(wait=False):\n                pass\n",
-        "            remove_leftovers(*self._written())\n",
+        "            os.unlink(self._temporary)\n",
     ),
     Mutant(
         "a number that is given while the lock is held follows what the start saw",
         LEDGER,
         "                self._look()\n",
         "",
+    ),
+    Mutant(
+        "a number is given although another thread has settled something since the decision was begun",
+        LEDGER,
+        "            if self.turn != turn:\n                raise OvertakenError\n            self._transact(decide)\n",
+        "            if self.turn == turn:\n                self._transact(decide)\n",
+    ),
+    Mutant(
+        "an older session's save counts as the newest one's",
+        LEDGER,
+        "if ours.session_index < self.newest.session_index:",
+        "if ours.session_index < 0:",
+    ),
+    Mutant(
+        "calls that come between a renewal take ids of their own",
+        IDENTITY,
+        "        copied.turn = self._ledger.turn\n",
+        "        copied.turn = self._ledger.turn\n        copied.spare_ids = None\n",
+    ),
+    Mutant(
+        "a child that was forked amid a save goes on with it",
+        "persistence/forks.py",
+        "        if self._process == THIS_PROCESS.id:\n            return call",
+        "        if self._process:\n            return call",
+    ),
+    Mutant(
+        "a checker that cannot start is told of under the session's lock",
+        "fsm/shell.py",
+        'self._notices.add(self._logger.warning, "%s; sessions',
+        'self._logger.warning("%s; sessions',
     ),
 )
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,11 +20,11 @@ from event_ids import event_id
 
 from fsm import ClientSession
 from fsm.asyncio_scheduler import AsyncioScheduler
-from persistence import CorruptSaveFileError, Snapshot, XmlStore
+from persistence import CorruptSaveFileError, MemoryStore, Snapshot, XmlStore
 from persistence.background import MOST_FILES, WORKER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from conftest import MakeSession
@@ -308,7 +308,7 @@ def test_too_many_files_at_a_time_wait_for_a_tick(make: MakeSession, tmp_path: P
 
 
 def test_without_threads_it_saves_at_once(
-    make: MakeSession, save_path: Path, monkeypatch: pytest.MonkeyPatch, store: XmlStore
+    make: MakeSession, save_path: Path, monkeypatch: pytest.MonkeyPatch, store: XmlStore, disk: Disk
 ) -> None:
     """Where no thread can be started, an event is as durable, and as slow, as without a worker."""
     from persistence import background  # noqa: PLC0415  # the process's worker, which this test replaces
@@ -319,9 +319,43 @@ def test_without_threads_it_saves_at_once(
 
     monkeypatch.setattr(background, "WORKER", background.Worker())
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    context = make(store=store).get_session_context(event_id(1))
+    session = make(store=store)
+    context = session.get_session_context(event_id(1))
     assert on_disk(save_path).session_id == context.session_id
     assert can_lock(save_path)
+    disk.error = OSError(errno.EIO, "Input/output error")
+    with pytest.raises(OSError, match="Input/output error"):
+        session.save()
+    disk.error = None
+    session.save()
+    assert session.save_error is None
+
+
+class JustFailed(MemoryStore):
+    """A store whose worker finds out that it cannot save just before anybody asks."""
+
+    def save(self, snapshot: Snapshot) -> Future[None]:  # type: ignore[override]  # as the protocol allows
+        """Fail, but say so later."""
+
+        class Failing(Future[None]):
+            def add_done_callback(self, fn: Callable[[Future[None]], object]) -> None:
+                if not self.done():
+                    self.set_exception(OSError(errno.EIO, f"no {snapshot.session_index} saved"))
+                super().add_done_callback(fn)
+
+        return Failing()
+
+
+def test_save_raises_what_was_known_before_it_could_wait(make: MakeSession) -> None:
+    """However early a save in the background fails, save() raises it, and a tick tries again."""
+    session = make(store=JustFailed())
+    session.get_session_context(event_id(1))
+    for _ in range(2):
+        with pytest.raises(OSError, match="no 1 saved"):
+            session.save()
+        assert isinstance(session.save_error, OSError)
+        session.tick()
+        assert isinstance(session.save_error, OSError)
 
 
 def test_a_log_handler_on_the_workers_thread_may_save(make: MakeSession, store: XmlStore, disk: Disk) -> None:

@@ -8,9 +8,11 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from event_ids import event_id
 
-from fsm import SessionClosedError
+from fsm import ClientSession, SessionClosedError
 from fsm.checker import Checker
+from persistence import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,18 +152,42 @@ def test_stopping_what_is_not_ticked_does_nothing(checker: Checker) -> None:
     checker.stop(other)
 
 
-def test_without_threads_the_host_goes_on(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """Where no thread can be started, a warning is all that it costs; the next start tries again."""
+def test_without_threads_the_host_goes_on(checker: Checker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread can be started, a warning is all that it costs; the next start tries again, and ticks all."""
+    warned: list[str] = []
+    free: list[bool] = []
+    sessions: list[ClientSession] = []
 
-    def refuse(_: threading.Thread) -> None:
-        message = "can't start new thread"
-        raise RuntimeError(message)
+    class HostsHandler(logging.Handler):
+        """Uses the session on another thread, and waits for it."""
 
-    checker, target = Checker(), Target()
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", refuse)
+        def emit(self, record: logging.LogRecord) -> None:
+            warned.append(record.getMessage())
+            reached = threading.Event()
+            use = [session.touch for session in sessions]
+            starting(threading.Thread(target=lambda: [call() for call in (*use, reached.set)], daemon=True))
+            free.append(reached.wait(PATIENCE))
+
+    logger = logging.getLogger("of.a.host.without.threads")
+    logger.addHandler(HostsHandler())
+    starting, allowed = threading.Thread.start, False
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "client-session-checker" and not allowed:
+            message = "can't start new thread"
+            raise RuntimeError(message)
+        starting(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with ClientSession(store=MemoryStore(), scheduler=checker, logger=logger) as session:
+        sessions.append(session)
+        assert session.get_session_context(event_id(1)).event_index == 1
+        session.stop_checker()
+        session.start_checker()
+        session.check_interval = 1
+        assert warned == ["No checker thread could be started; sessions expire at their next event"] * 3
+        assert free == [True] * 3
+        allowed, target = True, Target()
         checker.start(target, 0.0)
-    assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    checker.start(target, 0.0)
-    assert target.wait(2)
-    checker.stop(target)
+        assert target.wait(2)
+        checker.stop(target)

@@ -243,7 +243,7 @@ def test_a_file_of_ours_is_read_as_any_other(snapshot: Snapshot, data: st.DataOb
     if data.draw(st.booleans()):
         written[data.draw(st.integers(0, len(written) - 1))] = data.draw(st.integers(0, 255))
     by_pattern = read_or_refused(bytes(written))
-    with mock.patch.object(codec, "_OURS", re.compile(b"(?!)")):
+    with mock.patch.object(codec, "_OURS", re.compile("(?!)")):
         assert by_pattern == read_or_refused(bytes(written))
 
 
@@ -254,7 +254,7 @@ def test_every_byte_of_the_frame_counts() -> None:
         if not chr(byte).isalnum():
             changed = written[:place] + b"x" + written[place + 1 :]
             by_pattern = read_or_refused(changed)
-            with mock.patch.object(codec, "_OURS", re.compile(b"(?!)")):
+            with mock.patch.object(codec, "_OURS", re.compile("(?!)")):
                 assert by_pattern == read_or_refused(changed)
 
 

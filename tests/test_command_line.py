@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,6 +93,26 @@ def test_replay_has_colour_on_a_terminal() -> None:
     assert b"\x1b[32mforeground-active" in shown
 
 
+@pytest.mark.parametrize("columns", [80, 119])
+def test_in_a_narrow_terminal_what_happened_stands_below(columns: int) -> None:
+    """No column is cut off, no line is broken but between words, and the words are the same."""
+    environment = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": str(columns)}
+    done = subprocess.run(  # noqa: S603  # our own command
+        [COMMAND, "replay", EXAMPLE], capture_output=True, text=True, check=True, timeout=60, env=environment
+    )
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).splitlines()
+    assert max(map(len, lines)) <= columns
+    assert lines[0].split() == ["time", "input", "state", "session", "index", "event"]
+    shown = " ".join(" ".join(lines).split())
+    told = [
+        line[line.index("session 1") :].strip()
+        for line in run("replay", EXAMPLE).stdout.splitlines()
+        if "610 s" in line
+    ]
+    assert len(told) == 1
+    assert told[0] in shown
+
+
 def test_replay_json_prints_the_entities() -> None:
     """One valid entity for each event, a line each."""
     done = run("replay", "--json", EXAMPLE)
@@ -112,6 +133,8 @@ def test_replay_saves_and_show_shows(save_path: Path) -> None:
     assert fields["userId"].strip() == saved.user_id
     assert fields["sessionIndex"].strip() == "2"
     assert fields["lastActivity"].strip() == "2026-11-23T09:02:00.000Z"
+    began = f"session 2 (2 events) began at 2026-11-23 09:00:00Z after session {saved.previous_session_id}"
+    assert fields["story"].strip() == began
     assert json.loads(run("show", "--json", str(save_path)).stdout) == {
         "userId": saved.user_id,
         "sessionId": saved.session_id,
@@ -123,6 +146,21 @@ def test_replay_saves_and_show_shows(save_path: Path) -> None:
         "eventIndex": 2,
         "lastActivity": "2026-11-23T09:02:00.000Z",
     }
+
+
+@pytest.mark.parametrize(("minutes", "goes_on"), [(1, True), (10, False)])
+def test_show_says_what_a_start_would_make_of_it(save_path: Path, minutes: int, goes_on: bool) -> None:  # noqa: FBT001  # an example's outcome
+    """By the machine's clock and the default timeout, in the words of `ClientSession.explain`."""
+    last_activity = datetime.now(UTC) - timedelta(minutes=minutes)
+    saved = Snapshot(
+        user_id=event_id(7), session_id=event_id(8), session_index=3, event_index=5, last_activity=last_activity
+    )
+    save_path.write_bytes(dumps(saved))
+    verb = "goes on" if goes_on else "does not go on"
+    expected = (
+        rf"a start now with continue_on_restart: session 3 {verb}, after \d+ s without activity \(timeout 600 s\)"
+    )
+    assert re.search(expected, run("show", str(save_path)).stdout)
 
 
 @pytest.mark.parametrize(

@@ -254,19 +254,21 @@ def user() -> Iterator[User]:
         pass_fds=[writing],
         stderr=subprocess.DEVNULL,
     ) as server:
-        os.close(writing)
-        with os.fdopen(reading) as pipe:
-            environment = {**os.environ, "DISPLAY": f":{pipe.readline().strip()}"}
-        with (
-            subprocess.Popen(["openbox"], env=environment, stderr=subprocess.DEVNULL) as manager,  # noqa: S607
-            subprocess.Popen([sys.executable, "-m", "tkinter"], env=environment) as other,
-        ):
-            user = User(environment)
-            user.switch_to("tk")
-            yield user
-            other.kill()
-            manager.kill()
-        server.kill()
+        try:
+            os.close(writing)
+            with os.fdopen(reading) as pipe:
+                environment = {**os.environ, "DISPLAY": f":{pipe.readline().strip()}"}
+            # A window that opens while the manager starts may never be shown: let it open the window when it is ready.
+            manager = ["openbox", "--startup", f"{sys.executable} -m tkinter"]
+            with subprocess.Popen(manager, env=environment, stderr=subprocess.DEVNULL) as running:  # noqa: S603  # ours
+                try:
+                    user = User(environment)
+                    user.switch_to("tk")
+                    yield user
+                finally:
+                    running.kill()
+        finally:
+            server.kill()  # and the other program loses its display
 
 
 @pytest.fixture

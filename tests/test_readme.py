@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from mutants import MUTANTS
 
 from fsm import ClientSession
@@ -36,11 +37,24 @@ def test_the_example_runs(tmp_path: Path) -> None:
     assert (tmp_path / "session.xml").exists()
 
 
+@pytest.mark.parametrize(("place", "package"), [(1, "snowplow_tracker"), (2, "opentelemetry.sdk")])
+def test_the_trackers_examples_run(tmp_path: Path, place: int, package: str) -> None:
+    """Copied out and run, the embeddings leave a save file; a collector that is not there costs nothing."""
+    pytest.importorskip(package)
+    example = EXAMPLES[place].replace("collector.example.com", "localhost:9")
+    done = subprocess.run(  # noqa: S603  # our own interpreter and program
+        [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "session.xml").exists()
+
+
 def test_the_kits_example_runs(tmp_path: Path) -> None:
     """The toy tracker's test, copied out and run by pytest, passes; with a tracker that repeats itself it fails."""
-    assert len(EXAMPLES) == 2
-    repeating = EXAMPLES[1].replace("self.sent.append(", "self.sent.extend(2 * [").replace("uuid4()))", "uuid4())])")
-    for name, example, status in (("good", EXAMPLES[1], 0), ("bad", repeating, 1)):
+    assert len(EXAMPLES) == 4
+    kit = EXAMPLES[3]
+    repeating = kit.replace("self.sent.append(", "self.sent.extend(2 * [").replace("uuid4()))", "uuid4())])")
+    for name, example, status in (("good", kit, 0), ("bad", repeating, 1)):
         (tmp_path / f"test_{name}.py").write_text(example, encoding="utf-8")
         done = subprocess.run(  # noqa: S603  # our own interpreter
             [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"test_{name}.py"],

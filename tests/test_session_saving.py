@@ -7,12 +7,15 @@ import errno
 import logging
 import os
 import stat
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 from event_ids import event_id
 
+from fsm.draft import OvertakenError
+from fsm.ledger import Ledger
+from fsm.notices import Notices
 from persistence import CorruptSaveFileError, MemoryStore, Snapshot, XmlStore, loads
 
 if TYPE_CHECKING:
@@ -572,3 +575,59 @@ def test_a_file_that_goes_bad_under_a_running_session_is_mended(make: MakeSessio
     assert (second.user_id, second.session_index, second.previous_session_id) == (first.user_id, 2, first.session_id)
     assert on_disk(save_path).session_id == second.session_id
     assert save_path.with_name("session.xml.corrupt").read_bytes() == b"not XML"
+
+
+def test_a_number_is_given_only_with_the_store(store: MemoryStore) -> None:
+    """What another thread settled since a decision was begun makes it be decided again, on what the store has now."""
+    logger = logging.getLogger(__name__)
+    ledger = Ledger(store, logger, Notices(logger))
+    turn, moment = ledger.turn, datetime.now(UTC)
+    ledger.save(None)
+    with pytest.raises(OvertakenError):
+        ledger.number(event_id(1), first_event_id=event_id(2), first_event_time=moment, now=moment, turn=turn)
+    assert ledger.newest.session_id is None
+
+
+def test_saving_an_older_session_heals_only_with_the_newest(make: MakeSession) -> None:
+    """The store works again when it has the newest session, whichever a thread was about to save meanwhile."""
+    store = FailingStore()
+    session = make(store=store)
+    session.get_session_context(event_id(1))
+    before = store.load()
+    session.start_new_session()
+    store.fail_save = OSError(errno.ENOSPC, "disk full")
+    newest = session.get_session_context(event_id(2))
+    store.fail_save = None
+    session._ledger.save(before)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # what another thread would
+    assert session.save_error is None
+    kept = store.load()
+    assert kept is not None
+    assert kept.session_id == newest.session_id
+
+
+@pytest.mark.parametrize("call", ["an event", "a toggle"])
+def test_a_call_that_comes_between_a_renewal_uses_up_no_number(
+    call: str, make: MakeSession, clock: ManualClock
+) -> None:
+    """A signal handler that calls the session amid an event's save, too, finds one next session, with one number."""
+
+    class InterruptedStore(MemoryStore):
+        """Is come between when it saves a second session."""
+
+        def save(self, snapshot: Snapshot) -> None:
+            super().save(snapshot)
+            if snapshot.session_index == 2 and not interrupted:
+                interrupted.append(True)
+                if call == "an event":
+                    session.get_session_context(event_id(2))
+                else:
+                    session.set_background(True)
+
+    interrupted: list[bool] = []
+    session = make(store=InterruptedStore())
+    session.get_session_context(event_id(1))
+    clock.advance(600)
+    context = session.get_session_context(event_id(3))
+    assert (context.session_index, context.event_index) == (2, 2 if call == "an event" else 1)
+    session.start_new_session()
+    assert session.get_session_context(event_id(4)).session_index == 3

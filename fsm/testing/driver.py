@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from fsm.entity import SessionContext
+    from fsm.explanation import Explanation
     from fsm.graph import Input, SessionState
     from fsm.summary import SessionSummary
     from fsm.trace import Step
@@ -32,6 +34,20 @@ class SessionOptions:
     continue_on_restart: bool = False
 
 
+class _Explanations(logging.LoggerAdapter[logging.Logger]):
+    """Takes the explanations, which a session tells as debug lines; other lines go the usual way."""
+
+    def __init__(self, told: list[Explanation]) -> None:
+        super().__init__(logging.getLogger(ClientSession.__module__))
+        self._told = told
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802  # logging's name
+        return level == logging.DEBUG or super().isEnabledFor(level)
+
+    def debug(self, msg: object, *args: Any, **_: Any) -> None:  # noqa: ANN401, ARG002  # logging's signature
+        self._told.extend(args)
+
+
 class Driver:
     """A session that steps are applied to. No tick comes by itself: `scheduler` and the steps send them.
 
@@ -46,6 +62,7 @@ class Driver:
         self.started: list[SessionContext] = []
         self.ended: list[SessionSummary] = []
         self.changes: list[tuple[SessionState, Input, SessionState]] = []
+        self.explanations: list[Explanation] = []
         self._store = store
         self._options = options
         self._wall_is_ahead = timedelta(0)
@@ -56,6 +73,7 @@ class Driver:
             store=self._store,
             clock=self.clock,
             scheduler=self.scheduler,
+            logger=_Explanations(self.explanations),
             on_session_start=self.started.append,
             on_session_end=self.ended.append,
             on_state_change=lambda before, given, after: self.changes.append((before, given, after)),

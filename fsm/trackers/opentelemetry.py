@@ -161,13 +161,15 @@ class SessionLogRecordProcessor(LogRecordProcessor):
 class SessionEvents:
     """Emits the events ``session.start`` and ``session.end`` as log records.
 
-    >>> events = SessionEvents()
-    >>> session = ClientSession("session.xml", on_session_start=events.started, on_session_end=events.ended)
-
     ``session.start`` comes with a session's first event and has its time. ``session.end`` comes when the end is
     noticed, before the next start where one call causes both, and has the time of the last event. A session that a
     restart continues has neither between. May be shared by threads and by sessions; a failure is logged by the session,
     as that of any callback.
+
+    Examples:
+        >>> events = SessionEvents()
+        >>> session = ClientSession("session.xml", on_session_start=events.started, on_session_end=events.ended)
+
     """
 
     def __init__(self, logger_provider: LoggerProvider | None = None) -> None:

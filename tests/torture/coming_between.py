@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import CodeType, FrameType
 
-FSM = (fsm.__path__[0],)
-OURS = (*FSM, persistence.__path__[0])
+_OURS = (fsm.__path__[0], persistence.__path__[0])
 
-_LETS_IN = ("CALL", "PRECALL", "BUILD_", "JUMP_BACKWARD", "BEFORE_WITH", "FOR_ITER", "YIELD", "SEND", "LIST_", "MAKE_")
+_LETS_IN = ("CALL", "BUILD_", "JUMP_BACKWARD", "BEFORE_WITH", "FOR_ITER", "YIELD", "SEND", "LIST_", "MAKE_")
 
 _opnames: dict[CodeType, dict[int, str]] = {}
 
@@ -31,9 +30,7 @@ def _opname(code: CodeType, offset: int) -> str:
     return _opnames[code].get(offset, "")
 
 
-def come_between(
-    operation: Callable[[], object], call: Callable[[], object], point: int, within: tuple[str, ...] = OURS
-) -> int:
+def come_between(operation: Callable[[], object], call: Callable[[], object], point: int) -> int:
     """Run an operation, and the call at its point of this number, from 0; return how many points it has."""
     passed = 0
 
@@ -57,7 +54,7 @@ def come_between(
         return trace
 
     def enter(frame: FrameType, event: str, _: Any) -> Any:  # noqa: ANN401  # sys.settrace's signature
-        if event != "call" or not frame.f_code.co_filename.startswith(within):
+        if event != "call" or not frame.f_code.co_filename.startswith(_OURS):
             return None
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torture import (
+    callers,
     errors,
     exits,
     forks,
@@ -33,6 +34,7 @@ FAULTS: tuple[Fault, ...] = (
     *hanging.FAULTS,
     *forks.FAULTS,
     *threads.FAULTS,
+    *callers.FAULTS,
     *exits.FAULTS,
     *hostile_files.FAULTS,
     *hostile_places.FAULTS,

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import gc
+import itertools
+import os
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fsm import ClientSession
+from persistence import MemoryStore, XmlStore
 from torture.fault import Fault, Outcome, Scale
 
 _BEGIN = """
@@ -62,16 +66,19 @@ def _program(source: str, path: Path) -> subprocess.CompletedProcess[str]:
 def _ways(scale: Scale) -> Outcome:
     times = 20 if scale is Scale.WHOLE else 1
     losses: list[str] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for number in range(times):
-            for way, (source, status, stderr) in WAYS.items():
-                try:
-                    done = _program(source, Path(folder) / f"{number}.xml")
-                except subprocess.TimeoutExpired:
-                    losses.append(f"a program that ends {way} hangs")
-                    continue
-                if done.returncode != status or (done.stderr if not stderr else done.stderr[-len(stderr) :]) != stderr:
-                    losses.append(f"a program that ends {way}: status {done.returncode}, {done.stderr[-300:]!r}")
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+
+        def leave(number: int, way: str) -> None:
+            source, status, stderr = WAYS[way]
+            try:
+                done = _program(source, Path(folder) / f"{way} {number}.xml")
+            except subprocess.TimeoutExpired:
+                losses.append(f"a program that ends {way} hangs")
+                return
+            if done.returncode != status or (done.stderr if not stderr else done.stderr[-len(stderr) :]) != stderr:
+                losses.append(f"a program that ends {way}: status {done.returncode}, {done.stderr[-300:]!r}")
+
+        list(pool.map(leave, *zip(*itertools.product(range(times), WAYS), strict=True)))
     return Outcome(times * len(WAYS), tuple(losses))
 
 
@@ -106,10 +113,11 @@ def _dropped(scale: Scale) -> Outcome:
     before = _descriptors()
     with tempfile.TemporaryDirectory() as folder:
         for number in range(sessions):
-            session = ClientSession(Path(folder) / f"{number % 50}.xml", check_interval=0.01)
-            if number % 10 == 0:
-                session.get_session_context("00000000-0000-4000-8000-000000000001")
-            del session
+            for store in (XmlStore(Path(folder) / f"{number % 50}.xml"), MemoryStore()):
+                session = ClientSession(store=store, check_interval=0.01)
+                if number % 10 == 0:
+                    session.get_session_context("00000000-0000-4000-8000-000000000001")
+                del session
         gc.collect()
         for thread in threading.enumerate():
             if thread.name == "client-session-checker":
@@ -118,11 +126,15 @@ def _dropped(scale: Scale) -> Outcome:
         losses = [f"{thread} still runs" for thread in left]
         if (more := _descriptors() - before) > 0:
             losses.append(f"{more} descriptors are still open")
-    return Outcome(sessions, tuple(losses))
+    return Outcome(2 * sessions, tuple(losses))
 
 
 FAULTS: tuple[Fault, ...] = (
     Fault("a program that never closes its session leaves", "it takes 100 ms more, or says something", _at_once),
     Fault("a program leaves in each way there is", "it hangs, says something, or has another exit status", _ways),
-    Fault("sessions are dropped without close()", "a thread or a descriptor is left", _dropped),
+    Fault(
+        "sessions are dropped without close(), half of them with a save file, half in memory",
+        "a thread or a descriptor is left",
+        _dropped,
+    ),
 )

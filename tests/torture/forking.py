@@ -40,19 +40,23 @@ def in_fresh_interpreters(module: str, arguments: Iterable[Iterable[str]]) -> li
     if not hasattr(os, "fork"):
         message = "needs os.fork(), which this system has not got"
         raise CannotRunError(message)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(_FOLDER), str(_FOLDER.parent)))}
     with tempfile.TemporaryDirectory(prefix="client-session-processes-") as folder:
         running: list[subprocess.Popen[str]] = []
         for number, each in enumerate(arguments):
             own = Path(folder, str(number))
             own.mkdir()
             command = [sys.executable, "-m", module, str(own), *each]
-            running.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))  # noqa: S603  # our own
+            running.append(subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True))  # noqa: S603  # our own
         printed = [process.communicate()[0] for process in running]
     for process in running:
         if process.returncode:
             raise subprocess.CalledProcessError(process.returncode, process.args)
     return [json.loads(text) for text in printed]
+
+
+def environment() -> dict[str, str]:
+    """Return that of an interpreter that finds these modules, and ours."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join((str(_FOLDER), str(_FOLDER.parent)))}
 
 
 def report(cases: int, losses: list[str], **counts: float) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import gc
 import logging
+import os
 import tempfile
 import threading
 import time
@@ -18,8 +19,9 @@ from fsm import ClientSession
 from fsm.checker import SHARED_CHECKER
 from persistence import MemoryStore, XmlStore
 from torture.children import ChildError, answering, fork_and_answer, require_fork
-from torture.coming_between import FSM, come_between
+from torture.coming_between import come_between
 from torture.fault import Fault, Outcome, Scale
+from torture.warm import share_out
 from torture.witness import OPERATIONS, Witness, refused, told
 
 if TYPE_CHECKING:
@@ -148,12 +150,17 @@ def _with_a_lock_held(name: str, *, in_memory: bool) -> Callable[[Scale], Outcom
 
 
 def _amid_operations(scale: Scale) -> Outcome:
-    """Fork at each point of each operation; the child goes on with it to its end, as after a signal handler's fork."""
+    require_fork()
+    return share_out(_amid_share, scale)
+
+
+def _amid_share(share: int, shares: int, scale: Scale) -> Outcome:
+    """Fork at points of each operation; the child goes on with it to its end, as after a signal handler's fork."""
     cases, losses = 0, list[str]()
-    step = 5 if scale is Scale.WHOLE else 211
+    step = 5 * shares if scale is Scale.WHOLE else 211
     with _forking() as folder:
         for name, (prepare, operation) in OPERATIONS.items():
-            point = cases % step
+            point = (cases + 5 * share) % step
             points = point + 1
             while point < points:
                 witness = Witness(XmlStore(folder / str(cases) / "session.xml"))
@@ -168,19 +175,30 @@ def _amid_operations(scale: Scale) -> Outcome:
 
 def _fork_at(point: int, witness: Witness, operation: Callable[[Witness], object]) -> tuple[int, str]:
     before = len(witness.contexts)
+    parent = os.getpid()
     forked: list[Child] = []
+    parents: set[str] = set()
+
+    def fork() -> None:
+        parents.update((witness.session.session_id, *(context.session_id for context in witness.contexts)))
+        forked.append(answer.fork())
+        if os.getpid() != parent:
+            witness.started.clear()
+            witness.ended.clear()
+            if point % 2:
+                refused(witness.event)  # before it comes back
 
     def go_on() -> list[Told]:
         refused(witness.event)
         refused(witness.event)
         witness.session.close()
         assert witness.session.save_error is None, witness.session.save_error
+        heard = {start.session_id for start in witness.started} | {end.session_id for end in witness.ended}
+        assert not heard & parents, "the child told what is its parent's to tell"
         return told(witness.contexts[before:])
 
     with answering(go_on) as answer:
-        points = come_between(
-            lambda: refused(lambda: operation(witness)), lambda: forked.append(answer.fork()), point, FSM
-        )
+        points = come_between(lambda: refused(lambda: operation(witness)), fork, point)
     try:
         refused(witness.event)
         theirs = [tuple(one) for child in forked for one in child.answer()]
@@ -269,8 +287,8 @@ FAULTS: tuple[Fault, ...] = (
         )
     ),
     Fault(
-        "fork at each fifth point within each operation, and both go on with it",
-        "parent and child share a session, or together skip or double a number",
+        "fork at each fifth point within each operation and its saving, on that thread; both go on with it",
+        "parent and child share a session, together skip or double a number, or tell one thing twice",
         _amid_operations,
     ),
     Fault("fork in on_session_start", "the same", _in_a_callback),

@@ -97,7 +97,7 @@ _NO_LOCK = {"a folder", "a socket", *(kind for kind in KINDS if kind.startswith(
 def _may_be_refused(suffix: str, kind: str, *, ruined: bool) -> bool:
     if suffix == ".lock":
         return kind in _NO_LOCK
-    return kind == "a folder" and (suffix == ".tmp" or (ruined and suffix.startswith(".corrupt")))
+    return kind == "a folder" and (suffix == ".tmp" or (ruined and suffix == ".corrupt"))
 
 
 def _kinds() -> dict[str, Callable[[Path, Victim], None]]:

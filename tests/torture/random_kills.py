@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import select
 import signal
 import sys
 import threading
@@ -59,11 +60,13 @@ def _write_for_ever(path: Path, told: int) -> None:
     raise RuntimeError(message)
 
 
-def _life(path: Path, seconds: float) -> list[list[str]]:
-    """Let a process write for some seconds, kill it, and return what it told."""
+def _life(path: Path, seconds: float, *, started: bool) -> list[list[str]]:
+    """Let a process live for some seconds, from its fork or from when it has started; kill it, return what it told."""
     read, write = os.pipe()
     process = forked(lambda: _write_for_ever(path, write))
     os.close(write)
+    if started:  # however busy the machine is
+        select.select([read], [], [], 10)
     time.sleep(seconds)  # it is the kill that is random
     os.kill(process, signal.SIGKILL)
     _, status = os.waitpid(process, 0)
@@ -131,7 +134,7 @@ def _kill_at_random(folder: Path, processes: int, seed: int) -> None:
     lane = _Lane(folder / "session.xml")
     losses: list[str] = []
     for number in range(processes):
-        told = _life(lane.path, chance.uniform(0, _LONGEST_LIFE))
+        told = _life(lane.path, chance.uniform(0, _LONGEST_LIFE), started=number % 2 == 1)
         if lost := lane.lost(told):
             losses.append(f"process {number} of lane {seed}: {lost}")
     report(processes, losses, acknowledged=lane.acknowledged, left=lane.left)

@@ -80,5 +80,5 @@ def only_its_own(store: XmlStore, losses: list[str], case: str) -> Generator[Non
 
 
 _hooked: list[bool] = []
-SUFFIXES = ("", ".bak", ".corrupt", ".lock", ".tmp", ".bak.tmp", ".corrupt.tmp")
+SUFFIXES = ("", ".bak", ".corrupt", ".lock", ".tmp")
 """What a save file's own names end in."""

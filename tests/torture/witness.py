@@ -73,8 +73,8 @@ class Witness:
         self.session.close()
         assert self.session.save_error is None, self.session.save_error
         ours = told(self.contexts)
-        if theirs and theirs[0] in ours:
-            theirs = theirs[1:]  # the operation's own event, which was recorded before the fork
+        if both := [told for told in theirs if told in ours]:
+            theirs.remove(both[0])  # the operation's own event, which was recorded before the fork
         shared = {session_id for session_id, _, _ in ours} & {session_id for session_id, _, _ in theirs}
         assert not shared, f"parent and child share {shared}"
         numbered = sorted({(index, session_id) for session_id, index, _ in (*ours, *theirs)})
