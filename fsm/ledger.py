@@ -11,7 +11,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 from fsm.draft import OvertakenError
-from fsm.notices import is_held
+from fsm.locks import is_held
 from persistence import CorruptSaveFileError, Snapshot
 from persistence.snapshot import MAX_INDEX
 from persistence.waiting import LOCK_SECONDS

@@ -35,12 +35,6 @@ class Logger(Protocol):
         """Log an error that is being handled, with its traceback."""
 
 
-def is_held(lock: threading.RLock) -> bool:
-    """Tell whether this thread holds a lock."""
-    # Not public, but what threading.Condition asks of any lock, and typeshed lacks it.
-    return bool(lock._is_owned())  # type: ignore[attr-defined]  # noqa: SLF001  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownArgumentType]
-
-
 class _Calls(deque["Callable[[], object]"]):
     """One session's calls on one thread."""
 

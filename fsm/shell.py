@@ -18,7 +18,8 @@ from fsm.explanation import Ending
 from fsm.identity import Identity
 from fsm.ledger import Ledger
 from fsm.lifecycle import Ended, EndReason, Lifecycle
-from fsm.notices import Notices, is_held
+from fsm.locks import is_held
+from fsm.notices import Notices
 from fsm.reading import SessionReading
 from persistence.waiting import one_call
 

@@ -204,7 +204,9 @@ class XmlStore:
 
     def _follow_links(self) -> None:
         if not self._followed:
-            self._stand_at(follow_links(self._path))
+            path = follow_links(self._path)
+            if path != self._path:
+                self._stand_at(path)
             self._followed = True
 
     @property

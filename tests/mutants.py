@@ -288,8 +288,8 @@ MUTANTS = (
     Mutant(
         "a link that cannot be read now is replaced by a file",
         "persistence/xml_store.py",
-        "self._stand_at(follow_links(self._path))",
-        "self._stand_at(os.path.realpath(self._path))",
+        "            path = follow_links(self._path)\n",
+        "            path = os.path.realpath(self._path)\n",
     ),
     Mutant(
         "a lock that could not be unlocked is held for ever",
