@@ -469,6 +469,55 @@ def test_a_fork_in_between_leaves_the_save_to_the_parent(
     assert status == 0
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a system with fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("amid_the_write", [False, True])
+def test_a_child_that_comes_back_into_a_save_writes_nothing(
+    save_path: Path, monkeypatch: pytest.MonkeyPatch, *, amid_the_write: bool
+) -> None:
+    """A child that is forked on the very thread under the lock, also amid a write at the exit, is refused by `save`."""
+    from persistence import background  # noqa: PLC0415  # the process's worker, which this test replaces
+
+    store, fsync = XmlStore(save_path, background=True), os.fsync
+    children: list[int] = []
+
+    def fork(descriptor: int = -1) -> None:
+        if not children:
+            children.append(os.fork())
+        if descriptor >= 0:
+            fsync(descriptor)
+
+    if amid_the_write:
+        monkeypatch.setattr(background, "WORKER", background.Worker())
+        background.WORKER.finish()
+        monkeypatch.setattr(os, "fsync", fork)
+    parent, status = os.getpid(), 1
+    try:
+        with contextlib.suppress(BaseException):
+            ours = Snapshot(user_id=event_id(1))
+            with store.lock():
+                assert store.load() is None
+                if not amid_the_write:
+                    fork()
+                try:
+                    future = store.save(ours)
+                    assert future is not None
+                    error = future.exception(PATIENCE)
+                except OSError as raised:
+                    error = raised
+            refused = isinstance(error, OSError) and error.errno == errno.ECANCELED
+            status = 0 if refused == (os.getpid() != parent) else 1
+    finally:
+        if os.getpid() != parent:
+            os._exit(status)
+    _, childs = os.waitpid(children[0], 0)
+    store.flush()
+    wait_until_free(save_path)
+    assert (status, childs) == (0, 0)
+    assert on_disk(save_path) == ours
+    assert not list(save_path.parent.glob("*.tmp"))
+
+
 def test_a_loop_goes_on_while_the_disk_is_busy(
     store: XmlStore, save_path: Path, disk: Disk, caplog: pytest.LogCaptureFixture
 ) -> None:
