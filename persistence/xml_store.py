@@ -181,7 +181,7 @@ class XmlStore:
         with self._lock.held(wait=wait, wait_for_processes=self._saver is None) as hold:
             self._reading = None  # a forked child inherits its parent's
             try:
-                if not self._lock.is_kept:  # else the worker is writing
+                if self._saver is None or not self._lock.is_kept:  # else the worker is writing
                     with contextlib.suppress(OSError):
                         hold.do(os.unlink, self._temporary)
                 yield hold
