@@ -10,6 +10,7 @@ from fsm import options
 from fsm.checker import SHARED_CHECKER
 from fsm.clock import SYSTEM_CLOCK
 from fsm.entity import SessionContext
+from fsm.errors import SessionClosedError
 from fsm.lifecycle import Lifecycle
 from fsm.locks import acquire_soon
 from fsm.shell import SessionShell
@@ -88,12 +89,12 @@ class ClientSession(SessionShell):
             ValueError: an argument has a value that is not allowed. Both name argument, value and what is allowed.
 
         """
-        clock = SYSTEM_CLOCK if clock is None else clock
-        scheduler = SHARED_CHECKER if scheduler is None else scheduler
-        logger = _LOGGER if logger is None else logger
-        options.require_methods("clock", clock, "monotonic", "now")
-        options.require_methods("scheduler", scheduler, "start", "stop")
-        options.require_methods("logger", logger, "info", "warning", "exception")
+        if clock is not None:
+            options.require_methods("clock", clock, "monotonic", "now")
+        if scheduler is not None:
+            options.require_methods("scheduler", scheduler, "start", "stop")
+        if logger is not None:
+            options.require_methods("logger", logger, "info", "warning", "exception")
         options.callback("on_session_start", on_session_start)
         options.callback("on_session_end", on_session_end)
         options.callback("on_state_change", on_state_change)
@@ -104,9 +105,9 @@ class ClientSession(SessionShell):
             count_empty_sessions=options.boolean("count_empty_sessions", count_empty_sessions),
             continue_on_restart=options.boolean("continue_on_restart", continue_on_restart),
             store=options.the_store(save_path, store),
-            logger=logger,
-            clock=clock,
-            scheduler=scheduler,
+            logger=_LOGGER if logger is None else logger,
+            clock=SYSTEM_CLOCK if clock is None else clock,
+            scheduler=SHARED_CHECKER if scheduler is None else scheduler,
             on_session_start=on_session_start,
             on_session_end=on_session_end,
             on_state_change=on_state_change,
@@ -213,8 +214,9 @@ class ClientSession(SessionShell):
 
         """
         with one_call():
-            record = self._decide("save", lambda _: self._progress())
-            error = self._ledger.save(record, wait=True)
+            if self._closed:
+                raise SessionClosedError(self.save.__name__)
+            error = self._ledger.save(self._progress(), wait=True)
         self._tell()
         if error is not None:
             raise error

@@ -65,7 +65,7 @@ def dumps(snapshot: Snapshot) -> bytes:
 
     A snapshot of the user alone becomes the user id alone; any other has every key, null as ``i:nil="true"``.
     """
-    if snapshot == Snapshot(user_id=snapshot.user_id):
+    if snapshot.session_id is None and snapshot == Snapshot(user_id=snapshot.user_id):
         return (_USER_ALONE % _value("userId", snapshot.user_id)).encode("ascii")
     return (_WHOLE % tuple(_value(key, getattr(snapshot, field)) for key, (field, _) in FIELDS.items())).encode("ascii")
 

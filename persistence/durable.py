@@ -115,16 +115,13 @@ def write_durably(hold: Hold, path: str, temporary: str, data: bytes, like: os.s
 def keep_beside(hold: Hold, path: str, kept: str, temporary: str, read: tuple[bytes, os.stat_result]) -> None:
     """Let a file also stand under a second name in its folder, replacing what stood there.
 
-    ``read`` is what was read of it, for file systems without hard links (FAT, some of Android's).
+    ``read`` is what was read of it, for file systems without hard links (FAT, some of Android's). The temporary file
+    may be left, for `write_durably` to remove.
     """
     try:
-        with contextlib.suppress(FileNotFoundError):
-            hold.do(os.unlink, temporary)
         hold.do(partial(os.link, follow_symlinks=False), path, temporary)
-        hold.do(os.replace, temporary, kept)
         # Replacing a name by another name of the same file does nothing, and leaves both (man 2 rename).
-        with contextlib.suppress(FileNotFoundError):
-            hold.do(os.unlink, temporary)
+        hold.do(os.replace, temporary, kept)
     except (OSError, NotImplementedError):
         write_durably(hold, kept, temporary, *read)
 

@@ -1,44 +1,27 @@
-"""The lock of a save file: one thread of one process at a time, by a lock file and the `filelock` package."""
+"""The lock of a save file: one thread of one process at a time, by a lock file."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import math
 import threading
 import time
-import weakref
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
-
-from persistence.durable import PRIVATE
 from persistence.forks import ForkAware, Hold
+from persistence.lock_file import LockFile
 from persistence.waiting import seconds_left
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sized
 
-_POLL_SECONDS = 0.005
-
-_files: weakref.WeakValueDictionary[int, FileLock] = weakref.WeakValueDictionary()
-
-
-def _is_of_another(record: logging.LogRecord) -> bool:
-    # filelock logs each acquisition at level DEBUG, and our caller holds its session's lock meanwhile: a deadlock if a
-    # handler of the host's calls the session on another thread. Other locks log as ever.
-    return not (isinstance(record.args, tuple) and record.args and record.args[0] in _files)
-
-
-logging.getLogger("filelock").addFilter(_is_of_another)
+_MOMENT = 0.005
+"""How long to wait, in seconds, for what will be asked for again."""
 
 
 class ProcessLock(ForkAware):
-    """Waits for at most a second (`persistence.waiting`); a thread that holds it may enter again.
-
-    The lock file is made when first needed and never removed, since removing it would let two in.
-    """
+    """Waits for at most a second (`persistence.waiting`); a thread that holds it may enter again."""
 
     __slots__ = ("_file", "_given_up", "_holds", "_kept", "_path", "_turn")
 
@@ -55,7 +38,7 @@ class ProcessLock(ForkAware):
         """Begin unlocked: what a forked child inherits is its parent's."""
         self._turn = threading.RLock()
         """What a thread holds to get at the lock file, whose descriptor is the whole process's."""
-        self._file: FileLock | None = None
+        self._file = LockFile(self._path)
         self._holds = [hold for hold in self._holds if hold.came_along]
         self._kept = False
 
@@ -63,7 +46,10 @@ class ProcessLock(ForkAware):
     def mine(self) -> Hold | None:
         """This thread's hold, if it has one. It is void in a child that was forked amid it, until held anew."""
         self.renew_in_a_child()
-        return next((hold for hold in reversed(self._holds) if hold.is_mine), None)
+        for hold in reversed(self._holds):
+            if hold.is_mine:
+                return hold
+        return None
 
     @property
     def is_kept(self) -> bool:
@@ -79,10 +65,10 @@ class ProcessLock(ForkAware):
 
         """
         if not self.is_kept:
-            file = self._lock_file()
-            file.acquire(timeout=0)  # is locked, and counts how often
+            file = self._file
+            file.lock(0)  # once more than the hold
             if self._kept:  # by a signal handler's call that came between
-                file.release()
+                file.unlock()
             self._kept = True
 
     def let_go(self, waiting: Sized) -> bool:
@@ -92,13 +78,13 @@ class ProcessLock(ForkAware):
         """
         self.renew_in_a_child()
         turn = self._turn
-        if not turn.acquire(timeout=_POLL_SECONDS):
+        if not turn.acquire(timeout=_MOMENT):
             return False
         try:
             if self._kept and not waiting:
                 self._kept = False
                 with contextlib.suppress(OSError):  # who locks it next tries to unlock it again
-                    self._lock_file().release()
+                    self._file.unlock()
         finally:
             turn.release()
         return True
@@ -116,7 +102,7 @@ class ProcessLock(ForkAware):
         if mine is not None and not mine.is_void:
             yield mine
             return
-        hold, turn, file = Hold(), self._turn, self._lock_file()
+        hold, turn, file = Hold(), self._turn, self._file
         begin = time.monotonic()
         seconds = seconds_left(self._given_up) if wait else 0.0
         if not turn.acquire(timeout=seconds):
@@ -124,11 +110,11 @@ class ProcessLock(ForkAware):
             raise TimeoutError(errno.ETIMEDOUT, "Another thread holds the lock", self._path)
         try:
             if file.is_locked and not self._kept:  # unlocking failed the last time
-                file.release(force=True)
+                file.unlock_wholly()
             if not wait_for_processes:
                 seconds = 0.0
             try:
-                file.acquire(timeout=max(0.0, begin + seconds - time.monotonic()))
+                file.lock(max(0.0, begin + seconds - time.monotonic()))
             except TimeoutError:
                 self._given_up = time.monotonic() if seconds else self._given_up
                 raise
@@ -137,12 +123,6 @@ class ProcessLock(ForkAware):
                 yield hold
             finally:
                 self._holds.remove(hold)
-                file.release()
+                file.unlock()
         finally:
             turn.release()
-
-    def _lock_file(self) -> FileLock:
-        if self._file is None:
-            self._file = FileLock(self._path, mode=PRIVATE, poll_interval=_POLL_SECONDS, thread_local=False)
-            _files[id(self._file)] = self._file
-        return self._file
