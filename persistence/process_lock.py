@@ -23,7 +23,7 @@ _MOMENT = 0.005
 class ProcessLock(ForkAware):
     """Waits for at most a second (`persistence.waiting`); a thread that holds it may enter again."""
 
-    __slots__ = ("_file", "_given_up", "_holds", "_kept", "_path", "_turn")
+    __slots__ = ("_file", "_given_up", "_holds", "_kept", "_locking", "_path", "_turn")
 
     def __init__(self, path: str) -> None:
         """Keep the lock file's path; nothing is made yet."""
@@ -39,6 +39,8 @@ class ProcessLock(ForkAware):
         self._turn = threading.RLock()
         """What a thread holds to get at the lock file, whose descriptor is the whole process's."""
         self._file = LockFile(self._path)
+        self._locking: int | None = None
+        """The thread that is about to lock the file, or to keep it locked no more."""
         self._holds = [hold for hold in self._holds if hold.came_along]
         self._kept = False
 
@@ -82,10 +84,11 @@ class ProcessLock(ForkAware):
             return False
         try:
             if self._kept and not waiting:
-                self._kept = False
+                self._locking, self._kept = threading.get_ident(), False
                 with contextlib.suppress(OSError):  # who locks it next tries to unlock it again
                     self._file.unlock()
         finally:
+            self._locking = None
             turn.release()
         return True
 
@@ -94,7 +97,7 @@ class ProcessLock(ForkAware):
         """Hold it in the block; where it need not be waited for, try once.
 
         Raises:
-            TimeoutError: it was not free in time.
+            TimeoutError: it was not free in time; or this call came between another one's locking, on the same thread.
             OSError: the lock file cannot be made or locked.
 
         """
@@ -102,6 +105,8 @@ class ProcessLock(ForkAware):
         if mine is not None and not mine.is_void:
             yield mine
             return
+        if self._locking == threading.get_ident():
+            raise TimeoutError(errno.EDEADLK, "A call further up is this thread's, and about to lock", self._path)
         hold, turn, file = Hold(), self._turn, self._file
         begin = time.monotonic()
         seconds = seconds_left(self._given_up) if wait else 0.0
@@ -109,16 +114,19 @@ class ProcessLock(ForkAware):
             self._given_up = time.monotonic() if seconds else self._given_up
             raise TimeoutError(errno.ETIMEDOUT, "Another thread holds the lock", self._path)
         try:
-            if file.is_locked and not self._kept:  # unlocking failed the last time
-                file.unlock_wholly()
+            self._locking = threading.get_ident()
             if not wait_for_processes:
                 seconds = 0.0
             try:
+                if file.is_locked and not self._kept:  # unlocking failed the last time
+                    file.unlock_wholly()
                 file.lock(max(0.0, begin + seconds - time.monotonic()))
+                self._holds.append(hold)
             except TimeoutError:
                 self._given_up = time.monotonic() if seconds else self._given_up
                 raise
-            self._holds.append(hold)
+            finally:
+                self._locking = None
             try:
                 yield hold
             finally:

@@ -13,6 +13,7 @@ import pytest
 
 from persistence import lock_file
 from persistence.lock_file import LockFile
+from persistence.process_lock import ProcessLock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,6 +120,30 @@ def test_where_there_are_no_locks_it_is_as_if_alone(lock: LockFile, monkeypatch:
     with pytest.raises(OSError, match="Input/output error"):
         lock.lock(0)
     assert not lock.is_locked
+
+
+def test_who_comes_between_a_threads_own_locking_is_told_at_once(path: Path) -> None:
+    """A signal handler's call amid the locking of its own thread neither waits for itself nor unlocks what is got."""
+    lock = ProcessLock(os.fspath(path))
+    told: list[str] = []
+
+    def come_between(descriptor: int, *, blocking: bool) -> bool:
+        got = filelock.lock_descriptor(descriptor, blocking=blocking)
+        begin = time.monotonic()
+        with pytest.raises(TimeoutError, match="further up") as caught, lock.held():
+            pass
+        assert time.monotonic() - begin < 0.5
+        told.append(str(caught.value))
+        return got
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lock_file, "lock_descriptor", come_between)
+        with lock.held():
+            assert not is_free(path)
+    assert len(told) == 1
+    with lock.held():
+        assert not is_free(path)
+    assert is_free(path)
 
 
 @posix

@@ -188,7 +188,7 @@ def _signals(scale: Scale) -> Outcome:
             try:
                 calls[handled % len(calls)](witness)
             except Exception as error:  # noqa: BLE001  # whatever it is, it is a loss
-                if "this thread's" not in str(error):  # filelock refuses a save within its own acquire or release
+                if "this thread's" not in str(error):  # a save within its thread's own locking is refused
                     failures.append(repr(error))
             signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0001, 0.02))
 
