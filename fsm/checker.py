@@ -9,91 +9,17 @@ weakly, and does not delay the interpreter's exit.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import queue
 import sys
 import threading
-import time
-import weakref
 from collections import deque
 from typing import TYPE_CHECKING
 
-import attrs
-
-from fsm.errors import SessionClosedError
+from fsm.rounds import Reference, Rounds, Wish, refer, tick
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from fsm.scheduler import Ticking
-
-_logger = logging.getLogger(__name__)
-
-_Wish = tuple["weakref.ref[Ticking]", float | None]
-"""A session, and the interval at which it is to be ticked from now on; ``None``: no more."""
-
-
-@attrs.define
-class _Round:
-    """The sessions of one check interval, ticked together."""
-
-    due: float
-    sessions: set[weakref.ref[Ticking]] = attrs.field(factory=set["weakref.ref[Ticking]"])
-
-
-@attrs.define
-class _Rounds:
-    """What the thread knows: rounds by interval."""
-
-    by_interval: dict[float, _Round] = attrs.field(factory=dict[float, _Round])
-
-    def __len__(self) -> int:
-        """Return how many sessions there are."""
-        return sum(len(members.sessions) for members in list(self.by_interval.values()))
-
-    def set(self, session: weakref.ref[Ticking], interval: float | None) -> None:
-        """Tick a session at an interval, or (``None``) no more.
-
-        References to a living session are equal; a dead one's equals itself alone.
-        """
-        for known, members in list(self.by_interval.items()):
-            members.sessions.discard(session)
-            if not members.sessions:
-                del self.by_interval[known]
-        if interval is not None:
-            due = time.monotonic() + interval
-            self.by_interval.setdefault(interval, _Round(due)).sessions.add(session)
-
-    def seconds_until_due(self) -> float:
-        due = min(members.due for members in self.by_interval.values())
-        return min(max(0.0, due - time.monotonic()), threading.TIMEOUT_MAX)  # a longer wait overflows
-
-    def tick_due(self) -> None:
-        now = time.monotonic()
-        for interval, members in list(self.by_interval.items()):
-            if members.due <= now:
-                members.due = now + interval
-                for session in list(members.sessions):
-                    _tick(session)
-
-
-def _refer(session: Ticking, callback: Callable[[weakref.ref[Ticking]], None] | None = None) -> weakref.ref[Ticking]:
-    reference = weakref.ref(session, callback)
-    hash(reference)  # is kept, so that the reference can be looked for when the session is gone
-    return reference
-
-
-def _tick(reference: weakref.ref[Ticking]) -> None:
-    session = reference()
-    if session is None:
-        return
-    try:
-        session.tick()
-    except SessionClosedError:
-        pass  # closed between the look-up and the tick
-    except Exception:
-        _logger.exception("A session's tick failed; the checker goes on")
 
 
 class Checker:
@@ -105,11 +31,11 @@ class Checker:
 
     def forget_all(self) -> None:
         """Start afresh, as a forked child must: the thread did not come along, and a lock may have been held."""
-        rounds, wishes = _Rounds(), deque[_Wish]()
+        rounds, wishes = Rounds(), deque[Wish]()
         bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._rounds, self._wishes, self._bell = rounds, wishes, bell
 
-        def forget(dead: weakref.ref[Ticking]) -> None:
+        def forget(dead: Reference) -> None:
             wishes.append((dead, None))
             if len(wishes) >= len(rounds):  # it may have been the last one; of many, a few wake the thread
                 bell.put(None)
@@ -125,7 +51,7 @@ class Checker:
             RuntimeError: no thread could be started. Once one can, for any session, it ticks this one too.
 
         """
-        reference, interval = _refer(session, self._forget), session.check_interval
+        reference, interval = refer(session, self._forget), session.check_interval
         self._wishes.append((reference, interval))
         if interval not in self._rounds.by_interval:  # else the thread comes round in time by itself
             self._bell.put(None)
@@ -133,7 +59,7 @@ class Checker:
 
     def stop(self, session: Ticking) -> None:
         """Tick the session no more."""
-        self._wishes.append((_refer(session), None))
+        self._wishes.append((refer(session), None))
         self._bell.put(None)
 
     def _ensure_thread(self) -> None:
@@ -158,7 +84,8 @@ class Checker:
             while wishes:
                 rounds.set(*wishes.popleft())
             if rounds.by_interval:
-                rounds.tick_due()
+                for session in rounds.due():
+                    tick(session)
                 if not wishes:
                     with contextlib.suppress(queue.Empty):
                         self._bell.get(timeout=rounds.seconds_until_due())

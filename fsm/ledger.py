@@ -14,9 +14,11 @@ from fsm.draft import OvertakenError
 from fsm.locks import is_held
 from persistence import CorruptSaveFileError, Snapshot
 from persistence.snapshot import MAX_INDEX
+from persistence.waiting import LOCK_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
     from datetime import datetime
 
     from fsm.notices import Logger, Notices
@@ -35,7 +37,18 @@ class Ledger:
     call gets through.
     """
 
-    __slots__ = ("_is_settling", "_lock", "_logger", "_notices", "_saved", "_store", "error", "newest", "turn")
+    __slots__ = (
+        "_handed_over",
+        "_is_settling",
+        "_lock",
+        "_logger",
+        "_notices",
+        "_saved",
+        "_store",
+        "error",
+        "newest",
+        "turn",
+    )
 
     def __init__(self, store: SnapshotStore, logger: Logger, notices: Notices) -> None:
         """Agree with the store on who the user is; a store that has none gets a new one."""
@@ -45,6 +58,8 @@ class Ledger:
         self._lock = threading.RLock()
         self._is_settling = False
         self._saved: Snapshot | None = None
+        self._handed_over: Future[None] | None = None
+        """Of the last save's being durable, while that is not known."""
         self.turn = 0
         """Counts what was settled with the store, so that a call that was come between by another notices it."""
         self.error: Exception | None = None
@@ -114,10 +129,10 @@ class Ledger:
                 self.newest = follow(self.newest)
             return self.newest
 
-    def save(self, snapshot: Snapshot | None) -> Exception | None:
+    def save(self, snapshot: Snapshot | None, *, wait: bool = False) -> Exception | None:
         """Save how far a session has come (``None``: the newest known), unless the store is ahead of it.
 
-        Return what went wrong.
+        Return what went wrong; if it is to ``wait``, when all is durable.
         """
         with self._lock:
             ours = snapshot or self.newest
@@ -128,7 +143,11 @@ class Ledger:
             error = self._transact(lambda kept: ours if _is_behind(kept, ours) else None)
             if error is None:
                 self._saved = ours
-            return error
+            handed_over = self._handed_over
+        if wait and handed_over is not None:
+            error = _failure(handed_over)
+            self._hear(handed_over)
+        return error
 
     def has(self, snapshot: Snapshot | None) -> bool:
         """Tell whether there is nothing in this that the store has not got."""
@@ -143,6 +162,7 @@ class Ledger:
         """Replace the lock, which another thread of the parent may have held."""
         self._lock = threading.RLock()
         self._is_settling = False
+        self._handed_over = None
         self.turn += 1
 
     def _transact(self, decide: Callable[[Snapshot | None], Snapshot | None]) -> Exception | None:
@@ -163,7 +183,12 @@ class Ledger:
         finally:
             self._is_settling = came_between
         if not came_between:
-            self._report(error)
+            handed_over = self._handed_over
+            if error is not None or handed_over is None or isinstance(self.error, CorruptSaveFileError):
+                self._report(error)
+            if handed_over is not None:
+                handed_over.add_done_callback(self._hear)
+                error = _failure(handed_over) if handed_over.done() else error
         return None if isinstance(error, CorruptSaveFileError) else error
 
     def _settle_once(self, decide: Callable[[Snapshot | None], Snapshot | None]) -> Exception | None:
@@ -184,11 +209,31 @@ class Ledger:
                 if snapshot is None and corrupt is not None:
                     snapshot = self.newest
                 if snapshot is not None:
-                    self._store.save(snapshot)
+                    self._handed_over = self._store.save(snapshot)
                     self._saved = snapshot
         except Exception as error:  # noqa: BLE001  # a store of the embedder's may raise anything
+            self._handed_over = None  # how an older save ends heals nothing
             return error
         return corrupt
+
+    def _hear(self, handed_over: Future[None]) -> None:
+        """Take note of how a save ended, on the thread that made it durable, unless a later one is under way."""
+        locked = self._lock.acquire(timeout=LOCK_SECONDS)  # who has it may be waiting for this very thread
+        try:
+            if self._handed_over is not handed_over:
+                return
+            self._handed_over = None
+            error = _failure(handed_over)
+            if error is not None:
+                self._saved = None
+                self._report(error)
+            elif not isinstance(self.error, CorruptSaveFileError):  # which is to be seen until the next save
+                self._report(None)
+        finally:
+            if locked:
+                self._lock.release()
+        if not self.is_busy:
+            self._notices.deliver()
 
     def _look(self) -> None:
         """Take over what can be seen without the lock: others may have numbered sessions since the last look."""
@@ -212,6 +257,12 @@ class Ledger:
             self._notices.add(self._logger.warning, "%s; %s, and a new file is written", error, outcome)
         elif not was_failing:
             self._notices.add(self._logger.warning, "The session goes on in memory, its save file fails: %s", error)
+
+
+def _failure(handed_over: Future[None]) -> Exception | None:
+    """Wait until a save has ended; return what went wrong."""
+    error = handed_over.exception()
+    return error if isinstance(error, Exception) else None
 
 
 def _is_behind(kept: Snapshot | None, ours: Snapshot) -> bool:

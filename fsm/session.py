@@ -204,6 +204,9 @@ class ClientSession(SessionShell):
     def save(self) -> None:
         """Write now how far the newest numbered session has come; a pending one is never written.
 
+        It returns when that is durable, also with a store that saves in the background: on an event loop, call it by
+        ``await asyncio.to_thread(session.save)``.
+
         Raises:
             Exception: what went wrong, as the store raised it: `OSError` (`TimeoutError`: the lock was not free for
                 1 s), or what a store of your own raises.
@@ -213,13 +216,16 @@ class ClientSession(SessionShell):
         with one_call():
             if self._closed:
                 raise SessionClosedError(self.save.__name__)
-            error = self._ledger.save(self._progress())
+            error = self._ledger.save(self._progress(), wait=True)
         self._tell()
         if error is not None:
             raise error
 
     def close(self) -> None:
-        """Stop the checker, save, release; twice is fine. What fails to be saved is logged and is in `save_error`."""
+        """Stop the checker, save, release; twice is fine. What fails to be saved is logged and is in `save_error`.
+
+        A store that saves in the background is not waited for; the interpreter's exit does that.
+        """
         self._close()
 
     def __enter__(self) -> Self:

@@ -14,6 +14,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from persistence.forks import Hold
 
 PRIVATE = 0o600
@@ -142,18 +144,21 @@ def sync_folder(folder: str) -> None:
         os.close(descriptor)
 
 
-def make_folder(folder: str, mode: int = PRIVATE_FOLDER) -> None:
-    """Make a folder, private, and its parents, as usual, durably: each name stands in its own parent (man 2 fsync)."""
+def make_folder(folder: str, mode: int = PRIVATE_FOLDER, *, sync: Callable[[str], object] = sync_folder) -> None:
+    """Make a folder, private, and its parents, as usual, durably: each name stands in its own parent (man 2 fsync).
+
+    Another ``sync`` may leave it to somebody else to sync those parents.
+    """
     if os.path.isdir(folder):
         return
     parent = os.path.dirname(folder)
-    make_folder(parent, 0o777)
+    make_folder(parent, 0o777, sync=sync)
     try:
         os.mkdir(folder, mode)
     except FileExistsError:
         if not os.path.isdir(folder):
             raise
-    sync_folder(parent)
+    sync(parent)
 
 
 def _dress(descriptor: int, like: os.stat_result | None) -> None:

@@ -14,13 +14,16 @@ from persistence.lock_file import LockFile
 from persistence.waiting import seconds_left
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sized
+
+_MOMENT = 0.005
+"""How long to wait, in seconds, for what will be asked for again."""
 
 
 class ProcessLock(ForkAware):
     """Waits for at most a second (`persistence.waiting`); a thread that holds it may enter again."""
 
-    __slots__ = ("_file", "_given_up", "_holds", "_locking", "_path", "_turn")
+    __slots__ = ("_file", "_given_up", "_holds", "_kept", "_locking", "_path", "_turn")
 
     def __init__(self, path: str) -> None:
         """Keep the lock file's path; nothing is made yet."""
@@ -37,8 +40,9 @@ class ProcessLock(ForkAware):
         """What a thread holds to get at the lock file, whose descriptor is the whole process's."""
         self._file = LockFile(self._path)
         self._locking: int | None = None
-        """The thread that is about to lock the file."""
+        """The thread that is about to lock the file, or to keep it locked no more."""
         self._holds = [hold for hold in self._holds if hold.came_along]
+        self._kept = False
 
     @property
     def mine(self) -> Hold | None:
@@ -49,9 +53,48 @@ class ProcessLock(ForkAware):
                 return hold
         return None
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether this process keeps the file locked, though no thread may hold it."""
+        self.renew_in_a_child()
+        return self._kept
+
+    def keep(self) -> None:
+        """Keep the file locked beyond this thread's hold, against other processes: until `let_go`.
+
+        Raises:
+            OSError: this process was forked amid the hold, and the file is its parent's.
+
+        """
+        if not self.is_kept:
+            file = self._file
+            file.lock(0)  # once more than the hold
+            if self._kept:  # by a signal handler's call that came between
+                file.unlock()
+            self._kept = True
+
+    def let_go(self, waiting: Sized) -> bool:
+        """Keep the file locked no more, unless something is waiting to be written; whichever thread calls.
+
+        Return whether that is settled; else it is another thread's turn, and this one is to call again.
+        """
+        self.renew_in_a_child()
+        turn = self._turn
+        if not turn.acquire(timeout=_MOMENT):
+            return False
+        try:
+            if self._kept and not waiting:
+                self._locking, self._kept = threading.get_ident(), False
+                with contextlib.suppress(OSError):  # who locks it next tries to unlock it again
+                    self._file.unlock()
+        finally:
+            self._locking = None
+            turn.release()
+        return True
+
     @contextlib.contextmanager
-    def held(self, *, wait: bool = True) -> Generator[Hold]:
-        """Hold it in the block.
+    def held(self, *, wait: bool = True, wait_for_processes: bool = True) -> Generator[Hold]:
+        """Hold it in the block; where it need not be waited for, try once.
 
         Raises:
             TimeoutError: it was not free in time; or this call came between another one's locking, on the same thread.
@@ -72,8 +115,10 @@ class ProcessLock(ForkAware):
             raise TimeoutError(errno.ETIMEDOUT, "Another thread holds the lock", self._path)
         try:
             self._locking = threading.get_ident()
+            if not wait_for_processes:
+                seconds = 0.0
             try:
-                if file.is_locked:  # unlocking failed the last time
+                if file.is_locked and not self._kept:  # unlocking failed the last time
                     file.unlock_wholly()
                 file.lock(max(0.0, begin + seconds - time.monotonic()))
                 self._holds.append(hold)

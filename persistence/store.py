@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from persistence.forks import ForkAware
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
     from contextlib import AbstractContextManager
 
     from persistence.snapshot import Snapshot
@@ -29,8 +30,12 @@ class SnapshotStore(Protocol):
 
         """
 
-    def save(self, snapshot: Snapshot) -> None:
-        """Keep this snapshot instead of the last, wholly or not at all; return when it is durable."""
+    def save(self, snapshot: Snapshot) -> Future[None] | None:
+        """Keep this snapshot instead of the last, wholly or not at all; return when it is durable.
+
+        Or return at once, with the future of that: from here on the snapshot is what this process loads, and no other
+        can enter `lock` until it is durable, or has failed to be.
+        """
 
     def lock(self) -> AbstractContextManager[object]:
         """Return a context that no other user of the store can be in meanwhile, for reading, deciding and saving.

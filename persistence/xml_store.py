@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,10 @@ from persistence.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from concurrent.futures import Future
     from contextlib import AbstractContextManager
 
+    from persistence.background import Saver
     from persistence.forks import Hold
 
 
@@ -48,17 +51,27 @@ class XmlStore:
     soon as that can be done; the link stays.
 
     Any method may be called from any thread and from several processes.
+
+    With ``background=True`` nothing but `flush` waits for the disk or for another process, as an event loop needs it.
+    `save` hands the snapshot to a worker thread, which keeps the lock until it is durable; what is killed meanwhile
+    loses that snapshot, and no older one. `lock` tries once. The interpreter's exit waits for the worker; that of a
+    `multiprocessing` child which was forked does not, so call `flush` there.
     """
 
-    __slots__ = ("__weakref__", "_followed", "_known", "_lock", "_path", "_reading")
+    __slots__ = ("__weakref__", "_followed", "_known", "_lock", "_path", "_reading", "_saver")
 
     _known: tuple[bytes, Snapshot] | None
     """What was last written, and so need not be parsed when it is read again."""
     _reading: _Reading | None
     """What `load` found in the lock's context, for `save`."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, background: bool = False) -> None:
         """Keep the path; nothing is read or made yet, and nothing raised."""
+        self._saver: Saver | None = None
+        if background:
+            from persistence.background import Saver  # noqa: PLC0415  # a thread, which few programs need
+
+            self._saver = Saver()
         self._followed = False
         self._stand_at(os.fspath(path))
         with contextlib.suppress(OSError):
@@ -86,6 +99,8 @@ class XmlStore:
     def load(self) -> Snapshot | None:
         """Return what the file holds, or ``None`` if there is no file; remove what a killed writer left beside it.
 
+        What this object has handed over is what the file is about to hold.
+
         Raises:
             CorruptSaveFileError: it is no save file. ``recovered`` is the backup's snapshot, or else the user id that
                 is still readable in the file or its backup.
@@ -94,6 +109,8 @@ class XmlStore:
         """
         try:
             self._follow_links()
+            if self._saver is not None and self._lock.is_kept:
+                return self._saver.newest
             if self._lock.mine is not None:
                 reading = self._reading = self._read()
             else:
@@ -109,8 +126,10 @@ class XmlStore:
             raise reading.error
         return reading.snapshot
 
-    def save(self, snapshot: Snapshot) -> None:
+    def save(self, snapshot: Snapshot) -> Future[None] | None:
         """Write the file, wholly or not at all, and return when it would survive a power cut.
+
+        In the background, return at once, with the future of that, which has what goes wrong with the file.
 
         A good file that stood there becomes the backup, if that can be; a corrupt one is kept as ``<name>.corrupt``.
 
@@ -127,19 +146,27 @@ class XmlStore:
         # In a child that was forked amid the caller's hold, what the caller decided on under it must not be saved.
         mine = self._lock.mine
         with self._locked() if mine is None else contextlib.nullcontext(mine) as hold:
-            before = self._reading or self._read()
-            if before is not None:
-                self._keep(hold, before)
-            self._reading = None
-            write_durably(hold, self._path, self._temporary, data, None if before is None else before.status)
-            sync_folder(os.path.dirname(self._path))
-            self._known = data, snapshot
+            if self._saver is not None:
+                return hold.do(self._saver.add, self._lock, snapshot, partial(self._write, hold, data, snapshot))
+            self._write(hold, data, snapshot)
+        return None
+
+    def flush(self) -> None:
+        """Wait until the last snapshot that was handed over is durable; without ``background`` it is.
+
+        Raises:
+            OSError: it could not be written.
+
+        """
+        if self._saver is not None:
+            self._saver.wait()
 
     def lock(self) -> AbstractContextManager[object]:
         """Return a context that no other thread or process can be in meanwhile, by ``<name>.lock``.
 
-        Entering it makes the parent folders, waits for at most 1 s (then `TimeoutError`), and removes what a killed
-        writer left. Within `persistence.waiting.one_call`, the second is the whole call's.
+        Entering it makes the parent folders, waits for at most 1 s (then `TimeoutError`; in the background, other
+        processes are not waited for), and removes what a killed writer left. Within `persistence.waiting.one_call`, the
+        second is the whole call's.
         """
         return self._locked()
 
@@ -150,15 +177,25 @@ class XmlStore:
         if mine is not None and not mine.is_void:
             yield mine
             return
-        make_folder(os.path.dirname(self._path))
-        with self._lock.held(wait=wait) as hold:
+        make_folder(os.path.dirname(self._path), sync=sync_folder if self._saver is None else self._saver.sync_later)
+        with self._lock.held(wait=wait, wait_for_processes=self._saver is None) as hold:
             self._reading = None  # a forked child inherits its parent's
             try:
-                with contextlib.suppress(OSError):
-                    hold.do(os.unlink, self._temporary)
+                if self._saver is None or not self._lock.is_kept:  # else the worker is writing
+                    with contextlib.suppress(OSError):
+                        hold.do(os.unlink, self._temporary)
                 yield hold
             finally:
                 self._reading = None
+
+    def _write(self, hold: Hold, data: bytes, snapshot: Snapshot) -> None:
+        before = self._reading or self._read()
+        if before is not None:
+            self._keep(hold, before)
+        self._reading = None
+        write_durably(hold, self._path, self._temporary, data, None if before is None else before.status)
+        sync_folder(os.path.dirname(self._path))
+        self._known = data, snapshot
 
     def _stand_at(self, path: str) -> None:
         self._path = path

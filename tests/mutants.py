@@ -294,7 +294,7 @@ MUTANTS = (
     Mutant(
         "a lock that could not be unlocked is held for ever",
         "persistence/process_lock.py",
-        "            if file.is_locked:",
+        "            if file.is_locked and not self._kept:",
         "            if not file:",
     ),
     Mutant(
@@ -306,7 +306,7 @@ MUTANTS = (
     Mutant(
         "the name of a new folder is not synced",
         "persistence/durable.py",
-        "            raise\n    sync_folder(parent)\n",
+        "            raise\n    sync(parent)\n",
         "            raise\n",
     ),
     Mutant(

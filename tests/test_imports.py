@@ -10,6 +10,7 @@ import pytest
 import persistence
 
 OPTIONAL = {"click", "rich", "hypothesis"}
+FOR_LOOPS = {"asyncio", "persistence.background"}
 FOR_FILES = {"filelock", "platformdirs", "xml.parsers.expat"}
 
 
@@ -24,10 +25,10 @@ def test_a_session_in_memory_needs_no_files() -> None:
     """What reads, writes and locks files is imported with the first of them, optional packages never."""
     in_memory = modules_after("from fsm import ClientSession; from persistence import MemoryStore, Snapshot")
     assert "transitions" in in_memory
-    assert not in_memory & (OPTIONAL | FOR_FILES)
+    assert not in_memory & (OPTIONAL | FOR_FILES | FOR_LOOPS)
     in_a_file = modules_after("from persistence import XmlStore")
     assert {"filelock", "xml.parsers.expat"} <= in_a_file
-    assert not in_a_file & (OPTIONAL | {"fsm"})
+    assert not in_a_file & (OPTIONAL | FOR_LOOPS | {"fsm"})
 
 
 def test_every_public_name_is_there() -> None:

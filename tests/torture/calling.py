@@ -257,7 +257,8 @@ def _call_unless_calling(armed: list[Callable[[], None]]) -> None:
         try:
             call()
         finally:
-            armed.append(call)
+            if not armed:  # else the main thread has armed another meanwhile
+                armed.append(call)
 
 
 def from_finalizers(folder: Path, scale: Scale) -> list[str]:
