@@ -26,7 +26,9 @@ def seconds(argument: str, value: Seconds) -> float:
         ValueError: it is not finite and greater than 0.
 
     """
-    if isinstance(value, timedelta):
+    if type(value) is float:
+        number = value
+    elif isinstance(value, timedelta):
         number = value.total_seconds()
     elif isinstance(value, int | float) and not isinstance(value, bool):
         try:

@@ -74,12 +74,12 @@ def read_regular_file(path: str, most: int) -> tuple[bytes, os.stat_result]:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "Not a regular file", path)
-        data = bytearray()
-        while len(data) < most and (chunk := _read(descriptor, most - len(data), len(data))):
+        data = _read(descriptor, most, 0)
+        while len(data) < min(most, status.st_size) and (chunk := _read(descriptor, most - len(data), len(data))):
             data += chunk
     finally:
         os.close(descriptor)
-    return bytes(data), status
+    return data, status
 
 
 def _read(descriptor: int, most: int, offset: int) -> bytes:

@@ -41,12 +41,13 @@ class LockFile:
 
     __slots__ = ("_descriptor", "_hold", "_path", "_times")
 
+    _hold: Hold
+    """Begun before the descriptor is locked: in a child that is forked amid that, it is void."""
+
     def __init__(self, path: str) -> None:
         """Keep the path; nothing is made yet."""
         self._path = path
         self._descriptor: int | None = None
-        self._hold = Hold()
-        """Begun before the descriptor is locked: in a child that is forked amid that, it is void."""
         self._times = 0
 
     @property

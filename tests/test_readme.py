@@ -37,7 +37,7 @@ def test_the_example_runs(tmp_path: Path) -> None:
     assert (tmp_path / "session.xml").exists()
 
 
-@pytest.mark.parametrize(("place", "package"), [(1, "snowplow_tracker"), (2, "opentelemetry.sdk")])
+@pytest.mark.parametrize(("place", "package"), [(1, "snowplow_tracker"), (2, "opentelemetry.sdk"), (3, "asyncio")])
 def test_the_trackers_examples_run(tmp_path: Path, place: int, package: str) -> None:
     """Copied out and run, the embeddings leave a save file; a collector that is not there costs nothing."""
     pytest.importorskip(package)
@@ -51,8 +51,8 @@ def test_the_trackers_examples_run(tmp_path: Path, place: int, package: str) -> 
 
 def test_the_kits_example_runs(tmp_path: Path) -> None:
     """The toy tracker's test, copied out and run by pytest, passes; with a tracker that repeats itself it fails."""
-    assert len(EXAMPLES) == 4
-    kit = EXAMPLES[3]
+    assert len(EXAMPLES) == 5
+    kit = EXAMPLES[4]
     repeating = kit.replace("self.sent.append(", "self.sent.extend(2 * [").replace("uuid4()))", "uuid4())])")
     for name, example, status in (("good", kit, 0), ("bad", repeating, 1)):
         (tmp_path / f"test_{name}.py").write_text(example, encoding="utf-8")
