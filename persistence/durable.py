@@ -26,9 +26,8 @@ _MOST_LINKS = 40
 
 # Not every platform has every flag. O_NONBLOCK keeps a FIFO in the file's place from blocking the open, O_NOFOLLOW
 # keeps a planted link from choosing what is opened.
-_READ = (
-    os.O_RDONLY
-    | getattr(os, "O_CLOEXEC", 0)
+CAREFULLY = (
+    getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_NOFOLLOW", 0)
     | getattr(os, "O_NONBLOCK", 0)
     | getattr(os, "O_BINARY", 0)
@@ -69,7 +68,7 @@ def read_regular_file(path: str, most: int) -> tuple[bytes, os.stat_result]:
         OSError: it cannot be read, or is no regular file (a folder, FIFO, device, symbolic link).
 
     """
-    descriptor = os.open(path, _READ)
+    descriptor = os.open(path, os.O_RDONLY | CAREFULLY)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):

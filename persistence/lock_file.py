@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from filelock import lock_descriptor, unlock_descriptor
 
-from persistence.durable import PRIVATE
+from persistence.durable import CAREFULLY, PRIVATE
 from persistence.forks import Hold
 
 if TYPE_CHECKING:
@@ -21,14 +21,7 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.005
 
-# Not every platform has every flag; O_NONBLOCK keeps a FIFO in the file's place from blocking the open.
-_OPEN = (
-    os.O_RDWR
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_NONBLOCK", 0)
-    | getattr(os, "O_BINARY", 0)
-)
+_OPEN = os.O_RDWR | CAREFULLY
 
 _locked: set[LockFile] = set()
 
@@ -75,19 +68,14 @@ class LockFile:
         self._times += 1
 
     def unlock(self) -> None:
-        """Unlock it, if it was locked once.
+        """Unlock it, if it was locked once; in a forked child, which shares what it inherits, only close it.
 
         Raises:
-            OSError: it could not be unlocked; `unlock_wholly` tries again.
+            OSError: it could not be unlocked; the next unlocking makes up for it.
 
         """
         self._times -= 1
-        if self._times <= 0:
-            self.unlock_wholly()
-
-    def unlock_wholly(self) -> None:
-        """Unlock it, however often it was locked; in a forked child, which shares what it inherits, only close it."""
-        if self._descriptor is not None:
+        if self._times <= 0 and self._descriptor is not None:
             with _as_if_alone(errno.ECANCELED):
                 self._hold.do(unlock_descriptor, self._descriptor)
             self.drop()

@@ -118,8 +118,6 @@ class ProcessLock(ForkAware):
             if not wait_for_processes:
                 seconds = 0.0
             try:
-                if file.is_locked and not self._kept:  # unlocking failed the last time
-                    file.unlock_wholly()
                 file.lock(max(0.0, begin + seconds - time.monotonic()))
                 self._holds.append(hold)
             except TimeoutError:

@@ -292,10 +292,10 @@ MUTANTS = (
         "            path = os.path.realpath(self._path)\n",
     ),
     Mutant(
-        "a lock that could not be unlocked is held for ever",
-        "persistence/process_lock.py",
-        "            if file.is_locked and not self._kept:",
-        "            if not file:",
+        "the lock file is locked once more than it is unlocked",
+        "persistence/lock_file.py",
+        "        self._times += 1\n",
+        "        self._times += 2\n",
     ),
     Mutant(
         "a start leaves what a killed writer left",

@@ -89,7 +89,7 @@ def test_a_lock_file_that_was_removed_keeps_nobody_out(lock: LockFile, path: Pat
 
 
 def test_what_cannot_be_unlocked_stays_locked_until_it_can(lock: LockFile, path: Path) -> None:
-    """A failing unlock is raised, and the next try makes up for it."""
+    """A failing unlock is raised, and the next use makes up for it."""
 
     def fail(_: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
@@ -101,7 +101,8 @@ def test_what_cannot_be_unlocked_stays_locked_until_it_can(lock: LockFile, path:
             lock.unlock()
     assert lock.is_locked
     assert not is_free(path)
-    lock.unlock_wholly()
+    lock.lock(0)
+    lock.unlock()
     assert is_free(path)
 
 
