@@ -53,6 +53,7 @@ mutants: $(INSTALLED)
 
 # Faults on purpose, all of them, within ten minutes; writes the table of SECURITY.md. What is missing is skipped and said.
 torture: $(INSTALLED)
+	@command -v strace >/dev/null && command -v mkfs.ext4 >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -qq strace e2fsprogs; } || true
 	PYTHONPATH=tests $(BIN)/python -m torture
 
 # Bytes for the codec, for FUZZ_SECONDS. atheris is installed here alone: it has no wheels for every platform.
