@@ -9,8 +9,8 @@ from itertools import repeat
 from typing import TYPE_CHECKING
 
 from benchmarks.results import Bar, Row
-from fsm import ClientSession
-from persistence import MemoryStore
+from client_session import ClientSession
+from client_session_persistence import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -23,9 +23,9 @@ import psutil
 
 from benchmarks.floor import Floor
 from benchmarks.results import Bar, Row
-from fsm import ClientSession
-from fsm.checker import SHARED_CHECKER
-from persistence import MemoryStore
+from client_session import ClientSession
+from client_session.ticking.thread import SHARED_CHECKER
+from client_session_persistence import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """The same lifecycle driven through a state machine library for every event: `transitions`, `python-statemachine`.
 
-Both move the same cursor through the same table, `fsm.graph.TABLE`, under the same rule (check first), lock, clock and
-entity; neither takes a short path.
+Both move the same cursor through the same table, `client_session.graph.TABLE`, under the same rule (check first), lock,
+clock and entity; neither takes a short path.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from statemachine import StateMachine
 from statemachine.states import States
 
 from benchmarks.floor import Entity
-from fsm import Input, SessionState
-from fsm.graph import INITIAL, TABLE
-from fsm.machine import effect_method, guard_method, send
+from client_session import Input, SessionState
+from client_session.graph import INITIAL, TABLE
+from client_session.machine import effect_method, guard_method, send
 
 
 class MachineSession:
@@ -73,10 +73,10 @@ class MachineSession:
 
     def _check(self) -> None:
         self._now = monotonic()
-        if self.checker_running and self._event_index and self.is_timed_out():
+        if self.checker_running and self._event_index and self.is_over():
             self.send(Input.TICK)
 
-    def is_timed_out(self) -> bool:
+    def is_over(self) -> bool:
         """Guard."""
         in_foreground = self.state is SessionState.FOREGROUND_ACTIVE
         return self._now - self._last_activity >= (

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.parsers import expat
 
-from fsm import ClientSession
+from client_session import ClientSession
 
 if TYPE_CHECKING:
     import os

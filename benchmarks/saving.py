@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.reading import FOLDER, a_save_file
 from benchmarks.results import Bar, Row
-from fsm import ClientSession
-from fsm.testing import ManualScheduler
+from client_session import ClientSession
+from client_session.testing import ManualScheduler
 
 PAIRS = 1_000
 _WARM_UP = 20

@@ -27,8 +27,8 @@ _TRACKING = """
 import json, uuid
 from benchmarks.floor import Floor
 from benchmarks.machines import StatemachineSession, TransitionsSession
-from fsm import ClientSession
-from persistence import MemoryStore
+from client_session import ClientSession
+from client_session_persistence import MemoryStore
 tracked = {}
 text, made = str(uuid.uuid4()), uuid.uuid4()
 track = tracked.get_session_context
@@ -37,8 +37,8 @@ track(text)
 _SESSION = _TRACKING.format("ClientSession(store=MemoryStore())")
 _READING = """
 from benchmarks.reading import a_save_file, collected, parsed
-from fsm import ClientSession
-from fsm.testing import ManualScheduler
+from client_session import ClientSession
+from client_session.testing import ManualScheduler
 scheduler = ManualScheduler()
 path = str(a_save_file("construct"))
 alive = []
@@ -59,7 +59,7 @@ STATEMENTS: dict[str, tuple[str, str]] = {
 _COMMANDS = {
     "nothing": "pass",
     "dependencies": "import attrs, filelock, platformdirs, transitions",
-    "fsm": "import fsm",
+    "client_session": "import client_session",
 }
 
 
@@ -76,7 +76,8 @@ def measure() -> list[Row]:
     session, floor = best("session", nano), best("floor", nano)
     start = best("nothing", milli)
     without_start = {
-        name: [a - b for a, b in zip(best(name, milli), start, strict=True)] for name in ("fsm", "dependencies")
+        name: [a - b for a, b in zip(best(name, milli), start, strict=True)]
+        for name in ("client_session", "dependencies")
     }
     return [
         Row.of_rounds(AN_EVENT, session, floor, against="the floor, by hand", unit="ns", bar=Bar(1.5)),
@@ -110,16 +111,16 @@ def measure() -> list[Row]:
             bar=Bar(0.6),
         ),
         Row.of_rounds(
-            "import of fsm",
-            without_start["fsm"],
+            "import of client_session",
+            without_start["client_session"],
             without_start["dependencies"],
             against="import of its dependencies",
             unit="ms",
             bar=Bar(1.25),
         ),
         Row.of_rounds(
-            "a process that imports fsm",
-            best("fsm", milli),
+            "a process that imports client_session",
+            best("client_session", milli),
             best("dependencies", milli),
             against="one that imports its dependencies",
             unit="ms",

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from click.testing import CliRunner
 
-from fsm.cli import client_session
-from fsm.graph import TABLE, SessionState
+from client_session.cli import client_session
+from client_session.graph import TABLE, SessionState
 
 if TYPE_CHECKING:
     from collections.abc import Callable

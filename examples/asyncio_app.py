@@ -13,9 +13,9 @@ import asyncio
 import contextlib
 import uuid
 
-from fsm import ClientSession
-from fsm.asyncio_scheduler import AsyncioScheduler
-from persistence import XmlStore, default_save_path
+from client_session import ClientSession
+from client_session.ticking.asyncio import AsyncioScheduler
+from client_session_persistence import XmlStore, default_save_path
 
 
 async def serve(store: XmlStore, port: int) -> None:

@@ -14,12 +14,12 @@ import contextlib
 import uuid
 from typing import TYPE_CHECKING
 
-from fsm import ClientSession
-from persistence import XmlStore, default_save_path
+from client_session import ClientSession
+from client_session_persistence import XmlStore, default_save_path
 
 if TYPE_CHECKING:
-    from fsm import SessionContext
-    from persistence import SnapshotStore
+    from client_session import SessionContext
+    from client_session_persistence import SnapshotStore
 
 
 def track(store: SnapshotStore, timeout: float) -> SessionContext:

@@ -14,15 +14,15 @@ import atexit
 import uuid
 from typing import TYPE_CHECKING
 
-from fsm import ClientSession
-from persistence import default_save_path
+from client_session import ClientSession
+from client_session_persistence import default_save_path
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from fsm import SessionSummary
+    from client_session import SessionSummary
 
 
 def create_app(save_path: str | os.PathLike[str] | None = None) -> WSGIApplication:

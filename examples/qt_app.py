@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 from PySide6.QtCore import QObject, Qt, QTimer, Signal
 from PySide6.QtWidgets import QApplication, QGridLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
-from fsm import ClientSession, Input, SessionState
-from persistence import default_save_path
+from client_session import ClientSession, Input, SessionState
+from client_session_persistence import default_save_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from fsm.scheduler import Ticking
+    from client_session.ticking.scheduler import Ticking
 
 COLOURS = {
     SessionState.FOREGROUND_ACTIVE: ("#d9f0e3", "#1d7a4b"),

@@ -14,13 +14,13 @@ import weakref
 from tkinter import ttk
 from typing import TYPE_CHECKING
 
-from fsm import ClientSession, Input, SessionState
-from persistence import default_save_path
+from client_session import ClientSession, Input, SessionState
+from client_session_persistence import default_save_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fsm.scheduler import Ticking
+    from client_session.ticking.scheduler import Ticking
 
 PAPER, INK, FAINT = "#ffffff", "#24292f", "#6e7781"
 COLOURS = {

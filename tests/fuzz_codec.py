@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 
 import atheris
+
 from event_ids import event_id
 
-with atheris.instrument_imports(include=["persistence"]):  # and nobody may have imported it before
+with atheris.instrument_imports(include=["client_session_persistence"]):  # and nobody may have imported it before
+    from client_session_persistence import CorruptSaveFileError, Snapshot, dumps, loads
+    from client_session_persistence.codec import ARRAYS, FIELDS, INSTANCE, MAX_BYTES, SCHEMA, readable_user_id
     from hostile_bytes import HOSTILE
-
-    from persistence import CorruptSaveFileError, Snapshot, dumps, loads
-    from persistence.codec import ARRAYS, FIELDS, INSTANCE, MAX_BYTES, SCHEMA, readable_user_id
 
 SAVE_FILES = Path(__file__).parent / "data" / "save-files"
 BUILD = Path(__file__).parents[1] / "build" / "fuzz"

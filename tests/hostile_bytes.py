@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from client_session_persistence.codec import ARRAYS, INSTANCE, SCHEMA
 from event_ids import event_id
-
-from persistence.codec import ARRAYS, INSTANCE, SCHEMA
 
 USER = event_id(7)
 ROOT = f'<ArrayOfKeyValueOfstringanyType xmlns="{ARRAYS}" xmlns:i="{INSTANCE}" xmlns:x="{SCHEMA}">'

@@ -6,6 +6,7 @@ status 1 if a bug was not caught.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -36,7 +37,11 @@ class Mutant:
     new: str
 
 
-LIFECYCLE, LEDGER, IDENTITY = "fsm/lifecycle.py", "fsm/ledger.py", "fsm/identity.py"
+LIFECYCLE, LEDGER, IDENTITY = (
+    "fsm/client_session/lifecycle.py",
+    "fsm/client_session/ledger.py",
+    "fsm/client_session/identity.py",
+)
 MUTANTS = (
     Mutant(
         "`>` for `>=`: equal does not count as timed out",
@@ -65,14 +70,14 @@ MUTANTS = (
     Mutant(
         "no check first",
         LIFECYCLE,
-        "if self.checker_running and self.event_count and self.is_timed_out():",
+        "if self.checker_running and self.event_count and self.is_over():",
         "if not self:",
     ),
     Mutant(
         "check first although the checker was stopped by hand",
         LIFECYCLE,
-        "if self.checker_running and self.event_count and self.is_timed_out():",
-        "if self.event_count and self.is_timed_out():",
+        "if self.checker_running and self.event_count and self.is_over():",
+        "if self.event_count and self.is_over():",
     ),
     Mutant(
         "the old timeout is forgotten when a new one is set",
@@ -132,19 +137,19 @@ MUTANTS = (
     ),
     Mutant(
         "the wall clock for elapsed time",
-        "fsm/shell.py",
+        "fsm/client_session/shell.py",
         "draft = Draft(before, identity, self._clock.monotonic())",
         "draft = Draft(before, identity, self._clock.now().timestamp())",
     ),
     Mutant(
         "foregrounding does not start the checker",
-        "fsm/graph.py",
+        "fsm/client_session/graph.py",
         '(Effect.START_CHECKER,),\n        "Nothing changes',
         '(),\n        "Nothing changes',
     ),
     Mutant(
         "an event after an expiry brings the focus back",
-        "fsm/graph.py",
+        "fsm/client_session/graph.py",
         "        _EXPIRED,\n        Input.EVENT,\n        None,\n        _BACKGROUND,",
         "        _EXPIRED,\n        Input.EVENT,\n        None,\n        _FOREGROUND,",
     ),
@@ -169,14 +174,19 @@ MUTANTS = (
     ),
     Mutant(
         "every event is the first of its session",
-        "fsm/shell.py",
+        "fsm/client_session/shell.py",
         "            if number == 1:\n                draft.identity.number(",
         "            if number:\n                draft.identity.number(",
     ),
-    Mutant("event ids keep their case", "fsm/options.py", "        return value.lower()\n", "        return value\n"),
+    Mutant(
+        "event ids keep their case",
+        "fsm/client_session/arguments.py",
+        "        return value.lower()\n",
+        "        return value\n",
+    ),
     Mutant(
         "anonymous events name the previous session",
-        "fsm/entity.py",
+        "fsm/client_session/entity.py",
         "user_id=ZERO_USER_ID, previous_session_id=None)",
         "user_id=ZERO_USER_ID)",
     ),
@@ -193,53 +203,63 @@ MUTANTS = (
         "if record is not None and ended.reason is not EndReason.CLOSE:",
         "if record is None and ended.reason is not EndReason.CLOSE:",
     ),
-    Mutant("duplicate keys are read", "persistence/codec.py", "if content in self._seen:", "if content is self._seen:"),
+    Mutant(
+        "duplicate keys are read",
+        "persistence/client_session_persistence/codec.py",
+        "if content in self._seen:",
+        "if content is self._seen:",
+    ),
     Mutant(
         "a document type declaration is read",
-        "persistence/codec.py",
+        "persistence/client_session_persistence/codec.py",
         "        parser.StartDoctypeDeclHandler = self._doctype\n",
         "",
     ),
     Mutant(
         "a corrupt file becomes the backup",
-        "persistence/xml_store.py",
+        "persistence/client_session_persistence/xml_store.py",
         'keep_beside(hold, self._path, self._path + ".corrupt", self._temporary, (before.data, before.status))',
         'keep_beside(hold, self._path, self._path + ".bak", self._temporary, (before.data, before.status))',
     ),
     Mutant(
         "a namespace of any length is read",
-        "persistence/codec.py",
+        "persistence/client_session_persistence/codec.py",
         "if len(data) > _SHORT_BYTES and _LONG_NAMESPACE.search(data):",
         "if data is None:",
     ),
     Mutant(
         "what is ignored may be nested without end",
-        "persistence/codec.py",
+        "persistence/client_session_persistence/codec.py",
         "if self._ignored_depth > _MAX_IGNORED_DEPTH:",
         "if self is None:",
     ),
-    Mutant("an index may have underscores", "persistence/codec.py", "[1-9][0-9]{0,9}", "[1-9][0-9_]{0,9}"),
+    Mutant(
+        "an index may have underscores",
+        "persistence/client_session_persistence/codec.py",
+        "[1-9][0-9]{0,9}",
+        "[1-9][0-9_]{0,9}",
+    ),
     Mutant(
         "a link in the backup's place is followed",
-        "persistence/durable.py",
+        "persistence/client_session_persistence/atomic_file.py",
         """    | getattr(os, "O_NOFOLLOW", 0)\n    | getattr(os, "O_NONBLOCK", 0)\n""",
         """    | getattr(os, "O_NONBLOCK", 0)\n""",
     ),
     Mutant(
         "the umask decides who may read the file",
-        "persistence/durable.py",
+        "persistence/client_session_persistence/atomic_file.py",
         "PRIVATE if like is None else stat.S_IMODE(like.st_mode))",
         "stat.S_IMODE((like or os.fstat(descriptor)).st_mode))",
     ),
     Mutant(
         "the file loses its owner's mode",
-        "persistence/durable.py",
+        "persistence/client_session_persistence/atomic_file.py",
         "PRIVATE if like is None else stat.S_IMODE(like.st_mode))",
         "PRIVATE)",
     ),
     Mutant(
         "a backup that cannot be kept prevents saving",
-        "persistence/xml_store.py",
+        "persistence/client_session_persistence/xml_store.py",
         "with contextlib.suppress(OSError):  # a good file",
         "with contextlib.suppress():  # a good file",
     ),
@@ -251,67 +271,67 @@ MUTANTS = (
     ),
     Mutant(
         "the file is replaced before its bytes are synced",
-        "persistence/durable.py",
+        "persistence/client_session_persistence/atomic_file.py",
         "            os.fsync(descriptor)\n        finally:\n            os.close(descriptor)\n        hold",
         "        finally:\n            os.close(descriptor)\n        hold",
     ),
     Mutant(
         "a file that cannot be read counts as none",
-        "persistence/xml_store.py",
+        "persistence/client_session_persistence/xml_store.py",
         "        except FileNotFoundError:\n            return None",
         "        except OSError:\n            return None",
     ),
     Mutant(
         "a failed write leaves its temporary file",
-        "persistence/durable.py",
+        "persistence/client_session_persistence/atomic_file.py",
         "        with contextlib.suppress(OSError):\n            hold.do(os.unlink, temporary)\n        raise",
         "        raise",
     ),
     Mutant(
         "what a failed save left undone waits for the next event, not the next tick",
-        "fsm/shell.py",
+        "fsm/client_session/shell.py",
         "if self._continues or self._ledger.error is not None:",
         "if self._continues:",
     ),
     Mutant(
         "a folder whose fsync fails counts as synced",
-        "persistence/durable.py",
+        "persistence/client_session_persistence/atomic_file.py",
         "if error.errno not in (errno.EINVAL, errno.ENOTSUP):",
         "if not error.errno:",
     ),
     Mutant(
         "short writes are not continued",
-        "persistence/durable.py",
+        "persistence/client_session_persistence/atomic_file.py",
         "            while view:\n                view = view[hold.do(os.write, descriptor, view) :]",
         "            os.write(descriptor, view)",
     ),
     Mutant(
         "a link that cannot be read now is replaced by a file",
-        "persistence/xml_store.py",
+        "persistence/client_session_persistence/xml_store.py",
         "            path = follow_links(self._path)\n",
         "            path = os.path.realpath(self._path)\n",
     ),
     Mutant(
         "the lock file is locked once more than it is unlocked",
-        "persistence/lock_file.py",
+        "persistence/client_session_persistence/lock_file.py",
         "        self._times += 1\n",
         "        self._times += 2\n",
     ),
     Mutant(
         "a start leaves what a killed writer left",
-        "persistence/xml_store.py",
+        "persistence/client_session_persistence/xml_store.py",
         "        if os.path.lexists(self._temporary):",
         "        if not self._temporary:",
     ),
     Mutant(
         "the name of a new folder is not synced",
-        "persistence/durable.py",
+        "persistence/client_session_persistence/atomic_file.py",
         "            raise\n    sync(parent)\n",
         "            raise\n",
     ),
     Mutant(
         "a start removes the temporary file of a writer that is at work",
-        "persistence/xml_store.py",
+        "persistence/client_session_persistence/xml_store.py",
         "            with contextlib.suppress(OSError), self._locked(wait=False):\n                pass\n",
         "            os.unlink(self._temporary)\n",
     ),
@@ -341,13 +361,13 @@ MUTANTS = (
     ),
     Mutant(
         "a child that was forked amid a save goes on with it",
-        "persistence/forks.py",
+        "persistence/client_session_persistence/forks.py",
         "        if self._process == THIS_PROCESS.id:\n            return call",
         "        if self._process:\n            return call",
     ),
     Mutant(
         "a checker that cannot start is told of under the session's lock",
-        "fsm/shell.py",
+        "fsm/client_session/shell.py",
         'self._notices.add(self._logger.warning, "%s; sessions',
         'self._logger.warning("%s; sessions',
     ),
@@ -384,6 +404,7 @@ def run(mutant: Mutant | None) -> str | None:
                 *files,
             ],
             cwd=copy,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join((str(copy / "fsm"), str(copy / "persistence")))},
             capture_output=True,
             text=True,
             check=False,

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from hypothesis import strategies as st
 
-from persistence import Snapshot
-from persistence.snapshot import MAX_INDEX, STORAGE_MECHANISMS
+from client_session_persistence import Snapshot
+from client_session_persistence.snapshot import MAX_INDEX, STORAGE_MECHANISMS
 
 HEX = "0123456789abcdef"
 UUID_TEXTS = st.uuids().map(str) | st.uuids().map(lambda value: str(value).upper())

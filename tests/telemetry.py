@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 
-from fsm.trackers.opentelemetry import SessionLogRecordProcessor, SessionSpanProcessor
+from client_session.trackers.opentelemetry import SessionLogRecordProcessor, SessionSpanProcessor
 
 if TYPE_CHECKING:
     from opentelemetry._logs import Logger, LogRecord
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.sampling import Sampler
     from opentelemetry.trace import Tracer
 
-    from fsm import ClientSession
+    from client_session import ClientSession
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from event_ids import event_id
 
-from fsm import ClientSession, SessionClosedError
-from persistence import MemoryStore
+from client_session import ClientSession, SessionClosedError
+from client_session_persistence import MemoryStore
+from event_ids import event_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from client_session.testing import ManualClock, ManualScheduler
     from conftest import MakeSession
-
-    from fsm.testing import ManualClock, ManualScheduler
 
 DURATIONS = ("foreground_timeout", "background_timeout", "check_interval")
 

@@ -14,16 +14,16 @@ import weakref
 from typing import TYPE_CHECKING
 
 import pytest
-from event_ids import event_id
 
-from fsm import ClientSession
-from fsm.asyncio_scheduler import AsyncioScheduler
-from persistence import MemoryStore
+from client_session import ClientSession
+from client_session.ticking.asyncio import AsyncioScheduler
+from client_session_persistence import MemoryStore
+from event_ids import event_id
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from fsm import SessionSummary
+    from client_session import SessionSummary
 
 PATIENCE = 20.0
 
@@ -390,18 +390,25 @@ def test_a_tick_that_leaves_the_loop_stops_no_other() -> None:
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_ticks_on_a_loop_of_its_own() -> None:
     """A child that is forked on the loop has its session ticked on a loop of its own; the parent's ticks go on."""
+    listeners: list[Callable[[], object]] = []
 
     async def in_child(session: ClientSession, scheduler: AsyncioScheduler) -> None:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         scheduler.attach()
         session.get_session_context(event_id(2))
-        session._on_session_end = lambda _: ended.set_result(None)  # noqa: SLF001  # a future of the child's own loop
+        listeners.append(lambda: ended.set_result(None))  # a future of the child's own loop
         async with asyncio.timeout(PATIENCE):
             await ended
 
     async def main() -> None:
         scheduler, target = AsyncioScheduler(), Target()
-        session = ClientSession(store=MemoryStore(), foreground_timeout=0.01, check_interval=0.002, scheduler=scheduler)
+        session = ClientSession(
+            store=MemoryStore(),
+            foreground_timeout=0.01,
+            check_interval=0.002,
+            scheduler=scheduler,
+            on_session_end=lambda _: [listener() for listener in listeners],
+        )
         scheduler.start(target, 0.0)
         with scheduler._turn:  # noqa: SLF001  # as if another thread were changing the rounds just now
             child = os.fork()

@@ -16,12 +16,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
-from event_ids import event_id
 
-from fsm import ClientSession
-from fsm.asyncio_scheduler import AsyncioScheduler
-from persistence import CorruptSaveFileError, MemoryStore, Snapshot, XmlStore
-from persistence.background import MOST_FILES, WORKER
+from client_session import ClientSession
+from client_session.ticking.asyncio import AsyncioScheduler
+from client_session_persistence import CorruptSaveFileError, MemoryStore, Snapshot, XmlStore
+from client_session_persistence.writer_thread import MOST_FILES, WORKER
+from event_ids import event_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -183,7 +183,7 @@ def test_what_the_disk_refuses_is_known_and_tried_again(
     make: MakeSession, store: XmlStore, save_path: Path, disk: Disk, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A save that fails on the worker's thread is `save_error`, warned of once, and made up for by a tick."""
-    caplog.set_level(logging.INFO, "fsm")
+    caplog.set_level(logging.INFO, "client_session")
     session = make(store=store)
     session.save()
     disk.error = OSError(errno.EIO, "Input/output error")
@@ -311,13 +311,13 @@ def test_without_threads_it_saves_at_once(
     make: MakeSession, save_path: Path, monkeypatch: pytest.MonkeyPatch, store: XmlStore, disk: Disk
 ) -> None:
     """Where no thread can be started, an event is as durable, and as slow, as without a worker."""
-    from persistence import background  # noqa: PLC0415  # the process's worker, which this test replaces
+    from client_session_persistence import writer_thread  # noqa: PLC0415  # the process's worker, which this test replaces
 
     def refuse(_: threading.Thread) -> None:
         message = "can't start new thread"
         raise RuntimeError(message)
 
-    monkeypatch.setattr(background, "WORKER", background.Worker())
+    monkeypatch.setattr(writer_thread, "WORKER", writer_thread.Worker())
     monkeypatch.setattr(threading.Thread, "start", refuse)
     session = make(store=store)
     context = session.get_session_context(event_id(1))
@@ -370,7 +370,7 @@ def test_a_log_handler_on_the_workers_thread_may_save(make: MakeSession, store: 
             session.save()
             failures.append(session.save_error)
 
-    logger, handler = logging.getLogger("fsm.session"), Handler()
+    logger, handler = logging.getLogger("client_session.session"), Handler()
     logger.addHandler(handler)
     try:
         disk.error = OSError(errno.EIO, "Input/output error")
@@ -387,8 +387,8 @@ def test_a_log_handler_on_the_workers_thread_may_save(make: MakeSession, store: 
 
 EXITING = """
 import os, sys, threading, uuid
-from fsm import ClientSession
-from persistence import XmlStore
+from client_session import ClientSession
+from client_session_persistence import XmlStore
 real, free = os.fsync, threading.Event()
 def fsync(descriptor):
     {disk}
@@ -412,8 +412,8 @@ def test_what_is_saved_while_the_program_leaves_is_saved_at_once(save_path: Path
     program = """
 import atexit, sys, uuid
 atexit.register(lambda: print(session.get_session_context(uuid.uuid4()).session_id))
-from fsm import ClientSession
-from persistence import XmlStore
+from client_session import ClientSession
+from client_session_persistence import XmlStore
 session = ClientSession(store=XmlStore(sys.argv[1], background=True))
 """
     (told,) = run(program, save_path)
@@ -476,7 +476,7 @@ def test_a_child_that_comes_back_into_a_save_writes_nothing(
     save_path: Path, monkeypatch: pytest.MonkeyPatch, *, amid_the_write: bool
 ) -> None:
     """A child that is forked on the very thread under the lock, also amid a write at the exit, is refused by `save`."""
-    from persistence import background  # noqa: PLC0415  # the process's worker, which this test replaces
+    from client_session_persistence import writer_thread  # noqa: PLC0415  # the process's worker, which this test replaces
 
     store, fsync = XmlStore(save_path, background=True), os.fsync
     children: list[int] = []
@@ -488,8 +488,8 @@ def test_a_child_that_comes_back_into_a_save_writes_nothing(
             fsync(descriptor)
 
     if amid_the_write:
-        monkeypatch.setattr(background, "WORKER", background.Worker())
-        background.WORKER.finish()
+        monkeypatch.setattr(writer_thread, "WORKER", writer_thread.Worker())
+        writer_thread.WORKER.finish()
         monkeypatch.setattr(os, "fsync", fork)
     parent, status = os.getpid(), 1
     try:

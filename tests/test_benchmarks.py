@@ -10,23 +10,22 @@ from xml.etree import ElementTree as ET
 
 import attrs
 import pytest
-from event_ids import event_id
 from rich.console import Console
 
 from benchmarks import __main__ as command
 from benchmarks import contention, crowd, floor, machines, reading, saving, timings
 from benchmarks.chart import draw
 from benchmarks.results import AN_EVENT, Bar, Row, changed, machine, read, write
-from fsm import ClientSession
-from persistence import MemoryStore, loads
+from client_session import ClientSession
+from client_session_persistence import MemoryStore, loads
+from event_ids import event_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from client_session.testing import ManualClock
     from conftest import MakeSession
-
-    from fsm.testing import ManualClock
 
 MACHINES = [machines.TransitionsSession, machines.StatemachineSession]
 

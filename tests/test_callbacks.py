@@ -8,15 +8,14 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+
+from client_session import EndReason, Input, SessionState
 from event_ids import event_id
 
-from fsm import EndReason, Input, SessionState
-
 if TYPE_CHECKING:
+    from client_session import ClientSession, SessionContext, SessionSummary
+    from client_session.testing import ManualClock
     from conftest import MakeSession
-
-    from fsm import ClientSession, SessionContext, SessionSummary
-    from fsm.testing import ManualClock
 
 FOREGROUND = SessionState.FOREGROUND_ACTIVE
 BACKGROUND = SessionState.BACKGROUND_ACTIVE

@@ -8,11 +8,11 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from event_ids import event_id
 
-from fsm import ClientSession, SessionClosedError
-from fsm.checker import Checker
-from persistence import MemoryStore
+from client_session import ClientSession, SessionClosedError
+from client_session.ticking.thread import Checker
+from client_session_persistence import MemoryStore
+from event_ids import event_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fsm import SystemClock
-from fsm.clock import Anchor, sleep_counting_clock
-from fsm.testing import ManualClock, ManualScheduler
+from client_session import SystemClock
+from client_session.clock import Anchor, sleep_counting_clock
+from client_session.testing import ManualClock, ManualScheduler
 
 if TYPE_CHECKING:
     from conftest import MakeSession

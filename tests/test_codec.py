@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from unittest import mock
 
 import pytest
-from event_ids import event_id
-from hostile_bytes import END, HOSTILE, USER, file, pair
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import snapshots
 
-from persistence import CorruptSaveFileError, Snapshot, codec, dumps, loads
-from persistence.codec import SCHEMA, readable_user_id
+from client_session_persistence import CorruptSaveFileError, Snapshot, codec, dumps, loads
+from client_session_persistence.codec import SCHEMA, readable_user_id
+from event_ids import event_id
+from hostile_bytes import END, HOSTILE, USER, file, pair
+from strategies import snapshots
 
 if TYPE_CHECKING:
     from pathlib import Path

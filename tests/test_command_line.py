@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from event_ids import event_id
 from jsonschema import Draft4Validator, FormatChecker
 
-from fsm import diagram as drawing
-from persistence import Snapshot, dumps, loads
+from client_session import diagram as drawing
+from client_session_persistence import Snapshot, dumps, loads
+from event_ids import event_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +58,7 @@ def test_replay_prints_a_timeline() -> None:
     heading, *lines = done.stdout.splitlines()
     assert heading.split() == ["time", "input", "state", "session", "index", "event", "what", "happened"]
     columns = [heading.index(name) for name in ("time", "input", "state", "session")]
-    row = re.compile(r"2026-11-23 \d\d:\d\d:\d\d  [a-z]+ +[a-z-]+ +[0-9a-f]{8} +(\d+|-) +(\d+|-)( .*)?")
+    row = re.compile(r"2026-11-23 \d\d:\d\d:\d\d  [a-z-]+ +[a-z-]+ +[0-9a-f]{8} +(\d+|-) +(\d+|-)( .*)?")
     assert len(lines) > 60
     for line in lines:
         assert row.fullmatch(line), line
@@ -67,7 +67,7 @@ def test_replay_prints_a_timeline() -> None:
 
 def test_python_m_fsm_is_the_same_command() -> None:
     """Without the script on the path there is the module."""
-    done = run("replay", "-", given=TWO_EVENTS, command=(sys.executable, "-m", "fsm"))
+    done = run("replay", "-", given=TWO_EVENTS, command=(sys.executable, "-m", "client_session"))
     assert done.returncode == 0
     assert "session 1 begins" in done.stdout
 
@@ -134,7 +134,7 @@ def test_replay_saves_and_show_shows(save_path: Path) -> None:
     assert fields["sessionIndex"].strip() == "2"
     assert fields["lastActivity"].strip() == "2026-11-23T09:02:00.000Z"
     began = f"session 2 (2 events) began at 2026-11-23 09:00:00Z after session {saved.previous_session_id}"
-    assert fields["story"].strip() == began
+    assert fields["description"].strip() == began
     assert json.loads(run("show", "--json", str(save_path)).stdout) == {
         "userId": saved.user_id,
         "sessionId": saved.session_id,
@@ -156,10 +156,8 @@ def test_show_says_what_a_start_would_make_of_it(save_path: Path, minutes: int, 
         user_id=event_id(7), session_id=event_id(8), session_index=3, event_index=5, last_activity=last_activity
     )
     save_path.write_bytes(dumps(saved))
-    verb = "goes on" if goes_on else "does not go on"
-    expected = (
-        rf"a start now with continue_on_restart: session 3 {verb}, after \d+ s without activity \(timeout 600 s\)"
-    )
+    verb = "continue" if goes_on else "not continue"
+    expected = rf"with continue_on_restart, it would {verb} now: idle for \d+ s \(timeout 600 s\)"
     assert re.search(expected, run("show", str(save_path)).stdout)
 
 
@@ -244,7 +242,7 @@ def test_show_says_what_may_not_be_read(open_folder: Path) -> None:
     save_path = open_folder / "session.xml"
     save_path.write_bytes(dumps(Snapshot(user_id=event_id(7))))
     save_path.chmod(0)
-    program = "import os; from fsm.cli import client_session; os.setuid(65534); client_session()"
+    program = "import os; from client_session.cli import client_session; os.setuid(65534); client_session()"
     done = run("show", str(save_path), command=(sys.executable, "-c", program))
     assert (done.returncode, done.stderr) == (1, f"Error: {save_path} cannot be read: Permission denied\n")
 
@@ -315,7 +313,7 @@ def test_wrong_use_is_explained() -> None:
 @pytest.mark.parametrize("missing", ["click", "rich"])
 def test_without_the_extra_the_command_says_how_to_get_it(missing: str) -> None:
     """No traceback, but what to install."""
-    program = f"import sys; sys.modules['{missing}'] = None; from fsm.__main__ import main; main()"
+    program = f"import sys; sys.modules['{missing}'] = None; from client_session.__main__ import main; main()"
     done = run("-c", program, command=(sys.executable,))
     assert done.returncode == 1
     assert done.stderr == f"client-session needs {missing}: pip install 'client-session[cli]'\n"
@@ -323,5 +321,6 @@ def test_without_the_extra_the_command_says_how_to_get_it(missing: str) -> None:
 
 def test_the_library_imports_nothing_of_the_commands() -> None:
     """An embedder's import brings neither click nor rich nor hypothesis."""
-    program = "import sys, fsm, persistence, fsm.testing; print({'click', 'rich', 'hypothesis'} & sys.modules.keys())"
+    modules = "sys, client_session, client_session_persistence, client_session.testing"
+    program = f"import {modules}; print({{'click', 'rich', 'hypothesis'}} & sys.modules.keys())"
     assert run("-c", program, command=(sys.executable,)).stdout == "set()\n"

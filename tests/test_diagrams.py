@@ -11,9 +11,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from fsm import diagram
-from fsm.graph import Effect, Guard, SessionState
-from fsm.machine import MACHINE, effect_method, guard_method
+from client_session import diagram
+from client_session.graph import Effect, Guard, SessionState
+from client_session.machine import MACHINE, effect_method, guard_method
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -15,18 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+import client_session
+import client_session.testing
+import client_session_persistence
+from client_session import ClientSession, SessionContext, diagram
+from client_session.graph import TABLE
+from client_session_persistence import loads
 from collector import Collector, session_of
+from docs.generated import expand
 from pages import DOCS, is_as_shown, read_blocks
 from test_entity import VALIDATORS, data_of
 from test_example_desktop import User, missing, toolkit, user  # noqa: F401  # two are fixtures
-
-import fsm
-import fsm.testing
-import persistence
-from docs.generated import expand
-from fsm import ClientSession, SessionContext, diagram
-from fsm.graph import TABLE
-from persistence import loads
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -69,7 +69,7 @@ def at(desk: Path) -> dict[str, str]:
     return {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": os.fspath(ROOT / "tests"),
+        "PYTHONPATH": os.pathsep.join((os.fspath(ROOT / "tests"), os.fspath(ROOT))),
         "COLUMNS": "80",
         "HOME": os.fspath(desk),
         "XDG_DATA_HOME": os.fspath(desk / "data"),
@@ -209,7 +209,9 @@ def test_every_name_of_dotnets_has_one_here() -> None:
         assert hasattr(ClientSession if theirs in DOTNET_MEMBERS else SessionContext, ours), ours
 
 
-@pytest.mark.parametrize("module", [fsm, persistence, fsm.testing], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module", [client_session, client_session_persistence, client_session.testing], ids=lambda module: module.__name__
+)
 def test_the_reference_is_complete(module: ModuleType) -> None:
     """Every public name has its place in the reference."""
     texts = [page.read_text(encoding="utf-8") for page in (DOCS / "reference").glob("*.md")]

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fsm import ClientSession
-from fsm.testing import ManualClock, ManualScheduler
-from persistence import MemoryStore
+from client_session import ClientSession
+from client_session.testing import ManualClock, ManualScheduler
+from client_session_persistence import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from event_ids import event_id
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft4Validator, FormatChecker
 
-from fsm import ClientSession
-from fsm.entity import SessionContext, SessionFacts
-from fsm.testing import ManualClock, ManualScheduler
-from persistence import MemoryStore, Snapshot
-from persistence.snapshot import MAX_INDEX
+from client_session import ClientSession
+from client_session.entity import SessionContext, SessionFacts
+from client_session.testing import ManualClock, ManualScheduler
+from client_session_persistence import MemoryStore, Snapshot
+from client_session_persistence.snapshot import MAX_INDEX
+from event_ids import event_id
 
 if TYPE_CHECKING:
     from conftest import MakeSession

@@ -10,9 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from client_session_persistence import XmlStore
 from test_entity import VALIDATORS, data_of
-
-from persistence import XmlStore
 
 SERVER = Path(__file__).parents[1] / "examples" / "asyncio_app.py"
 CONNECTIONS = 50

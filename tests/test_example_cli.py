@@ -9,9 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from client_session_persistence import default_save_path
 from test_entity import VALIDATORS, data_of
-
-from persistence import default_save_path
 
 TOOL = Path(__file__).parents[1] / "examples" / "cli_tool.py"
 

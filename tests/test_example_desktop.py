@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 
-from persistence import loads
+from client_session_persistence import loads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,7 +57,7 @@ WITH_DIALOG = {
     "tk": """
 import sys, tkinter as tk
 from tkinter import messagebox
-from fsm import ClientSession
+from client_session import ClientSession
 from tk_app import TkScheduler, Window, show_change
 
 def ask(event):
@@ -76,7 +76,7 @@ import sys
 from PySide6.QtCore import QTimer
 from PySide6.QtGui import QShortcut
 from PySide6.QtWidgets import QApplication, QMessageBox
-from fsm import ClientSession
+from client_session import ClientSession
 from qt_app import QtScheduler, Window, show_change
 
 def ask():
@@ -116,8 +116,8 @@ def run(seconds):
 }
 USE_SCHEDULER = """
 import gc, weakref
-from fsm import ClientSession
-from persistence import MemoryStore
+from client_session import ClientSession
+from client_session_persistence import MemoryStore
 
 class Counted(ClientSession):
     __slots__ = ()
@@ -150,8 +150,8 @@ print("of the dropped one", len(ticks))
 
 USE_ON_THREAD = """
 import threading
-from fsm import ClientSession
-from persistence import MemoryStore
+from client_session import ClientSession
+from client_session_persistence import MemoryStore
 
 class Named(ClientSession):
     __slots__ = ()

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from test_entity import VALIDATORS, data_of
 
-from persistence import loads
+from client_session_persistence import loads
+from test_entity import VALIDATORS, data_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

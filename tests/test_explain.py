@@ -10,22 +10,21 @@ from typing import TYPE_CHECKING
 
 import attrs
 import pytest
-from event_ids import event_id
 
-from fsm import Beginning, Ending, EndReason, Explanation, SessionState
-from fsm.replay import Replay
-from fsm.story import tell
-from fsm.testing import SessionOptions
-from fsm.trace import Step
-from persistence import MemoryStore, Snapshot
+from client_session import Beginning, Ending, EndReason, Explanation, SessionState
+from client_session.explanation import describe_save_file
+from client_session.testing import SessionOptions
+from client_session.testing.replay import Replay
+from client_session.testing.trace import Step
+from client_session_persistence import MemoryStore, Snapshot
+from event_ids import event_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from client_session import ClientSession
+    from client_session.testing import ManualClock
     from conftest import MakeSession
-
-    from fsm import ClientSession
-    from fsm.testing import ManualClock
 
 FOREGROUND, BACKGROUND, EXPIRED = SessionState
 
@@ -43,8 +42,8 @@ def at(session: ClientSession, clock: ManualClock, *inputs: tuple[float, str]) -
         "foreground": lambda: session.set_background(False),
         "tick": session.tick,
         "touch": session.touch,
-        "resume": session.start_checker,
-        "stop": session.stop_checker,
+        "start-checker": session.start_checker,
+        "stop-checker": session.stop_checker,
         "new-session": session.start_new_session,
         "save": session.save,
         "close": session.close,
@@ -76,7 +75,7 @@ def test_an_explanation_has_all_that_decided(make: MakeSession, clock: ManualClo
         begun=Beginning(2, session.session_id),
     )
     assert str(session.explain()[-1]) == (
-        "2026-01-01 00:11:41Z event: session 1 (2 events) ended after 700 s without activity in the background "
+        "2026-01-01 00:11:41Z event: session 1 (2 events) ended: idle for 700 s in the background "
         "(timeout 300 s); session 2 begins"
     )
 
@@ -93,57 +92,57 @@ def test_a_new_session_has_nothing_to_explain(session: ClientSession) -> None:
         (
             [(0, "event"), (600, "tick")],
             (
-                "tick: session 1 (1 event) ended after 600 s without activity in the foreground (timeout 600 s); "
-                "a new one waits for its first event"
+                "tick: session 1 (1 event) ended: idle for 600 s in the foreground (timeout 600 s); "
+                "the next session is pending"
             ),
         ),
         (
             [(0, "event"), (0, "background"), (300, "tick")],
             (
-                "tick: session 1 (1 event) ended after 300 s without activity in the background (timeout 300 s); "
-                "a new one waits for its first event; the checker rests"
+                "tick: session 1 (1 event) ended: idle for 300 s in the background (timeout 300 s); "
+                "the next session is pending; checking has stopped"
             ),
         ),
         (
             [(0, "event"), (0, "background"), (300, "tick"), (0, "event")],
-            "event: session 2 begins; the checker runs again",
+            "event: session 2 begins; checking has started again",
         ),
-        ([(0, "background")], "background: the app lost the focus, with a timeout of 300 s"),
-        ([(0, "background"), (9, "foreground")], "foreground: the app is back in focus, with a timeout of 600 s"),
+        ([(0, "background")], "background: the app went to the background (timeout 300 s)"),
+        ([(0, "background"), (9, "foreground")], "foreground: the app came to the foreground (timeout 600 s)"),
         (
             [(0, "event"), (600, "background")],
             (
-                "background: session 1 (1 event) ended after 600 s without activity in the foreground (timeout 600 s); "
-                "a new one waits for its first event; the app lost the focus, with a timeout of 300 s"
+                "background: session 1 (1 event) ended: idle for 600 s in the foreground (timeout 600 s); "
+                "the next session is pending; the app went to the background (timeout 300 s)"
             ),
         ),
         (
             [(0, "background"), (300, "tick"), (0, "foreground")],
-            "foreground: the app is back in focus, with a timeout of 600 s; the checker runs again",
+            "foreground: the app came to the foreground (timeout 600 s); checking has started again",
         ),
-        ([(0, "background"), (300, "tick")], "tick: the checker rests"),
-        ([(0, "background"), (300, "tick"), (0, "resume")], "resume: the checker runs again"),
+        ([(0, "background"), (300, "tick")], "tick: checking has stopped"),
+        ([(0, "background"), (300, "tick"), (0, "start-checker")], "start-checker: checking has started again"),
         (
             [(0, "event"), (900, "touch")],
             (
-                "touch: session 1 (1 event) ended after 900 s without activity in the foreground (timeout 600 s); "
-                "a new one waits for its first event"
+                "touch: session 1 (1 event) ended: idle for 900 s in the foreground (timeout 600 s); "
+                "the next session is pending"
             ),
         ),
-        ([(0, "event"), (5, "stop")], "stop: nothing expires until the checker runs again"),
-        ([(0, "stop"), (5, "resume")], "resume: the checker runs again"),
-        ([(0, "event"), (0, "stop"), (5000, "event")], "event: the checker runs again"),
-        ([(0, "stop"), (5000, "foreground")], "foreground: the checker runs again"),
+        ([(0, "event"), (5, "stop-checker")], "stop-checker: nothing expires until checking starts again"),
+        ([(0, "stop-checker"), (5, "start-checker")], "start-checker: checking has started again"),
+        ([(0, "event"), (0, "stop-checker"), (5000, "event")], "event: checking has started again"),
+        ([(0, "stop-checker"), (5000, "foreground")], "foreground: checking has started again"),
         (
             [(0, "event"), (5, "new-session")],
-            "new-session: session 1 (1 event) ended by hand; a new one waits for its first event",
+            "new-session: session 1 (1 event) ended: a new session was started by hand; the next session is pending",
         ),
-        ([(0, "event"), (1, "event"), (5, "close")], "close: session 1 (2 events) ended at the close"),
+        ([(0, "event"), (1, "event"), (5, "close")], "close: session 1 (2 events) ended: closed"),
         (
             [(0, "event"), (1000, "close")],
-            "close: session 1 (1 event) ended after 1,000 s without activity in the foreground (timeout 600 s)",
+            "close: session 1 (1 event) ended: idle for 1,000 s in the foreground (timeout 600 s)",
         ),
-        ([(0, "close")], "close: closed, and no session ended"),
+        ([(0, "close")], "close: closed; no session ended"),
     ],
 )
 def test_each_kind_of_decision_in_words(
@@ -158,27 +157,25 @@ def test_timeouts_that_are_set(session: ClientSession) -> None:
     session.foreground_timeout = 60.5
     session.background_timeout = timedelta(minutes=1)
     assert words(session) == [
-        "timeouts: the timeout is 60.5 s from now on, not 600 s",
-        "timeouts: the other focus has another timeout, and 60.5 s stays in force",
+        "timeouts: the timeout changed from 600 s to 60.5 s",
+        "timeouts: the timeout of the other focus changed; 60.5 s stays in force",
     ]
 
 
 def test_a_restart_says_whether_the_saved_session_goes_on(make: MakeSession, clock: ManualClock) -> None:
     """With continue_on_restart: which session goes on, or why it does not; without, nothing."""
     first = make(continue_on_restart=True)
-    assert at(first, clock, (0, "event"), (5, "close"))[-1] == "close: closed, and no session ended"
+    assert at(first, clock, (0, "event"), (5, "close"))[-1] == "close: closed; no session ended"
     clock.advance(594)
     assert make().explain() == ()
     again = make(continue_on_restart=True)
-    assert words(again) == ["start: session 1 goes on, after 599 s without activity (timeout 600 s)"]
+    assert words(again) == ["start: session 1 continues: idle for 599 s (timeout 600 s)"]
     assert again.explain()[0].begun == Beginning(1, first.session_id, is_continued=True)
     clock.advance(1)
-    assert words(make(continue_on_restart=True)) == [
-        "start: the saved session does not go on, after 600 s without activity (timeout 600 s)"
-    ]
+    assert words(make(continue_on_restart=True)) == ["start: the saved session is over: idle for 600 s (timeout 600 s)"]
     clock.set_wall(clock.now() - timedelta(hours=1))
     assert words(make(continue_on_restart=True)) == [
-        "start: the saved session does not go on, its last activity lying 3,000 s in the future (timeout 600 s)"
+        "start: the saved session is over: last activity 3,000 s in the future (timeout 600 s)"
     ]
 
 
@@ -188,11 +185,11 @@ def test_counted_empty_sessions_are_explained(make: MakeSession, clock: ManualCl
     assert at(session, clock, (600, "tick"), (600, "tick"), (1, "event")) == [
         "start: session 1 is counted before its first event",
         (
-            "tick: session 1 (no events) ended after 600 s without activity in the foreground (timeout 600 s); "
+            "tick: session 1 (no events) ended: idle for 600 s in the foreground (timeout 600 s); "
             "session 2 is counted before its first event"
         ),
         (
-            "tick: session 2 (no events) ended after 600 s without activity in the foreground (timeout 600 s); "
+            "tick: session 2 (no events) ended: idle for 600 s in the foreground (timeout 600 s); "
             "session 3 is counted before its first event"
         ),
         "event: session 3 begins",
@@ -211,7 +208,7 @@ def test_what_only_notes_activity_or_changes_nothing_is_no_decision(session: Cli
         clock.advance(1)
         session.tick()
     assert at_once.event_index == 10_001
-    at(session, clock, (1, "background"), (1, "touch"), (1, "save"), (1, "resume"))
+    at(session, clock, (1, "background"), (1, "touch"), (1, "save"), (1, "start-checker"))
     session.background_timeout = 300
     session.check_interval = 1
     assert session.explain() == before
@@ -271,7 +268,7 @@ def test_only_the_decision_that_stands_is_kept(make: MakeSession) -> None:
     store.meddler = lambda: session.set_background(True)
     session.get_session_context(event_id(1))
     assert words(session) == [
-        "background: the app lost the focus, with a timeout of 300 s",
+        "background: the app went to the background (timeout 300 s)",
         "event: session 1 begins",
     ]
     assert session.explain()[-1].before is BACKGROUND
@@ -438,85 +435,82 @@ SAVED = Snapshot(
     event_index=5,
     last_activity=NOW - timedelta(minutes=2),
 )
-BEGAN = f"session 3 (5 events) began at 2026-05-04 08:40:00Z after session {event_id(9)}"
+BEGAN = "session 3 (5 events) began at 2026-05-04 08:40:00Z"
+PREVIOUS = f"its previous session is {event_id(9)}"
 LAST = "its last activity was at 2026-05-04 09:08:00Z"
+NEXT = "the next event begins session 4"
 
 
 @pytest.mark.parametrize(
-    ("saved", "story"),
+    ("saved", "described"),
     [
         (Snapshot(user_id=event_id(7)), ["no session yet: the next event begins session 1"]),
         (
             SAVED,
             [
                 BEGAN,
+                PREVIOUS,
                 LAST,
-                "a start now with continue_on_restart: session 3 goes on, after 120 s without activity (timeout 600 s)",
-                "so would any until 2026-05-04 09:18:00Z",
-                "otherwise the next event begins session 4",
+                "with continue_on_restart, it would continue now: idle for 120 s (timeout 600 s)",
+                "it can be resumed until 2026-05-04 09:18:00Z",
+                f"otherwise {NEXT}",
             ],
         ),
         (
             attrs.evolve(SAVED, last_activity=NOW - timedelta(minutes=10), previous_session_id=None),
             [
-                "session 3 (5 events) began at 2026-05-04 08:40:00Z as the user's first",
+                BEGAN,
+                "it is the user's first session",
                 "its last activity was at 2026-05-04 09:00:00Z",
-                (
-                    "a start now with continue_on_restart: session 3 does not go on, after 600 s without activity "
-                    "(timeout 600 s)"
-                ),
-                "the next event begins session 4",
+                "with continue_on_restart, it would not continue now: idle for 600 s (timeout 600 s)",
+                NEXT,
             ],
         ),
         (
             attrs.evolve(SAVED, last_activity=datetime.max.replace(tzinfo=UTC), first_event_timestamp=None),
             [
-                f"session 3 (5 events) came after session {event_id(9)}",
+                "session 3 (5 events)",
+                PREVIOUS,
                 "its last activity was at 9999-12-31 23:59:59Z",
                 (
-                    "a start now with continue_on_restart: session 3 does not go on, its last activity lying "
-                    "251,624,415,000 s in the future (timeout 600 s)"
+                    "with continue_on_restart, it would not continue now: "
+                    "last activity 251,624,415,000 s in the future (timeout 600 s)"
                 ),
-                "the next event begins session 4",
+                NEXT,
             ],
         ),
         (
             attrs.evolve(SAVED, last_activity=None),
-            [BEGAN, "it has ended, so that no start goes on with it", "the next event begins session 4"],
+            [BEGAN, PREVIOUS, "it cannot be resumed: it has ended", NEXT],
         ),
         (
             attrs.evolve(SAVED, event_index=0, first_event_timestamp=None),
-            [
-                f"session 3 (no events) came after session {event_id(9)}",
-                LAST,
-                "it has had no event, so that no start goes on with it",
-                "the next event begins session 4",
-            ],
+            ["session 3 (no events)", PREVIOUS, LAST, "it cannot be resumed: it has no events", NEXT],
         ),
         (
             attrs.evolve(SAVED, event_index=None, last_activity=None, first_event_timestamp=None),
             [
-                f"session 3 came after session {event_id(9)}",
-                "how far it came is not noted, as by the .NET tracker, so that no start goes on with it",
-                "the next event begins session 4",
+                "session 3",
+                PREVIOUS,
+                "it cannot be resumed: its progress is not recorded (the .NET tracker does not save it)",
+                NEXT,
             ],
         ),
     ],
     ids=["no session", "in time", "timed out", "future", "ended", "empty", "of .NET"],
 )
-def test_a_save_files_story(saved: Snapshot, story: list[str]) -> None:
-    """How far the newest session came, and what a start would make of it now."""
-    assert list(tell(saved, NOW, 600)) == story
+def test_a_save_file_is_described(saved: Snapshot, described: list[str]) -> None:
+    """The newest session's progress, and what a start would make of it now."""
+    assert list(describe_save_file(saved, NOW, 600)) == described
 
 
-def test_the_story_comes_true(make: MakeSession, clock: ManualClock) -> None:
-    """What a start does with a saved session is what its story said, in the same words."""
-    for minutes in (9, 10):
+def test_the_description_comes_true(make: MakeSession, clock: ManualClock) -> None:
+    """What a start does with a saved session is what its description said, in the same words."""
+    for minutes, verb in ((9, "session 3 continues"), (10, "the saved session is over")):
         store = MemoryStore()
         clock.set_wall(NOW)
         store.save(attrs.evolve(SAVED, last_activity=NOW - timedelta(minutes=minutes)))
-        promise = list(tell(SAVED if (kept := store.load()) is None else kept, NOW, 600))[2]
-        told = words(make(store=store, continue_on_restart=True))[0].removeprefix("start: ")
-        assert promise.removeprefix("a start now with continue_on_restart: ") == told.replace(
-            "the saved session", "session 3"
-        )
+        saved = store.load()
+        assert saved is not None
+        promise = list(describe_save_file(saved, NOW, 600))[3].partition(": ")[2]
+        assert words(make(store=store, continue_on_restart=True)) == [f"start: {verb}: {promise}"]

@@ -7,16 +7,16 @@ import re
 import attrs
 import pytest
 
-from fsm.graph import TABLE, Effect, Guard, Input, Row, SessionState, check
+from client_session.graph import TABLE, Effect, Guard, Input, Row, SessionState, check
 
 # The specification's table, section 2, as it stands there.
 SPECIFIED = """
 | foreground-active | event | | (same) | activity |
-| foreground-active | tick | timed out | (same) | renew |
+| foreground-active | tick | over | (same) | renew |
 | foreground-active | background | | background-active | |
 | foreground-active | foreground | | (same) | start checker |
 | background-active | event | | (same) | activity |
-| background-active | tick | timed out | expired-checker-stopped | renew, stop checker |
+| background-active | tick | over | expired-checker-stopped | renew, stop checker |
 | background-active | foreground | | foreground-active | start checker |
 | background-active | background | | (same) | |
 | expired-checker-stopped | event | | background-active | start checker, activity |
@@ -28,8 +28,8 @@ SPECIFIED = """
 
 
 def test_the_states_are_the_specifications() -> None:
-    """Three members of a plain enum, by name and value."""
-    assert {state.name: state.value for state in SessionState} == {
+    """Three members, by name and value; each is its own text."""
+    assert {state.name: str(state) for state in SessionState} == {
         "FOREGROUND_ACTIVE": "foreground-active",
         "BACKGROUND_ACTIVE": "background-active",
         "EXPIRED_CHECKER_STOPPED": "expired-checker-stopped",
@@ -59,8 +59,8 @@ def test_every_row_has_a_reason() -> None:
 def test_a_row_is_shown_in_umls_notation() -> None:
     """Input [guard] / effects."""
     row = TABLE[5]
-    assert row.label == "tick [timed out] / renew, stop checker"
-    assert str(row) == ("row 'background-active, tick [timed out] / renew, stop checker → expired-checker-stopped'")
+    assert row.label == "tick [over] / renew, stop checker"
+    assert str(row) == ("row 'background-active, tick [over] / renew, stop checker → expired-checker-stopped'")
 
 
 FOREGROUND, BACKGROUND, EXPIRED = SessionState
@@ -71,8 +71,8 @@ RESUMED = Row(FOREGROUND, Input.RESUME, None, FOREGROUND, (Effect.START_CHECKER,
     ("rows", "sentence"),
     [
         (
-            [*TABLE, attrs.evolve(TABLE[0], guard=Guard.TIMED_OUT)],
-            f"{attrs.evolve(TABLE[0], guard=Guard.TIMED_OUT)} decides the same case as {TABLE[0]}",
+            [*TABLE, attrs.evolve(TABLE[0], guard=Guard.OVER)],
+            f"{attrs.evolve(TABLE[0], guard=Guard.OVER)} decides the same case as {TABLE[0]}",
         ),
         ([*TABLE[:4], *TABLE[5:]], "input 'event' in state 'background-active' has no row"),
         ([*TABLE, RESUMED], "input 'resume' in state 'foreground-active' has a row"),

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-import persistence
+import client_session_persistence
 
 OPTIONAL = {"click", "rich", "hypothesis"}
-FOR_LOOPS = {"asyncio", "persistence.background"}
+FOR_LOOPS = {"asyncio", "client_session_persistence.writer_thread"}
 FOR_FILES = {"filelock", "platformdirs", "xml.parsers.expat"}
 
 
@@ -23,16 +23,18 @@ def modules_after(program: str) -> set[str]:
 
 def test_a_session_in_memory_needs_no_files() -> None:
     """What reads, writes and locks files is imported with the first of them, optional packages never."""
-    in_memory = modules_after("from fsm import ClientSession; from persistence import MemoryStore, Snapshot")
+    in_memory = modules_after(
+        "from client_session import ClientSession; from client_session_persistence import MemoryStore, Snapshot"
+    )
     assert "transitions" in in_memory
     assert not in_memory & (OPTIONAL | FOR_FILES | FOR_LOOPS)
-    in_a_file = modules_after("from persistence import XmlStore")
+    in_a_file = modules_after("from client_session_persistence import XmlStore")
     assert {"filelock", "xml.parsers.expat"} <= in_a_file
-    assert not in_a_file & (OPTIONAL | FOR_LOOPS | {"fsm"})
+    assert not in_a_file & (OPTIONAL | FOR_LOOPS | {"client_session"})
 
 
 def test_every_public_name_is_there() -> None:
     """What is imported late is there like the rest; what is not there is an AttributeError."""
-    assert all(getattr(persistence, name) is not None for name in persistence.__all__)
-    with pytest.raises(AttributeError, match="'persistence' has no attribute 'YamlStore'"):
-        _ = persistence.YamlStore
+    assert all(getattr(client_session_persistence, name) is not None for name in client_session_persistence.__all__)
+    with pytest.raises(AttributeError, match="'client_session_persistence' has no attribute 'YamlStore'"):
+        _ = client_session_persistence.YamlStore

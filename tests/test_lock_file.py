@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import filelock
 import pytest
 
-from persistence import lock_file
-from persistence.lock_file import LockFile
-from persistence.process_lock import ProcessLock
+from client_session_persistence import lock_file
+from client_session_persistence.lock_file import LockFile
+from client_session_persistence.process_lock import ProcessLock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from transitions import Machine
 
-from fsm.graph import TABLE, Input, Row, SessionState
-from fsm.lifecycle import Lifecycle
-from fsm.machine import MACHINE, effect_method, guard_method
+from client_session.graph import TABLE, Command, Input, Row, SessionState
+from client_session.lifecycle import Lifecycle
+from client_session.machine import MACHINE, effect_method, guard_method
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,8 +47,8 @@ def test_the_machine_holds_no_session() -> None:
     """It has no models: deciding leaves nothing behind in it."""
     before = len(MACHINE.models)
     lifecycle = Lifecycle(600.0, 300.0, 0.0)
-    lifecycle.event(1.0)
-    lifecycle.set_background(2.0, background=True)
+    lifecycle.decide(Input.EVENT, 1.0)
+    lifecycle.decide(Input.BACKGROUND, 2.0)
     assert before == len(MACHINE.models) == 0
 
 
@@ -63,26 +63,18 @@ def test_the_cursor_has_every_guard_and_effect() -> None:
 def test_the_core_follows_each_row(row: Row) -> None:
     """From each row's source, its input leads to its destination, and changes what its effects say."""
     lifecycle = Lifecycle(600.0, 300.0, 0.0)
-    lifecycle.event(0.0)
+    lifecycle.decide(Input.EVENT, 0.0)
     if row.source is not SessionState.FOREGROUND_ACTIVE:
-        lifecycle.set_background(0.0, background=True)
+        lifecycle.decide(Input.BACKGROUND, 0.0)
     now = 1.0
     if row.source is SessionState.EXPIRED_CHECKER_STOPPED:
-        lifecycle.tick(300.0)
+        lifecycle.decide(Input.TICK, 300.0)
         now = 301.0
     elif row.guard:
         now = lifecycle.timeout
     assert lifecycle.state is row.source
     events = lifecycle.event_count
-    match row.input:
-        case Input.EVENT:
-            lifecycle.event(now)
-        case Input.TICK:
-            lifecycle.tick(now)
-        case Input.RESUME:
-            lifecycle.start_checker(now)
-        case _:
-            lifecycle.set_background(now, background=row.input is Input.BACKGROUND)
+    lifecycle.decide(Command.START_CHECKER if row.input is Input.RESUME else row.input, now)
     assert lifecycle.state is row.destination
     assert lifecycle.checker_running is (row.destination is not SessionState.EXPIRED_CHECKER_STOPPED)
     renewed = "renew" in row.effects
@@ -93,8 +85,8 @@ def test_the_hosts_log_is_not_flooded(caplog: pytest.LogCaptureFixture) -> None:
     """Transitions logs every callback of ours at level INFO; none of it reaches the host, other machines' lines do."""
     caplog.set_level(logging.DEBUG)
     lifecycle = Lifecycle(600.0, 300.0, 0.0)
-    lifecycle.event(0.0)
-    lifecycle.set_background(300.0, background=True)
+    lifecycle.decide(Input.EVENT, 0.0)
+    lifecycle.decide(Input.BACKGROUND, 300.0)
     assert caplog.records == []
     theirs = Machine(states=["a", "b"], initial="a", transitions=[["go", "a", "b"]], name="theirs")
     theirs.trigger("go")
@@ -123,14 +115,25 @@ def importers(package: str, *of: str) -> list[str]:
 
 
 def test_imports_point_one_way() -> None:
-    """Fsm imports persistence; persistence imports nothing of fsm; one module runs the machine; two print tables."""
-    assert importers("persistence", "fsm") == []
-    assert importers("fsm", "transitions") == ["fsm/machine.py"]
-    assert importers("fsm", "click", "rich") == ["fsm/cli.py", "fsm/verify/command.py"]
+    """`client_session` imports `client_session_persistence`, not the reverse; one module runs the machine."""
+    assert importers("persistence", "client_session") == []
+    assert importers("fsm", "transitions") == ["fsm/client_session/machine.py"]
+    assert importers("fsm", "click", "rich") == ["fsm/client_session/cli.py", "fsm/client_session/verify/command.py"]
 
 
 @pytest.mark.parametrize("module", ["graph", "machine", "lifecycle", "focus_time"])
 def test_the_core_does_no_io(module: str) -> None:
     """The lifecycle core reads no clock, takes no lock, opens nothing, knows no store."""
-    forbidden = {"time", "datetime", "threading", "os", "io", "pathlib", "queue", "random", "uuid", "persistence"}
-    assert not {name.split(".")[0] for name in imports(ROOT / "fsm" / f"{module}.py")} & forbidden
+    forbidden = {
+        "time",
+        "datetime",
+        "threading",
+        "os",
+        "io",
+        "pathlib",
+        "queue",
+        "random",
+        "uuid",
+        "client_session_persistence",
+    }
+    assert not {name.split(".")[0] for name in imports(ROOT / "fsm/client_session" / f"{module}.py")} & forbidden

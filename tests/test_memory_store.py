@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from client_session_persistence import MemoryStore, Snapshot
 from event_ids import event_id
-
-from persistence import MemoryStore, Snapshot
 
 
 def test_keeps_what_it_is_given() -> None:

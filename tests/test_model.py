@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import settings
 
-from fsm.verify.model import SessionModel
+from client_session.verify.model import SessionModel
 
 TestSession = SessionModel.TestCase
 TestSession.settings = settings(stateful_step_count=30)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
+
 from event_ids import event_id
 
 pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed (the extra opentelemetry)")
@@ -20,15 +21,15 @@ from opentelemetry.trace import (  # after the skip
     TraceFlags,
     set_span_in_context,
 )
-from telemetry import Logs, Traces, nanoseconds  # after the skip
 
-from fsm import ClientSession  # after the skip
-from persistence import MemoryStore  # after the skip
+from client_session import ClientSession  # after the skip
+from client_session_persistence import MemoryStore  # after the skip
+from telemetry import Logs, Traces, nanoseconds  # after the skip
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
-    from fsm.testing import ManualClock, ManualScheduler
+    from client_session.testing import ManualClock, ManualScheduler
 
 
 class RecordOnly(Sampler):

@@ -9,20 +9,19 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from event_ids import event_id
 
 pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed (the extra opentelemetry)")
 
+from client_session.trackers.opentelemetry import SessionEvents  # after the skip
 from telemetry import Logs, Traces, nanoseconds  # after the skip
-
-from fsm.trackers.opentelemetry import SessionEvents  # after the skip
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from client_session.testing import ManualClock
     from conftest import MakeSession
-
-    from fsm.testing import ManualClock
 
 
 def test_events_tell_of_start_and_end(make: MakeSession, clock: ManualClock) -> None:
@@ -109,8 +108,8 @@ from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, ConsoleLogRecordExporter
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
-from fsm import ClientSession
-from fsm.trackers.opentelemetry import SessionEvents, SessionLogRecordProcessor, SessionSpanProcessor
+from client_session import ClientSession
+from client_session.trackers.opentelemetry import SessionEvents, SessionLogRecordProcessor, SessionSpanProcessor
 
 events = SessionEvents()
 session = ClientSession("session.xml", on_session_start=events.started, on_session_end=events.ended)

@@ -6,22 +6,23 @@ import logging
 from typing import TYPE_CHECKING
 
 import pytest
+
 from event_ids import event_id
 
 pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed (the extra opentelemetry)")
 
 from opentelemetry._logs import NoOpLogger  # after the skip
 from opentelemetry.sdk._logs import LoggerProvider  # after the skip
-from telemetry import Logs, Traces  # after the skip
 
-from fsm.trackers.opentelemetry import SessionLogRecordProcessor, SessionSpanProcessor  # after the skip
+from client_session.trackers.opentelemetry import SessionLogRecordProcessor, SessionSpanProcessor  # after the skip
+from telemetry import Logs, Traces  # after the skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fsm import ClientSession
+    from client_session import ClientSession
 
-FAILURES = "fsm.trackers.opentelemetry"
+FAILURES = "client_session.trackers.opentelemetry"
 
 
 def failures(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -33,16 +33,16 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 
 
 def test_the_wheel_holds_the_two_packages_alone(wheel: zipfile.ZipFile) -> None:
-    """fsm, persistence, the metadata, and no tests."""
+    """Nothing with a generic name is installed, and no tests."""
     tops = {name.split("/")[0] for name in wheel.namelist()}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"fsm", "persistence"}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"client_session", "client_session_persistence"}
     assert len(tops) == 3
-    assert {"fsm/py.typed", "persistence/py.typed"} <= set(wheel.namelist())
+    assert {"client_session/py.typed", "client_session_persistence/py.typed"} <= set(wheel.namelist())
     assert not [name for name in wheel.namelist() if "__pycache__" in name]
     assert {
-        path.relative_to(ROOT).as_posix()
-        for package in ("fsm", "persistence")
-        for path in ROOT.glob(f"{package}/**/*.py")
+        path.relative_to(ROOT / root).as_posix()
+        for root in ("fsm", "persistence")
+        for path in (ROOT / root).glob("**/*.py")
     } <= set(wheel.namelist())
 
 
@@ -59,4 +59,4 @@ def test_the_metadata_is_fit_for_publishing(wheel: zipfile.ZipFile) -> None:
     assert plain == {"attrs", "filelock", "platformdirs", "transitions"}
     assert {r.split(">")[0] for r in requirements if "extra == 'cli'" in r} == {"click", "rich"}
     assert f"{info}/licenses/LICENSE" in wheel.namelist()
-    assert "client-session = fsm.__main__:main" in wheel.read(f"{info}/entry_points.txt").decode()
+    assert "client-session = client_session.__main__:main" in wheel.read(f"{info}/entry_points.txt").decode()

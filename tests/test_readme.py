@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from mutants import MUTANTS
 
-from fsm import ClientSession
-from fsm.graph import TABLE
+from client_session import ClientSession
+from client_session.graph import TABLE
+from mutants import MUTANTS
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

@@ -7,20 +7,19 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from client_session import Input, SessionState
+from client_session.graph import TABLE
+from client_session.machine import send
+from client_session.testing import SessionOptions
+from client_session.testing.replay import Moment, Replay
+from client_session.testing.trace import Step, read_trace
+from client_session_persistence import MemoryStore, XmlStore
 from event_ids import event_id
-
-from fsm import Input, SessionState
-from fsm.graph import TABLE
-from fsm.machine import send
-from fsm.replay import Moment, Replay
-from fsm.testing import SessionOptions
-from fsm.trace import Step, read_trace
-from persistence import MemoryStore, XmlStore
 
 if TYPE_CHECKING:
     import pytest
 
-    from fsm.machine import Cursor
+    from client_session.machine import Cursor
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "desktop_day.jsonl"
 START = datetime.fromisoformat("2026-11-23T09:00:00Z")
@@ -47,7 +46,7 @@ def test_the_example_day_shows_every_row(monkeypatch: pytest.MonkeyPatch) -> Non
         gone_through.add((cursor.state, given))
         send(cursor, given)
 
-    monkeypatch.setattr("fsm.lifecycle.send", watch)
+    monkeypatch.setattr("client_session.lifecycle.send", watch)
     day = read_trace(EXAMPLE.read_bytes().splitlines(), EXAMPLE.name)
     assert 55 <= len(day) <= 75
     moments = list(Replay(day, MemoryStore(), SessionOptions()).run())
@@ -87,10 +86,10 @@ def test_no_tick_comes_while_the_machine_sleeps() -> None:
 
 
 def test_every_input_is_applied() -> None:
-    """Focus, touch, restart, resume and tick do what they say."""
+    """Focus, touch, restart, start-checker and tick do what they say."""
     moments = replay(
         (0, "background"), (1, "foreground"), (2, "event"), (500, "touch"), (1000, "event"), (1001, "restart"),
-        (1002, "event"), (1003, "background"), (3000, "tick"), (3001, "resume"),
+        (1002, "event"), (1003, "background"), (3000, "tick"), (3001, "start-checker"),
     )  # fmt: skip
     shown = [(moment.input, moment.state, moment.session_index, moment.event_index) for moment in moments]
     foreground, background, expired = SessionState
@@ -105,7 +104,7 @@ def test_every_input_is_applied() -> None:
         ("background", background, 2, 1),
         ("tick", expired, None, 0),
         ("tick", expired, None, 0),
-        ("resume", background, None, 0),
+        ("start-checker", background, None, 0),
         ("close", background, None, 0),
     ]
 

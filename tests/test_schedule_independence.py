@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsm.testing import SessionOptions, timelines
-from fsm.verify.schedules import SCHEDULES, Schedule, check_schedules
-from fsm.verify.tally import Tally
+from client_session.testing import SessionOptions, timelines
+from client_session.verify.schedules import SCHEDULES, Schedule, check_schedules
+from client_session.verify.tally import Tally
 
 if TYPE_CHECKING:
-    from fsm.trace import Step
+    from client_session.testing.trace import Step
 
 
 @given(timelines(), SCHEDULES, SCHEDULES, st.booleans())

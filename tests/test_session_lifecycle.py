@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+
+from client_session import SessionState
 from event_ids import event_id
 
-from fsm import SessionState
-
 if TYPE_CHECKING:
+    from client_session.testing import ManualClock, ManualScheduler
     from conftest import MakeSession
-
-    from fsm.testing import ManualClock, ManualScheduler
 
 FOREGROUND = SessionState.FOREGROUND_ACTIVE
 BACKGROUND = SessionState.BACKGROUND_ACTIVE

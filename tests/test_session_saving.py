@@ -11,21 +11,19 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from event_ids import event_id
 
-from fsm.draft import OvertakenError
-from fsm.ledger import Ledger
-from fsm.notices import Notices
-from persistence import CorruptSaveFileError, MemoryStore, Snapshot, XmlStore, loads
+from client_session.callbacks import Callbacks
+from client_session.ledger import Ledger
+from client_session_persistence import CorruptSaveFileError, MemoryStore, Snapshot, XmlStore, loads
+from event_ids import event_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from client_session.testing import ManualClock
     from conftest import MakeSession
-
-    from fsm.testing import ManualClock
 
 
 def on_disk(path: Path) -> Snapshot:
@@ -577,15 +575,17 @@ def test_a_file_that_goes_bad_under_a_running_session_is_mended(make: MakeSessio
     assert save_path.with_name("session.xml.corrupt").read_bytes() == b"not XML"
 
 
-def test_a_number_is_given_only_with_the_store(store: MemoryStore) -> None:
-    """What another thread settled since a decision was begun makes it be decided again, on what the store has now."""
+def test_numbering_is_idempotent_per_pending_session(store: MemoryStore) -> None:
+    """A decision that is made again gets the same number; a session that is no longer pending gets none."""
     logger = logging.getLogger(__name__)
-    ledger = Ledger(store, logger, Notices(logger))
-    turn, moment = ledger.turn, datetime.now(UTC)
-    ledger.save(None)
-    with pytest.raises(OvertakenError):
-        ledger.number(event_id(1), first_event_id=event_id(2), first_event_time=moment, now=moment, turn=turn)
-    assert ledger.newest.session_id is None
+    ledger = Ledger(store, logger, Callbacks(logger))
+    moment, first_id = datetime.now(UTC), ledger.pending_id
+    numbered = [ledger.number(first_id, moment, event_id(number), moment) for number in (1, 2)]
+    assert [(record.session_id, record.session_index) for record in numbered] == [(first_id, 1), (first_id, 1)]
+    assert ledger.newest == store.load() == numbered[1]
+    ledger.pending_id = event_id(3)
+    ledger.number(event_id(4), moment, event_id(5), moment)
+    assert ledger.newest == store.load() == numbered[1]
 
 
 def test_saving_an_older_session_heals_only_with_the_newest(make: MakeSession) -> None:

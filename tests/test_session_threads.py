@@ -14,19 +14,18 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from event_ids import event_id
 
-from fsm import ClientSession
-from persistence import MemoryStore
+from client_session import ClientSession
+from client_session_persistence import MemoryStore
+from event_ids import event_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from client_session import SessionContext
+    from client_session.testing import ManualClock
     from conftest import MakeSession
-
-    from fsm import SessionContext
-    from fsm.testing import ManualClock
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no os.fork()")
 
@@ -98,7 +97,7 @@ def test_sessions_on_many_threads_share_a_store_without_gaps() -> None:
 @pytest.mark.usefixtures("switching_fast")
 def test_closing_while_others_call_is_clean() -> None:
     """A call either works or raises SessionClosedError, and closing never hangs."""
-    from fsm import SessionClosedError  # noqa: PLC0415  # beside its one use
+    from client_session import SessionClosedError  # noqa: PLC0415  # beside its one use
 
     for _ in range(20):
         session = ClientSession(store=MemoryStore(), check_interval=0.001)
@@ -143,7 +142,7 @@ def test_the_real_checker_expires_a_session() -> None:
 def test_an_open_session_does_not_delay_the_exit(tmp_path: Path) -> None:
     """A program that forgets to close leaves at once, and says nothing."""
     program = (
-        "import sys, time, uuid; from fsm import ClientSession;"
+        "import sys, time, uuid; from client_session import ClientSession;"
         "session = ClientSession(sys.argv[1], check_interval=0.001);"
         "session.get_session_context(uuid.uuid4());"
         "print(time.monotonic(), flush=True)"

@@ -8,13 +8,13 @@ from typing import Any
 
 import attrs
 import pytest
-from event_ids import event_id
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import TIMES, UUID_TEXTS
 
-from persistence import Snapshot
-from persistence.snapshot import as_utc, is_uuid_text, iso_time
+from client_session_persistence import Snapshot
+from client_session_persistence.snapshot import as_utc, is_uuid_text, iso_time
+from event_ids import event_id
+from strategies import TIMES, UUID_TEXTS
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 USER = "0123456789abcdef"

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
-from collector import Collector, entities_of, session_of
 from jsonschema import Draft4Validator, FormatChecker
+
+from collector import Collector, entities_of, session_of
 
 pytest.importorskip("snowplow_tracker", reason="snowplow-tracker is not installed (the extra snowplow)")
 
@@ -30,15 +31,15 @@ from snowplow_tracker.self_describing_json import SelfDescribingJson  # after th
 from snowplow_tracker.snowplow import Snowplow  # after the skip
 from snowplow_tracker.tracker import Tracker  # after the skip
 
-from fsm.trackers.snowplow import SessionTracker  # after the skip
+from client_session.trackers.snowplow import SessionTracker  # after the skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from snowplow_tracker.typing import PayloadDict
 
-    from fsm import ClientSession
-    from fsm.testing import ManualClock
+    from client_session import ClientSession
+    from client_session.testing import ManualClock
 
     Method = Literal["get", "post"]
 
@@ -279,7 +280,7 @@ def test_a_failing_session_never_costs_the_event(
     event_ids = [tracker.track(event), tracker.track(event)]
     assert [event["eid"] for event in collector.events] == event_ids
     assert [entities_of(event) for event in collector.events] == [[PLACE], [PLACE]]
-    (logged,) = [record for record in caplog.records if record.name == "fsm.trackers.snowplow"]
+    (logged,) = [record for record in caplog.records if record.name == "client_session.trackers.snowplow"]
     assert logged.getMessage() == "An event goes out without its session's entity"
     assert logged.exc_info
 
@@ -289,7 +290,7 @@ def test_a_streak_of_failures_ends_with_a_success(session: ClientSession, caplog
     tracker = SessionTracker("ns", Kept(), session=session)
     for true_timestamp in (1e18, 1e18, 0, 1e18):
         tracker.track(PageView("https://example.com", true_timestamp=true_timestamp))
-    assert len([record for record in caplog.records if record.name == "fsm.trackers.snowplow"]) == 2
+    assert len([record for record in caplog.records if record.name == "client_session.trackers.snowplow"]) == 2
     assert session.event_index == 1
 
 
@@ -348,8 +349,8 @@ def test_three_lines_are_enough(collector: Collector, tmp_path: Path) -> None:
     """A newcomer's program, run as one: the events arrive with the entity, and the next run is the next session."""
     program = f"""
 from snowplow_tracker import Emitter, PageView
-from fsm import ClientSession
-from fsm.trackers.snowplow import SessionTracker
+from client_session import ClientSession
+from client_session.trackers.snowplow import SessionTracker
 
 session = ClientSession("session.xml")
 tracker = SessionTracker("my-app", Emitter("http://127.0.0.1:{collector.port}"), session=session)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from torture.everything import FAULTS
 from torture.fault import CannotRunError, Fault, Scale
 

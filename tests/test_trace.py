@@ -6,9 +6,9 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from event_ids import event_id
 
-from fsm.trace import INPUTS, Step, TraceError, read_trace
+from client_session.testing.trace import INPUTS, Step, TraceError, read_trace
+from event_ids import event_id
 
 AT = "2026-11-23T09:00:00Z"
 GOOD = json.dumps({"at": AT, "input": "touch"})
@@ -46,13 +46,13 @@ def test_reads_every_input() -> None:
         (b"event", "not JSON: Expecting value at column 1"),
         (b'{"at": "\xff"}', "not JSON: 'utf-8' codec"),
         (b"[" * 100_000, "not JSON"),
-        (b"[]", "an object is needed, not []"),
-        (b"7", "an object is needed, not 7"),
-        (line(input="explode"), "'input' must be one of event, background, foreground, touch, restart, sleep"),
+        (b"[]", "expected a JSON object, got []"),
+        (b"7", "expected a JSON object, got 7"),
+        (line(input="explode"), "'input' must be one of event, tick, background, foreground, touch, new-session"),
         (line(input=None), "'input' must be one of"),
         (line(input=[]), "'input' must be one of"),
-        (line(input="tick"), "'tick' takes at, input alone, not id"),
-        (line(note="x"), "'event' takes at, id, input alone, not note"),
+        (line(input="tick"), "unknown field 'id' for input 'tick'"),
+        (line(note="x"), "unknown field 'note' for input 'event'"),
         (b'{"at": "2026-11-23T09:00:00Z", "input": "timeouts", "foreground_timeout": 0}', "foreground_timeout must be"),
         (
             b'{"at": "2026-11-23T09:00:00Z", "input": "timeouts", "foreground_timeout": "1"}',

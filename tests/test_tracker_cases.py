@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from client_session_persistence import MemoryStore, Snapshot, loads
 from event_ids import event_id
-
-from persistence import MemoryStore, Snapshot, loads
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from client_session.testing import ManualClock, ManualScheduler
     from conftest import MakeSession
-
-    from fsm.testing import ManualClock, ManualScheduler
 
 
 def test_session_init(make: MakeSession) -> None:

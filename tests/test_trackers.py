@@ -20,15 +20,19 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_library_imports_no_trackers_package() -> None:
-    """Neither fsm nor fsm.trackers brings what only one of the trackers needs."""
-    program = f"import sys, fsm, fsm.trackers; print({set(PACKAGES.values())} & sys.modules.keys())"
+    """Neither client_session nor client_session.trackers brings what only one of the trackers needs."""
+    program = (
+        f"import sys, client_session, client_session.trackers; print({set(PACKAGES.values())} & sys.modules.keys())"
+    )
     assert run(program).stdout == "set()\n"
 
 
 @pytest.mark.parametrize("name", PACKAGES)
 def test_without_the_package_the_import_says_how_to_get_it(name: str) -> None:
     """An ImportError names the extra, and the extra exists."""
-    done = run(f"import sys; sys.modules['{PACKAGES[name]}'] = None; import fsm.trackers.{name}")
+    done = run(f"import sys; sys.modules['{PACKAGES[name]}'] = None; import client_session.trackers.{name}")
     last = done.stderr.splitlines()[-1]
-    assert re.fullmatch(rf"ImportError: fsm\.trackers\.{name} needs .*: pip install 'client-session\[{name}\]'", last)
+    assert re.fullmatch(
+        rf"ImportError: client_session\.trackers\.{name} needs .*: pip install 'client-session\[{name}\]'", last
+    )
     assert name in importlib.metadata.metadata("client-session").get_all("Provides-Extra", [])

@@ -10,13 +10,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from event_ids import event_id
 
-from fsm import ClientSession, diagram
-from fsm.graph import TABLE
-from fsm.testing import InvariantError, ManualClock, ManualScheduler, check_invariants
-from fsm.verify.run import INVARIANTS
-from persistence import MemoryStore
+from client_session import ClientSession, diagram
+from client_session.graph import TABLE
+from client_session.testing import InvariantError, ManualClock, ManualScheduler, check_invariants
+from client_session.verify.run import INVARIANTS
+from client_session_persistence import MemoryStore
+from event_ids import event_id
 
 COMMAND = str(Path(sys.executable).parent / "client-session")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -26,7 +26,7 @@ def run(*arguments: str, broken: str | None = None) -> subprocess.CompletedProce
     """Run the command; ``broken``: with a line of Python run before, to break something."""
     command = [COMMAND]
     if broken:
-        command = [sys.executable, "-c", f"{broken}\nfrom fsm.__main__ import main; main()"]
+        command = [sys.executable, "-c", f"{broken}\nfrom client_session.__main__ import main; main()"]
     return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, timeout=300)  # noqa: S603  # our own command
 
 
@@ -119,9 +119,10 @@ def test_the_report_fits_a_browser(
 
 
 BROKEN = {
-    "machine": "import fsm.lifecycle as m; m.Lifecycle.is_timed_out = lambda s: s._now - s.last_activity > s.timeout",
-    "short path": "import fsm.lifecycle as m; m.Lifecycle.continue_session = lambda s, now: 0",
-    "numbers": "import fsm.ledger as m; m.MAX_INDEX = 1",
+    "machine": "from client_session.lifecycle import Lifecycle as core;"
+    " core.is_over = lambda s: s._now - s.last_activity > s.timeout",
+    "short path": "import client_session.lifecycle as m; m.Lifecycle.continue_session = lambda s, now: 0",
+    "numbers": "import client_session.ledger as m; m.MAX_INDEX = 1",
 }
 
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
-from event_ids import event_id
 from filelock import FileLock
 
-from persistence import CorruptSaveFileError, Snapshot, XmlStore, dumps, loads
+from client_session_persistence import CorruptSaveFileError, Snapshot, XmlStore, dumps, loads
+from event_ids import event_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -506,7 +506,7 @@ def test_a_file_of_somebody_else_is_never_overwritten(open_folder: Path) -> None
     path.write_bytes(dumps(NEW))
     path.chmod(0o600)
     program = (
-        "import os, sys; from fsm import ClientSession; from persistence import XmlStore;"
+        "import os, sys; from client_session import ClientSession; from client_session_persistence import XmlStore;"
         "os.setgid(65534); os.setuid(65534);"
         "s = ClientSession(sys.argv[1]);"
         "c = s.get_session_context('00000000-0000-4000-8000-000000000001'); s.tick(); s.close();"

@@ -13,16 +13,16 @@ import uuid
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from fsm import ClientSession, SessionClosedError
-from fsm.testing import ManualClock, check_invariants
-from persistence import Snapshot, XmlStore
+from client_session import ClientSession, SessionClosedError
+from client_session.testing import ManualClock, check_invariants
+from client_session_persistence import Snapshot, XmlStore
 from torture.fault import CannotRunError, Scale
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from fsm import SessionContext
+    from client_session import SessionContext
 
 READ = (
     "state", "background", "checker_running", "user_id", "session_id", "previous_session_id", "session_index",
@@ -208,7 +208,7 @@ def _in_between(
                 provoke()
                 _unless_closed(event if name == "an event" else use, session, cases)
     arm(lambda: _unless_closed(METHODS["closing"], session, cases))
-    while not getattr(session, "_closed"):  # noqa: B009  # until closed in between
+    while not getattr(session, "_current").is_closed:  # noqa: B009  # until closed in between
         provoke()
         _unless_closed(event, session, cases)
     arm(lambda: None)

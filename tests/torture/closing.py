@@ -6,15 +6,15 @@ import threading
 import uuid
 from typing import TYPE_CHECKING
 
-from fsm import ClientSession
-from fsm.testing import ManualClock
-from persistence import XmlStore
+from client_session import ClientSession
+from client_session.testing import ManualClock
+from client_session_persistence import XmlStore
 from torture.fault import Scale
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from persistence import Snapshot
+    from client_session_persistence import Snapshot
 
 PATIENCE = 20.0
 

@@ -10,14 +10,14 @@ import dis
 import sys
 from typing import TYPE_CHECKING, Any
 
-import fsm
-import persistence
+import client_session
+import client_session_persistence
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import CodeType, FrameType
 
-_OURS = (fsm.__path__[0], persistence.__path__[0])
+_OURS = (client_session.__path__[0], client_session_persistence.__path__[0])
 
 _LETS_IN = ("CALL", "BUILD_", "JUMP_BACKWARD", "BEFORE_WITH", "FOR_ITER", "YIELD", "SEND", "LIST_", "MAKE_")
 

@@ -13,13 +13,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from fsm import ClientSession
-from persistence import MemoryStore, XmlStore
+from client_session import ClientSession
+from client_session_persistence import MemoryStore, XmlStore
 from torture.fault import Fault, Outcome, Scale
 
 _BEGIN = """
 import atexit, os, sys, threading, uuid
-from fsm import ClientSession
+from client_session import ClientSession
 """
 _USE = """
 session = ClientSession(sys.argv[1], check_interval=0.001)

@@ -15,9 +15,9 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fsm import ClientSession
-from fsm.checker import SHARED_CHECKER
-from persistence import MemoryStore, XmlStore
+from client_session import ClientSession
+from client_session.ticking.thread import SHARED_CHECKER
+from client_session_persistence import MemoryStore, XmlStore
 from torture.children import ChildError, answering, fork_and_answer, require_fork
 from torture.coming_between import come_between
 from torture.fault import Fault, Outcome, Scale
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from contextlib import AbstractContextManager
 
-    from fsm import SessionContext
+    from client_session import SessionContext
     from torture.children import Child
     from torture.witness import Told
 
@@ -60,7 +60,7 @@ def _use(session: ClientSession) -> list[object]:
     session.touch()
     session.check_interval = 14
     session.save()
-    logging.getLogger("fsm.session").warning("from the child")
+    logging.getLogger("client_session.session").warning("from the child")
     return [_told(context), time.monotonic() - begin]
 
 
@@ -93,7 +93,7 @@ def _locks(
     session: ClientSession, store: XmlStore | MemoryStore
 ) -> dict[str, Callable[[], AbstractContextManager[object]]]:
     inside: Any = session
-    handler = logging.getLogger("fsm.session").handlers[0]
+    handler = logging.getLogger("client_session.session").handlers[0]
     return {
         "the session's": lambda: inside._lock,  # noqa: SLF001  # the lock under test
         "the ledger's": lambda: inside._ledger._lock,  # noqa: SLF001  # the lock under test
@@ -108,7 +108,7 @@ def _with_a_lock_held(name: str, *, in_memory: bool) -> Callable[[Scale], Outcom
         children = 500 if scale is Scale.WHOLE else 5
         losses: list[str] = []
         slowest = 0.0
-        logger = logging.getLogger("fsm.session")
+        logger = logging.getLogger("client_session.session")
         handler = _Quiet()
         logger.addHandler(handler)
         logger.propagate = False

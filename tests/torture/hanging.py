@@ -16,17 +16,17 @@ from unittest import mock
 
 import attrs
 
-from fsm import ClientSession, SessionClosedError
-from fsm.testing import ManualClock, ManualScheduler
-from persistence import loads
-from persistence.waiting import LOCK_SECONDS
+from client_session import ClientSession, SessionClosedError
+from client_session.testing import ManualClock, ManualScheduler
+from client_session_persistence import loads
+from client_session_persistence.deadline import LOCK_SECONDS
 from torture.fault import Fault, Outcome, Scale
 from torture.forking import forked, in_fresh_interpreters, report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fsm import SessionContext
+    from client_session import SessionContext
 
 BUSY_SECONDS = 0.5
 """What a busy machine may add to the second; far from a second one."""

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from click.testing import CliRunner
+
+from client_session.cli import client_session
+from client_session_persistence import CorruptSaveFileError, Snapshot, XmlStore, dumps, loads
 from event_ids import event_id
 from hostile_bytes import HOSTILE, file
-
-from fsm.cli import client_session
-from persistence import CorruptSaveFileError, Snapshot, XmlStore, dumps, loads
 from torture.fault import CannotRunError, Fault, Outcome, Scale
 from torture.still_works import begin, only_its_own, saved, track
 
@@ -101,7 +101,7 @@ _RESIDENT = """
 import os, sys
 from pathlib import Path
 from hostile_bytes import HOSTILE
-from persistence import CorruptSaveFileError, XmlStore
+from client_session_persistence import CorruptSaveFileError, XmlStore
 
 def kib(key):
     return int(Path("/proc/self/status").read_text().partition(key + ":")[2].split()[0])

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
-from event_ids import event_id
 
-from persistence import Snapshot, XmlStore, dumps, loads
+from client_session_persistence import Snapshot, XmlStore, dumps, loads
+from event_ids import event_id
 from torture.fault import CannotRunError, Fault, Outcome, Scale
 from torture.still_works import SUFFIXES, begin, only_its_own, saved, track
 
@@ -147,8 +147,8 @@ def _in_place(_: Scale) -> Outcome:
 
 _AS_NOBODY = """
 import os, sys
-from fsm import ClientSession
-from persistence import XmlStore  # what is imported when first needed, nobody may not read
+from client_session import ClientSession
+from client_session_persistence import XmlStore  # what is imported when first needed, nobody may not read
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 with ClientSession(sys.argv[1]) as session:
     session.get_session_context("00000000-0000-4000-8000-000000000001")

@@ -6,18 +6,18 @@ import contextlib
 from typing import TYPE_CHECKING
 
 import attrs
-from event_ids import event_id
 
-from fsm import ClientSession
-from fsm.testing import ManualScheduler
-from persistence import CorruptSaveFileError, Snapshot, XmlStore, loads
+from client_session import ClientSession
+from client_session.testing import ManualScheduler
+from client_session_persistence import CorruptSaveFileError, Snapshot, XmlStore, loads
+from event_ids import event_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from fsm.entity import SessionContext
+    from client_session.entity import SessionContext
 
 OLD = Snapshot(user_id=event_id(7), session_id=event_id(8), session_index=41, previous_session_id=event_id(9))
 

@@ -11,9 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from client_session_persistence import Snapshot, XmlStore, dumps
 from event_ids import event_id
-
-from persistence import Snapshot, XmlStore, dumps
 from torture.fault import CannotRunError, Fault, Outcome, Scale
 from torture.hostile_places import Victim
 from torture.still_works import SUFFIXES, begin, saved, track
@@ -153,8 +152,8 @@ def _owners(_: Scale) -> Outcome:
 
 _SESSION = """
 import os, sys
-from fsm import ClientSession
-from persistence import XmlStore
+from client_session import ClientSession
+from client_session_persistence import XmlStore
 user = int(sys.argv[2])
 os.setgroups([]); os.setgid(user); os.setuid(user)
 for number in range(3):

@@ -7,11 +7,10 @@ import os
 from typing import TYPE_CHECKING
 from unittest import mock
 
+from client_session import ClientSession
+from client_session.testing import ManualScheduler
+from client_session_persistence import CorruptSaveFileError, Snapshot, XmlStore, loads
 from event_ids import event_id
-
-from fsm import ClientSession
-from fsm.testing import ManualScheduler
-from persistence import CorruptSaveFileError, Snapshot, XmlStore, loads
 from torture.disk import a_disk
 from torture.fault import Fault, Outcome, Scale
 

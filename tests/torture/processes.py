@@ -9,8 +9,8 @@ import time
 import uuid
 from pathlib import Path
 
-from fsm import ClientSession
-from persistence import loads
+from client_session import ClientSession
+from client_session_persistence import loads
 from torture.fault import Fault, Outcome, Scale
 from torture.forking import forked, in_fresh_interpreters, report
 

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from fsm import ClientSession
-from persistence import CorruptSaveFileError, loads
+from client_session import ClientSession
+from client_session_persistence import CorruptSaveFileError, loads
 from torture.fault import Fault, Outcome, Scale
 from torture.forking import forked, in_fresh_interpreters, leftovers, report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fsm import SessionContext
+    from client_session import SessionContext
 
 _LANES = 2
 """Save files that are written, and processes that live, at the same time."""

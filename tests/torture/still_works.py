@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 from jsonschema import Draft4Validator, FormatChecker
 
-from fsm import ClientSession
-from fsm.testing import ManualClock, ManualScheduler
-from persistence import CorruptSaveFileError
+from client_session import ClientSession
+from client_session.testing import ManualClock, ManualScheduler
+from client_session_persistence import CorruptSaveFileError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from persistence import Snapshot, XmlStore
+    from client_session_persistence import Snapshot, XmlStore
 
 _SCHEMA = Path(__file__).parents[1] / "data" / "iglu" / "client_session-1-0-2.json"
 _VALIDATOR = Draft4Validator(json.loads(_SCHEMA.read_text(encoding="utf-8")), format_checker=FormatChecker())

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
-from event_ids import event_id
 
-from fsm import ClientSession
-from fsm.testing import ManualScheduler
-from persistence import Snapshot, XmlStore, dumps, loads
+from client_session import ClientSession
+from client_session.testing import ManualScheduler
+from client_session_persistence import Snapshot, XmlStore, dumps, loads
+from event_ids import event_id
 from torture.fault import Fault, Outcome, Scale
 from torture.strace import Call, run_traced
 from torture.warm import share_out

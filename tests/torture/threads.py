@@ -12,9 +12,9 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fsm import ClientSession
-from fsm.testing import check_invariants
-from persistence import MemoryStore, XmlStore
+from client_session import ClientSession
+from client_session.testing import check_invariants
+from client_session_persistence import MemoryStore, XmlStore
 from torture.coming_between import come_between
 from torture.fault import CannotRunError, Fault, Outcome, Scale
 from torture.witness import OPERATIONS, Witness, refused
@@ -22,8 +22,8 @@ from torture.witness import OPERATIONS, Witness, refused
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fsm import SessionContext
-    from persistence import SnapshotStore
+    from client_session import SessionContext
+    from client_session_persistence import SnapshotStore
 
 
 def _new_session_and_event(witness: Witness) -> None:

@@ -7,14 +7,14 @@ import uuid
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from fsm import ClientSession, SessionClosedError
-from fsm.testing import ManualClock, ManualScheduler, check_invariants
+from client_session import ClientSession, SessionClosedError
+from client_session.testing import ManualClock, ManualScheduler, check_invariants
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fsm import SessionContext, SessionSummary
-    from persistence import SnapshotStore
+    from client_session import SessionContext, SessionSummary
+    from client_session_persistence import SnapshotStore
 
 FOREGROUND, BACKGROUND = 600.0, 300.0
 

@@ -1,0 +1,57 @@
+"""Client sessions for trackers: which events belong together.
+
+>>> from client_session import ClientSession
+>>> session = ClientSession("session.xml")
+>>> entity = session.get_session_context(event_id)  # for every tracked event
+>>> session.set_background(True)  # whenever the app gains or loses focus
+>>> session.close()
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from client_session.clock import Clock, SystemClock
+from client_session.entity import SessionContext
+from client_session.errors import SessionClosedError
+from client_session.explanation import Beginning, Ending, Explanation
+from client_session.graph import Input, SessionState
+from client_session.lifecycle import EndReason
+from client_session.session import ClientSession
+from client_session.summary import SessionSummary
+from client_session.ticking.scheduler import Scheduler
+from client_session_persistence import MemoryStore
+
+if TYPE_CHECKING:
+    from client_session_persistence import XmlStore, default_save_path
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Beginning",
+    "ClientSession",
+    "Clock",
+    "EndReason",
+    "Ending",
+    "Explanation",
+    "Input",
+    "MemoryStore",
+    "Scheduler",
+    "SessionClosedError",
+    "SessionContext",
+    "SessionState",
+    "SessionSummary",
+    "SystemClock",
+    "XmlStore",
+    "default_save_path",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import what concerns files when it is first asked for: a program may keep its sessions elsewhere."""
+    if name not in {"XmlStore", "default_save_path"}:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    import client_session_persistence  # noqa: PLC0415  # loads these two lazily itself
+
+    return getattr(client_session_persistence, name)

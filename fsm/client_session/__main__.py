@@ -1,0 +1,21 @@
+"""The command ``client-session``, also as ``python -m client_session``."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line, or say how to install what it needs."""
+    try:
+        from client_session.cli import client_session  # noqa: PLC0415  # click and rich are the optional extra "cli"
+    except ModuleNotFoundError as error:
+        missing = str(error.name).partition(".")[0]
+        if missing not in {"click", "rich"}:
+            raise
+        sys.exit(f"client-session needs {missing}: pip install 'client-session[cli]'")
+    client_session(prog_name="client-session")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""What a session may be given: each argument is checked, and a bad one is named with its value and what is allowed."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import uuid
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+from client_session_persistence.snapshot import is_uuid_text
+
+if TYPE_CHECKING:
+    from client_session_persistence import SnapshotStore, XmlStore
+
+Callback = TypeVar("Callback")
+
+Seconds = int | float | timedelta
+"""A duration: a number of seconds, or a `timedelta`."""
+
+
+def seconds(argument: str, value: Seconds) -> float:
+    """Return a duration in seconds.
+
+    Raises:
+        TypeError: it is neither a number nor a `timedelta`.
+        ValueError: it is not finite and greater than 0.
+
+    """
+    if type(value) is float:
+        number = value
+    elif isinstance(value, timedelta):
+        number = value.total_seconds()
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+    else:
+        msg = f"{argument} must be a number of seconds or a timedelta, not {value!r}"
+        raise TypeError(msg)
+    if not (math.isfinite(number) and number > 0):
+        msg = f"{argument} must be finite and greater than 0 seconds, not {value!r}"
+        raise ValueError(msg)
+    return number
+
+
+def boolean(argument: str, value: object) -> bool:
+    """Return a ``bool``, and refuse what is merely true or false (`TypeError`)."""
+    if not isinstance(value, bool):
+        msg = f"{argument} must be True or False, not {value!r}"
+        raise TypeError(msg)
+    return value
+
+
+def require_methods(argument: str, value: object, *methods: str) -> None:
+    """Refuse an object that lacks a method (`TypeError`)."""
+    for method in methods:
+        if not callable(getattr(value, method, None)):
+            msg = f"{argument} must have the methods {', '.join(methods)}; {value!r} lacks {method}"
+            raise TypeError(msg)
+
+
+def callback(argument: str, value: Callback) -> Callback:
+    """Return a callable or ``None``; refuse anything else (`TypeError`)."""
+    if value is not None and not callable(value):
+        msg = f"{argument} must be callable or None, not {value!r}"
+        raise TypeError(msg)
+    return value
+
+
+def snapshot_store(save_path: str | os.PathLike[str] | None, store: SnapshotStore | None) -> SnapshotStore:
+    """Return the store that is meant by ``save_path`` or ``store``.
+
+    Raises:
+        TypeError: neither is given, or one is of a wrong type.
+        ValueError: both are given, or the path is empty, has a NUL character or is a folder.
+
+    """
+    if store is not None:
+        if save_path is not None:
+            msg = f"give save_path or store, not both: {save_path!r} and {store!r}"
+            raise ValueError(msg)
+        require_methods("store", store, "load", "save", "lock")
+        return store
+    if not isinstance(save_path, str | os.PathLike):
+        msg = f"save_path must be the path (text or os.PathLike) of the save file, or give store; not {save_path!r}"
+        raise TypeError(msg)
+    path = os.fspath(save_path)
+    if not isinstance(path, str):
+        msg = f"save_path must be a path of text, not {path!r}"
+        raise TypeError(msg)
+    if not path.strip() or "\0" in path:
+        msg = f"save_path must be the path of a file, not empty and without NUL, not {path!r}"
+        raise ValueError(msg)
+    if path.endswith(("/", os.sep)) or os.path.isdir(path):  # noqa: PTH112  # a Path would lose the separator
+        msg = f"save_path must be the path of a file, not a folder: {path!r}"
+        raise ValueError(msg)
+    return _xml_store()(path)
+
+
+@functools.cache  # a finalizer at the interpreter's exit can import nothing any more
+def _xml_store() -> type[XmlStore]:
+    from client_session_persistence import XmlStore  # noqa: PLC0415  # a program that gives a store of its own needs no XML
+
+    return XmlStore
+
+
+def event_id_text(value: uuid.UUID | str) -> str:
+    """Return an event id as lower-case text (`ValueError` for what is neither a UUID nor its text)."""
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if isinstance(value, str) and is_uuid_text(value):
+        return value.lower()
+    msg = f"event_id must be a uuid.UUID or its text of 36 characters, not {value!r}"
+    raise ValueError(msg)

@@ -1,0 +1,124 @@
+"""What runs after the session's lock is released: the embedder's callbacks, and log lines."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol
+
+import attrs
+
+from client_session import history
+from client_session_persistence.deadline import no_deadline
+from client_session_persistence.forks import THIS_PROCESS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from client_session.entity import SessionContext
+    from client_session.graph import Input, SessionState
+    from client_session.summary import SessionSummary
+
+Params = ParamSpec("Params")
+
+
+class Logger(Protocol):
+    """The methods of `logging.Logger` that a session calls.
+
+    If the logger also has ``isEnabledFor`` and ``debug``, decisions are logged at level DEBUG.
+    """
+
+    def info(self, msg: str, /, *args: object) -> object:
+        """Log that something works again."""
+
+    def warning(self, msg: str, /, *args: object) -> object:
+        """Log what the user should know."""
+
+    def exception(self, msg: str, /, *args: object) -> object:
+        """Log an error that is being handled, with its traceback."""
+
+
+@attrs.frozen(weakref_slot=False)
+class Hooks:
+    """The embedder's callables."""
+
+    on_session_start: Callable[[SessionContext], object] | None = None
+    on_session_end: Callable[[SessionSummary], object] | None = None
+    on_state_change: Callable[[SessionState, Input, SessionState], object] | None = None
+
+
+NO_HOOKS = Hooks()
+
+
+class _Queue(deque["Callable[[], object]"]):
+    """One session's calls on one thread."""
+
+    is_delivering = False
+
+
+class _Thread(threading.local):
+    """A thread's queues by session. It is empty most of the time, since a process may keep many sessions."""
+
+    def __init__(self) -> None:
+        self.queues: dict[Callbacks, _Queue] = {}
+
+
+_thread = _Thread()
+
+
+class Callbacks:
+    """Calls deferred until the lock is released: in order, each on the thread that caused it.
+
+    A callback may call the session again; the callbacks which that causes run after those that were caused before.
+    """
+
+    __slots__ = ("_logger",)
+
+    def __init__(self, logger: Logger) -> None:
+        """Log failing callbacks to ``logger``."""
+        self._logger = logger
+
+    def add(self, call: Callable[Params, object], /, *args: Params.args, **kwargs: Params.kwargs) -> None:
+        """Queue a call for this thread's next `deliver`."""
+        _thread.queues.setdefault(self, _Queue()).append(partial(call, *args, **kwargs))
+
+    def log_decision(self, entry: bytes) -> None:
+        """Queue a DEBUG line for an entry of the history, if the logger takes such lines."""
+        logger: Any = self._logger
+        with contextlib.suppress(Exception):  # a logger that has no levels, or is broken, costs the host nothing
+            if logger.isEnabledFor(logging.DEBUG):
+                self.add(logger.debug, "%s", history.unpack(entry)[0])
+
+    def deliver(self) -> None:
+        """Run this thread's calls, now that it holds no lock. Log any that raises."""
+        process = THIS_PROCESS.id
+        queue = _thread.queues.get(self)
+        if queue is None:
+            return
+        # A signal handler may add calls at any time; the inner call delivers them, unless the outer one still does.
+        while queue and not queue.is_delivering:
+            queue.is_delivering = True
+            try:
+                while queue:
+                    self._run(queue.popleft(), process)
+            finally:
+                queue.is_delivering = False
+        if not queue and not queue.is_delivering:
+            _thread.queues.pop(self, None)
+
+    def _run(self, call: Callable[[], object], process: int) -> None:
+        try:
+            with no_deadline():
+                if THIS_PROCESS.id == process:  # else the previous callback forked, and this is the child
+                    call()
+        except Exception:
+            with contextlib.suppress(Exception):  # a broken logger must not cost the host its event
+                self._logger.exception("A session's callback failed")
+
+    def after_fork(self) -> Callbacks:
+        """Return a forked child's own: the queued calls are the parent's to run."""
+        _thread.queues.pop(self, None)
+        return Callbacks(self._logger)

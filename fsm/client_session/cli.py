@@ -1,0 +1,288 @@
+"""The command line: replay a trace, show a save file, draw the graph."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import secrets
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+import click
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from client_session import diagram as drawing
+from client_session.clock import SystemClock
+from client_session.explanation import describe_save_file
+from client_session.graph import SessionState
+from client_session.testing import SessionOptions
+from client_session.testing.replay import Replay
+from client_session.testing.trace import TraceError, read_trace
+from client_session_persistence import CorruptSaveFileError, MemoryStore, XmlStore
+from client_session_persistence.codec import FIELDS
+from client_session_persistence.snapshot import iso_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from datetime import datetime
+    from typing import Any, BinaryIO, NoReturn
+
+    from client_session.explanation import Explanation
+    from client_session.testing.replay import Moment
+    from client_session_persistence import Snapshot
+
+_PIPED_WIDTH = 500
+"""Lines that are not read on a terminal are not wrapped: one a moment, for grep."""
+_WIDE = 120
+"""Narrower, and what happened stands below each line."""
+_STATE_STYLES = {
+    SessionState.FOREGROUND_ACTIVE: "green",
+    SessionState.BACKGROUND_ACTIVE: "blue",
+    SessionState.EXPIRED_CHECKER_STOPPED: "yellow",
+}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="client-session")
+def client_session() -> None:
+    """Client sessions for trackers: which events belong together."""
+
+
+_DEFAULTS = SessionOptions()
+
+
+@client_session.command()
+@click.argument("trace", type=click.File("rb"))
+@click.option(
+    "--save",
+    "save_path",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Keep the session in this save file, and go on from what it holds. Without it: in memory.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the entity of each event, one JSON object a line.")
+@click.option(
+    "--foreground-timeout",
+    type=float,
+    metavar="SECONDS",
+    default=_DEFAULTS.foreground_timeout,
+    show_default=True,
+    help="Until a session expires in focus.",
+)
+@click.option(
+    "--background-timeout",
+    type=float,
+    metavar="SECONDS",
+    default=_DEFAULTS.background_timeout,
+    show_default=True,
+    help="Until a session expires out of focus.",
+)
+@click.option(
+    "--check-interval",
+    type=float,
+    metavar="SECONDS",
+    default=_DEFAULTS.check_interval,
+    show_default=True,
+    help="How often a tick comes.",
+)
+@click.option("--no-ticks", is_flag=True, help="Let no tick come but those of the trace.")
+@click.option("--count-empty-sessions", is_flag=True, help="Number sessions as the .NET tracker does.")
+@click.option("--continue-on-restart", is_flag=True, help="Go on with the saved session if it has not timed out.")
+def replay(trace: BinaryIO, save_path: str | None, *, as_json: bool, no_ticks: bool, **options: Any) -> None:  # noqa: ANN401  # click passes the options, their types checked, by name
+    """Drive a session through TRACE, on a virtual clock, and print what happens.
+
+    TRACE is a file of JSON Lines ("-": standard input), one input a line, in order of time, such as
+
+    {"at": "2026-11-23T09:00:00Z", "input": "event", "id": "<uuid>"}
+
+    The inputs: event (with an id), background, foreground, touch, restart, sleep (the machine sleeps until the next
+    line), resume and stop (the checker, by hand), tick (one more than come by themselves), new-session, save, timeouts
+    (with foreground_timeout, background_timeout), wall (the wall clock is set, to a time), other (another process on
+    the save file tracks an event, with an id).
+    """
+    try:
+        steps = read_trace(trace, trace.name)
+        store = XmlStore(save_path) if save_path else MemoryStore()
+        run = Replay(steps, store, SessionOptions(**options), ticking=not no_ticks)
+    except TraceError as error:
+        _fail(str(error), status=2)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    if as_json:
+        for moment in run.run():
+            if moment.context is not None:
+                click.echo(moment.context.to_json())
+    else:
+        _print_timeline(run.run())
+    if run.session.save_error is not None:
+        _fail(f"not saved: {run.session.save_error}", status=1)
+
+
+@client_session.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, readable=False))
+@click.option("--json", "as_json", is_flag=True, help="Print it as one JSON object.")
+def show(file: str, *, as_json: bool) -> None:
+    """Print the save file FILE, or say what is wrong with it (exit status 1)."""
+    try:
+        snapshot = XmlStore(file).load()
+    except CorruptSaveFileError as error:
+        rescue = f"recovered at the next start: user {error.recovered.user_id}" if error.recovered else "no user id"
+        _fail(f"{error}\n{rescue}", status=1)
+    except OSError as error:
+        _fail(f"{file} cannot be read: {error.strerror}", status=1)
+    if snapshot is None:
+        _fail(f"{file} is gone", status=1)
+    values = _by_key(snapshot)
+    if as_json:
+        click.echo(json.dumps(values, indent=2))
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), show_header=False)
+    table.add_column(style="bold")
+    table.add_column()
+    for key, value in values.items():
+        table.add_row(key, Text("-", "dim") if value is None else str(value))
+    described = describe_save_file(snapshot, SystemClock().now(), _DEFAULTS.foreground_timeout)
+    table.add_row("description", "\n".join(described))
+    _console().print(table)
+
+
+@client_session.command()
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["svg", "png", "mermaid", "dot"]),
+    help="Default: what the name of the output file says, or else mermaid.",
+)
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Default: print.")
+def diagram(kind: str | None, output: Path | None) -> None:
+    """Draw the graph of the lifecycle. SVG and PNG need Graphviz's program dot."""
+    kind = kind or _KINDS.get(output.suffix if output else "", "mermaid")
+    texts: dict[str, Callable[[], str]] = {"mermaid": drawing.mermaid, "dot": drawing.dot}
+    if kind == "png" and output is None and sys.stdout.isatty():
+        message = "a PNG is not for the terminal: give -o FILE"
+        raise click.UsageError(message)
+    try:
+        data = texts[kind]().encode() if kind in texts else drawing.render(kind)
+    except drawing.DotMissingError as error:
+        _fail(str(error), status=1)
+    if output is None:
+        click.echo(data, nl=False)
+        return
+    try:
+        output.write_bytes(data)
+    except OSError as error:
+        _fail(f"{output} cannot be written: {error.strerror}", status=1)
+
+
+@client_session.command()
+@click.option(
+    "--examples",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    metavar="N",
+    help="How many timelines, traces and times to draw.",
+)
+@click.option("--seed", type=click.IntRange(min=0), metavar="S", help="Draw the same again. Default: a new one.")
+@click.option(
+    "--report",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write report.html and coverage.svg there.",
+)
+def verify(examples: int, seed: int | None, report: Path | None) -> None:
+    """Verify the lifecycle: explore it exhaustively, and try it against an oracle at random.
+
+    Exit status 1 if something does not hold, with the shortest trace that fails. Needs the extra "verify".
+    """
+    try:
+        from client_session.verify import command  # noqa: PLC0415  # Hypothesis is the optional extra "verify"
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] != "hypothesis":
+            raise
+        _fail("this needs hypothesis: pip install 'client-session[verify]'", status=1)
+    try:
+        holds = command.run(examples, secrets.randbelow(2**32) if seed is None else seed, report)
+    except OSError as error:
+        _fail(f"{error.filename or report} cannot be written: {error.strerror}", status=1)
+    sys.exit(0 if holds else 1)
+
+
+_KINDS = {".svg": "svg", ".png": "png", ".dot": "dot", ".gv": "dot", ".mmd": "mermaid"}
+
+
+_COLUMNS = {"time": 19, "input": 11, "state": 23, "session": 8, "index": 5, "event": 5}
+_NUMBERS = {"index", "event"}
+
+
+def _print_timeline(moments: Iterable[Moment]) -> None:
+    console = _console()
+    if console.width >= _WIDE:
+        table = _grid(2, header=True)
+        table.add_column("what happened")
+        for moment in moments:
+            table.add_row(*_seen(moment), _what_happened(moment))
+        console.print(table)
+        return
+    heading = _grid(1, header=True)
+    console.print(heading)
+    for moment in moments:
+        line = _grid(1, header=False)
+        line.add_row(*_seen(moment))
+        console.print(line)
+        if moment.explanations:
+            console.print(Padding(_what_happened(moment), (0, 0, 0, 4)))
+
+
+def _grid(gap: int, *, header: bool) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold", show_header=header)
+    for heading, width in _COLUMNS.items():
+        table.add_column(heading, no_wrap=True, min_width=width, justify="right" if heading in _NUMBERS else "left")
+    return table
+
+
+def _seen(moment: Moment) -> list[str | Text]:
+    pending = moment.session_index is None
+    return [
+        f"{moment.at:%Y-%m-%d %H:%M:%S}",
+        Text(moment.input, "dim" if moment.input == "tick" else ""),
+        Text(moment.state.value, _STATE_STYLES[moment.state]),
+        Text(moment.session_id[:8], "dim" if pending else ""),
+        "-" if pending else str(moment.session_index),
+        str(moment.event_index or "-"),
+    ]
+
+
+def _what_happened(moment: Moment) -> Text:
+    parts = [part for explanation in moment.explanations for part in _styled(explanation)]
+    return Text("; ").join(Text(*part) for part in parts)
+
+
+def _styled(explanation: Explanation) -> Iterator[tuple[str, str]]:
+    styles = ["yellow"] * bool(explanation.ended) + ["green"] * bool(explanation.begun)
+    return itertools.zip_longest(explanation.clauses, styles, fillvalue="")
+
+
+def _by_key(snapshot: Snapshot) -> dict[str, str | int | None]:
+    def text(value: str | int | datetime | None) -> str | int | None:
+        return value if value is None or isinstance(value, str | int) else iso_time(value)
+
+    fields = attrs.asdict(snapshot)
+    return {key: text(fields[field]) for key, (field, _) in FIELDS.items()}
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _PIPED_WIDTH
+    return console
+
+
+def _fail(message: str, *, status: int) -> NoReturn:
+    click.echo(f"Error: {message}", err=True)
+    sys.exit(status)

@@ -1,0 +1,214 @@
+"""The current session as one value, and the draft that a call decides on before it replaces that value as a whole."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from client_session import history
+from client_session.entity import SessionContext, SessionFacts
+from client_session.explanation import START, Beginning, Ending
+from client_session.ledger import new_id
+from client_session.lifecycle import Ended, EndReason
+from client_session.summary import SessionSummary
+from client_session_persistence.snapshot import MAX_INDEX, STORAGE_MECHANISM, idle_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from datetime import datetime
+
+    from client_session.callbacks import Hooks
+    from client_session.clock import Anchor
+    from client_session.ledger import Ledger
+    from client_session.lifecycle import Decision, Lifecycle
+    from client_session_persistence import Snapshot
+
+
+@attrs.define(eq=False, weakref_slot=False)  # one for each session in memory
+class Current:
+    """All that a call may change. Once published, nothing in it changes except by `Lifecycle.continue_session`."""
+
+    lifecycle: Lifecycle
+    facts: SessionFacts
+    anchor: Anchor
+    is_numbered: bool = False
+    record: Snapshot | None = None
+    """The newest session that this object numbered or continued, as of then, or as of its end."""
+    last_event_time: datetime | None = None
+    """The last event's own timestamp, if it had one."""
+    history: bytes = b""
+    is_closed: bool = False
+
+    @classmethod
+    def pending(cls, lifecycle: Lifecycle, ledger: Ledger, moment: Anchor) -> Current:
+        """Return a session without events."""
+        return cls(lifecycle, _pending_facts(ledger.pending_id, ledger.newest.user_id), moment)
+
+    def adopt(self, record: Snapshot) -> None:
+        """Become a numbered session."""
+        self.record = record
+        self.facts = SessionFacts.of(record)
+        self.is_numbered = True
+
+    def progress(self, now: Anchor) -> Snapshot | None:
+        """Return what to save of the newest numbered session; ``None`` if there has been none."""
+        lifecycle = self.lifecycle
+        if not (self.is_numbered and lifecycle.event_count and self.record):
+            return self.record
+        return attrs.evolve(
+            self.record,
+            event_index=min(lifecycle.event_count, MAX_INDEX),
+            last_activity=self.anchor.moved(by=now).wall_time(lifecycle.last_activity),
+        )
+
+
+def start(lifecycle: Lifecycle, ledger: Ledger, moment: Anchor, *, may_continue: bool) -> Current:
+    """Return what a run begins with: a pending session, the saved one, or a numbered one if empty sessions count."""
+    current, saved = Current.pending(lifecycle, ledger, moment), ledger.newest
+    idle = idle_time(saved, moment.wall) if may_continue else None
+    begun: Beginning | None = None
+    if idle is not None and timedelta(0) <= idle < timedelta(seconds=lifecycle.foreground_timeout):
+        current.adopt(saved)
+        lifecycle.resume_saved(saved.event_index or 0, idle.total_seconds())
+        begun = Beginning(saved.session_index, current.facts.session_id, is_continued=True)
+    elif lifecycle.count_empty_sessions:
+        current.adopt(ledger.number(ledger.pending_id, moment.wall))
+        ledger.pending_id = new_id()
+        idle = timedelta(0)
+        begun = Beginning(current.facts.session_index, current.facts.session_id)
+    if idle is not None:
+        current.history = history.pack(
+            moment.wall, START, lifecycle, lifecycle, idle_seconds=idle.total_seconds(), begun=begun
+        )
+    return current
+
+
+def _pending_facts(session_id: str, user_id: str) -> SessionFacts:
+    return SessionFacts(user_id, session_id, None, 0, STORAGE_MECHANISM, None, None)
+
+
+class Draft:
+    """What a call makes of the current session: decided on a copy, then published as a whole or thrown away."""
+
+    __slots__ = (
+        "_hooks", "_ledger", "after", "before", "begun", "ended", "event_count_before", "is_saved_after", "moment",
+        "next_id", "notifications",
+    )  # fmt: skip
+
+    def __init__(self, before: Current, next_id: str, moment: Anchor, ledger: Ledger, hooks: Hooks) -> None:
+        """Copy the current session, to decide on the copy at a moment.
+
+        ``next_id`` is the ledger's `Ledger.pending_id` as of ``before``, so that all drafts of one session agree on it.
+        """
+        self.before = before
+        self.next_id = next_id
+        lifecycle = before.lifecycle.copy()
+        self.event_count_before = lifecycle.event_count
+        self.after = Current(
+            lifecycle, before.facts, before.anchor, before.is_numbered, before.record, before.last_event_time,
+            before.history,
+        )  # fmt: skip
+        self.moment = moment
+        self._ledger = ledger
+        self._hooks = hooks
+        self.ended: Ending | None = None
+        self.begun: Beginning | None = None
+        self.notifications: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
+        """What to call once the draft is published and the lock released."""
+        self.is_saved_after = False
+        """Whether to save the session once the draft is published."""
+
+    def apply(self, decisions: Iterable[Decision]) -> None:
+        """Carry out what the lifecycle decided."""
+        for decision in decisions:
+            if isinstance(decision, Ended):
+                self._end(decision)
+            else:
+                self._notify(self._hooks.on_state_change, decision.before, decision.input, decision.after)
+
+    def record_event(self, event_id: str, event_timestamp: datetime | None) -> int:
+        """Note an event that the lifecycle has counted, and number its session at its first; return its number."""
+        after, moment = self.after, self.moment
+        number = after.lifecycle.event_count
+        if number == 1:
+            time = event_timestamp or moment.wall
+            if after.is_numbered and after.record is not None:  # numbered before, since empty sessions count
+                self._begin(
+                    attrs.evolve(
+                        after.record,
+                        first_event_id=event_id,
+                        first_event_timestamp=time,
+                        event_index=1,
+                        last_activity=moment.wall,
+                    )
+                )
+                self.is_saved_after = True
+            else:
+                self._begin(self._ledger.number(after.facts.session_id, moment.wall, event_id, time))
+            self._notify(self._hooks.on_session_start, SessionContext(after.facts, number))
+        after.last_event_time = event_timestamp
+        return number
+
+    def explain(self, given: str) -> bytes:
+        """Add what was decided to the history, and return the entry; nothing if only the last activity changed."""
+        before, after = self.before.lifecycle, self.after.lifecycle
+        if not (given and (self.ended or self.begun or self.after.is_closed or history.is_changed(before, after))):
+            return b""
+        idle_seconds = self.moment.monotonic - before.last_activity
+        entry = history.pack(
+            self.moment.wall, given, before, after, idle_seconds=idle_seconds, ended=self.ended, begun=self.begun
+        )
+        self.after.history = history.extended(self.after.history, entry)
+        return entry
+
+    def _notify(self, call: Callable[..., object] | None, *args: object) -> None:
+        if call is not None:
+            self.notifications.append((call, args))
+
+    def _begin(self, record: Snapshot) -> None:
+        self.after.anchor = self.moment
+        self.after.adopt(record)
+        self.begun = Beginning(record.session_index, self.after.facts.session_id)
+
+    def _end(self, ended: Ended) -> None:
+        """Fix the session's progress for the store, report its end, and let a pending session replace it.
+
+        A session that is over loses its last activity in the store, so that no restart resumes what ended.
+        """
+        after, facts, record = self.after, self.after.facts, self.after.record
+        if after.is_numbered and ended.event_count and record is not None:
+            record = attrs.evolve(
+                record,
+                event_index=min(ended.event_count, MAX_INDEX),
+                last_activity=after.anchor.moved(by=self.moment).wall_time(ended.last_activity),
+            )
+        if record is not None and ended.reason is not EndReason.CLOSE:
+            record = attrs.evolve(record, last_activity=None)
+        after.record = record
+        self.ended = Ending(facts.session_index, ended.event_count, ended.reason)
+        if ended.event_count:
+            self._notify(self._hooks.on_session_end, self._summary(ended))
+        if ended.reason is EndReason.CLOSE:
+            return
+        after.is_numbered = False
+        after.facts = _pending_facts(self.next_id, self._ledger.newest.user_id)
+        if after.lifecycle.count_empty_sessions:
+            self._begin(self._ledger.number(after.facts.session_id, self.moment.wall))
+
+    def _summary(self, ended: Ended) -> SessionSummary:
+        after, facts = self.after, self.after.facts
+        return SessionSummary(
+            user_id=facts.user_id,
+            session_id=facts.session_id,
+            previous_session_id=facts.previous_session_id,
+            session_index=facts.session_index,
+            first_event_id=facts.first_event_id,
+            first_event_time=facts.first_event_time,
+            last_event_time=after.last_event_time or after.anchor.wall_time(ended.last_event),
+            event_count=ended.event_count,
+            foreground_seconds=ended.foreground_seconds,
+            background_seconds=ended.background_seconds,
+            reason=ended.reason,
+        )

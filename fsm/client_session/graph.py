@@ -1,0 +1,185 @@
+"""The lifecycle graph, declared once: states, inputs, commands, and the table that everything else derives from.
+
+Two declarations name all that can happen to a session: `TABLE`, the rows of the graph, and `Command`, what an embedder
+can ask for besides. The running machine, the diagrams, traces, the history, the verification and the documentation read
+them. The table is checked on import: a bad row fails with a sentence that names it.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+class SessionState(enum.StrEnum):
+    """The state of a session's lifecycle."""
+
+    FOREGROUND_ACTIVE = "foreground-active"
+    """The app is in focus; the foreground timeout applies."""
+    BACKGROUND_ACTIVE = "background-active"
+    """The app is out of focus; the background timeout applies."""
+    EXPIRED_CHECKER_STOPPED = "expired-checker-stopped"
+    """Expired in the background; nothing is left to check, so checking has stopped."""
+
+
+class Input(enum.StrEnum):
+    """What moves a session through the graph."""
+
+    EVENT = "event"
+    """An event was tracked."""
+    TICK = "tick"
+    """The checker asks whether the session is over."""
+    BACKGROUND = "background"
+    """The app lost focus."""
+    FOREGROUND = "foreground"
+    """The app gained focus."""
+    RESUME = "resume"
+    """The checker was started by hand; sent to the expired state only."""
+
+
+class Command(enum.StrEnum):
+    """What an embedder can ask for besides; no command names a row of the graph.
+
+    Before each but `START_CHECKER`, the check is made that a tick would have made.
+    """
+
+    TOUCH = "touch"
+    """Count as activity that is not an event."""
+    NEW_SESSION = "new-session"
+    """End the session by hand."""
+    START_CHECKER = "start-checker"
+    """Start checking; an expired session gets `Input.RESUME`."""
+    STOP_CHECKER = "stop-checker"
+    """Suspend expiry."""
+    TIMEOUTS = "timeouts"
+    """Set the timeouts."""
+    CLOSE = "close"
+    """Stop permanently."""
+
+
+class Guard(enum.StrEnum):
+    """What must be true for a row to apply."""
+
+    OVER = "over"
+    """The time since the last activity is at least the timeout of the state."""
+
+
+class Effect(enum.StrEnum):
+    """What a row does besides changing the state."""
+
+    ACTIVITY = "activity"
+    """Count the event, restart the timeout, and run the checker."""
+    RENEW = "renew"
+    """End a session that has events; a pending one, without events, replaces it."""
+    START_CHECKER = "start checker"
+    """Start checking."""
+    STOP_CHECKER = "stop checker"
+    """Stop checking."""
+
+
+@attrs.frozen
+class Row:
+    """One transition of the graph. ``destination`` equals ``source`` for an internal transition."""
+
+    source: SessionState
+    input: Input
+    guard: Guard | None
+    destination: SessionState
+    effects: tuple[Effect, ...]
+    why: str
+
+    @property
+    def label(self) -> str:
+        """The row as the label of an arrow, in UML notation: ``input [guard] / effect, effect``."""
+        guard = f" [{self.guard}]" if self.guard else ""
+        effects = f" / {', '.join(self.effects)}" if self.effects else ""
+        return f"{self.input}{guard}{effects}"
+
+    def __str__(self) -> str:
+        """Name the row as error messages do."""
+        return f"row '{self.source}, {self.label} → {self.destination}'"
+
+
+_FOREGROUND, _BACKGROUND, _EXPIRED = SessionState
+_EVENT, _TICK, _TO_BACKGROUND, _TO_FOREGROUND, _RESUME = Input
+_ACTIVITY, _RENEW, _START, _STOP = Effect
+_OVER = Guard.OVER
+
+INITIAL = _FOREGROUND
+"""The state of a new session object: a program starts in focus unless it says otherwise."""
+
+# fmt: off
+TABLE: tuple[Row, ...] = (
+    Row(_FOREGROUND, _EVENT, None, _FOREGROUND, (_ACTIVITY,),
+        "Tracked events are what a session consists of."),
+    Row(_FOREGROUND, _TICK, _OVER, _FOREGROUND, (_RENEW,),
+        "The user is idle in front of the app; checking continues, since the next session starts here."),
+    Row(_FOREGROUND, _TO_BACKGROUND, None, _BACKGROUND, (),
+        "The app lost focus: from here on the shorter timeout applies. Losing focus is not activity."),
+    Row(_FOREGROUND, _TO_FOREGROUND, None, _FOREGROUND, (_START,),
+        "The app is in focus already, but a report of focus always starts the checker."),
+    Row(_BACKGROUND, _EVENT, None, _BACKGROUND, (_ACTIVITY,),
+        "Work in the background (music, sync) is activity too; it does not bring the app back to the foreground."),
+    Row(_BACKGROUND, _TICK, _OVER, _EXPIRED, (_RENEW, _STOP),
+        "Expire once, then stop checking: a pending session out of focus has nothing left to check."),
+    Row(_BACKGROUND, _TO_FOREGROUND, None, _FOREGROUND, (_START,),
+        "The user is back in time: the session continues under the longer timeout."),
+    Row(_BACKGROUND, _TO_BACKGROUND, None, _BACKGROUND, (),
+        "No effect: already in the background."),
+    Row(_EXPIRED, _EVENT, None, _BACKGROUND, (_START, _ACTIVITY),
+        "The pending session gets its first event, still out of focus, and must be checked again."),
+    Row(_EXPIRED, _TO_FOREGROUND, None, _FOREGROUND, (_START,),
+        "The user is back too late for the old session; the pending one waits for its first event."),
+    Row(_EXPIRED, _RESUME, None, _BACKGROUND, (_START,),
+        "The embedder starts the checker by hand (`start_checker()`); nothing else sends this."),
+    Row(_EXPIRED, _TICK, None, _EXPIRED, (),
+        "A tick that was under way when checking stopped finds nothing to do."),
+    Row(_EXPIRED, _TO_BACKGROUND, None, _EXPIRED, (),
+        "No effect: already in the background."),
+)
+# fmt: on
+
+ROWS = {(row.source, row.input): row for row in TABLE}
+"""The row that decides each case; guards apply on top."""
+
+
+def check(rows: Sequence[Row]) -> None:
+    """Check a table: every case decided once, every state reachable, every row explained.
+
+    Raises:
+        ValueError: the sentence names the row, state or input at fault.
+
+    """
+    seen: dict[tuple[SessionState, Input], Row] = {}
+    for row in rows:
+        if not row.why.strip():
+            msg = f"{row} has no reason"
+            raise ValueError(msg)
+        if other := seen.get((row.source, row.input)):
+            msg = f"{row} decides the same case as {other}"
+            raise ValueError(msg)
+        seen[row.source, row.input] = row
+    for state in SessionState:
+        for given in Input:
+            # RESUME is sent to the expired state only; in other states it must stay undecided.
+            if ((state, given) in seen) != (given is not Input.RESUME or state is _EXPIRED):
+                msg = f"input '{given}' in state '{state}' has {'a' if (state, given) in seen else 'no'} row"
+                raise ValueError(msg)
+    if unreachable := set(SessionState) - _reachable(rows):
+        msg = f"no row leads to {sorted(state.value for state in unreachable)} from '{INITIAL}'"
+        raise ValueError(msg)
+
+
+def _reachable(rows: Iterable[Row]) -> set[SessionState]:
+    reached = {INITIAL}
+    while new := {row.destination for row in rows if row.source in reached} - reached:
+        reached |= new
+    return reached
+
+
+check(TABLE)

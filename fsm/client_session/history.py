@@ -1,0 +1,115 @@
+"""The last decisions of a session, packed: a process may keep 100,000 sessions, and few are ever asked.
+
+A history is immutable, so a draft can extend it and be thrown away, and reading it takes no lock.
+"""
+
+from __future__ import annotations
+
+import struct
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from client_session.explanation import START, Beginning, Ending, Explanation
+from client_session.graph import Command, Input, SessionState
+from client_session.lifecycle import EndReason
+from client_session_persistence.snapshot import MAX_INDEX
+
+if TYPE_CHECKING:
+    from client_session.lifecycle import Lifecycle
+
+LIMIT = 32
+"""Decisions that a history holds."""
+
+# Time in microseconds; idle seconds; timeouts before and after; the id that began; indexes of the session that began
+# and of the one that ended, and its event count; then a byte each: input, state before and after, checker running
+# before and after, reason, and whether a session began (1) or continued (2).
+_ENTRY = struct.Struct("<q3d16s3I7B")
+_INPUTS: tuple[str, ...] = (START, *Input, *Command)
+_STATES = tuple(SessionState)
+_REASONS = (None, *EndReason)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def is_changed(before: Lifecycle, after: Lifecycle) -> bool:
+    """Return whether a lifecycle differs in more than its activity."""
+    return (
+        after.state is not before.state
+        or after.checker_running is not before.checker_running
+        or after.foreground_timeout != before.foreground_timeout
+        or after.background_timeout != before.background_timeout
+    )
+
+
+def pack(  # noqa: PLR0913  # the fields of an explanation
+    at: datetime,
+    given: str,
+    before: Lifecycle,
+    after: Lifecycle,
+    *,
+    idle_seconds: float,
+    ended: Ending | None = None,
+    begun: Beginning | None = None,
+) -> bytes:
+    """Pack what an input changed."""
+    return _ENTRY.pack(
+        (at - _EPOCH) // _MICROSECOND,
+        idle_seconds,
+        before.timeout,
+        after.timeout,
+        bytes.fromhex(begun.session_id.replace("-", "")) if begun else b"",
+        begun.session_index if begun else 0,
+        ended.session_index if ended else 0,
+        min(ended.event_count, MAX_INDEX) if ended else 0,
+        _INPUTS.index(given),
+        _STATES.index(before.state),
+        _STATES.index(after.state),
+        before.checker_running,
+        after.checker_running,
+        _REASONS.index(ended.reason if ended else None),
+        1 + begun.is_continued if begun else 0,
+    )
+
+
+def extended(history: bytes, entry: bytes) -> bytes:
+    """Return a history with one more entry, limited to the last `LIMIT`."""
+    return (history + entry)[-LIMIT * _ENTRY.size :]
+
+
+def unpack(history: bytes) -> tuple[Explanation, ...]:
+    """Return what a history holds, the oldest decision first."""
+    return tuple(_explanation(*fields) for fields in _ENTRY.iter_unpack(history))
+
+
+def _explanation(  # noqa: PLR0913, PLR0917  # the packed fields
+    at: int,
+    idle_seconds: float,
+    timeout: float,
+    new_timeout: float,
+    begun_id: bytes,
+    begun_index: int,
+    ended_index: int,
+    event_count: int,
+    given: int,
+    before: int,
+    after: int,
+    was_checker_running: int,
+    is_checker_running: int,
+    reason_number: int,
+    begun: int,
+) -> Explanation:
+    reason = _REASONS[reason_number]
+    return Explanation(
+        at=_EPOCH + at * _MICROSECOND,
+        input=_INPUTS[given],
+        before=_STATES[before],
+        after=_STATES[after],
+        idle_seconds=idle_seconds,
+        timeout=timeout,
+        new_timeout=new_timeout,
+        was_checker_running=bool(was_checker_running),
+        is_checker_running=bool(is_checker_running),
+        ended=Ending(ended_index, event_count, reason) if reason else None,
+        begun=Beginning(begun_index, str(uuid.UUID(bytes=begun_id)), begun > 1) if begun else None,
+    )

@@ -1,0 +1,276 @@
+"""The ledger: who the user is, which numbers sessions get, and what of it the store has.
+
+It agrees with the store, since other processes number sessions there too; while the store fails, it continues in
+memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import uuid
+from typing import TYPE_CHECKING
+
+from client_session.locks import is_held
+from client_session_persistence import CorruptSaveFileError, Snapshot
+from client_session_persistence.deadline import LOCK_SECONDS
+from client_session_persistence.snapshot import MAX_INDEX
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+    from datetime import datetime
+
+    from client_session.callbacks import Callbacks, Logger
+    from client_session_persistence import SnapshotStore
+
+    Decide = Callable[[Snapshot | None], Snapshot | None]
+    """Given what the store has, returns what to save; ``None``: nothing."""
+
+
+def new_id() -> str:
+    """Return a new random id for a user or a session."""
+    return str(uuid.uuid4())
+
+
+class Ledger:
+    """One session object's view of its store. Thread-safe.
+
+    It raises no failure of the store: a failure becomes `error`, with one warning per streak, until a later call
+    succeeds.
+    """
+
+    __slots__ = (
+        "_callbacks", "_future", "_lock", "_logger", "_saved", "_store", "_transaction", "error", "newest",
+        "pending_id",
+    )  # fmt: skip
+
+    def __init__(self, store: SnapshotStore, logger: Logger, callbacks: Callbacks) -> None:
+        """Agree with the store on who the user is; a store that has none gets a new one."""
+        self._store = store
+        self._logger = logger
+        self._callbacks = callbacks
+        self._lock = threading.RLock()
+        self._transaction: object = None
+        """Identifies the latest transaction with the store while one is under way."""
+        self._saved: Snapshot | None = None
+        """What this object saved last."""
+        self._future: Future[None] | None = None
+        """Of the last save, until it is durable."""
+        self.pending_id = new_id()
+        """The id of the next session to be numbered: the current one while it is pending, else its successor."""
+        self.error: Exception | None = None
+        """The last failure, until a save succeeds."""
+        stored, error = self._first_look()
+        self.newest = stored or Snapshot(user_id=new_id())
+        """The newest session known, which the next one follows; initially a user whom the store may replace."""
+        if error is not None and not isinstance(error, CorruptSaveFileError):
+            self._report(error)  # a store that cannot be read is left alone
+        elif stored is None or error is not None:
+            self._transact(lambda stored: self.newest if stored is None else None)  # this also replaces a corrupt file
+
+    def _first_look(self) -> tuple[Snapshot | None, Exception | None]:
+        """Return what the store has, or what could be recovered from it and why it could not be read."""
+        try:
+            return self._store.load(), None
+        except Exception as error:  # noqa: BLE001  # an embedder's store may raise anything
+            recovered = getattr(error, "recovered", None)
+            return (recovered if isinstance(recovered, Snapshot) else None), error
+
+    def number(
+        self,
+        session_id: str,
+        now: datetime,
+        first_event_id: str | None = None,
+        first_event_time: datetime | None = None,
+    ) -> Snapshot:
+        """Give the pending session its index and its predecessor, save it, and return it.
+
+        Idempotent per session id: a re-entrant call, or a decision that is made again, gets the same number. A session
+        that is no longer pending gets a record that nobody will publish, and uses no number. While the store cannot
+        be written, the number follows the newest one that can be read.
+        """
+
+        def follow(before: Snapshot) -> Snapshot:
+            again = before.session_id == session_id
+            return Snapshot(
+                user_id=before.user_id,
+                session_id=session_id,
+                previous_session_id=before.previous_session_id if again else before.session_id,
+                session_index=before.session_index if again else min(before.session_index + 1, MAX_INDEX),
+                first_event_id=first_event_id,
+                first_event_timestamp=first_event_time,
+                event_index=0 if first_event_id is None else 1,
+                last_activity=now,
+            )
+
+        def decide(_: Snapshot | None = None) -> Snapshot | None:
+            while True:
+                before = self.newest
+                record = follow(before)
+                # No call from here on, so nothing can run in between.
+                if self.pending_id != session_id:
+                    return None
+                if self.newest is before:
+                    self.newest = record
+                    return record
+
+        with self._lock:
+            self._transact(decide)
+            if self.newest.session_id != session_id:  # the store is locked, or fails
+                self._peek()
+                decide()
+            newest = self.newest
+            return newest if newest.session_id == session_id else follow(newest)
+
+    def save(self, snapshot: Snapshot | None, *, wait: bool = False) -> Exception | None:
+        """Save a session's progress (``None``: the newest known session's), unless the store is ahead of it.
+
+        Return what went wrong; with ``wait``, once the save is durable.
+        """
+        with self._lock:
+            ours = snapshot or self.newest
+            if ours.session_index < self.newest.session_index:  # another was numbered since, and may not be saved yet
+                ours = self.newest
+            if ours.session_id == self.newest.session_id:
+                self.newest = ours
+            error = self._transact(lambda stored: ours if _is_behind(stored, ours) else None)
+            if error is None:
+                self._saved = ours
+            future = self._future
+        if wait and future is not None:
+            error = _exception(future)
+            self._on_saved(future)
+        return error
+
+    def has_saved(self, snapshot: Snapshot | None) -> bool:
+        """Return whether this is what was saved last (or nothing)."""
+        return snapshot is None or snapshot == self._saved
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether this thread holds the ledger's lock further up the stack."""
+        return is_held(self._lock)
+
+    def after_fork(self) -> None:
+        """Begin anew in a forked child: another thread of the parent may hold the lock."""
+        self._lock = threading.RLock()
+        self._transaction = None
+        self._future = None
+        self.pending_id = new_id()
+
+    def _transact(self, decide: Decide) -> Exception | None:
+        """Run a transaction with the store; return what failed.
+
+        A re-entrant call on this thread (a signal handler's or a finalizer's) may run one of its own in between, which
+        this one may have overwritten, or which may have failed: then save once more what is newest, and report only
+        how that ends.
+        """
+        is_nested = self._transaction is not None
+        try:
+            while True:
+                mine = self._transaction = object()
+                error = self._attempt(decide)
+                if self._transaction is mine:
+                    break
+                decide = self._newest_if_behind
+        finally:
+            if not is_nested:
+                self._transaction = None
+        if not is_nested:
+            future = self._future
+            if error is not None or future is None or isinstance(self.error, CorruptSaveFileError):
+                self._report(error)
+            if future is not None:
+                future.add_done_callback(self._on_saved)
+                error = _exception(future) if future.done() else error
+        return None if isinstance(error, CorruptSaveFileError) else error
+
+    def _attempt(self, decide: Decide) -> Exception | None:
+        """Under the store's lock: read, adopt what is newer, decide what to save, and save it.
+
+        Return what failed, or the corruption that was repaired.
+        """
+        corrupt: CorruptSaveFileError | None = None
+        try:
+            with self._store.lock():
+                try:
+                    stored = self._store.load()
+                except CorruptSaveFileError as error:
+                    corrupt, stored = error, error.recovered
+                if stored is not None:
+                    self._adopt(stored)
+                snapshot = decide(stored)
+                if snapshot is None and corrupt is not None:
+                    snapshot = self.newest
+                if snapshot is not None:
+                    self._future = self._store.save(snapshot)
+                    self._saved = snapshot
+        except Exception as error:  # noqa: BLE001  # an embedder's store may raise anything
+            self._future = None  # that an older save succeeds says nothing about this one
+            return error
+        return corrupt
+
+    def _newest_if_behind(self, stored: Snapshot | None) -> Snapshot | None:
+        return self.newest if _is_behind(stored, self.newest) else None
+
+    def _on_saved(self, future: Future[None]) -> None:
+        """Note how a save ended, on the thread that made it durable, unless a later save is under way."""
+        is_locked = self._lock.acquire(timeout=LOCK_SECONDS)  # the holder may be waiting for this very thread
+        try:
+            if self._future is not future:
+                return
+            self._future = None
+            error = _exception(future)
+            if error is not None:
+                self._saved = None
+                self._report(error)
+            elif not isinstance(self.error, CorruptSaveFileError):  # which stays visible until the next save
+                self._report(None)
+        finally:
+            if is_locked:
+                self._lock.release()
+        if not self.is_busy:
+            self._callbacks.deliver()
+
+    def _peek(self) -> None:
+        """Adopt what can be read without the lock: other processes may have numbered sessions since the last read."""
+        with contextlib.suppress(Exception):
+            stored = self._store.load()
+            if stored is not None:
+                self._adopt(stored)
+
+    def _adopt(self, stored: Snapshot) -> None:
+        """Follow the store, which decides who the user is and which session is newest."""
+        if stored.user_id != self.newest.user_id or stored.session_index > self.newest.session_index:
+            self.newest = stored
+
+    def _report(self, error: Exception | None) -> None:
+        was_failing, self.error = self.error is not None, error
+        if error is None:
+            if was_failing:
+                self._callbacks.add(self._logger.info, "The session's save file works again")
+        elif isinstance(error, CorruptSaveFileError):
+            outcome = "recovered its user" if error.recovered else "could not recover a user from it"
+            self._callbacks.add(self._logger.warning, "%s; %s and wrote a new file", error, outcome)
+        elif not was_failing:
+            self._callbacks.add(
+                self._logger.warning, "The session continues in memory because its save file fails: %s", error
+            )
+
+
+def _exception(future: Future[None]) -> Exception | None:
+    """Wait until a save has ended; return what went wrong."""
+    error = future.exception()
+    return error if isinstance(error, Exception) else None
+
+
+def _is_behind(stored: Snapshot | None, ours: Snapshot) -> bool:
+    """Return whether to replace what is stored with ours: never another user, a newer session, or more events."""
+    if stored is None:
+        return True
+    if stored.user_id != ours.user_id:
+        return False
+    if stored.session_id != ours.session_id:
+        return stored.session_index < ours.session_index
+    return (stored.event_index or 0) <= (ours.event_index or 0)

@@ -1,0 +1,273 @@
+"""The lifecycle core: takes inputs and times, returns decisions. No I/O, no clock, no lock.
+
+Times are seconds on a monotonic clock. Which events share a session follows from two rules: the table in
+`client_session.graph`, and *check first* (`Lifecycle._check`).
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+import attrs
+
+from client_session.focus_time import FocusTime
+from client_session.graph import INITIAL, ROWS, Command, Input, SessionState
+from client_session.machine import send
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from client_session.graph import Row
+
+
+class EndReason(enum.StrEnum):
+    """Why a session ended."""
+
+    TIMEOUT = "timeout"
+    BACKGROUND_TIMEOUT = "background-timeout"
+    NEW_SESSION = "new-session"
+    CLOSE = "close"
+
+
+@attrs.frozen
+class Ended:
+    """Decision: the current session is over. ``event_count`` is 0 only if empty sessions count."""
+
+    reason: EndReason
+    event_count: int
+    last_event: float
+    last_activity: float
+    foreground_seconds: float
+    background_seconds: float
+
+
+@attrs.frozen
+class StateChanged:
+    """Decision: an input moved the lifecycle from one state to another."""
+
+    before: SessionState
+    input: Input
+    after: SessionState
+
+
+Decision = Ended | StateChanged
+Decisions = tuple[Decision, ...]
+
+_FOREGROUND = SessionState.FOREGROUND_ACTIVE
+
+
+@attrs.define(eq=False)
+class Lifecycle:
+    """The lifecycle of one session object, and the cursor that the machine moves.
+
+    Every method that takes ``now`` may end the session or change the state; it returns what was decided, in order.
+    Not thread-safe: the session object holds its lock.
+    """
+
+    foreground_timeout: float
+    background_timeout: float
+    last_activity: float
+    """The last event, `Command.TOUCH`, or the start of the current session."""
+    count_empty_sessions: bool = False
+    event_count: int = 0
+    """Events of the current session; 0 while it is pending."""
+    state: SessionState = INITIAL
+    checker_running: bool = True
+    observer: Callable[[Row], object] | None = None
+    """Called with each row that applies, before its effects."""
+    last_event: float = attrs.field(init=False, default=0.0)
+    _now: float = attrs.field(init=False, default=0.0)
+    _decisions: Decisions = attrs.field(init=False, default=())
+    _focus_since: float = attrs.field(
+        init=False, default=attrs.Factory(lambda self: self.last_activity, takes_self=True)
+    )
+    """When focus began to be timed: at the first event, or at a restart."""
+    _focus_time: FocusTime | None = attrs.field(init=False, default=None)
+    """``None`` until focus changes for the first time in the session."""
+
+    def copy(self) -> Lifecycle:
+        """Return an independent copy to decide on."""
+        copied = Lifecycle(
+            self.foreground_timeout,
+            self.background_timeout,
+            self.last_activity,
+            self.count_empty_sessions,
+            self.event_count,
+            self.state,
+            self.checker_running,
+            self.observer,
+        )
+        copied.last_event = self.last_event
+        copied._focus_since = self._focus_since
+        copied._focus_time = self._focus_time
+        return copied
+
+    def retire(self) -> None:
+        """Count no event here any more: a caller that still refers to a superseded lifecycle must get its successor."""
+        self.checker_running = False
+
+    def resume_saved(self, event_count: int, seconds_since_activity: float) -> None:
+        """Continue a session that an earlier run began."""
+        self.event_count = event_count
+        self.last_activity -= seconds_since_activity
+        self.last_event = self.last_activity
+
+    def successor(self, now: float) -> Lifecycle:
+        """Return a lifecycle with a pending session in the same state, as a forked child begins."""
+        return Lifecycle(
+            self.foreground_timeout,
+            self.background_timeout,
+            now,
+            self.count_empty_sessions,
+            state=self.state,
+            checker_running=self.checker_running,
+        )
+
+    @property
+    def timeout(self) -> float:
+        """The timeout in force, in seconds."""
+        return self.foreground_timeout if self.state is _FOREGROUND else self.background_timeout
+
+    def expires_in(self, now: float) -> float | None:
+        """Return the seconds until the session expires, 0.0 once that time has come, ``None`` while it cannot."""
+        if not (self.checker_running and (self.event_count or self.count_empty_sessions)):
+            return None
+        return max(0.0, self.timeout - (now - self.last_activity))
+
+    def continue_session(self, now: float) -> int:
+        """Count an event that changes no state, and return its number in the session; else return 0.
+
+        The short path: in an active session that is checked and not over, the machine would only count the event.
+        0 means: send `Input.EVENT`.
+        """
+        timeout = self.foreground_timeout if self.state is _FOREGROUND else self.background_timeout
+        # No call from here on, so a signal handler that calls the session cannot run in between.
+        if self.event_count and self.checker_running and now - self.last_activity < timeout:
+            self.last_activity = self.last_event = now
+            self.event_count = number = self.event_count + 1
+            return number
+        return 0
+
+    def is_tick_idle(self, now: float) -> bool:
+        """Return whether a tick would certainly find nothing to do, so that the machine need not be asked."""
+        if self.state is SessionState.EXPIRED_CHECKER_STOPPED:
+            return False
+        if not self.checker_running or now - self.last_activity < self.timeout:
+            return True
+        # Over in the foreground, the only row renews; and a pending session is never replaced.
+        pending = not (self.event_count or self.count_empty_sessions)
+        return pending and self.state is _FOREGROUND
+
+    def decide(self, given: Input | Command, now: float) -> Decisions:
+        """Apply an input, or a command that has no arguments."""
+        self._now = now
+        match given:
+            case Input.TICK:
+                if not self.is_tick_idle(now):
+                    self._send(Input.TICK)
+            case Command.START_CHECKER:
+                # A session that became over while checking was stopped by hand expires at the next check.
+                if self.state is SessionState.EXPIRED_CHECKER_STOPPED:
+                    self._send(Input.RESUME)
+                self.checker_running = True
+            case Command():
+                self._check()
+                if given is Command.TOUCH:
+                    self.last_activity = now
+                elif given is Command.STOP_CHECKER:
+                    self.checker_running = False
+                elif given is Command.NEW_SESSION and self.event_count:
+                    self._end(EndReason.NEW_SESSION)
+                    self._begin()
+            case Input():
+                self._check()
+                self._send(given)
+        return self._decided()
+
+    def set_timeouts(
+        self, now: float, *, foreground: float | None = None, background: float | None = None
+    ) -> Decisions:
+        """Set one timeout or both; a session that was over under the old ones ends."""
+        self._now = now
+        self._check()
+        self.foreground_timeout = foreground or self.foreground_timeout
+        self.background_timeout = background or self.background_timeout
+        return self._decided()
+
+    def close(self, now: float, *, may_continue: bool) -> Decisions:
+        """Stop permanently; the session ends, unless the next run may continue it."""
+        self._now = now
+        self._check()
+        if self.event_count and not may_continue:
+            self._end(EndReason.CLOSE)
+        self.checker_running = False
+        return self._decided()
+
+    def _check(self) -> None:
+        """Check first: make the check that a tick would have made by now, so it does not matter whether one ran.
+
+        It uses the timeout of the state being left, and applies only to a session that has events.
+        """
+        if self.checker_running and self.event_count and self.is_over():
+            self._send(Input.TICK)
+
+    def _send(self, given: Input) -> None:
+        before = self.state
+        if self.observer is not None:
+            row = ROWS[before, given]
+            if row.guard is None or self.is_over():
+                self.observer(row)
+        send(self, given)
+        if self.state is before:
+            return
+        self._decisions += (StateChanged(before, given, self.state),)
+        if self.event_count:
+            self._focus_time = self._timed_focus().toggle(
+                self._now, was_foreground=before is _FOREGROUND, last_activity=self.last_activity
+            )
+
+    def _decided(self) -> Decisions:
+        decisions, self._decisions = self._decisions, ()
+        return decisions
+
+    def _timed_focus(self) -> FocusTime:
+        return self._focus_time or FocusTime(self._focus_since)
+
+    def _end(self, reason: EndReason) -> None:
+        foreground, background = self._timed_focus().until(self.last_activity, foreground=self.state is _FOREGROUND)
+        self._decisions += (
+            Ended(reason, self.event_count, self.last_event, self.last_activity, foreground, background),
+        )
+
+    def _begin(self) -> None:
+        self.event_count = 0
+        self.last_activity = self._now
+
+    # The guard and the effects; client_session.machine derives these names from the table's.
+
+    def is_over(self) -> bool:
+        """Guard: the session has reached its timeout; equal counts."""
+        return self._now - self.last_activity >= self.timeout
+
+    def do_activity(self) -> None:
+        """Effect: count the event."""
+        if not self.event_count:
+            self._focus_since, self._focus_time = self._now, None
+        self.event_count += 1
+        self.last_activity = self.last_event = self._now
+        self.checker_running = True
+
+    def do_renew(self) -> None:
+        """Effect: replace a session that has events (or any, if empty sessions count) with a pending one."""
+        if self.event_count or self.count_empty_sessions:
+            self._end(EndReason.TIMEOUT if self.state is _FOREGROUND else EndReason.BACKGROUND_TIMEOUT)
+            self._begin()
+
+    def do_start_checker(self) -> None:
+        """Effect: start checking."""
+        self.checker_running = True
+
+    def do_stop_checker(self) -> None:
+        """Effect: stop checking."""
+        self.checker_running = False

@@ -1,0 +1,540 @@
+"""The session object: what an embedder calls."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import weakref
+from typing import TYPE_CHECKING, Self, TypeVar
+from uuid import UUID
+
+from client_session import arguments, history
+from client_session.callbacks import NO_HOOKS, Callbacks, Hooks
+from client_session.clock import SYSTEM_CLOCK, Anchor
+from client_session.current import Current, Draft, start
+from client_session.entity import SessionContext
+from client_session.errors import SessionClosedError
+from client_session.graph import Command, Input, SessionState
+from client_session.ledger import Ledger, new_id
+from client_session.lifecycle import Lifecycle
+from client_session.locks import acquire_soon, is_held
+from client_session.ticking.thread import SHARED_CHECKER
+from client_session_persistence.deadline import deadline
+from client_session_persistence.snapshot import MAX_INDEX, SHAPE, UUID_SHAPE, as_utc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+    from types import TracebackType
+
+    from client_session.arguments import Seconds
+    from client_session.callbacks import Logger
+    from client_session.clock import Clock
+    from client_session.explanation import Explanation
+    from client_session.summary import SessionSummary
+    from client_session.ticking.scheduler import Scheduler
+    from client_session_persistence import Snapshot, SnapshotStore
+
+Result = TypeVar("Result")
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class ClientSession:
+    """Groups tracked events into sessions: a series of events with no gap of the timeout or longer.
+
+    Any method may be called from any thread, and in a child after ``os.fork()``. Which events share a session depends
+    only on the times of events and focus changes, never on when checks run. Only `save` raises load and save errors:
+    otherwise the session continues in memory, and `save_error` has the error.
+
+    A pending session, which waits for its first event, has an id but no number yet: its index, previous session and
+    first event are ``None``. Reading never extends a session and takes no lock; everything can be read after `close`.
+
+    Callbacks run on the thread that caused them, after the session's lock is released, in order; they may call the
+    session again. One that raises is logged and changes nothing else.
+    """
+
+    __slots__ = (
+        "__weakref__", "_callbacks", "_check_interval", "_clock", "_continues", "_current", "_hooks", "_is_scheduled",
+        "_ledger", "_lock", "_logger", "_scheduler",
+    )  # fmt: skip
+
+    def __init__(  # noqa: PLR0913  # the specification's constructor
+        self,
+        save_path: str | os.PathLike[str] | None = None,
+        foreground_timeout: Seconds = 600.0,
+        background_timeout: Seconds = 300.0,
+        check_interval: Seconds = 15.0,
+        logger: Logger | None = None,
+        *,
+        store: SnapshotStore | None = None,
+        clock: Clock | None = None,
+        scheduler: Scheduler | None = None,
+        count_empty_sessions: bool = False,
+        continue_on_restart: bool = False,
+        on_session_start: Callable[[SessionContext], object] | None = None,
+        on_session_end: Callable[[SessionSummary], object] | None = None,
+        on_state_change: Callable[[SessionState, Input, SessionState], object] | None = None,
+    ) -> None:
+        """Load the user and start the checker; the session is pending until its first event.
+
+        Args:
+            save_path: the XML save file; missing folders are created. Omit it if you pass ``store``.
+            foreground_timeout: seconds (or `timedelta`) until a session in the foreground expires.
+            background_timeout: the same in the background.
+            check_interval: seconds (or `timedelta`) between checks.
+            logger: a `logging.Logger` or an object with its methods; ``None``: this module's own. If it also has
+                ``isEnabledFor``, decisions are logged at level DEBUG in the words of `explain`.
+            store: any `SnapshotStore` instead of ``save_path``.
+            clock: any `Clock`; ``None``: the system clock.
+            scheduler: any `Scheduler`; ``None``: the process's shared checker thread.
+            count_empty_sessions: number as the .NET tracker does: each expiry and each construction creates, counts
+                and saves a session, with or without events.
+            continue_on_restart: resume the saved session if it has not timed out.
+            on_session_start: called with the entity of a session's first event.
+            on_session_end: called with the summary of a session that had events and has ended.
+            on_state_change: called with the state before, the input, and the state after.
+
+        Raises:
+            TypeError: an argument has a wrong type.
+            ValueError: an argument has a value that is not allowed. Both name argument, value and what is allowed.
+
+        """
+        if clock is not None:
+            arguments.require_methods("clock", clock, "monotonic", "now")
+        if scheduler is not None:
+            arguments.require_methods("scheduler", scheduler, "start", "stop")
+        if logger is not None:
+            arguments.require_methods("logger", logger, "info", "warning", "exception")
+        hooks = Hooks(
+            arguments.callback("on_session_start", on_session_start),
+            arguments.callback("on_session_end", on_session_end),
+            arguments.callback("on_state_change", on_state_change),
+        )
+        self._hooks = NO_HOOKS if hooks == NO_HOOKS else hooks  # which many sessions can share
+        self._check_interval = arguments.seconds("check_interval", check_interval)
+        self._continues = arguments.boolean("continue_on_restart", continue_on_restart)
+        lifecycle = Lifecycle(
+            arguments.seconds("foreground_timeout", foreground_timeout),
+            arguments.seconds("background_timeout", background_timeout),
+            0.0,
+            arguments.boolean("count_empty_sessions", count_empty_sessions),
+        )
+        store = arguments.snapshot_store(save_path, store)
+        self._logger = _LOGGER if logger is None else logger
+        self._clock = SYSTEM_CLOCK if clock is None else clock
+        self._scheduler = SHARED_CHECKER if scheduler is None else scheduler
+        self._lock = threading.RLock()
+        self._is_scheduled = False
+        self._callbacks = Callbacks(self._logger)
+        with deadline():
+            self._ledger = Ledger(store, self._logger, self._callbacks)
+            moment = self._moment()
+            lifecycle = lifecycle.successor(moment.monotonic)
+            self._current = start(lifecycle, self._ledger, moment, may_continue=self._continues)
+        _live_sessions.add(self)
+        if self._current.history:
+            self._callbacks.log_decision(self._current.history)
+        self._update_schedule()
+        self._callbacks.deliver()
+
+    # Events and focus
+
+    def get_session_context(
+        self,
+        event_id: UUID | str,
+        event_timestamp: datetime | None = None,
+        *,
+        anonymous: bool = False,
+    ) -> SessionContext:
+        """Record an event and return its entity.
+
+        Args:
+            event_id: a `uuid.UUID`, or its text in any case; the entity has it in lower case.
+            event_timestamp: when the event happened, aware; ``None``: now. It stamps the session's first event and
+                its summary; which session the event belongs to depends on when it is recorded.
+            anonymous: the entity names no user (zero UUID) and no previous session.
+
+        Raises:
+            ValueError: the id is not a UUID, or the timestamp is naive.
+            TypeError: the timestamp is not a `datetime`.
+            SessionClosedError: after `close`.
+
+        """
+        if not (
+            event_id.encode("ascii", "replace").translate(SHAPE) == UUID_SHAPE  # is_uuid_text, without the call
+            if type(event_id) is str
+            else type(event_id) is UUID
+        ):
+            event_id = arguments.event_id_text(event_id)
+        if event_timestamp is not None:
+            event_timestamp = as_utc(event_timestamp)
+        # The short path: nothing changes state, so the machine is not asked.
+        lock = self._lock
+        try:
+            if not lock.acquire(False):  # noqa: FBT003  # by name it takes twice as long
+                acquire_soon(lock)
+            current = self._current
+            number = current.lifecycle.continue_session(self._clock.monotonic())
+            if number:
+                current.last_event_time = event_timestamp
+        finally:
+            lock.release()
+        if number:
+            facts = current.facts
+            return SessionContext(facts.anonymous() if anonymous else facts, number)
+
+        def change(draft: Draft) -> SessionContext:
+            draft.apply(draft.after.lifecycle.decide(Input.EVENT, draft.moment.monotonic))
+            number = draft.record_event(arguments.event_id_text(event_id), event_timestamp)
+            facts = draft.after.facts
+            return SessionContext(facts.anonymous() if anonymous else facts, number)
+
+        return self._decide("get_session_context", Input.EVENT, change)
+
+    def set_background(self, background: bool) -> None:  # noqa: FBT001  # the specification's signature, and .NET's
+        """Report that the app went to the background (``True``) or came to the foreground (``False``).
+
+        Reporting the same value again changes nothing, except that ``False`` always starts the checker. A focus change
+        is not activity; it is judged by the timeout of the state that is left.
+
+        Raises:
+            TypeError: the value is not a ``bool``.
+            SessionClosedError: after `close`.
+
+        """
+        arguments.boolean("background", background)
+        with deadline():
+            self._apply("set_background", Input.BACKGROUND if background else Input.FOREGROUND)
+            if self._continues:
+                self._save_progress()
+
+    def touch(self) -> None:
+        """Report activity that is not tracked: the timeout starts again.
+
+        It does not revive a session that has already timed out.
+        """
+        self._apply("touch", Command.TOUCH)
+
+    def start_new_session(self) -> None:
+        """End the current session now, if it has events; the new id can be read at once."""
+        self._apply("start_new_session", Command.NEW_SESSION)
+
+    # Checking
+
+    def tick(self) -> None:
+        """Check now whether the session has timed out, and retry a save that failed.
+
+        The scheduler calls it; call it from a GUI's or a game's loop to need no thread. While checking is stopped,
+        nothing expires.
+        """
+        # Most ticks find nothing to do, and there may be many sessions. No lock is taken: if another thread changes
+        # the session at this moment, the next tick notices.
+        idle = self._current.lifecycle.is_tick_idle(self._clock.monotonic()) and not self._current.is_closed
+        error = self._ledger.error
+        if idle and error is None and not self._continues:
+            return
+        # A lock that was not free in time is tried only once: the next tick will try again.
+        with deadline(patient=not isinstance(error, TimeoutError)):
+            if not idle:
+                self._apply("tick", Input.TICK)
+            if self._continues or self._ledger.error is not None:
+                self._save_progress()
+
+    def start_checker(self) -> None:
+        """Start checking again, so that sessions can expire."""
+        self._apply("start_checker", Command.START_CHECKER)
+
+    def stop_checker(self) -> None:
+        """Suspend expiry (a film is playing) until `start_checker`, an event, or foregrounding."""
+        self._apply("stop_checker", Command.STOP_CHECKER)
+
+    # Saving
+
+    def save(self) -> None:
+        """Write the progress of the newest numbered session now; a pending one is never written.
+
+        It returns when that is durable, also with a store that saves in the background: on an event loop, call it with
+        ``await asyncio.to_thread(session.save)``.
+
+        Raises:
+            Exception: what went wrong, as the store raised it: `OSError` (`TimeoutError`: the lock was not free
+                within 1 s), or what an embedder's store raises.
+            SessionClosedError: after `close`.
+
+        """
+        with deadline():
+            if self._current.is_closed:
+                raise SessionClosedError(self.save.__name__)
+            error = self._ledger.save(self._progress(), wait=True)
+        self._deliver()
+        if error is not None:
+            raise error
+
+    def close(self) -> None:
+        """Stop checking, save, and release; may be repeated. A failure to save is logged and is in `save_error`.
+
+        It does not wait for a store that saves in the background; the interpreter's exit does.
+        """
+
+        def change(draft: Draft) -> None:
+            draft.apply(draft.after.lifecycle.close(draft.moment.monotonic, may_continue=self._continues))
+            draft.after.is_closed = True
+
+        with deadline(), contextlib.suppress(SessionClosedError):
+            self._decide("close", Command.CLOSE, change)
+            _live_sessions.discard(self)
+            self._save_progress()
+
+    def __enter__(self) -> Self:
+        """Return the session, to be closed at the end of the block."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the session."""
+        self.close()
+
+    # Settings
+
+    @property
+    def foreground_timeout(self) -> float:
+        """Seconds until a session in the foreground expires; can be set at any time (also to a `timedelta`)."""
+        return self._current.lifecycle.foreground_timeout
+
+    @foreground_timeout.setter
+    def foreground_timeout(self, value: Seconds) -> None:
+        self._set_timeout("foreground_timeout", foreground=arguments.seconds("foreground_timeout", value))
+
+    @property
+    def background_timeout(self) -> float:
+        """The same in the background."""
+        return self._current.lifecycle.background_timeout
+
+    @background_timeout.setter
+    def background_timeout(self, value: Seconds) -> None:
+        self._set_timeout("background_timeout", background=arguments.seconds("background_timeout", value))
+
+    @property
+    def check_interval(self) -> float:
+        """Seconds between checks; can be set at any time (also to a `timedelta`)."""
+        return self._check_interval
+
+    @check_interval.setter
+    def check_interval(self, value: Seconds) -> None:
+        interval = arguments.seconds("check_interval", value)
+
+        def change(draft: Draft) -> None:
+            self._check_interval = interval
+            if self._is_scheduled:
+                self._start_ticks(draft.moment.monotonic)
+
+        self._decide("check_interval", "", change)
+
+    # Reading
+
+    @property
+    def state(self) -> SessionState:
+        """The state of the lifecycle."""
+        return self._current.lifecycle.state
+
+    @property
+    def background(self) -> bool:
+        """Whether the app is out of focus."""
+        return self._current.lifecycle.state is not SessionState.FOREGROUND_ACTIVE
+
+    @property
+    def checker_running(self) -> bool:
+        """Whether checks run, so that the session can expire."""
+        return self._read(lambda lifecycle: lifecycle.checker_running)
+
+    @property
+    def user_id(self) -> str:
+        """The user of this installation."""
+        current = self._current
+        return current.facts.user_id if current.is_numbered else self._ledger.newest.user_id
+
+    @property
+    def session_id(self) -> str:
+        """The id of the current session, also while it is pending."""
+        return self._current.facts.session_id
+
+    @property
+    def previous_session_id(self) -> str | None:
+        """The session before it; ``None`` if there is none, or while it is pending."""
+        return self._current.facts.previous_session_id
+
+    @property
+    def session_index(self) -> int | None:
+        """The session's number, from 1; ``None`` while it is pending."""
+        current = self._current
+        return current.facts.session_index if current.is_numbered else None
+
+    @property
+    def first_event_id(self) -> str | None:
+        """The id of its first event; ``None`` while it has none."""
+        return self._current.facts.first_event_id
+
+    @property
+    def first_event_timestamp(self) -> str | None:
+        """The time of its first event, as RFC 3339 text in UTC; ``None`` while it has none."""
+        return self._current.facts.first_event_timestamp
+
+    @property
+    def event_index(self) -> int:
+        """The number of its last event; 0 while it has none."""
+        return min(self._current.lifecycle.event_count, MAX_INDEX)
+
+    @property
+    def storage_mechanism(self) -> str:
+        """``LOCAL_STORAGE``, as the .NET tracker reports."""
+        return self._current.facts.storage_mechanism
+
+    @property
+    def expires_in(self) -> float | None:
+        """Seconds until the session expires if nothing happens.
+
+        0.0 when that time has come but no check has run yet; ``None`` while the session is pending or checking is
+        stopped, since then it cannot expire.
+        """
+        now = self._clock.monotonic()
+        return self._read(lambda lifecycle: lifecycle.expires_in(now))
+
+    def explain(self) -> tuple[Explanation, ...]:
+        """Return the last 32 decisions, the oldest first: each input, and what it changed.
+
+        A decision is an input that changed more than the time of the last activity: a session ended, began or
+        continued, the focus or a timeout changed, the checker started or stopped. Events within a session and ticks
+        in time are not decisions, so 32 usually cover hours. A forked child begins with none.
+        """
+        return history.unpack(self._current.history)
+
+    @property
+    def save_error(self) -> Exception | None:
+        """The last failure to load or save, until a save succeeds (the next save or tick repairs a corrupt file)."""
+        return self._ledger.error
+
+    def _read(self, read: Callable[[Lifecycle], Result]) -> Result:
+        """Read the lifecycle without the lock: again, if it was superseded (and so retired) meanwhile."""
+        while True:
+            current = self._current
+            value = read(current.lifecycle)
+            if current is self._current:
+                return value
+
+    # Deciding
+
+    def _decide(self, method: str, given: str, change: Callable[[Draft], Result]) -> Result:
+        """Let ``change`` work on a draft, publish it as the current session, and notify those concerned.
+
+        ``given`` is what explanations call the input. The lock keeps other threads out; a signal handler or a finalizer
+        on this thread, or a fork in one, can still call the session in between. Such a re-entrant call finds the
+        session as it was, and what it publishes stands: this draft is superseded then, and the call decides again.
+        """
+        try:
+            with deadline(), self._lock:
+                ledger = self._ledger
+                while True:
+                    before, next_id = self._current, ledger.pending_id
+                    if before.is_closed:
+                        raise SessionClosedError(method)
+                    draft = Draft(before, next_id, self._moment(), ledger, self._hooks)
+                    result = change(draft)
+                    entry = draft.explain(given)
+                    if draft.begun:
+                        next_id = new_id()
+                    # No call from here on, so nothing can run in between. A child that is forked later gets callbacks
+                    # of its own: these are the parent's to run.
+                    if self._current is before and before.lifecycle.event_count == draft.event_count_before:
+                        callbacks, self._current, ledger.pending_id = self._callbacks, draft.after, next_id
+                        break
+                before.lifecycle.retire()
+                for call, args in draft.notifications:
+                    callbacks.add(call, *args)
+                if draft.is_saved_after:
+                    ledger.save(self._progress())
+                self._update_schedule()
+            if entry:
+                callbacks.log_decision(entry)
+            return result
+        finally:
+            self._deliver()
+
+    def _apply(self, method: str, given: Input | Command) -> None:
+        """Apply an input or command that has no arguments."""
+        self._decide(
+            method, given, lambda draft: draft.apply(draft.after.lifecycle.decide(given, draft.moment.monotonic))
+        )
+
+    def _set_timeout(self, name: str, *, foreground: float | None = None, background: float | None = None) -> None:
+        self._decide(
+            name,
+            Command.TIMEOUTS,
+            lambda draft: draft.apply(
+                draft.after.lifecycle.set_timeouts(draft.moment.monotonic, foreground=foreground, background=background)
+            ),
+        )
+
+    def _deliver(self) -> None:
+        """Run the callbacks, unless an outer call on this thread holds a lock: then that call runs them later."""
+        if not (is_held(self._lock) or self._ledger.is_busy):
+            self._callbacks.deliver()
+
+    def _update_schedule(self) -> None:
+        """Start or stop the ticks if the lifecycle's checker was started or stopped."""
+        while (running := self._current.lifecycle.checker_running) is not self._is_scheduled:
+            self._is_scheduled = running
+            if running:
+                self._start_ticks(self._clock.monotonic())
+            else:
+                self._scheduler.stop(self)
+            self._is_scheduled = running  # the scheduler heard this last, even if a re-entrant call changed it
+
+    def _start_ticks(self, now: float) -> None:
+        try:
+            self._scheduler.start(self, now)
+        except RuntimeError as error:
+            self._callbacks.add(self._logger.warning, "%s; sessions expire at their next event", error)
+
+    def _moment(self) -> Anchor:
+        return Anchor(self._clock.monotonic(), self._clock.now())
+
+    def _progress(self) -> Snapshot | None:
+        moment = self._moment()
+        with self._lock:
+            return self._current.progress(moment)
+
+    def _save_progress(self) -> None:
+        """Save what a restart would need, unless it is saved already. The lock is free meanwhile."""
+        record = self._progress()
+        if self._ledger.error is not None or not self._ledger.has_saved(record):
+            self._ledger.save(record)
+            self._deliver()
+
+    def _after_fork(self) -> None:
+        """Begin a session of the child's own: the current one, its number and its end are the parent's."""
+        self._lock = threading.RLock()
+        self._callbacks = self._callbacks.after_fork()
+        self._ledger.after_fork()
+        before, moment = self._current, self._moment()
+        current = Current.pending(before.lifecycle.successor(moment.monotonic), self._ledger, moment)
+        current.is_closed = before.is_closed
+        self._current = current
+        before.lifecycle.retire()
+        self._is_scheduled = False
+        self._update_schedule()
+
+
+_live_sessions: weakref.WeakSet[ClientSession] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for session in list(_live_sessions):
+        session._after_fork()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # the module's own class
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

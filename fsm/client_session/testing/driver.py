@@ -1,0 +1,119 @@
+"""Driving a real session through the steps of a trace, on a clock of its own."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from client_session.graph import Command, Input
+from client_session.session import ClientSession
+from client_session.testing.manual import ManualClock, ManualScheduler
+from client_session.testing.trace import External
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from client_session.entity import SessionContext
+    from client_session.explanation import Explanation
+    from client_session.graph import SessionState
+    from client_session.summary import SessionSummary
+    from client_session.testing.trace import Step
+    from client_session_persistence import SnapshotStore
+
+
+@attrs.frozen
+class SessionOptions:
+    """What a driven session is constructed with, as `ClientSession` takes it."""
+
+    foreground_timeout: float = 600
+    background_timeout: float = 300
+    check_interval: float = 15
+    count_empty_sessions: bool = False
+    continue_on_restart: bool = False
+
+
+class _Explanations(logging.LoggerAdapter[logging.Logger]):
+    """Takes the explanations, which a session tells as debug lines; other lines go the usual way."""
+
+    def __init__(self, told: list[Explanation]) -> None:
+        super().__init__(logging.getLogger(ClientSession.__module__))
+        self._told = told
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802  # logging's name
+        return level == logging.DEBUG or super().isEnabledFor(level)
+
+    def debug(self, msg: object, *args: Any, **_: Any) -> None:  # noqa: ANN401, ARG002  # logging's signature
+        self._told.extend(args)
+
+
+class Driver:
+    """A session that steps are applied to. No tick comes by itself: `scheduler` and the steps send them.
+
+    A step's time is true time. The wall clock goes along with it until a step sets it to something else.
+    """
+
+    def __init__(self, start: datetime, store: SnapshotStore, options: SessionOptions) -> None:
+        """Construct the session at ``start``; arguments that it refuses raise here, as its constructor's."""
+        self.at = start
+        self.clock = ManualClock(start)
+        self.scheduler = ManualScheduler()
+        self.started: list[SessionContext] = []
+        self.ended: list[SessionSummary] = []
+        self.changes: list[tuple[SessionState, Input, SessionState]] = []
+        self.explanations: list[Explanation] = []
+        self._store = store
+        self._options = options
+        self._wall_is_ahead = timedelta(0)
+        self.session = self._construct()
+
+    def _construct(self) -> ClientSession:
+        return ClientSession(
+            store=self._store,
+            clock=self.clock,
+            scheduler=self.scheduler,
+            logger=_Explanations(self.explanations),
+            on_session_start=self.started.append,
+            on_session_end=self.ended.append,
+            on_state_change=lambda before, given, after: self.changes.append((before, given, after)),
+            **attrs.asdict(self._options),
+        )
+
+    def move_to(self, at: datetime) -> None:
+        """Let time pass, without ticks."""
+        self.clock.advance((at - self.at).total_seconds())
+        self.at = at
+        self.clock.set_wall(at + self._wall_is_ahead)  # what is added up in floats may be off by microseconds
+
+    def apply(self, step: Step) -> SessionContext | None:  # noqa: C901  # one case for each kind of input
+        """Let time pass until the step, and apply it; return an event's entity (another process's too)."""
+        self.move_to(step.at)
+        session = self.session
+        match step.input:
+            case Input.EVENT:
+                return session.get_session_context(str(step.event_id))
+            case Input.BACKGROUND | Input.FOREGROUND:
+                session.set_background(step.input == Input.BACKGROUND)
+            case Command.NEW_SESSION:
+                session.start_new_session()
+            case Command.TIMEOUTS:
+                if step.foreground_timeout is not None:
+                    session.foreground_timeout = step.foreground_timeout
+                if step.background_timeout is not None:
+                    session.background_timeout = step.background_timeout
+            case External.RESTART:
+                session.close()
+                self.session = self._construct()
+            case External.WALL:
+                self._wall_is_ahead = (step.to or step.at) - step.at
+                self.clock.set_wall(step.at + self._wall_is_ahead)
+            case External.OTHER:
+                with ClientSession(store=self._store, clock=self.clock, scheduler=ManualScheduler()) as other:
+                    return other.get_session_context(str(step.event_id))
+            case External.SLEEP:
+                pass  # nothing happens until the next step
+            case name:  # a method of that name
+                getattr(session, name.replace("-", "_"))()
+        return None

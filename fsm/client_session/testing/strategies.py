@@ -1,0 +1,67 @@
+"""Hypothesis strategies for what can happen to a session."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import strategies as st
+
+from client_session.graph import Input
+from client_session.testing.trace import INPUTS, Step
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+TIMEOUTS = (600.0, 300.0)
+_ROUND_TIMEOUTS = [base + offset for base in TIMEOUTS for offset in (-0.25, 0.0, 0.25)]
+# Quarters of a second are exact in floats, and in the microseconds of a save file: equal times stay equal.
+GAPS = st.sampled_from([0.0, 0.25, 15.0, *_ROUND_TIMEOUTS]) | st.integers(0, 8000).map(lambda quarters: quarters / 4)
+"""Seconds between two steps, many of them at and round the default timeouts."""
+
+# A second apart at least: less than that counts as slewing, and is not told from it (Anchor.moved).
+WALL_SHIFTS = st.sampled_from([-86400.0, -600.0, -1.0, 0.0, 1.0, 599.0, 600.0, 1e9])
+
+
+def event_id(number: int) -> str:
+    """Return the event id of a step, by its place in the trace."""
+    return str(uuid.UUID(int=0x5E55_0000_0000_4000_8000_0000_0000_0000 + number))
+
+
+def _steps(names: st.SearchStrategy[str], max_size: int) -> st.SearchStrategy[list[Step]]:
+    return st.lists(st.tuples(GAPS, names, WALL_SHIFTS, GAPS), min_size=1, max_size=max_size).map(_trace)
+
+
+def _trace(drawn: list[tuple[float, str, float, float]]) -> list[Step]:
+    steps: list[Step] = []
+    at = START
+    for number, (gap, name, shift, timeout) in enumerate(drawn):
+        at += timedelta(seconds=gap)
+        steps.append(make_step(at, name, number, shift=shift, timeout=timeout))
+    return steps
+
+
+def make_step(at: datetime, name: str, number: int, *, shift: float = 0.0, timeout: float = 0.0) -> Step:
+    """Return a step of any input; ``shift`` says where the wall clock is set to, ``timeout`` is a new timeout."""
+    match name:
+        case "event" | "other":
+            return Step(at, name, event_id=event_id(number))
+        case "wall":
+            return Step(at, name, to=at + timedelta(seconds=shift))
+        case "timeouts":
+            return Step(at, name, foreground_timeout=max(timeout, 0.25), background_timeout=max(timeout / 2, 0.25))
+        case _:
+            return Step(at, name)
+
+
+def timelines(max_size: int = 30) -> st.SearchStrategy[list[Step]]:
+    """Return what a user may do: events, and toggles of the focus. A `Driver` applies the steps."""
+    return _steps(st.sampled_from(["event", "event", "event", "background", "foreground"]), max_size)
+
+
+def traces(max_size: int = 30) -> st.SearchStrategy[list[Step]]:
+    """Return all that can happen to a session: events, toggles, ticks, restarts, sleep, settings, other processes."""
+    return _steps(st.sampled_from(ALL_INPUTS), max_size)
+
+
+ALL_INPUTS = (*INPUTS, Input.EVENT, Input.EVENT)
+"""Each input of a trace; events three times, since most of what matters happens at events."""

@@ -1,0 +1,1 @@
+"""What runs the checks: the scheduler protocol, a shared thread, and asyncio."""

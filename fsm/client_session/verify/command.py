@@ -1,0 +1,119 @@
+"""What ``client-session verify`` prints and writes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from client_session import diagram
+from client_session.graph import TABLE
+from client_session.verify.report import page
+from client_session.verify.run import INVARIANTS, PARTS, verify
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from client_session.verify.run import Failure, Verification
+    from client_session.verify.tally import Sample
+
+_PIPED_WIDTH = 160
+
+
+def run(examples: int, seed: int, report: Path | None) -> bool:
+    """Verify, print the tables, write the report; return whether all holds.
+
+    Raises:
+        OSError: the report cannot be written.
+
+    """
+    if report is not None:
+        report.mkdir(parents=True, exist_ok=True)
+    found = _with_progress(examples, seed)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _PIPED_WIDTH
+    console.print(_rows(found))
+    console.print()
+    console.print(_invariants(found))
+    console.print()
+    if found.explored is not None:
+        console.print(f"{found.explored.states} states and {found.explored.edges} edges explored: all there are")
+    console.print(f"{examples} examples, seed {seed}, {found.seconds:.1f} s")
+    if report is not None:
+        _write(report, found, console)
+    for failure in found.failures:
+        _print_failure(failure, console, report)
+    return not found.failures
+
+
+def _with_progress(examples: int, seed: int) -> Verification:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        tasks = {part: progress.add_task(part, total=1 if part == "exploration" else examples) for part in PARTS}
+        return verify(examples, seed, lambda part: progress.advance(tasks[part]))
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading.startswith("times") else "left")
+    return table
+
+
+def _rows(found: Verification) -> Table:
+    table = _table("times", "from", "input [guard] / effects".replace("[", r"\["), "to")
+    for row in TABLE:
+        count = found.tally.rows[row]
+        to = "(same)" if row.destination is row.source else row.destination.value
+        table.add_row(
+            f"{count:,}", row.source.value, row.label.replace("[", r"\["), to, style=None if count else "bold red"
+        )
+    return table
+
+
+def _invariants(found: Verification) -> Table:
+    table = _table("times checked", "invariant", "what must hold")
+    for name, sentence in INVARIANTS.items():
+        count = found.tally.invariants[name]
+        table.add_row(f"{count:,}", name, sentence, style=None if count else "bold red")
+    return table
+
+
+def _write(report: Path, found: Verification, console: Console) -> None:
+    (report / "report.html").write_text(page(found), encoding="utf-8")
+    console.print(f"written: {report / 'report.html'}", soft_wrap=True)
+    try:
+        (report / "coverage.svg").write_bytes(diagram.render("svg", found.tally.rows))
+    except diagram.DotMissingError as error:
+        console.print(f"no coverage.svg: {error}", style="yellow", soft_wrap=True)
+    else:
+        console.print(f"written: {report / 'coverage.svg'}", soft_wrap=True)
+
+
+def _print_failure(failure: Failure, console: Console, report: Path | None) -> None:
+    console.print(f"\n{failure.part} failed: {failure.message}", style="bold red", markup=False, soft_wrap=True)
+    if failure.sample is None:
+        return
+    lines = "".join(f"{step.to_json()}\n" for step in failure.sample.steps)
+    trace = "failure.jsonl"
+    if report is not None:
+        path = report / f"failure-{failure.part.replace(' ', '-')}.jsonl"
+        path.write_text(lines, encoding="utf-8")
+        trace = str(path)
+    console.print(
+        f"The shortest trace that fails; client-session replay {_flags(failure.sample)} {trace}", soft_wrap=True
+    )
+    console.print(lines, end="", markup=False, soft_wrap=True)
+
+
+def _flags(sample: Sample) -> str:
+    options = sample.options
+    flags = ["--no-ticks", f"--foreground-timeout {options.foreground_timeout:g}"]
+    flags.append(f"--background-timeout {options.background_timeout:g}")
+    flags += ["--count-empty-sessions"] * options.count_empty_sessions
+    flags += ["--continue-on-restart"] * options.continue_on_restart
+    return " ".join(flags)

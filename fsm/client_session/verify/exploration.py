@@ -1,0 +1,220 @@
+"""Exhaustive exploration: every state of the lifecycle core that can be reached, and every input in each.
+
+Time is abstracted to what the core can tell apart: in time under both timeouts, timed out under the shorter one alone,
+timed out under both. So the core has few states, and checking every edge is a proof for it, no sample.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import attrs
+
+from client_session.graph import ROWS, Command, Input, SessionState
+from client_session.lifecycle import Ended, EndReason, Lifecycle, StateChanged
+from client_session.testing import SessionOptions
+from client_session.testing.invariants import InvariantError, require
+from client_session.testing.strategies import START, make_step
+from client_session.testing.trace import INPUTS
+from client_session.verify.tally import Sample
+
+if TYPE_CHECKING:
+    from client_session.lifecycle import Decision
+    from client_session.verify.tally import Tally
+
+INVARIANTS = {
+    "expired rests": "An expired state has a stopped checker and a pending session.",
+    "check first": "An event or toggle ends a session that has events and timed out unnoticed, with the reason of the "
+    "state that is left, before it is applied.",
+    "no end in time": "Nothing but a timeout, a new session on demand or a close ends a session.",
+    "pending stays": "A pending session never ends (unless empty ones count).",
+    "tick is no activity": "A tick never postpones an expiry.",
+    "toggle is no activity": "A toggle never postpones an expiry.",
+    "event is activity": "After an event its session has events, has its whole timeout, and is checked.",
+    "follows the table": "The state after an input is the destination of the table's row.",
+    "doubled tick": "A second tick at the same moment changes nothing.",
+    "lost tick": "Whether a tick came before an input or not, the same events share a session.",
+}
+
+FOREGROUND, BACKGROUND, EXPIRED = SessionState
+
+
+@attrs.frozen
+class Key:
+    """An abstract state of the core. ``age``: 0 in time, 1 timed out under the shorter timeout alone, 2 under both."""
+
+    state: SessionState
+    checker_running: bool
+    has_events: bool
+    age: int
+    background_is_shorter: bool
+    count_empty_sessions: bool
+
+
+@attrs.frozen
+class Exploration:
+    """How much there was."""
+
+    states: int
+    edges: int
+
+
+MOVES: tuple[Input | Command, ...] = tuple(
+    given for given in (*Input, *Command) if given in INPUTS and given is not Command.TIMEOUTS
+)
+"""What the core decides on without arguments."""
+TOGGLES = (Input.BACKGROUND, Input.FOREGROUND)
+
+
+def key_of(lifecycle: Lifecycle, now: float) -> Key:
+    """Return the abstract state of a lifecycle whose timeouts are 1 and 2."""
+    return Key(
+        lifecycle.state,
+        lifecycle.checker_running,
+        lifecycle.event_count > 0,
+        min(2, int(now - lifecycle.last_activity)),
+        lifecycle.background_timeout < lifecycle.foreground_timeout,
+        lifecycle.count_empty_sessions,
+    )
+
+
+def explore(tally: Tally) -> Exploration:
+    """Enumerate every state and every edge, and check every invariant on each edge.
+
+    Raises:
+        ExplorationError: one does not hold; the message names state and input.
+
+    """
+    starts = [
+        Lifecycle(foreground, 3.0 - foreground, 0.0, count_empty_sessions=empty, observer=tally.count)
+        for foreground in (2.0, 1.0)
+        for empty in (False, True)
+    ]
+    waiting: deque[_Place] = deque(_Place(lifecycle, 0.0, ()) for lifecycle in starts)
+    known = {key_of(place.lifecycle, place.now) for place in waiting}
+    edges = 0
+    while waiting:
+        place = waiting.popleft()
+        # A step of time, from in time to timed out, and every input.
+        successors = [_Place(place.lifecycle.copy(), place.now + 1.0, place.path)]
+        successors += [place.after(given, tally) for given in MOVES]
+        edges += len(successors)
+        for successor in successors:
+            key = key_of(successor.lifecycle, successor.now)
+            if key not in known:
+                known.add(key)
+                waiting.append(successor)
+    return Exploration(len(known), edges)
+
+
+class ExplorationError(InvariantError):
+    """An invariant fails on an edge; ``sample`` is the shortest way there."""
+
+    def __init__(self, name: str, detail: str, sample: Sample) -> None:
+        """Keep the facts."""
+        super().__init__(name, detail)
+        self.sample = sample
+
+
+@attrs.frozen
+class _Place:
+    """A state, and the shortest way to it; breadth first, so that the first way found is one."""
+
+    lifecycle: Lifecycle
+    now: float
+    path: tuple[tuple[float, Input | Command], ...]
+
+    def after(self, given: Input | Command, tally: Tally) -> _Place:
+        before, successor = self.lifecycle, self.lifecycle.copy()
+        path = (*self.path, (self.now, given))
+        options = SessionOptions(
+            before.foreground_timeout, before.background_timeout, count_empty_sessions=before.count_empty_sessions
+        )
+        steps = [make_step(START + timedelta(seconds=at), name, number) for number, (at, name) in enumerate(path)]
+        rows = tally.rows.copy()
+        try:
+            decisions = successor.decide(given, self.now)
+            if not before.count_empty_sessions:  # a reader's sessions are the usual ones
+                tally.keep_sample(rows, options, steps)
+            _Edge(before, given, self.now, successor, decisions, tally).check()
+        except InvariantError as error:
+            raise ExplorationError(error.name, error.detail, Sample(options, steps)) from error
+        return _Place(successor, self.now, path)
+
+
+@attrs.frozen
+class _Edge:
+    before: Lifecycle
+    given: Input | Command
+    now: float
+    after: Lifecycle
+    decisions: tuple[Decision, ...]
+    tally: Tally
+
+    def require(self, invariant: str, holds: object) -> None:
+        self.tally.invariants[invariant] += 1
+        require(invariant, holds, f"{key_of(self.before, self.now)}, {self.given}: {self.after}, {self.decisions}.")
+
+    def check(self) -> None:
+        before, after = self.before, self.after
+        timed_out = self.now - before.last_activity >= before.timeout
+        unnoticed = timed_out and before.checker_running and before.event_count > 0
+        ended = [decision for decision in self.decisions if isinstance(decision, Ended)]
+        if after.state is EXPIRED:
+            self.require("expired rests", not after.checker_running and not after.event_count)
+        reason = EndReason.TIMEOUT if before.state is FOREGROUND else EndReason.BACKGROUND_TIMEOUT
+        if unnoticed and self.given is not Command.START_CHECKER:
+            first = self.decisions[0]
+            self.require("check first", isinstance(first, Ended) and first.reason is reason and len(ended) == 1)
+        elif self.given is Command.NEW_SESSION and before.event_count:
+            self.require("no end in time", [end.reason for end in ended] == [EndReason.NEW_SESSION])
+        elif not before.count_empty_sessions:
+            self.require("no end in time", not ended)
+        if not before.event_count and not before.count_empty_sessions:
+            self.require("pending stays", not ended)
+        self._check_activity(renewed=bool(ended))
+        self._check_table(checked=unnoticed)
+        if self.given is Input.TICK:
+            again = after.copy()
+            nothing = not again.decide(Input.TICK, self.now)
+            self.require("doubled tick", nothing and key_of(again, self.now) == key_of(after, self.now))
+        else:
+            self._check_lost_tick()
+
+    def _check_activity(self, *, renewed: bool) -> None:
+        before, after = self.before, self.after
+        if self.given is Input.TICK and not renewed:
+            self.require("tick is no activity", after.last_activity == before.last_activity)
+        if self.given in TOGGLES and not renewed:
+            self.require("toggle is no activity", after.last_activity == before.last_activity)
+        if self.given is Input.EVENT:
+            whole = after.expires_in(self.now) == after.timeout
+            self.require("event is activity", after.event_count and after.checker_running and whole)
+
+    def _check_table(self, *, checked: bool) -> None:
+        given, state = self.given, self.before.state
+        if given is Command.START_CHECKER and state is EXPIRED:
+            given = Input.RESUME
+        if isinstance(given, Command):
+            return
+        if checked and given is not Input.TICK:
+            state = ROWS[state, Input.TICK].destination
+        row = ROWS[state, given]
+        timed_out = self.now - self.before.last_activity >= self.before.timeout
+        applies = row.guard is None or (self.before.checker_running and timed_out)
+        expected = row.destination if applies else state
+        self.require("follows the table", self.after.state is expected)
+        last = [decision.after for decision in self.decisions if isinstance(decision, StateChanged)][-1:]
+        self.require("follows the table", last in ([], [expected]))
+
+    def _check_lost_tick(self) -> None:
+        ticked = self.before.copy()
+        ended = any(
+            isinstance(decision, Ended) and decision.event_count for decision in ticked.decide(Input.TICK, self.now)
+        )
+        ended |= any(isinstance(d, Ended) and d.event_count for d in ticked.decide(self.given, self.now))
+        if self.given is not Command.START_CHECKER:
+            here = any(isinstance(decision, Ended) and decision.event_count for decision in self.decisions)
+            self.require("lost tick", here == ended and bool(ticked.event_count) == bool(self.after.event_count))

@@ -1,0 +1,165 @@
+"""The report: one self-contained page that a reviewer can read."""
+
+from __future__ import annotations
+
+import platform
+from datetime import UTC, datetime
+from html import escape
+from importlib.metadata import version
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from client_session import diagram
+from client_session.graph import TABLE, SessionState
+from client_session.testing.replay import Replay
+from client_session.verify.run import INVARIANTS
+from client_session_persistence import MemoryStore
+
+if TYPE_CHECKING:
+    from client_session.graph import Row
+    from client_session.testing.replay import Moment
+    from client_session.verify.run import Verification
+    from client_session.verify.tally import Sample
+
+_STATE_CLASSES = {
+    SessionState.FOREGROUND_ACTIVE: "foreground",
+    SessionState.BACKGROUND_ACTIVE: "background",
+    SessionState.EXPIRED_CHECKER_STOPPED: "expired",
+}
+
+_STYLE = (files("client_session.verify") / "report.css").read_text(encoding="utf-8")
+
+
+_LEAD = """
+A client session is a run of events with no gap as long as a timeout. This page shows the graph that decides it, how
+often each of its arrows was gone through, and what was checked on the way.
+"""
+
+_SAMPLES_LEAD = """
+For each row of the graph, the shortest trace that was run and goes through it, at its last input (\u25c2).
+The bar has the colour of the state after an input, and is pale while the session is pending.
+"""
+
+
+def page(found: Verification) -> str:
+    """Return the report as HTML; needs nothing beside itself."""
+    verdict = '<dd class="bad">failed</dd>' if found.failures else '<dd class="good">holds</dd>'
+    explored = found.explored
+    facts = {
+        "states, all explored": f"{explored.states:,}" if explored else "-",
+        "edges, all checked": f"{explored.edges:,}" if explored else "-",
+        "rows gone through": f"{sum(1 for row in TABLE if found.tally.rows[row])} of {len(TABLE)}",
+        "checks": f"{sum(found.tally.invariants.values()):,}",
+        "examples": f"{found.examples:,}",
+        "seed": str(found.seed),
+        "seconds": f"{found.seconds:.1f}",
+    }
+    shown = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
+    made = (
+        f"client-session {version('client-session')}, CPython {platform.python_version()}, {platform.system()}, "
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    )
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>client-session: verification</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
+        "<h1>The lifecycle, verified</h1>\n"
+        f'<p class="lead">{escape(_LEAD)}</p>\n'
+        f'<dl class="facts"><div><dt>result</dt>{verdict}</div>{shown}</dl>\n'
+        f"{_failures(found)}{_graph(found)}{_rows(found)}{_invariants(found)}{_samples(found)}"
+        f'<p class="why">{escape(made)}</p>\n</main>\n</body>\n</html>\n'
+    )
+
+
+def _failures(found: Verification) -> str:
+    parts = ["<h2>What failed</h2>\n" if found.failures else ""]
+    for failure in found.failures:
+        parts.append(f'<p class="bad">{escape(failure.part)}: {escape(failure.message)}</p>\n')
+        if failure.sample:
+            lines = "\n".join(step.to_json() for step in failure.sample.steps)
+            parts.append(f"<pre>{escape(lines)}</pre>\n")
+    return "".join(parts)
+
+
+def _graph(found: Verification) -> str:
+    try:
+        drawing = diagram.render("svg", found.tally.rows).decode()
+        picture = drawing[drawing.index("<svg") :]
+    except diagram.DotMissingError as error:
+        return f"<h2>The graph</h2>\n<p>{escape(str(error))}.</p>\n<pre>{escape(diagram.mermaid())}</pre>\n"
+    return f'<h2>The graph</h2>\n<figure role="img" aria-label="The graph with counts">{picture}</figure>\n'
+
+
+def _state(state: SessionState) -> str:
+    return f'<span class="state {_STATE_CLASSES[state]}">{state.value}</span>'
+
+
+def _count(number: int) -> str:
+    return f'<td class="count{"" if number else " bad"}">{number:,}</td>'
+
+
+def _rows(found: Verification) -> str:
+    body = "".join(
+        f"<tr><td>{_state(row.source)}</td><td>{escape(row.label)}</td>"
+        f"<td>{'(same)' if row.destination is row.source else _state(row.destination)}</td>"
+        f'<td class="why">{_code(row.why)}</td>{_count(found.tally.rows[row])}</tr>\n'
+        for row in TABLE
+    )
+    return (
+        '<h2>Transitions</h2>\n<table class="stack"><thead><tr><th>from</th><th>input [guard] / effects</th><th>to</th>'
+        f'<th>why</th><th class="count">times</th></tr></thead><tbody>\n{body}</tbody></table>\n'
+    )
+
+
+def _code(text: str) -> str:
+    pieces = escape(text).split("`")
+    return "".join(f"<code>{piece}</code>" if place % 2 else piece for place, piece in enumerate(pieces))
+
+
+def _invariants(found: Verification) -> str:
+    body = "".join(
+        f'<tr><td class="state">{escape(name)}</td><td>{escape(sentence)}</td>'
+        f"{_count(found.tally.invariants[name])}</tr>\n"
+        for name, sentence in INVARIANTS.items()
+    )
+    return (
+        '<h2>Invariants</h2>\n<table class="stack"><thead><tr><th>name</th><th>what must hold</th>'
+        f'<th class="count">times checked</th></tr></thead><tbody>\n{body}</tbody></table>\n'
+    )
+
+
+def _samples(found: Verification) -> str:
+    parts = [
+        "<h2>Every row at work</h2>\n",
+        f'<p class="lead">{escape(_SAMPLES_LEAD)}</p>\n<div class="samples">\n',
+    ]
+    parts += [_sample(row, found.tally.samples[row]) for row in TABLE if row in found.tally.samples]
+    return "".join([*parts, "</div>\n"])
+
+
+def _sample(row: Row, sample: Sample) -> str:
+    moments = list(Replay(sample.steps, MemoryStore(), sample.options, ticking=False).run())[:-1]
+    before = moments[0].at
+    items: list[str] = []
+    for place, moment in enumerate(moments, start=1):
+        gap = (moment.at - before).total_seconds()
+        items.append(_item(moment, f"+{gap:,g} s", here=place == len(moments)))
+        before = moment.at
+    options = sample.options
+    timeouts = f"timeouts {options.foreground_timeout:,g} s and {options.background_timeout:,g} s"
+    return (
+        f"<section><h3>{_state(row.source)} {escape(row.label)} "
+        f'<span class="why">({timeouts})</span></h3>\n'
+        f'<ol class="timeline">{"".join(items)}</ol></section>\n'
+    )
+
+
+def _item(moment: Moment, gap: str, *, here: bool) -> str:
+    pending = moment.session_index is None
+    session = "pending" if pending else f"session {moment.session_index}, event {moment.event_index}"
+    state = _STATE_CLASSES[moment.state]
+    return (
+        f'<li class="{state}{" here" if here else ""}"><div class="gap">{gap}</div>'
+        f'<div class="bar{" pending" if pending else ""}"></div><div class="input">{escape(moment.input)}</div>'
+        f'<div>{moment.state.value}</div><div class="session">{session}</div></li>'
+    )

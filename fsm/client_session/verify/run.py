@@ -1,0 +1,127 @@
+"""Running the whole verification: exploration, short path, schedules, model."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import attrs
+from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import run_state_machine_as_test
+
+from client_session.testing import SessionOptions, timelines
+from client_session.verify import exploration, harness, schedules, short_path
+from client_session.verify.model import SessionModel
+from client_session.verify.tally import Sample, Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from client_session.lifecycle import Lifecycle
+    from client_session.testing.trace import Step
+    from client_session.verify.exploration import Exploration
+    from client_session.verify.schedules import Schedule
+
+INVARIANTS = {**exploration.INVARIANTS, **short_path.INVARIANTS, **schedules.INVARIANTS, **harness.INVARIANTS}
+"""Name and sentence of all that is checked, in the order in which it is checked."""
+
+PARTS = ("exploration", "short path", "schedules", "model")
+
+
+@attrs.frozen
+class Failure:
+    """What failed, and the shortest trace that fails (``None`` where the failing case is no trace)."""
+
+    part: str
+    message: str
+    sample: Sample | None
+
+
+@attrs.define
+class Verification:
+    """What a verification found."""
+
+    examples: int
+    seed: int
+    tally: Tally = attrs.field(factory=Tally)
+    explored: Exploration | None = None
+    failures: list[Failure] = attrs.field(factory=list["Failure"])
+    seconds: float = 0.0
+
+
+def verify(examples: int, seed_number: int, progress: Callable[[str], object]) -> Verification:
+    """Run every part, and return what was found; ``examples`` is how many timelines, traces and times are drawn."""
+    found = Verification(examples, seed_number)
+    begin = time.monotonic()
+    for part, run in zip(PARTS, (_explore, _short_path, _schedules, _model), strict=True):
+        sample: list[Sample] = []
+        try:
+            run(found, sample, progress)
+        except Exception as error:  # noqa: BLE001  # whatever a broken session raises is a finding
+            message = f"{type(error).__name__}: {error}"
+            shortest = getattr(error, "sample", None) or (sample[-1] if sample else None)
+            found.failures.append(Failure(part, message, shortest))
+    found.seconds = time.monotonic() - begin
+    return found
+
+
+def _settings(examples: int) -> settings:
+    return settings(
+        max_examples=examples,
+        stateful_step_count=40,
+        database=None,
+        deadline=None,
+        phases=(Phase.generate, Phase.shrink),  # a failure is told by its trace; explaining it too takes a minute
+        print_blob=False,
+        report_multiple_bugs=False,
+        suppress_health_check=tuple(HealthCheck),  # pyright: ignore[reportArgumentType]  # its metaclass hides the type
+        verbosity=Verbosity.quiet,
+    )
+
+
+def _explore(found: Verification, _: list[Sample], progress: Callable[[str], object]) -> None:
+    found.explored = exploration.explore(found.tally)
+    progress("exploration")
+
+
+def _short_path(found: Verification, _: list[Sample], progress: Callable[[str], object]) -> None:
+    @seed(found.seed)
+    @_settings(found.examples)
+    @given(short_path.lifecycles())
+    def compare(drawn: tuple[Lifecycle, float]) -> None:
+        progress("short path")
+        short_path.check_short_path(*drawn, found.tally)
+
+    compare()
+
+
+def _schedules(found: Verification, sample: list[Sample], progress: Callable[[str], object]) -> None:
+    options = st.builds(SessionOptions, count_empty_sessions=st.booleans(), continue_on_restart=st.booleans())
+
+    @seed(found.seed)
+    @_settings(found.examples)
+    @given(timelines(), schedules.SCHEDULES, schedules.SCHEDULES, options)
+    def compare(timeline: list[Step], one: Schedule, two: Schedule, options: SessionOptions) -> None:
+        progress("schedules")
+        sample[:] = [Sample(options, schedules.with_ticks(timeline, one))]
+        schedules.check_schedules(timeline, one, two, options, found.tally)
+
+    compare()
+
+
+def _model(found: Verification, sample: list[Sample], progress: Callable[[str], object]) -> None:
+    @seed(found.seed)
+    class Model(SessionModel):
+        """The model, counted."""
+
+        tally = found.tally
+
+        def teardown(self) -> None:
+            """Count the example, and note what it did: a failing one runs last."""
+            progress("model")
+            options, steps = type(self).last_run
+            sample[:] = [Sample(options, steps)]
+            super().teardown()
+
+    run_state_machine_as_test(Model, settings=_settings(found.examples))

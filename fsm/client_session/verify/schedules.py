@@ -1,0 +1,110 @@
+"""Schedule independence: any two schedules of ticks give the same entities, and the same save file at the end."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import attrs
+from hypothesis import strategies as st
+
+from client_session.testing import Driver, SessionOptions
+from client_session.testing.invariants import require
+from client_session.testing.strategies import START
+from client_session.testing.trace import Step
+from client_session_persistence import MemoryStore, Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from client_session.verify.tally import Tally
+
+INVARIANTS = {
+    "schedule independence": "Any two schedules of ticks (none, regular, random, only late) give the same entities, "
+    "and the same save file at the end.",
+    "same partition": "With count_empty_sessions, they still give the same partition of events into sessions.",
+}
+
+Schedule = tuple[float, ...]
+"""When ticks come between two steps, as parts of the time between them; used round and round."""
+
+SCHEDULES: st.SearchStrategy[Schedule] = (
+    st.just(())  # none
+    | st.integers(1, 40).map(lambda number: tuple(part / number for part in range(1, number + 1)))  # regular
+    | st.lists(st.floats(0, 1), max_size=6).map(lambda parts: tuple(sorted(parts)))  # random
+    | st.just((1.0,))  # only late
+)
+
+
+@attrs.frozen
+class Outcome:
+    """What comes of a timeline, with sessions numbered in order of appearance instead of their random ids."""
+
+    sessions: tuple[int, ...]
+    numbers: tuple[tuple[object, ...], ...]
+    saved: tuple[object, ...]
+
+
+def with_ticks(timeline: Sequence[Step], schedule: Schedule) -> list[Step]:
+    """Return a timeline with ticks between its steps."""
+    steps: list[Step] = []
+    before: datetime = START
+    for step in timeline:
+        # Whole quarters of a second, as the timeline's own times: exact in floats, so that equal times stay equal.
+        quarters = (step.at - before).total_seconds() * 4
+        steps += [Step(before + timedelta(seconds=int(quarters * part) / 4), "tick") for part in schedule]
+        steps.append(step)
+        before = step.at
+    return steps
+
+
+def outcome(steps: Sequence[Step], options: SessionOptions) -> Outcome:
+    """Return what comes of a trace."""
+    store = MemoryStore()
+    driver = Driver(START, store, options)
+    contexts = [context for step in steps if (context := driver.apply(step))]
+    driver.session.close()
+    names: dict[str | None, int] = {None: 0}
+    sessions = tuple(names.setdefault(context.session_id, len(names)) for context in contexts)
+    saved = store.load() or Snapshot(user_id=driver.session.user_id)
+    return Outcome(
+        sessions,
+        tuple(
+            (
+                c.session_index,
+                c.event_index,
+                names.get(c.previous_session_id),
+                c.first_event_id,
+                c.first_event_timestamp,
+            )
+            for c in contexts
+        ),
+        (
+            names.get(saved.session_id),
+            names.get(saved.previous_session_id),
+            saved.session_index,
+            saved.event_index,
+            saved.first_event_id,
+            saved.first_event_timestamp,
+            saved.last_activity,
+        ),
+    )
+
+
+def check_schedules(
+    timeline: Sequence[Step], one: Schedule, two: Schedule, options: SessionOptions, tally: Tally
+) -> None:
+    """Check that two schedules of ticks make no difference to a timeline.
+
+    Raises:
+        InvariantError: they do.
+
+    """
+    outcomes = [outcome(with_ticks(timeline, schedule), options) for schedule in (one, two)]
+    if options.count_empty_sessions:
+        name, same = "same partition", outcomes[0].sessions == outcomes[1].sessions
+    else:
+        name, same = "schedule independence", outcomes[0] == outcomes[1]
+    tally.invariants[name] += 1
+    require(name, same, f"Ticks at {one}: {outcomes[0]}; at {two}: {outcomes[1]}.")

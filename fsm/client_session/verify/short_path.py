@@ -1,0 +1,80 @@
+"""The short path equals the machine: an event that skips the machine does what the machine would have done."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from hypothesis import strategies as st
+
+from client_session.graph import Input, SessionState
+from client_session.lifecycle import Lifecycle
+from client_session.testing.invariants import require
+
+if TYPE_CHECKING:
+    from client_session.verify.tally import Tally
+
+INVARIANTS = {
+    "short path": "An event takes the short path exactly when the machine would only count it, with the same effect, "
+    "at all times round the timeout, one unit in the last place included.",
+}
+
+SECONDS = st.floats(1e-6, 1e9) | st.sampled_from([0.25, 300.0, 600.0])
+
+
+@st.composite
+def lifecycles(draw: st.DrawFn) -> tuple[Lifecycle, float]:
+    """Return a lifecycle in any state, and a time of the next event, many at and round the timeout."""
+    lifecycle = Lifecycle(
+        draw(SECONDS),
+        draw(SECONDS),
+        last_activity=draw(st.floats(0, 1e9)),
+        event_count=draw(st.integers(0, 3)),
+        state=draw(st.sampled_from(SessionState)),
+        checker_running=draw(st.booleans()),
+    )
+    if lifecycle.state is SessionState.EXPIRED_CHECKER_STOPPED:
+        lifecycle.checker_running, lifecycle.event_count = False, 0
+    at = lifecycle.last_activity + lifecycle.timeout
+    near = [at, math.nextafter(at, math.inf), math.nextafter(at, 0.0), at + 1.0, lifecycle.last_activity]
+    now = draw(
+        st.sampled_from(near) | st.floats(0, 2).map(lambda part: lifecycle.last_activity + part * lifecycle.timeout)
+    )
+    return lifecycle, max(now, lifecycle.last_activity)
+
+
+def _told(lifecycle: Lifecycle) -> tuple[object, ...]:
+    return (
+        lifecycle.state,
+        lifecycle.checker_running,
+        lifecycle.event_count,
+        lifecycle.last_activity,
+        lifecycle.last_event,
+        lifecycle.foreground_timeout,
+        lifecycle.background_timeout,
+    )
+
+
+def check_short_path(lifecycle: Lifecycle, now: float, tally: Tally) -> None:
+    """Compare the two ways of an event.
+
+    Raises:
+        InvariantError: they differ.
+
+    """
+    short, machine = lifecycle.copy(), lifecycle.copy()
+    number = short.continue_session(now)
+    decisions = machine.decide(Input.EVENT, now)
+    changes_nothing = (
+        not decisions
+        and machine.event_count == lifecycle.event_count + 1 > 1
+        and machine.checker_running is lifecycle.checker_running
+        and machine.state is lifecycle.state
+    )
+    tally.invariants["short path"] += 1
+    require("short path", bool(number) is changes_nothing, f"{lifecycle} at {now!r}: {number}, but {decisions}.")
+    if number:
+        require("short path", _told(short) == _told(machine), f"{lifecycle} at {now!r}: {short}, but {machine}.")
+        require("short path", number == machine.event_count, f"{lifecycle} at {now!r}: number {number}.")
+    else:
+        require("short path", _told(short) == _told(lifecycle), f"{lifecycle} at {now!r}: left {short}.")

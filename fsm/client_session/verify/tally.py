@@ -1,0 +1,50 @@
+"""The tally: how often each row of the graph was gone through, and each invariant was checked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import attrs
+
+from client_session.testing.strategies import START
+from client_session.testing.trace import Step
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from client_session.graph import Row
+    from client_session.testing import SessionOptions
+
+
+def _from_the_start(steps: Sequence[Step]) -> tuple[Step, ...]:
+    # A replay constructs its session at the first step; what is verified was constructed at START.
+    return (*([Step(START, "sleep")] if steps and steps[0].at > START else []), *steps)
+
+
+@attrs.frozen
+class Sample:
+    """A trace, and what its session is constructed with, at the trace's first step."""
+
+    options: SessionOptions
+    steps: tuple[Step, ...] = attrs.field(converter=_from_the_start)
+
+
+@attrs.define
+class Tally:
+    """Counts of one verification."""
+
+    rows: Counter[Row] = attrs.field(factory=Counter["Row"])
+    invariants: Counter[str] = attrs.field(factory=Counter[str])
+    samples: dict[Row, Sample] = attrs.field(factory=dict["Row", "Sample"])
+    """The shortest trace that was seen to go through each row."""
+
+    def keep_sample(self, before: Counter[Row], options: SessionOptions, steps: Sequence[Step]) -> None:
+        """Keep a trace as the sample of each row that its last step went through, if it is the shortest one yet."""
+        for row, count in self.rows.items():
+            if count > before[row] and (row not in self.samples or len(steps) < len(self.samples[row].steps)):
+                self.samples[row] = Sample(options, steps)
+
+    def count(self, row: Row) -> None:
+        """Count a row that applies: the observer of a `Lifecycle`."""
+        self.rows[row] += 1
