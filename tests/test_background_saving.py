@@ -20,7 +20,7 @@ import pytest
 from client_session import ClientSession
 from client_session.ticking.asyncio import AsyncioScheduler
 from client_session_persistence import CorruptSaveFileError, MemoryStore, Snapshot, XmlStore
-from client_session_persistence.writer_thread import MOST_FILES, WORKER
+from client_session_persistence.writer_thread import MAX_FILES, WRITER
 from event_ids import event_id
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def can_lock(path: Path) -> bool:
 def wait_for_the_worker() -> None:
     """Wait until the worker has also told what it has done so far."""
     idle = threading.Event()
-    WORKER.do(idle.set)
+    WRITER.run(idle.set)
     assert idle.wait(PATIENCE)
 
 
@@ -175,7 +175,7 @@ def test_only_the_worker_waits_for_the_disk(make: MakeSession, save_path: Path, 
     with make(store=store) as session:
         session.get_session_context(event_id(1))
     store.flush()
-    assert disk.threads == {"client-session-saver"}
+    assert disk.threads == {"client-session-writer"}
     assert disk.syncs >= 4
 
 
@@ -293,7 +293,7 @@ def test_a_mended_corruption_is_to_be_seen(make: MakeSession, store: XmlStore, s
 
 def test_too_many_files_at_a_time_wait_for_a_tick(make: MakeSession, tmp_path: Path, disk: Disk) -> None:
     """On a busy disk no more than a bounded number of lock files is open, and the rest is saved later."""
-    stores = [XmlStore(tmp_path / str(number) / "session.xml", background=True) for number in range(MOST_FILES + 20)]
+    stores = [XmlStore(tmp_path / str(number) / "session.xml", background=True) for number in range(MAX_FILES + 20)]
     with disk.busy():
         sessions = [make(store=store) for store in stores]
         failed = [session for session in sessions if session.save_error is not None]
@@ -317,7 +317,7 @@ def test_without_threads_it_saves_at_once(
         message = "can't start new thread"
         raise RuntimeError(message)
 
-    monkeypatch.setattr(writer_thread, "WORKER", writer_thread.Worker())
+    monkeypatch.setattr(writer_thread, "WRITER", writer_thread.WriterThread())
     monkeypatch.setattr(threading.Thread, "start", refuse)
     session = make(store=store)
     context = session.get_session_context(event_id(1))
@@ -488,8 +488,8 @@ def test_a_child_that_comes_back_into_a_save_writes_nothing(
             fsync(descriptor)
 
     if amid_the_write:
-        monkeypatch.setattr(writer_thread, "WORKER", writer_thread.Worker())
-        writer_thread.WORKER.finish()
+        monkeypatch.setattr(writer_thread, "WRITER", writer_thread.WriterThread())
+        writer_thread.WRITER.finish(time.monotonic() + 60)
         monkeypatch.setattr(os, "fsync", fork)
     parent, status = os.getpid(), 1
     try:

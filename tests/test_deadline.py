@@ -112,5 +112,5 @@ def test_who_calls_after_a_vain_wait_waits_again(make: MakeSession, save_path: P
 def test_who_was_waiting_for_one_that_waited_in_vain_waits_no_longer() -> None:
     """A call that began before somebody gave up tries once more, however much of its second is left."""
     with deadline():
-        assert seconds_left(given_up=-math.inf) > 0.9
-        assert seconds_left(given_up=time.monotonic()) == 0.0
+        assert seconds_left(timed_out_at=-math.inf) > 0.9
+        assert seconds_left(timed_out_at=time.monotonic()) == 0.0

@@ -131,7 +131,7 @@ def test_who_comes_between_a_threads_own_locking_is_told_at_once(path: Path) -> 
     def come_between(descriptor: int, *, blocking: bool) -> bool:
         got = filelock.lock_descriptor(descriptor, blocking=blocking)
         begin = time.monotonic()
-        with pytest.raises(TimeoutError, match="further up") as caught, lock.held():
+        with pytest.raises(TimeoutError, match="This thread is already acquiring") as caught, lock.held():
             pass
         assert time.monotonic() - begin < 0.5
         told.append(str(caught.value))

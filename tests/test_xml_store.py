@@ -654,13 +654,13 @@ def test_a_child_forked_under_the_lock_saves_nothing_that_was_decided_there(save
         if child == 0:
             status = 1
             try:
-                with pytest.raises(OSError, match="forked") as raised:
+                with pytest.raises(OSError, match="Forked") as raised:
                     store.save(theirs)
                 assert raised.value.errno == errno.ECANCELED
                 with store.lock():  # once the parent has left it
                     assert store.load() == ours
                     store.save(theirs)
-                with pytest.raises(OSError, match="forked"):
+                with pytest.raises(OSError, match="Forked"):
                     store.save(ours)
                 status = 0
             finally:

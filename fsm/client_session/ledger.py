@@ -12,7 +12,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 from client_session.locks import is_held
-from client_session_persistence import CorruptSaveFileError, Snapshot
+from client_session_persistence import CorruptSaveFileError, MemoryStore, Snapshot
 from client_session_persistence.deadline import LOCK_SECONDS
 from client_session_persistence.snapshot import MAX_INDEX
 
@@ -146,6 +146,11 @@ class Ledger:
     def has_saved(self, snapshot: Snapshot | None) -> bool:
         """Return whether this is what was saved last (or nothing)."""
         return snapshot is None or snapshot == self._saved
+
+    @property
+    def outlives_process(self) -> bool:
+        """Whether what is saved can be read by another process."""
+        return not isinstance(self._store, MemoryStore)
 
     @property
     def is_busy(self) -> bool:

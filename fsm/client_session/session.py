@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
+import time
 import weakref
 from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
@@ -22,9 +22,11 @@ from client_session.lifecycle import Lifecycle
 from client_session.locks import acquire_soon, is_held
 from client_session.ticking.thread import SHARED_CHECKER
 from client_session_persistence.deadline import deadline
+from client_session_persistence.forks import Stage, register
 from client_session_persistence.snapshot import MAX_INDEX, SHAPE, UUID_SHAPE, as_utc
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
     from datetime import datetime
     from types import TracebackType
@@ -514,6 +516,12 @@ class ClientSession:
             self._ledger.save(record)
             self._deliver()
 
+    def _save_at_exit(self) -> None:
+        """Save progress if the store outlives the process; run no callback."""
+        record = self._progress()
+        if self._ledger.outlives_process and not self._ledger.has_saved(record):
+            self._ledger.save(record)
+
     def _after_fork(self) -> None:
         """Begin a session of the child's own: the current one, its number and its end are the parent's."""
         self._lock = threading.RLock()
@@ -536,5 +544,13 @@ def _after_fork_in_child() -> None:
         session._after_fork()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # the module's own class
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+def _save_all_at_exit(until: float) -> None:
+    with deadline(until=until):
+        for session in list(_live_sessions):
+            if time.monotonic() >= until:
+                return
+            with contextlib.suppress(Exception):  # an embedder's clock may raise anything; exiting must stay silent
+                session._save_at_exit()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # the module's own class
+
+
+register(Stage.SESSIONS, after_fork_in_child=_after_fork_in_child, at_exit=_save_all_at_exit)

@@ -1,4 +1,4 @@
-"""How long a call may wait for the locks of stores: a second from its beginning, however often it needs one."""
+"""How long a call may wait for the locks of stores: one second from its beginning, however many it needs."""
 
 from __future__ import annotations
 
@@ -15,44 +15,46 @@ LOCK_SECONDS = 1.0
 
 
 class _Call(threading.local):
-    begun: float | None = None
-    """When the thread's present call began, by `time.monotonic`; ``None`` outside of one."""
+    until: float | None = None
+    """When the thread's current call must stop waiting, on `time.monotonic`; ``None`` outside of a call."""
 
 
 _call = _Call()
 
 
 @contextlib.contextmanager
-def deadline(*, patient: bool = True) -> Generator[None]:
-    """Let all that this thread does in the block be one call, or a part of the one that it is in.
+def deadline(*, until: float | None = None, patient: bool = True) -> Generator[None]:
+    """Treat all that this thread does in the block as one call, or as a part of the call that it is in.
 
-    A call that is not patient tries each lock once.
+    The call may wait for locks until a time on `time.monotonic` (``None``: for a second). One that is not ``patient``
+    tries each lock once.
     """
-    if _call.begun is not None:
+    if _call.until is not None:
         yield
         return
-    _call.begun = time.monotonic() if patient else -math.inf
+    _call.until = -math.inf if not patient else time.monotonic() + LOCK_SECONDS if until is None else until
     try:
         yield
     finally:
-        _call.begun = None
+        _call.until = None
 
 
 @contextlib.contextmanager
 def no_deadline() -> Generator[None]:
-    """Let what this thread does in the block be no part of the call that it is in: the embedder's code runs there."""
-    outer, _call.begun = _call.begun, None
+    """Treat what this thread does in the block as calls of their own: the embedder's code runs there."""
+    outer, _call.until = _call.until, None
     try:
         yield
     finally:
-        _call.begun = outer
+        _call.until = outer
 
 
-def seconds_left(given_up: float) -> float:
-    """Return how long the thread's call may still wait for a lock that somebody waited for in vain at ``given_up``.
+def seconds_left(timed_out_at: float) -> float:
+    """Return how long the thread's call may still wait for a lock.
 
-    Whoever called before that has waited, for the lock or for the one who waited for it.
+    ``timed_out_at`` is when a caller last waited for the lock in vain. A call that began before has waited for the lock
+    too, or for that caller, and does not wait again.
     """
     now = time.monotonic()
-    begun = now if _call.begun is None else _call.begun
-    return 0.0 if begun <= given_up else max(0.0, begun + LOCK_SECONDS - now)
+    until = now + LOCK_SECONDS if _call.until is None else _call.until
+    return 0.0 if until - LOCK_SECONDS <= timed_out_at else max(0.0, until - now)

@@ -1,12 +1,17 @@
-"""Forked children: a lock that they inherit may be held by a thread that did not come along, or be their parent's."""
+"""Forks and the interpreter's exit: one ordered registry of hooks, and what a forked child must renew."""
 
 from __future__ import annotations
 
+import atexit
+import enum
 import errno
 import os
 import threading
+import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
+
+import attrs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,85 +19,158 @@ if TYPE_CHECKING:
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
 
+FORK_SECONDS = 1.0
+"""How long a fork waits for our threads to pause."""
+EXIT_SECONDS = 2.0
+"""How long the interpreter's exit waits for unsaved sessions."""
+
+
+class Stage(enum.IntEnum):
+    """The order of hooks: ascending in a forked child, descending before a fork and at exit."""
+
+    PROCESS = 0
+    FILES = 1
+    THREADS = 2
+    SESSIONS = 3
+    LOOPS = 4
+
+
+@attrs.frozen
+class _Hooks:
+    stage: Stage
+    before_fork: Callable[[float], object] | None
+    after_fork_in_parent: Callable[[], object] | None
+    after_fork_in_child: Callable[[], object] | None
+    at_exit: Callable[[float], object] | None
+
+
+_registry: list[_Hooks] = []
+
+
+def register(
+    stage: Stage,
+    *,
+    before_fork: Callable[[float], object] | None = None,
+    after_fork_in_parent: Callable[[], object] | None = None,
+    after_fork_in_child: Callable[[], object] | None = None,
+    at_exit: Callable[[float], object] | None = None,
+) -> None:
+    """Call these at each fork, and at the interpreter's exit.
+
+    ``before_fork`` and ``at_exit`` are given a time on `time.monotonic` by which they must return.
+    """
+    _registry.append(_Hooks(stage, before_fork, after_fork_in_parent, after_fork_in_child, at_exit))
+    _registry.sort(key=lambda hooks: hooks.stage)
+
+
+def _before_fork() -> None:
+    until = time.monotonic() + FORK_SECONDS
+    for hooks in reversed(_registry):
+        if hooks.before_fork is not None:
+            hooks.before_fork(until)
+
+
+def _after_fork_in_parent() -> None:
+    for hooks in _registry:
+        if hooks.after_fork_in_parent is not None:
+            hooks.after_fork_in_parent()
+
+
+def _after_fork_in_child() -> None:
+    for hooks in _registry:
+        if hooks.after_fork_in_child is not None:
+            hooks.after_fork_in_child()
+
+
+def _at_exit() -> None:
+    until = time.monotonic() + EXIT_SECONDS
+    for hooks in reversed(_registry):
+        if hooks.at_exit is not None:
+            hooks.at_exit(until)
+
+
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+
 
 class _Process:
-    """Which process this is; begins anew in each child, before that has threads.
+    """The identity of this process, renewed in each forked child before that has other threads.
 
-    To compare its id calls nothing, so that nobody comes between that and the call that follows.
+    Comparing ``id`` calls no function, so nothing can run between the comparison and the call that follows.
     """
 
     def __init__(self) -> None:
-        self.begin()
+        self.renew()
 
-    def begin(self) -> None:
+    def renew(self) -> None:
         self.id = os.getpid()
         self.thread = threading.get_ident()
-        """The one that forked, which alone came along."""
+        """The thread that forked: the only one that a child inherits."""
         self.renewing = threading.RLock()
 
 
 THIS_PROCESS = _Process()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=THIS_PROCESS.begin)
+register(Stage.PROCESS, after_fork_in_child=THIS_PROCESS.renew)
 
 
-class Hold:
-    """A thread's hold of a lock between processes, and with it the leave to write.
+class Lease:
+    """A thread's right to write while it holds a lock that processes share.
 
-    A child that was forked amid it, in a signal handler or a finalizer on that very thread, comes back into what its
-    parent is doing; there the hold is void.
+    A child that is forked during the write, in a signal handler or a finalizer on the same thread, returns into its
+    parent's code; there the lease is void.
     """
 
     __slots__ = ("_process", "_thread")
 
     def __init__(self) -> None:
-        """Begin in this thread of this process."""
+        """Grant it to this thread of this process."""
         self._process = THIS_PROCESS.id
         self._thread = threading.get_ident()
 
     @property
     def is_mine(self) -> bool:
-        """Whether it is this thread's, or was the one's that forked it."""
+        """Whether it belongs to this thread, or to the thread that forked this one."""
         return self._thread == threading.get_ident()
 
     @property
-    def came_along(self) -> bool:
-        """Whether this process was forked by the holder."""
+    def is_inherited(self) -> bool:
+        """Whether the holder forked this process."""
         return self._thread == THIS_PROCESS.thread
 
     @property
     def is_void(self) -> bool:
-        """Whether it is a parent's."""
+        """Whether it belongs to the parent."""
         return self._process != THIS_PROCESS.id
 
-    def do(self, call: Callable[[*Arguments], Result], /, *arguments: *Arguments) -> Result:
-        """Make a system call that writes, unless this process was forked since.
+    def call(self, function: Callable[[*Arguments], Result], /, *arguments: *Arguments) -> Result:
+        """Make a system call that writes, unless the lease is void.
 
         Raises:
-            OSError: it was, and what is written is the parent's.
+            OSError: it is void; the parent completes the write.
 
         """
         if self._process == THIS_PROCESS.id:
-            return call(*arguments)  # nothing that the interpreter lets anybody come between stands before it
-        raise OSError(errno.ECANCELED, "This process was forked amid it, and what is written is its parent's")
+            return function(*arguments)  # no point in between where the interpreter could run other code
+        raise OSError(errno.ECANCELED, "Forked during the write; the parent completes it")
 
 
 class ForkAware(ABC):
-    """Something with locks that begins anew in each process that uses it."""
+    """An object with locks, which it renews in each process that uses it."""
 
     __slots__ = ("_process",)
 
     def __init__(self) -> None:
-        """Begin in this process."""
+        """Create the locks for this process."""
         self._process = THIS_PROCESS.id
         self.renew()
 
     @abstractmethod
     def renew(self) -> None:
-        """Make the locks, unlocked."""
+        """Create the locks, unlocked: another thread of the parent may have held the inherited ones."""
 
-    def renew_in_a_child(self) -> None:
-        """Renew in the first call in a forked child, whichever of its threads makes it."""
+    def renew_in_child(self) -> None:
+        """Renew in the first call in a forked child, on whichever thread."""
         if self._process != THIS_PROCESS.id:
             with THIS_PROCESS.renewing:
                 if self._process != THIS_PROCESS.id:

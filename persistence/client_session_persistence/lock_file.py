@@ -1,6 +1,6 @@
 """A lock file: locked by this process or another, by the `filelock` package's lock of a descriptor.
 
-`filelock.FileLock` itself does more than is needed here, and takes as long for it as half of a save.
+`filelock.FileLock` itself does more than is needed here, and takes half as long as a whole save.
 """
 
 from __future__ import annotations
@@ -13,39 +13,39 @@ from typing import TYPE_CHECKING
 
 from filelock import lock_descriptor, unlock_descriptor
 
-from client_session_persistence.atomic_file import CAREFULLY, PRIVATE
-from client_session_persistence.forks import Hold
+from client_session_persistence.atomic_file import PRIVATE, SAFE_FLAGS
+from client_session_persistence.forks import Lease, Stage, register
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
 _POLL_SECONDS = 0.005
 
-_OPEN = os.O_RDWR | CAREFULLY
+_OPEN = os.O_RDWR | SAFE_FLAGS
 
 _locked: set[LockFile] = set()
 
 
 class LockFile:
-    """Made when first locked and never removed, since removing it would let two in. Locked as often as it is unlocked.
+    """Created when first locked, and never removed, since removing it would let two in. Locks nest.
 
-    Not thread-safe. Where a file system has no locks, it is as if nobody else were there.
+    Not thread-safe. On a file system without locks, it behaves as if there were no other process.
     """
 
-    __slots__ = ("_descriptor", "_hold", "_path", "_times")
+    __slots__ = ("_depth", "_descriptor", "_lease", "_path")
 
-    _hold: Hold
-    """Begun before the descriptor is locked: in a child that is forked amid that, it is void."""
+    _lease: Lease
+    """Granted before the descriptor is locked: void in a child that is forked in between."""
 
     def __init__(self, path: str) -> None:
-        """Keep the path; nothing is made yet."""
+        """Remember the path; nothing is created yet."""
         self._path = path
         self._descriptor: int | None = None
-        self._times = 0
+        self._depth = 0
 
     @property
     def is_locked(self) -> bool:
-        """Whether this process has it locked, also if it could not be unlocked."""
+        """Whether this process has it locked, including when it could not be unlocked."""
         return self._descriptor is not None
 
     def lock(self, seconds: float) -> None:
@@ -53,11 +53,11 @@ class LockFile:
 
         Raises:
             TimeoutError: another process had it locked all the time.
-            OSError: it cannot be made, opened or locked.
+            OSError: it cannot be created, opened or locked.
 
         """
         if self._descriptor is None:
-            begin, self._hold = time.monotonic(), Hold()
+            begin, self._lease = time.monotonic(), Lease()
             while (descriptor := self._try()) is None:
                 left = begin + seconds - time.monotonic()
                 if left <= 0:
@@ -65,24 +65,24 @@ class LockFile:
                 time.sleep(min(left, _POLL_SECONDS))
             self._descriptor = descriptor
             _locked.add(self)
-        self._times += 1
+        self._depth += 1
 
     def unlock(self) -> None:
-        """Unlock it, if it was locked once; in a forked child, which shares what it inherits, only close it.
+        """Undo one `lock`; a forked child, which shares what it inherits, only closes the descriptor.
 
         Raises:
-            OSError: it could not be unlocked; the next unlocking makes up for it.
+            OSError: it could not be unlocked; the next `unlock` tries again.
 
         """
-        self._times -= 1
-        if self._times <= 0 and self._descriptor is not None:
-            with _as_if_alone(errno.ECANCELED):
-                self._hold.do(unlock_descriptor, self._descriptor)
+        self._depth -= 1
+        if self._depth <= 0 and self._descriptor is not None:
+            with _ignore_missing_locks(errno.ECANCELED):
+                self._lease.call(unlock_descriptor, self._descriptor)
             self.drop()
 
     def drop(self) -> None:
-        """Close the descriptor; what a forked child inherits remains its parent's, and locked."""
-        descriptor, self._descriptor, self._times = self._descriptor, None, 0
+        """Close the descriptor; what a forked child inherits stays its parent's, and locked."""
+        descriptor, self._descriptor, self._depth = self._descriptor, None, 0
         _locked.discard(self)
         if descriptor is not None:
             with contextlib.suppress(OSError):
@@ -93,7 +93,7 @@ class LockFile:
         if descriptor is None:
             return None
         try:
-            if self._is_got(descriptor):
+            if self._is_acquired(descriptor):
                 return descriptor
         except BaseException:
             os.close(descriptor)
@@ -108,27 +108,27 @@ class LockFile:
             pass
         try:
             descriptor = os.open(self._path, _OPEN | os.O_CREAT | os.O_EXCL, PRIVATE)
-        except FileExistsError:  # made by another just now, or a link that leads nowhere
+        except FileExistsError:  # another process has just created it, or it is a dangling link
             if os.path.islink(self._path):
                 raise
             return None
         if hasattr(os, "fchmod"):
-            with contextlib.suppress(OSError):  # the umask may have taken away more
+            with contextlib.suppress(OSError):  # the umask may have removed more
                 os.fchmod(descriptor, PRIVATE)
         return descriptor
 
     @staticmethod
-    def _is_got(descriptor: int) -> bool:
-        got = True
-        with _as_if_alone():
-            got = lock_descriptor(descriptor, blocking=False)
-        # One that somebody removed meanwhile keeps nobody out.
-        return got and os.fstat(descriptor).st_nlink > 0
+    def _is_acquired(descriptor: int) -> bool:
+        acquired = True
+        with _ignore_missing_locks():
+            acquired = lock_descriptor(descriptor, blocking=False)
+        # A file that was removed in the meantime keeps nobody out.
+        return acquired and os.fstat(descriptor).st_nlink > 0
 
 
 @contextlib.contextmanager
-def _as_if_alone(*also: int) -> Generator[None]:
-    """Take no offence at a file system without locks, or at these errors."""
+def _ignore_missing_locks(*also: int) -> Generator[None]:
+    """Ignore the errors of a file system without locks, and these."""
     try:
         yield
     except OSError as error:
@@ -141,5 +141,4 @@ def _drop_all() -> None:
         file.drop()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_drop_all)
+register(Stage.FILES, after_fork_in_child=_drop_all)

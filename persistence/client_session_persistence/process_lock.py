@@ -10,125 +10,125 @@ import time
 from typing import TYPE_CHECKING
 
 from client_session_persistence.deadline import seconds_left
-from client_session_persistence.forks import ForkAware, Hold
+from client_session_persistence.forks import ForkAware, Lease
 from client_session_persistence.lock_file import LockFile
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sized
 
 _MOMENT = 0.005
-"""How long to wait, in seconds, for what will be asked for again."""
+"""Seconds to wait for a lock that will be asked for again."""
 
 
 class ProcessLock(ForkAware):
-    """Waits for at most a second (`client_session_persistence.deadline`); a thread that holds it may enter again."""
+    """Waits within the call's deadline (`client_session_persistence.deadline`); its holder may enter again."""
 
-    __slots__ = ("_file", "_given_up", "_holds", "_kept", "_locking", "_path", "_turn")
+    __slots__ = ("_acquiring", "_file", "_is_retained", "_leases", "_mutex", "_path", "_timed_out_at")
 
     def __init__(self, path: str) -> None:
-        """Keep the lock file's path; nothing is made yet."""
+        """Remember the lock file's path; nothing is created yet."""
         self._path = path
-        self._given_up = -math.inf
-        """When somebody last waited in vain."""
-        self._holds: list[Hold] = []
-        """At most one that is not void, and those that a forked child has yet to come out of."""
+        self._timed_out_at = -math.inf
+        """When a caller last waited in vain."""
+        self._leases: list[Lease] = []
+        """At most one that is not void, and those that a forked child has yet to return from."""
         super().__init__()
 
     def renew(self) -> None:
         """Begin unlocked: what a forked child inherits is its parent's."""
-        self._turn = threading.RLock()
-        """What a thread holds to get at the lock file, whose descriptor is the whole process's."""
+        self._mutex = threading.RLock()
+        """Guards the lock file, whose descriptor belongs to the whole process."""
         self._file = LockFile(self._path)
-        self._locking: int | None = None
-        """The thread that is about to lock the file, or to keep it locked no more."""
-        self._holds = [hold for hold in self._holds if hold.came_along]
-        self._kept = False
+        self._acquiring: int | None = None
+        """The thread that is locking or unlocking the file at this moment."""
+        self._leases = [lease for lease in self._leases if lease.is_inherited]
+        self._is_retained = False
 
     @property
-    def mine(self) -> Hold | None:
-        """This thread's hold, if it has one. It is void in a child that was forked amid it, until held anew."""
-        self.renew_in_a_child()
-        for hold in reversed(self._holds):
-            if hold.is_mine:
-                return hold
+    def mine(self) -> Lease | None:
+        """This thread's lease, if it has one. It is void in a child forked while it was held, until held anew."""
+        self.renew_in_child()
+        for lease in reversed(self._leases):
+            if lease.is_mine:
+                return lease
         return None
 
     @property
-    def is_kept(self) -> bool:
+    def is_retained(self) -> bool:
         """Whether this process keeps the file locked, though no thread may hold it."""
-        self.renew_in_a_child()
-        return self._kept
+        self.renew_in_child()
+        return self._is_retained
 
-    def keep(self) -> None:
-        """Keep the file locked beyond this thread's hold, against other processes: until `let_go`.
+    def retain(self) -> None:
+        """Keep the file locked against other processes after this thread leaves, until `release_retained`.
 
         Raises:
-            OSError: this process was forked amid the hold, and the file is its parent's.
+            OSError: this process was forked while the lock was held, and the file is its parent's.
 
         """
-        if not self.is_kept:
+        if not self.is_retained:
             file = self._file
-            file.lock(0)  # once more than the hold
-            if self._kept:  # by a signal handler's call that came between
+            file.lock(0)  # once more than the thread that holds it
+            if self._is_retained:  # a signal handler's call retained it in between
                 file.unlock()
-            self._kept = True
+            self._is_retained = True
 
-    def let_go(self, waiting: Sized) -> bool:
-        """Keep the file locked no more, unless something is waiting to be written; whichever thread calls.
+    def release_retained(self, waiting: Sized) -> bool:
+        """Stop retaining the file, unless something waits to be written; any thread may call.
 
-        Return whether that is settled; else it is another thread's turn, and this one is to call again.
+        Return whether that is done; else another thread holds the lock, and the caller must call again.
         """
-        self.renew_in_a_child()
-        turn = self._turn
-        if not turn.acquire(timeout=_MOMENT):
+        self.renew_in_child()
+        mutex = self._mutex
+        if not mutex.acquire(timeout=_MOMENT):
             return False
         try:
-            if self._kept and not waiting:
-                self._locking, self._kept = threading.get_ident(), False
-                with contextlib.suppress(OSError):  # who locks it next tries to unlock it again
+            if self._is_retained and not waiting:
+                self._acquiring, self._is_retained = threading.get_ident(), False
+                with contextlib.suppress(OSError):  # the next holder tries to unlock it again
                     self._file.unlock()
         finally:
-            self._locking = None
-            turn.release()
+            self._acquiring = None
+            mutex.release()
         return True
 
     @contextlib.contextmanager
-    def held(self, *, wait: bool = True, wait_for_processes: bool = True) -> Generator[Hold]:
-        """Hold it in the block; where it need not be waited for, try once.
+    def held(self, *, wait: bool = True, wait_for_processes: bool = True) -> Generator[Lease]:
+        """Hold the lock in the block; without ``wait``, try once.
 
         Raises:
-            TimeoutError: it was not free in time; or this call came between another one's locking, on the same thread.
-            OSError: the lock file cannot be made or locked.
+            TimeoutError: it was not free in time, or the call interrupted this thread while it was locking.
+            OSError: the lock file cannot be created or locked.
 
         """
         mine = self.mine
         if mine is not None and not mine.is_void:
             yield mine
             return
-        if self._locking == threading.get_ident():
-            raise TimeoutError(errno.EDEADLK, "A call further up is this thread's, and about to lock", self._path)
-        hold, turn, file = Hold(), self._turn, self._file
+        if self._acquiring == threading.get_ident():
+            raise TimeoutError(errno.EDEADLK, "This thread is already acquiring the lock", self._path)
+        lease, mutex, file = Lease(), self._mutex, self._file
         begin = time.monotonic()
-        seconds = seconds_left(self._given_up) if wait else 0.0
-        if not turn.acquire(timeout=seconds):
-            self._given_up = time.monotonic() if seconds else self._given_up
+        seconds = seconds_left(self._timed_out_at) if wait else 0.0
+        if not mutex.acquire(timeout=seconds):
+            self._timed_out_at = time.monotonic() if seconds else self._timed_out_at
             raise TimeoutError(errno.ETIMEDOUT, "Another thread holds the lock", self._path)
         try:
-            self._locking = threading.get_ident()
+            self._acquiring = threading.get_ident()
             if not wait_for_processes:
                 seconds = 0.0
             try:
                 file.lock(max(0.0, begin + seconds - time.monotonic()))
-                self._holds.append(hold)
+                self._leases.append(lease)
             except TimeoutError:
-                self._given_up = time.monotonic() if seconds else self._given_up
+                self._timed_out_at = time.monotonic() if seconds else self._timed_out_at
                 raise
             finally:
-                self._locking = None
+                self._acquiring = None
             try:
-                yield hold
+                yield lease
             finally:
-                self._holds.remove(hold)
+                self._leases.remove(lease)
                 file.unlock()
         finally:
-            turn.release()
+            mutex.release()

@@ -67,7 +67,7 @@ class MemoryStore(ForkAware):
 
     def lock(self) -> AbstractContextManager[object]:
         """Return a context that no other thread can be in meanwhile."""
-        self.renew_in_a_child()
+        self.renew_in_child()
         return self._lock
 
     def renew(self) -> None:

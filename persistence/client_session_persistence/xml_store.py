@@ -1,4 +1,4 @@
-"""The save file: one XML file shared by any number of processes."""
+"""The save file: one XML file, which any number of processes can share."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import attrs
 
 from client_session_persistence.atomic_file import (
+    create_folder,
     follow_links,
-    keep_beside,
-    make_folder,
+    keep_copy,
     read_regular_file,
     sync_folder,
     write_durably,
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from contextlib import AbstractContextManager
 
-    from client_session_persistence.forks import Hold
-    from client_session_persistence.writer_thread import Saver
+    from client_session_persistence.forks import Lease
+    from client_session_persistence.writer_thread import PendingWrites
 
 
 @attrs.frozen
-class _Reading:
-    """What stood in the file when it was read under the lock; ``error`` if it was corrupt."""
+class _Content:
+    """The file's content as read under the lock; ``error`` if it is corrupt."""
 
     data: bytes
     status: os.stat_result
@@ -45,45 +45,44 @@ class _Reading:
 class XmlStore:
     """Keeps the snapshot in an XML file, atomically and durably, in the .NET tracker's format.
 
-    Beside ``<name>`` stand ``<name>.bak`` (the last good file), ``<name>.lock`` (held round every
-    read-modify-write) and, if there ever was one, ``<name>.corrupt`` (the last corrupt file). Parent folders are made
-    when first needed, the last of them private. A path that is a symbolic link is followed once, at construction or as
-    soon as that can be done; the link stays.
+    Next to ``<name>`` are ``<name>.bak`` (the last good file), ``<name>.lock`` (locked during each read-modify-write)
+    and ``<name>.corrupt`` (the last corrupt file, if any). Missing folders are created when first needed, the last one
+    private. A path that is a symbolic link is resolved once, at construction or as soon as possible; the link stays.
 
     Any method may be called from any thread and from several processes.
 
-    With ``background=True`` nothing but `flush` waits for the disk or for another process, as an event loop needs it.
-    `save` hands the snapshot to a worker thread, which keeps the lock until it is durable; what is killed meanwhile
-    loses that snapshot, and no older one. `lock` tries once. The interpreter's exit waits for the worker; that of a
-    `multiprocessing` child which was forked does not, so call `flush` there.
+    With ``background=True``, for event loops, only `flush` waits for the disk or for another process. `save` queues the
+    snapshot for a worker thread, which keeps the file locked until the snapshot is durable; a process that is killed
+    before that loses this snapshot, but no older one. `lock` tries once. The interpreter's exit waits for the worker
+    thread; a forked `multiprocessing` child skips that, so call `flush` there.
     """
 
-    __slots__ = ("__weakref__", "_followed", "_known", "_lock", "_path", "_reading", "_saver")
+    __slots__ = ("__weakref__", "_content", "_is_resolved", "_lock", "_path", "_pending", "_written")
 
-    _known: tuple[bytes, Snapshot] | None
-    """What was last written, and so need not be parsed when it is read again."""
-    _reading: _Reading | None
-    """What `load` found in the lock's context, for `save`."""
+    _written: tuple[bytes, Snapshot] | None
+    """What was written last, and so need not be parsed when it is read again."""
+    _content: _Content | None
+    """What `load` found under the lock, for `save`."""
 
     def __init__(self, path: str | os.PathLike[str], *, background: bool = False) -> None:
-        """Keep the path; nothing is read or made yet, and nothing raised."""
-        self._saver: Saver | None = None
+        """Remember the path. Reads and creates nothing, and raises nothing."""
+        self._pending: PendingWrites | None = None
         if background:
-            from client_session_persistence.writer_thread import Saver  # noqa: PLC0415  # a thread, which few programs need
+            from client_session_persistence.writer_thread import PendingWrites  # noqa: PLC0415  # few programs need it
 
-            self._saver = Saver()
-        self._followed = False
-        self._stand_at(os.fspath(path))
+            self._pending = PendingWrites()
+        self._is_resolved = False
+        self._set_path(os.fspath(path))
         with contextlib.suppress(OSError):
-            self._follow_links()
+            self._resolve()
 
     def __repr__(self) -> str:
-        """Name the path."""
+        """Show the path."""
         return f"XmlStore({self._path!r})"
 
     @property
     def path(self) -> Path:
-        """The file itself."""
+        """The save file."""
         return Path(self._path)
 
     @property
@@ -93,152 +92,153 @@ class XmlStore:
 
     @property
     def corrupt_path(self) -> Path:
-        """The last file that was no save file."""
+        """The last corrupt file, if any."""
         return Path(self._path + ".corrupt")
 
     def load(self) -> Snapshot | None:
-        """Return what the file holds, or ``None`` if there is no file; remove what a killed writer left beside it.
+        """Return the file's snapshot, or ``None`` if there is no file; delete what a killed writer left.
 
-        What this object has handed over is what the file is about to hold.
+        A snapshot that this object has queued counts as the file's.
 
         Raises:
-            CorruptSaveFileError: it is no save file. ``recovered`` is the backup's snapshot, or else the user id that
-                is still readable in the file or its backup.
-            OSError: it cannot be read. Its attribute ``recovered`` is what the backup gives, as above.
+            CorruptSaveFileError: it is not a save file. ``recovered`` is the backup's snapshot, or else the user id
+                that is still readable in the file or its backup.
+            OSError: it cannot be read. Its attribute ``recovered`` has what the backup holds, as above.
 
         """
         try:
-            self._follow_links()
-            if self._saver is not None and self._lock.is_kept:
-                return self._saver.newest
+            self._resolve()
+            if self._pending is not None and self._lock.is_retained:
+                return self._pending.newest
             if self._lock.mine is not None:
-                reading = self._reading = self._read()
+                content = self._content = self._read()
             else:
-                self._clear_up()
-                reading = self._read()
+                self._clean_up()
+                content = self._read()
         except OSError as error:
-            # The system's error stays what it is, so that callers can catch it as any other.
+            # The type stays the system's, so that callers can catch it as usual.
             error.recovered = self._recover(b"")  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
             raise
-        if reading is None:
+        if content is None:
             return None
-        if reading.error is not None:
-            raise reading.error
-        return reading.snapshot
+        if content.error is not None:
+            raise content.error
+        return content.snapshot
 
     def save(self, snapshot: Snapshot) -> Future[None] | None:
-        """Write the file, wholly or not at all, and return when it would survive a power cut.
+        """Replace the file, and return when the new one would survive a power cut.
 
-        In the background, return at once, with the future of that, which has what goes wrong with the file.
+        In the background, queue the snapshot and return a future, which gets the result or what went wrong.
 
-        A good file that stood there becomes the backup, if that can be; a corrupt one is kept as ``<name>.corrupt``.
+        A good file becomes the backup if possible; a corrupt one is kept as ``<name>.corrupt``.
 
         Raises:
-            OSError: it cannot be written, or what stands there cannot be read, or the lock was not free for 1 s
-                (`TimeoutError`). The file is as it was; only if syncing the folder failed, it may be the new one.
-            ValueError: the snapshot would not read back equal; nothing was touched.
+            OSError: it cannot be written, or the present file cannot be read, or the lock was not free within 1 s
+                (`TimeoutError`). The file is unchanged, unless only the fsync of its folder failed.
+            ValueError: the snapshot would not read back equal; nothing was changed.
 
         """
         data = dumps(snapshot)
         if loads(data) != snapshot:
             msg = f"{snapshot!r} does not read back equal, and was not written"
             raise ValueError(msg)
-        # In a child that was forked amid the caller's hold, what the caller decided on under it must not be saved.
+        # A child that was forked while the caller held the lock must not save what the caller decided under it.
         mine = self._lock.mine
-        with self._locked() if mine is None else contextlib.nullcontext(mine) as hold:
-            if self._saver is not None:
-                return hold.do(self._saver.add, self._lock, snapshot, partial(self._write, hold, data, snapshot))
-            self._write(hold, data, snapshot)
+        with self._locked() if mine is None else contextlib.nullcontext(mine) as lease:
+            if self._pending is not None:
+                return lease.call(self._pending.add, self._lock, snapshot, partial(self._write, lease, data, snapshot))
+            self._write(lease, data, snapshot)
         return None
 
     def flush(self) -> None:
-        """Wait until the last snapshot that was handed over is durable; without ``background`` it is.
+        """Wait until the last queued snapshot is durable; without ``background``, return at once.
 
         Raises:
             OSError: it could not be written.
 
         """
-        if self._saver is not None:
-            self._saver.wait()
+        if self._pending is not None:
+            self._pending.wait()
 
     def lock(self) -> AbstractContextManager[object]:
-        """Return a context that no other thread or process can be in meanwhile, by ``<name>.lock``.
+        """Return a context that excludes other threads and processes, by ``<name>.lock``.
 
-        Entering it makes the parent folders, waits for at most 1 s (then `TimeoutError`; in the background, other
-        processes are not waited for), and removes what a killed writer left. Within a
-        `client_session_persistence.deadline.deadline` block, the second is the whole call's.
+        Entering it creates missing folders, waits for at most 1 s (then `TimeoutError`; in the background, it does not
+        wait for other processes), and deletes what a killed writer left. Within a
+        `client_session_persistence.deadline.deadline` block, the second is shared by the whole block.
         """
         return self._locked()
 
     @contextlib.contextmanager
-    def _locked(self, *, wait: bool = True) -> Generator[Hold]:
-        self._follow_links()
+    def _locked(self, *, wait: bool = True) -> Generator[Lease]:
+        self._resolve()
         mine = self._lock.mine
         if mine is not None and not mine.is_void:
             yield mine
             return
-        make_folder(os.path.dirname(self._path), sync=sync_folder if self._saver is None else self._saver.sync_later)
-        with self._lock.held(wait=wait, wait_for_processes=self._saver is None) as hold:
-            self._reading = None  # a forked child inherits its parent's
+        sync = sync_folder if self._pending is None else self._pending.sync_later
+        create_folder(os.path.dirname(self._path), sync=sync)
+        with self._lock.held(wait=wait, wait_for_processes=self._pending is None) as lease:
+            self._content = None  # a forked child inherits its parent's
             try:
-                if self._saver is None or not self._lock.is_kept:  # else the worker is writing
+                if self._pending is None or not self._lock.is_retained:  # else the worker thread is writing
                     with contextlib.suppress(OSError):
-                        hold.do(os.unlink, self._temporary)
-                yield hold
+                        lease.call(os.unlink, self._temporary)
+                yield lease
             finally:
-                self._reading = None
+                self._content = None
 
-    def _write(self, hold: Hold, data: bytes, snapshot: Snapshot) -> None:
-        before = self._reading or self._read()
+    def _write(self, lease: Lease, data: bytes, snapshot: Snapshot) -> None:
+        before = self._content or self._read()
         if before is not None:
-            self._keep(hold, before)
-        self._reading = None
-        write_durably(hold, self._path, self._temporary, data, None if before is None else before.status)
+            self._keep(lease, before)
+        self._content = None
+        write_durably(lease, self._path, self._temporary, data, None if before is None else before.status)
         sync_folder(os.path.dirname(self._path))
-        self._known = data, snapshot
+        self._written = data, snapshot
 
-    def _stand_at(self, path: str) -> None:
+    def _set_path(self, path: str) -> None:
         self._path = path
         self._lock = ProcessLock(path + ".lock")
-        self._reading = self._known = None
+        self._content = self._written = None
 
-    def _follow_links(self) -> None:
-        if not self._followed:
+    def _resolve(self) -> None:
+        if not self._is_resolved:
             path = follow_links(self._path)
             if path != self._path:
-                self._stand_at(path)
-            self._followed = True
+                self._set_path(path)
+            self._is_resolved = True
 
     @property
     def _temporary(self) -> str:
-        """What is written before it gets its name; one file at a time, under the lock."""
+        """The file that is written and then renamed; there is only one, under the lock."""
         return self._path + ".tmp"
 
-    def _clear_up(self) -> None:
-        """Remove what a killed writer left. If the lock is taken, it may be that of a writer who is at work."""
+    def _clean_up(self) -> None:
+        """Delete what a killed writer left, unless the lock is taken: then a writer may be at work."""
         if os.path.lexists(self._temporary):
             with contextlib.suppress(OSError), self._locked(wait=False):
                 pass
 
-    def _keep(self, hold: Hold, before: _Reading) -> None:
-        """Let what stands in the file also stand beside it, before the file is replaced."""
+    def _keep(self, lease: Lease, before: _Content) -> None:
+        """Keep the present file under a second name before it is replaced."""
         if before.error is not None:
-            keep_beside(hold, self._path, self._path + ".corrupt", self._temporary, (before.data, before.status))
+            keep_copy(lease, self._path, self._path + ".corrupt", self._temporary, (before.data, before.status))
             return
-        with contextlib.suppress(OSError):  # a good file is worth more than its backup, and the old one still stands
-            keep_beside(hold, self._path, self._path + ".bak", self._temporary, (before.data, before.status))
+        with contextlib.suppress(OSError):  # saving matters more than the backup, and the old backup is still there
+            keep_copy(lease, self._path, self._path + ".bak", self._temporary, (before.data, before.status))
 
-    def _read(self) -> _Reading | None:
+    def _read(self) -> _Content | None:
         try:
             data, status = read_regular_file(self._path, MAX_BYTES + 1)
         except FileNotFoundError:
             return None
-        if self._known is not None and self._known[0] == data:
-            return _Reading(data, status, self._known[1], None)
+        if self._written is not None and self._written[0] == data:
+            return _Content(data, status, self._written[1], None)
         try:
-            return _Reading(data, status, loads(data), None)
+            return _Content(data, status, loads(data), None)
         except CorruptSaveFileError as error:
-            return _Reading(data, status, None, CorruptSaveFileError(error.reason, self._path, self._recover(data)))
+            return _Content(data, status, None, CorruptSaveFileError(error.reason, self._path, self._recover(data)))
 
     def _recover(self, data: bytes) -> Snapshot | None:
         backup = b""

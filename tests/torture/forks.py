@@ -98,7 +98,7 @@ def _locks(
         "the session's": lambda: inside._lock,  # noqa: SLF001  # the lock under test
         "the ledger's": lambda: inside._ledger._lock,  # noqa: SLF001  # the lock under test
         "the store's": store.lock,
-        "the checker's": lambda: SHARED_CHECKER._starting,  # noqa: SLF001  # the lock under test
+        "the checker's": lambda: SHARED_CHECKER._thread._starting,  # noqa: SLF001  # the lock under test
         "the log handler's": lambda: handler.lock,
     }
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import os
 import threading
 import time
 import weakref
@@ -16,7 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from client_session.ticking.schedule import Rounds, refer, tick
-from client_session_persistence.forks import ForkAware
+from client_session_persistence.forks import ForkAware, Stage, register
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +65,7 @@ class AsyncioScheduler(ForkAware):
 
     def attach(self) -> None:
         """Tick on the loop that runs here from now on, unless the present one is still running."""
-        self.renew_in_a_child()
+        self.renew_in_child()
         loop = self._loop() if self._loop is not None else None
         if loop is None or not loop.is_running():
             with contextlib.suppress(RuntimeError):  # none runs here: the present one may yet go on
@@ -82,7 +81,7 @@ class AsyncioScheduler(ForkAware):
 
     def start(self, session: Ticking, now: float) -> None:  # noqa: ARG002  # this scheduler runs on real time
         """Tick the session every `check_interval` seconds, the first time at most that long from now."""
-        self.renew_in_a_child()
+        self.renew_in_child()
         self._change(refer(session, self._forget), session.check_interval)
         self.attach()
 
@@ -92,7 +91,7 @@ class AsyncioScheduler(ForkAware):
 
     def _change(self, session: Reference, interval: float | None) -> None:
         """Change the rounds now, or leave it to whoever is changing them: another thread, or this one, further up."""
-        self.renew_in_a_child()
+        self.renew_in_child()
         self._wishes.append((session, interval))
         while self._wishes and self._turn.acquire(blocking=False):
             try:
@@ -132,6 +131,5 @@ def _detach_in_child() -> None:
         scheduler.detach()
 
 
-if hasattr(os, "register_at_fork"):
-    # After the sessions', which start again, and asyncio's: until then the parent's loop seems to run in the child.
-    os.register_at_fork(after_in_child=_detach_in_child)
+# After the sessions have started again: until then, the parent's loop seems to run in the child.
+register(Stage.LOOPS, after_fork_in_child=_detach_in_child)

@@ -1,0 +1,100 @@
+"""A daemon thread that runs while there is work, and pauses for forks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class DaemonThread:
+    """Runs ``work`` on a daemon thread, started when needed. Every method is thread-safe and re-entrant.
+
+    The thread ends before a fork, so that the child inherits a consistent state (and Python sees one thread only), and
+    starts again afterwards.
+    """
+
+    def __init__(
+        self, name: str, work: Callable[[], object], has_work: Callable[[], bool], wake: Callable[[], object]
+    ) -> None:
+        """Start no thread yet.
+
+        Args:
+            name: the thread's name.
+            work: runs on the thread; returns when there is nothing left to do, and soon after `is_pausing` is set.
+            has_work: whether to call ``work`` again after it has returned.
+            wake: lets ``work`` notice `is_pausing` if it is waiting.
+
+        """
+        self._name = name
+        self._work = work
+        self._has_work = has_work
+        self._wake = wake
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin without a thread, as a forked child does."""
+        self._starting = threading.RLock()
+        self._thread: threading.Thread | None = None
+        self.is_pausing = False
+        """Whether ``work`` must return."""
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller runs on this thread."""
+        return threading.current_thread() is self._thread
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the thread runs now."""
+        return self._thread is not None
+
+    def ensure_running(self) -> bool:
+        """Start the thread unless it runs; return whether it does, or will after a fork."""
+        if self._thread is None and not self.is_pausing and not sys.is_finalizing():
+            with self._starting:
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                if self._thread is None:  # a signal handler's call may have started one by now
+                    self._thread = thread
+                    try:
+                        thread.start()
+                    except RuntimeError:  # the interpreter is shutting down, or the system is out of threads
+                        self._thread = None
+        return self._thread is not None or self.is_pausing
+
+    def pause(self, until: float) -> None:
+        """End the thread; wait for that until a time on `time.monotonic`."""
+        self.is_pausing = True
+        thread = self._thread
+        if thread is None or self.is_current:
+            return
+        self._wake()
+        with contextlib.suppress(RuntimeError):  # not started yet: the fork interrupts its start
+            thread.join(max(0.0, until - time.monotonic()))
+        task = f"/proc/self/task/{thread.native_id}"
+        while not thread.is_alive() and os.path.exists(task) and time.monotonic() < until:  # noqa: PTH110
+            time.sleep(0)  # Python has left the thread, but the system still counts it
+
+    def resume(self) -> None:
+        """Start the thread again after a pause if there is work."""
+        with self._starting:
+            self.is_pausing = False
+        if self._has_work():
+            self.ensure_running()
+
+    def _run(self) -> None:
+        thread = threading.current_thread()
+        while True:
+            self._work()
+            with self._starting:
+                self._thread = None
+                # A finalizer's call may run in between, and may have started another thread.
+                if self.is_pausing or not self._has_work() or self._thread is not None:
+                    return
+                self._thread = thread

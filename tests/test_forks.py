@@ -1,0 +1,160 @@
+"""Forks and the interpreter's exit: threads pause, hooks run in order, progress is saved."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from typing import TYPE_CHECKING
+
+import pytest
+
+from client_session_persistence import XmlStore, loads
+from client_session_persistence.forks import Stage
+from event_ids import event_id
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+needs_fork = pytest.mark.skipif(sys.platform == "win32", reason="this system has no os.fork()")
+needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc, which only Linux has")
+
+
+def run(program: str, *arguments: object, options: tuple[str, ...] = ("-W", "error")) -> str:
+    """Run a program in an interpreter of its own; return what it prints. Any output to stderr fails."""
+    done = subprocess.run(  # noqa: S603  # our own interpreter and program
+        [sys.executable, *options, "-c", textwrap.dedent(program), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+BOTH_THREADS = """
+    import os, sys, threading, uuid
+    from pathlib import Path
+
+    def threads():
+        return Path("/proc/self/stat").read_text().rpartition(")")[2].split()[17]
+
+    # Hooks run before a fork in reverse order, so this one counts after ours.
+    counts = []
+    os.register_at_fork(before=lambda: counts.append(threads()))
+
+    from client_session import ClientSession, XmlStore
+    session = ClientSession(store=XmlStore(sys.argv[1], background=True), check_interval=0.01)
+    session.get_session_context(uuid.uuid4())
+    session.save()
+    names = lambda: sorted(t.name for t in threading.enumerate() if t.name.startswith("client-session"))
+    before = names()
+"""
+
+
+@needs_proc
+def test_a_fork_finds_one_thread(tmp_path: Path) -> None:
+    """The checker and the writer thread have ended when the process is copied, and run again afterwards."""
+    program = f"""{BOTH_THREADS}
+    for _ in range(20):
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+    session.get_session_context(uuid.uuid4())
+    session.save()
+    print(*before, set(counts), *names())
+    """
+    threads = "client-session-checker client-session-writer"
+    assert run(program, tmp_path / "session.xml") == f"{threads} {{'1'}} {threads}\n"
+
+
+@needs_fork
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.12 and newer warn of a fork with threads")
+def test_a_fork_causes_no_warning(tmp_path: Path) -> None:
+    """With warnings as errors, parent and child track events after a fork."""
+    program = f"""{BOTH_THREADS}
+    child = os.fork()
+    session.get_session_context(uuid.uuid4())
+    session.save()
+    if child:
+        print(os.waitpid(child, 0)[1], session.session_index, session.event_index)
+    """
+    assert run(program, tmp_path / "session.xml").splitlines()[-1] == "0 1 2"
+
+
+@needs_fork
+def test_queued_saves_are_the_parents(tmp_path: Path) -> None:
+    """What waits for the writer thread at a fork is written by the parent, once, and not by the child."""
+    program = """
+    import os, sys, uuid
+    from client_session import ClientSession, XmlStore
+    sessions = [ClientSession(store=XmlStore(f"{sys.argv[1]}/{number}.xml", background=True)) for number in range(20)]
+    for session in sessions:
+        session.get_session_context(uuid.uuid4())
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    print(len(sessions))
+    """
+    assert run(program, tmp_path) == "20\n"
+    saved = [XmlStore(tmp_path / f"{number}.xml").load() for number in range(20)]
+    assert [snapshot and (snapshot.session_index, snapshot.event_index) for snapshot in saved] == [(1, 1)] * 20
+
+
+@pytest.mark.parametrize(
+    ("last", "events"),
+    [("", 3), ("sys.exit(0)", 3), ("os._exit(0)", 1), ("session.close()", 3)],
+    ids=["end of the program", "sys.exit", "os._exit", "closed before"],
+)
+def test_progress_is_saved_at_exit(save_path: Path, last: str, events: int) -> None:
+    """A live session saves its progress at the interpreter's exit: it does not end, and no callback runs."""
+    program = f"""
+    import os, sys
+    from client_session import ClientSession
+    session = ClientSession(sys.argv[1], on_session_end=lambda _: print("ended"))
+    for number in range(3):
+        session.get_session_context("{event_id(1)}")
+    {last}
+    """
+    assert run(program, save_path) == ("ended\n" if last == "session.close()" else "")
+    saved = loads(save_path.read_bytes())
+    assert (saved.session_index, saved.event_index) == (1, events)
+    assert saved.last_activity is not None
+
+
+def test_a_session_that_was_resumed_continues_after_an_exit_without_close(save_path: Path) -> None:
+    """With continue_on_restart, event numbers continue although no run closes its session."""
+    program = f"""
+    import sys
+    from client_session import ClientSession
+    session = ClientSession(sys.argv[1], continue_on_restart=True)
+    print(*(session.get_session_context("{event_id(1)}").event_index for _ in range(3)))
+    """
+    assert [run(program, save_path) for _ in range(2)] == ["1 2 3\n", "4 5 6\n"]
+
+
+def test_hooks_run_in_order() -> None:
+    """Stages ascend in a forked child and descend before a fork and at exit, whatever the order of registration."""
+    program = """
+    import os
+    from client_session_persistence.forks import Stage, register
+    order = []
+    for stage in (Stage.SESSIONS, Stage.PROCESS, Stage.LOOPS, Stage.THREADS, Stage.FILES):
+        register(
+            stage,
+            before_fork=lambda until, stage=stage: order.append(stage.value),
+            after_fork_in_parent=lambda stage=stage: order.append(stage.value),
+            after_fork_in_child=lambda stage=stage: order.append(stage.value),
+            at_exit=lambda until, stage=stage: print(stage.value, end=" "),
+        )
+    child = os.fork() if hasattr(os, "fork") else None
+    if child == 0:
+        os._exit(order != [4, 3, 2, 1, 0, 0, 1, 2, 3, 4])
+    print(order, child and os.waitpid(child, 0)[1])
+    """
+    expected = "[4, 3, 2, 1, 0, 0, 1, 2, 3, 4] 0" if sys.platform != "win32" else "[] None"
+    assert run(program) == f"{expected}\n4 3 2 1 0 "
+    assert [stage.name for stage in Stage] == ["PROCESS", "FILES", "THREADS", "SESSIONS", "LOOPS"]
