@@ -76,10 +76,11 @@ def test_a_fork_causes_no_warning(tmp_path: Path) -> None:
     """With warnings as errors, parent and child track events after a fork."""
     program = f"""{BOTH_THREADS}
     child = os.fork()
+    status = os.waitpid(child, 0)[1] if child else 0  # one after the other, since they share the save file
     session.get_session_context(uuid.uuid4())
     session.save()
     if child:
-        print(os.waitpid(child, 0)[1], session.session_index, session.event_index)
+        print(status, session.session_index, session.event_index)
     """
     assert run(program, tmp_path / "session.xml").splitlines()[-1] == "0 1 2"
 
