@@ -104,8 +104,8 @@ class Draft:
         """
         self.before = before
         self.next_id = next_id
+        self.event_count_before = before.lifecycle.event_count  # first, so that an event counted meanwhile is noticed
         lifecycle = before.lifecycle.copy()
-        self.event_count_before = lifecycle.event_count
         self.after = Current(
             lifecycle, before.facts, before.anchor, before.is_numbered, before.record, before.last_event_time,
             before.history,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 import uuid
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from client_session.explanation import START, Beginning, Ending, Explanation
 from client_session.graph import Command, Input, SessionState
@@ -79,26 +79,13 @@ def extended(history: bytes, entry: bytes) -> bytes:
 
 def unpack(history: bytes) -> tuple[Explanation, ...]:
     """Return what a history holds, the oldest decision first."""
-    return tuple(_explanation(*fields) for fields in _ENTRY.iter_unpack(history))
+    return tuple(map(_explanation, _ENTRY.iter_unpack(history)))
 
 
-def _explanation(  # noqa: PLR0913, PLR0917  # the packed fields
-    at: int,
-    idle_seconds: float,
-    timeout: float,
-    new_timeout: float,
-    begun_id: bytes,
-    begun_index: int,
-    ended_index: int,
-    event_count: int,
-    given: int,
-    before: int,
-    after: int,
-    was_checker_running: int,
-    is_checker_running: int,
-    reason_number: int,
-    begun: int,
-) -> Explanation:
+def _explanation(fields: tuple[Any, ...]) -> Explanation:
+    at, idle_seconds, timeout, new_timeout, begun_id, begun_index, ended_index, event_count = fields[:8]
+    choices: tuple[int, ...] = fields[8:]
+    given, before, after, was_checker_running, is_checker_running, reason_number, begun = choices
     reason = _REASONS[reason_number]
     return Explanation(
         at=_EPOCH + at * _MICROSECOND,

@@ -88,19 +88,9 @@ class Lifecycle:
 
     def copy(self) -> Lifecycle:
         """Return an independent copy to decide on."""
-        copied = Lifecycle(
-            self.foreground_timeout,
-            self.background_timeout,
-            self.last_activity,
-            self.count_empty_sessions,
-            self.event_count,
-            self.state,
-            self.checker_running,
-            self.observer,
-        )
-        copied.last_event = self.last_event
-        copied._focus_since = self._focus_since
-        copied._focus_time = self._focus_time
+        copied = Lifecycle.__new__(Lifecycle)
+        for name in _FIELDS:
+            setattr(copied, name, getattr(self, name))
         return copied
 
     def retire(self) -> None:
@@ -271,3 +261,6 @@ class Lifecycle:
     def do_stop_checker(self) -> None:
         """Effect: stop checking."""
         self.checker_running = False
+
+
+_FIELDS = tuple(field.name for field in attrs.fields(Lifecycle))

@@ -40,7 +40,8 @@ class DaemonThread:
 
     def renew(self) -> None:
         """Begin without a thread, as a forked child does."""
-        self._starting = threading.RLock()
+        self._running = threading.Lock()
+        """Held while the thread runs. Nobody waits for it, so nobody can be kept waiting."""
         self._thread: threading.Thread | None = None
         self.is_pausing = False
         """Whether ``work`` must return."""
@@ -53,20 +54,20 @@ class DaemonThread:
     @property
     def is_running(self) -> bool:
         """Whether the thread runs now."""
-        return self._thread is not None
+        return self._running.locked()
 
     def ensure_running(self) -> bool:
         """Start the thread unless it runs; return whether it does, or will after a fork."""
-        if self._thread is None and not self.is_pausing and not sys.is_finalizing():
-            with self._starting:
-                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                if self._thread is None:  # a signal handler's call may have started one by now
-                    self._thread = thread
-                    try:
-                        thread.start()
-                    except RuntimeError:  # the interpreter is shutting down, or the system is out of threads
-                        self._thread = None
-        return self._thread is not None or self.is_pausing
+        if self.is_pausing or sys.is_finalizing() or not self._running.acquire(blocking=False):
+            return self.is_pausing or self.is_running
+        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:  # the interpreter is shutting down, or the system is out of threads
+            self._thread = None
+            self._running.release()
+            return False
+        return True
 
     def pause(self, until: float) -> None:
         """End the thread; wait for that until a time on `time.monotonic`."""
@@ -83,8 +84,7 @@ class DaemonThread:
 
     def resume(self) -> None:
         """Start the thread again after a pause if there is work."""
-        with self._starting:
-            self.is_pausing = False
+        self.is_pausing = False
         if self._has_work():
             self.ensure_running()
 
@@ -92,9 +92,9 @@ class DaemonThread:
         thread = threading.current_thread()
         while True:
             self._work()
-            with self._starting:
-                self._thread = None
-                # A finalizer's call may run in between, and may have started another thread.
-                if self.is_pausing or not self._has_work() or self._thread is not None:
-                    return
-                self._thread = thread
+            self._thread = None
+            self._running.release()
+            # Work that was added before the release found the thread running, so look once more.
+            if self.is_pausing or not self._has_work() or not self._running.acquire(blocking=False):
+                return
+            self._thread = thread

@@ -9,12 +9,10 @@ import os
 import threading
 import time
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
-
-import attrs
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, TypeVarTuple, Unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
@@ -35,63 +33,38 @@ class Stage(enum.IntEnum):
     LOOPS = 4
 
 
-@attrs.frozen
-class _Hooks:
-    stage: Stage
-    before_fork: Callable[[float], object] | None
-    after_fork_in_parent: Callable[[], object] | None
-    after_fork_in_child: Callable[[], object] | None
-    at_exit: Callable[[float], object] | None
+class Hooks(TypedDict, total=False):
+    """What to call at forks and at exit. ``until`` is a time on `time.monotonic` by which the hook must return."""
+
+    before_fork: Callable[[float], object]
+    after_fork_in_parent: Callable[[], object]
+    after_fork_in_child: Callable[[], object]
+    at_exit: Callable[[float], object]
 
 
-_registry: list[_Hooks] = []
+_registry: list[tuple[Stage, Hooks]] = []
 
 
-def register(
-    stage: Stage,
-    *,
-    before_fork: Callable[[float], object] | None = None,
-    after_fork_in_parent: Callable[[], object] | None = None,
-    after_fork_in_child: Callable[[], object] | None = None,
-    at_exit: Callable[[float], object] | None = None,
-) -> None:
-    """Call these at each fork, and at the interpreter's exit.
-
-    ``before_fork`` and ``at_exit`` are given a time on `time.monotonic` by which they must return.
-    """
-    _registry.append(_Hooks(stage, before_fork, after_fork_in_parent, after_fork_in_child, at_exit))
-    _registry.sort(key=lambda hooks: hooks.stage)
+def register(stage: Stage, **hooks: Unpack[Hooks]) -> None:
+    """Call these hooks at each fork, and at the interpreter's exit."""
+    _registry.append((stage, hooks))
+    _registry.sort(key=lambda registered: registered[0])
 
 
-def _before_fork() -> None:
-    until = time.monotonic() + FORK_SECONDS
-    for hooks in reversed(_registry):
-        if hooks.before_fork is not None:
-            hooks.before_fork(until)
+def _run(hooks: Iterable[tuple[Stage, Hooks]], when: str, *until: float) -> None:
+    for _, callables in hooks:
+        hook: Any = callables.get(when)
+        if hook is not None:
+            hook(*until)
 
 
-def _after_fork_in_parent() -> None:
-    for hooks in _registry:
-        if hooks.after_fork_in_parent is not None:
-            hooks.after_fork_in_parent()
-
-
-def _after_fork_in_child() -> None:
-    for hooks in _registry:
-        if hooks.after_fork_in_child is not None:
-            hooks.after_fork_in_child()
-
-
-def _at_exit() -> None:
-    until = time.monotonic() + EXIT_SECONDS
-    for hooks in reversed(_registry):
-        if hooks.at_exit is not None:
-            hooks.at_exit(until)
-
-
-atexit.register(_at_exit)
+atexit.register(lambda: _run(reversed(_registry), "at_exit", time.monotonic() + EXIT_SECONDS))
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+    os.register_at_fork(
+        before=lambda: _run(reversed(_registry), "before_fork", time.monotonic() + FORK_SECONDS),
+        after_in_parent=lambda: _run(_registry, "after_fork_in_parent"),
+        after_in_child=lambda: _run(_registry, "after_fork_in_child"),
+    )
 
 
 class _Process:

@@ -84,6 +84,33 @@ def _held(lock: AbstractContextManager[object], released: threading.Event) -> Ge
         thread.join()
 
 
+class _Ticked:
+    check_interval = 0.001
+
+    def tick(self) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def _starting_and_stopping() -> Generator[None]:
+    """Start and stop checking all the time: the checker has no lock that a thread could be found holding."""
+    left = threading.Event()
+
+    def work() -> None:
+        while not left.is_set():
+            ticked = _Ticked()
+            SHARED_CHECKER.start(ticked, 0.0)
+            SHARED_CHECKER.stop(ticked)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        left.set()
+        thread.join()
+
+
 class _Quiet(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         pass
@@ -98,7 +125,7 @@ def _locks(
         "the session's": lambda: inside._lock,  # noqa: SLF001  # the lock under test
         "the ledger's": lambda: inside._ledger._lock,  # noqa: SLF001  # the lock under test
         "the store's": store.lock,
-        "the checker's": lambda: SHARED_CHECKER._thread._starting,  # noqa: SLF001  # the lock under test
+        "the checker's": _starting_and_stopping,
         "the log handler's": lambda: handler.lock,
     }
 

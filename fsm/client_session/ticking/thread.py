@@ -78,7 +78,7 @@ class Checker:
     def _work(self) -> None:
         schedule, requests = self._schedule, self._requests
         while not self._thread.is_pausing:
-            while requests:
+            for _ in range(len(requests)):  # not those that arrive meanwhile: checks must not wait for them
                 schedule.set(*requests.popleft())
             if not schedule.by_interval:
                 return
