@@ -97,7 +97,7 @@ def _starting_and_stopping() -> Generator[None]:
     left = threading.Event()
 
     def work() -> None:
-        while not left.is_set():
+        while not left.wait(0.0002):
             ticked = _Ticked()
             SHARED_CHECKER.start(ticked, 0.0)
             SHARED_CHECKER.stop(ticked)
