@@ -1,4 +1,4 @@
-# make demo: see sessions being kept.  make test: lint, types, tests.  Everything is installed into .venv.
+# make demo: replay an example day.  make test: linter, type checkers, tests.  Everything is installed into .venv.
 
 PYTHON ?= python3
 VENV := .venv
@@ -16,7 +16,7 @@ demo: $(INSTALLED)
 	rm -rf $(dir $(DEMO_SAVE))
 	@printf '\nA day, on a new save file:\n\n'
 	@$(BIN)/client-session replay --save $(DEMO_SAVE) examples/desktop_day.jsonl
-	@printf '\nThe same day again, on the save file that the first one left:\n\n'
+	@printf '\nThe same day again, on the save file of the first run:\n\n'
 	@$(BIN)/client-session replay --save $(DEMO_SAVE) examples/desktop_day.jsonl
 	@printf '\nThe save file, $(DEMO_SAVE):\n\n'
 	@$(BIN)/client-session show $(DEMO_SAVE)
@@ -42,44 +42,44 @@ diagrams: $(INSTALLED)
 verify: $(INSTALLED)
 	$(BIN)/client-session verify --examples 1000 --report build/verification
 
-# The site, into build/site; a warning is an error.
+# Builds the site into build/site; warnings are errors.
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 	@printf 'build/site/index.html\n'
 
-# Tests of the tests: each deliberate bug must be caught; writes tests/README.md.
+# Mutation testing: the tests must catch every deliberate bug. Writes tests/README.md.
 mutants: $(INSTALLED)
 	$(BIN)/python tests/mutants.py
 
-# Faults on purpose, all of them, within ten minutes; writes the table of SECURITY.md. What is missing is skipped and said.
+# Injects real faults, within ten minutes; updates the table in SECURITY.md. Skips tests whose tools are missing.
 torture: $(INSTALLED)
 	@command -v strace >/dev/null && command -v mkfs.ext4 >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -qq strace e2fsprogs; } || true
 	PYTHONPATH=tests $(BIN)/python -m torture
 
-# Bytes for the codec, for FUZZ_SECONDS. atheris is installed here alone: it has no wheels for every platform.
+# Fuzzes the codec for FUZZ_SECONDS. Only this target installs atheris, which lacks wheels for some platforms.
 fuzz: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --group fuzz
 	$(BIN)/python tests/fuzz_codec.py -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1
 
-# What the session costs beside the least that could do its work, within five minutes; writes the results and the chart.
+# Compares a session with a minimal implementation, within five minutes; writes the results and the chart.
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
 
-# The same again, against the stored ratios.
+# Compares a new run with the stored ratios.
 bench-check: $(INSTALLED)
 	$(BIN)/python -m benchmarks --check
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-# pip 25.1 knows dependency groups; an older one that came with Python may not.
+# Dependency groups need pip 25.1; Python may bundle an older version.
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --editable '.[cli,verify]' --group dev
 	touch $@
 
-# What the example programs stand on: an 85 MB download, which the demo can do without.
+# The example programs' dependencies: an 85 MB download that the demo does not need.
 $(EXAMPLES): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --group examples
 	touch $@

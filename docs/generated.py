@@ -1,7 +1,7 @@
-"""What the pages take from the code when they are built, so that no second copy of it can grow stale.
+"""Content that MkDocs inserts into the pages from the code, so that no copy can become outdated.
 
-A page says where: ``<!-- generated: table -->``. The tests read the pages through `expand` too, and run what it puts
-in.
+A page marks the place with a placeholder such as ``<!-- generated: table -->``. The tests also expand the pages and run
+the inserted blocks.
 """
 
 from __future__ import annotations
@@ -21,45 +21,45 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 
-_PLACE = re.compile(r"^<!-- generated: (\w+) ?(.*?) -->$", re.MULTILINE)
+_PLACEHOLDER = re.compile(r"^<!-- generated: (\w+) ?(.*?) -->$", re.MULTILINE)
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Fill a page's places; MkDocs calls it."""
+    """Expand a page (the hook that MkDocs calls)."""
     return expand(markdown)
 
 
 def expand(markdown: str) -> str:
-    """Return a page with its places filled.
+    """Return a page with its placeholders replaced.
 
     Raises:
-        KeyError: a place asks for what there is not.
+        KeyError: a placeholder names an unknown generator or definition.
 
     """
-    return _PLACE.sub(lambda place: _KINDS[place[1]](*place[2].split()), markdown)
+    return _PLACEHOLDER.sub(lambda found: _GENERATORS[found[1]](*found[2].split()), markdown)
 
 
 def table() -> str:
-    """Return the rows of the graph, by state, each with its reason."""
+    """Return the rows of the graph with their reasons, grouped by source state."""
     lines: list[str] = []
     for state in SessionState:
-        lines += ["", f"### {state.value}", "", "| input | leads to | effect | why |", "|---|---|---|---|"]
+        lines += ["", f"### {state.value}", "", "| input | destination | effects | why |", "|---|---|---|---|"]
         for row in TABLE:
             if row.source is state:
-                given = f"{row.input} [{row.guard}]" if row.guard else row.input
+                label = f"{row.input} [{row.guard}]" if row.guard else row.input
                 destination = "(same)" if row.destination is state else row.destination.value
-                lines.append(f"| {given} | {destination} | {', '.join(row.effects)} | {row.why} |")
+                lines.append(f"| {label} | {destination} | {', '.join(row.effects)} | {row.why} |")
     return "\n".join(lines)
 
 
 def diagram() -> str:
-    """Return the drawing of the graph, to stand in the page itself."""
-    drawing = (ROOT / "diagrams" / "lifecycle.svg").read_text(encoding="utf-8")
-    return f'<div class="drawing" markdown="0">\n{drawing[drawing.index("<svg") :]}</div>'
+    """Return the diagram as inline SVG."""
+    svg = (ROOT / "diagrams" / "lifecycle.svg").read_text(encoding="utf-8")
+    return f'<div class="diagram" markdown="0">\n{svg[svg.index("<svg") :]}</div>'
 
 
 def source(path: str, *names: str) -> str:
-    """Return classes or functions of a file, as the file has them; without names, all of it."""
+    """Return the source of the named classes and functions of a file, or the whole file if no names are given."""
     text = (ROOT / path).read_text(encoding="utf-8")
     if not names:
         return f'```python title="{Path(path).name}"\n{text}```'
@@ -72,9 +72,9 @@ def source(path: str, *names: str) -> str:
 
 
 def usage(name: str) -> str:
-    """Return how a command is asked for its help, and what it prints."""
-    asked = CliRunner().invoke(client_session, [name, "--help"], "client-session", terminal_width=78)
-    return f"```sh\nclient-session {name} --help\n```\n\n```text\n{asked.output}```"
+    """Return a command line that asks for a command's help, and its output."""
+    result = CliRunner().invoke(client_session, [name, "--help"], "client-session", terminal_width=78)
+    return f"```sh\nclient-session {name} --help\n```\n\n```text\n{result.output}```"
 
 
-_KINDS: dict[str, Callable[..., str]] = {"table": table, "diagram": diagram, "source": source, "usage": usage}
+_GENERATORS: dict[str, Callable[..., str]] = {"table": table, "diagram": diagram, "source": source, "usage": usage}

@@ -1,9 +1,9 @@
-"""A server on asyncio: each connection is a user, each line an event; neither ticks nor saves hold up the loop.
+"""An asyncio server with one session per connection. Each line is an event; ticks and saves never block the loop.
 
     python examples/asyncio_app.py --save session.xml --port 8000
     echo open | nc 127.0.0.1 8000
 
-Every line is answered with its entity. Connections are sessions of their own, which number on in one save file.
+The server answers each line with its entity. The sessions of all connections are numbered in one save file.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import asyncio
 import contextlib
 import uuid
 
-from client_session import ClientSession
+from client_session import ClientSession, XmlStore, default_save_path
 from client_session.ticking.asyncio import AsyncioScheduler
-from client_session_persistence import XmlStore, default_save_path
 
 
 async def serve(store: XmlStore, port: int) -> None:
@@ -35,11 +34,11 @@ async def serve(store: XmlStore, port: int) -> None:
 
 
 def main() -> None:
-    """Serve until interrupted; the exit waits until all is saved."""
-    parser = argparse.ArgumentParser(description="Track each line of each connection in a session.")
+    """Serve until interrupted; the interpreter waits for pending saves at exit."""
+    parser = argparse.ArgumentParser(description="Track each line of a connection as an event.")
     parser.add_argument("--save", metavar="FILE", default=default_save_path("client-session-asyncio"))
-    parser.add_argument("--port", type=int, default=0, help="0: any free one")
-    parser.add_argument("--debug", action="store_true", help="log what holds up the loop")
+    parser.add_argument("--port", type=int, default=0, help="0 picks a free port")
+    parser.add_argument("--debug", action="store_true", help="log slow callbacks of the loop")
     options = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(serve(XmlStore(options.save, background=True), options.port), debug=options.debug)

@@ -1,10 +1,10 @@
-"""A command-line program: runs within the timeout are one session, also runs at the same time.
+"""A command-line program: runs within the timeout share one session, even simultaneous runs.
 
     python examples/cli_tool.py build
     python examples/cli_tool.py test deploy
 
-Each argument is tracked as an event, and its entity is printed. A session goes on from run to run until there has been
-none for ten minutes.
+Each argument is tracked as an event and its entity is printed. A run resumes the last session unless ten minutes have
+passed.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import contextlib
 import uuid
 from typing import TYPE_CHECKING
 
-from client_session import ClientSession
-from client_session_persistence import XmlStore, default_save_path
+from client_session import ClientSession, XmlStore, default_save_path
 
 if TYPE_CHECKING:
     from client_session import SessionContext
@@ -23,10 +22,10 @@ if TYPE_CHECKING:
 
 
 def track(store: SnapshotStore, timeout: float) -> SessionContext:
-    """Track one event, and return its entity when it is saved.
+    """Track one event, save it, and return its entity.
 
-    Runs at the same time take turns, by the store's lock: a session that is continued counts its events in the save
-    file, so no two runs may have it open. Where the lock cannot be had, the program goes on without.
+    Simultaneous runs use the store's lock to take turns, because two runs that resume the same session at once would
+    count the same event numbers. If the lock is not available, the program continues without it.
     """
     with contextlib.ExitStack() as turn:
         with contextlib.suppress(OSError):
@@ -36,9 +35,9 @@ def track(store: SnapshotStore, timeout: float) -> SessionContext:
 
 
 def main() -> None:
-    """Track what is named on the command line."""
-    parser = argparse.ArgumentParser(description="Track events in a session that goes on from run to run.")
-    parser.add_argument("events", nargs="+", metavar="EVENT", help="what is done")
+    """Track the events named on the command line."""
+    parser = argparse.ArgumentParser(description="Track events in a session that continues from run to run.")
+    parser.add_argument("events", nargs="+", metavar="EVENT", help="name of an event to track")
     parser.add_argument("--save", metavar="FILE", default=default_save_path("client-session-cli"))
     parser.add_argument("--timeout", metavar="SECONDS", type=float, default=600)
     options = parser.parse_args()

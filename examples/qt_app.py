@@ -1,9 +1,9 @@
-"""A desktop program in Qt (PySide6): the session follows the application's state, and a QTimer sends its ticks.
+"""A desktop program in Qt (PySide6). The session follows the application's focus; a QTimer sends its ticks.
 
     pip install PySide6-Essentials
     python examples/qt_app.py [SAVE_PATH]
 
-Track events, switch to another window and back. Each entity and each change of state is printed.
+Track events, then switch to another window and back. The program prints each entity and each change of state.
 """
 
 from __future__ import annotations
@@ -16,20 +16,19 @@ from typing import TYPE_CHECKING
 from PySide6.QtCore import QObject, Qt, QTimer, Signal
 from PySide6.QtWidgets import QApplication, QGridLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
-from client_session import ClientSession, Input, SessionState
-from client_session_persistence import default_save_path
+from client_session import ClientSession, Input, SessionState, default_save_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from client_session.ticking.scheduler import Ticking
 
-COLOURS = {
+COLORS = {
     SessionState.FOREGROUND_ACTIVE: ("#d9f0e3", "#1d7a4b"),
     SessionState.BACKGROUND_ACTIVE: ("#dce9f9", "#2459a8"),
     SessionState.EXPIRED_CHECKER_STOPPED: ("#f6e3d7", "#a4501c"),
 }
-"""Of each state, as in the diagrams: the banner and its text."""
+"""The banner and text color of each state, as in the diagrams."""
 
 STYLE = """
     QWidget { background: #ffffff; color: #24292f; font-size: 11pt }
@@ -47,7 +46,7 @@ BAR = """
 
 
 class QtScheduler(QObject):
-    """Sends one session's ticks from a QTimer. The session may be called on any thread: signals reach the timer's."""
+    """Sends one session's ticks from a QTimer. Any thread may call the session: signals reach the timer's thread."""
 
     starting = Signal(int)
     stopping = Signal()
@@ -62,12 +61,12 @@ class QtScheduler(QObject):
         self.stopping.connect(self._timer.stop)
 
     def start(self, session: Ticking, now: float) -> None:  # noqa: ARG002  # Qt runs on real time
-        """Let ticks come, at the interval that the session has now."""
+        """Start the ticks, at the session's current interval."""
         self._session = weakref.ref(session)
         self.starting.emit(round(session.check_interval * 1000))
 
-    def stop(self, session: Ticking) -> None:  # noqa: ARG002  # there is but one
-        """Let no more ticks come."""
+    def stop(self, session: Ticking) -> None:  # noqa: ARG002  # there is only one
+        """Stop the ticks."""
         self.stopping.emit()
 
     def _tick(self) -> None:
@@ -76,37 +75,37 @@ class QtScheduler(QObject):
 
 
 class Window(QWidget):
-    """Shows the session, and tracks what is clicked."""
+    """Shows the session and tracks clicks."""
 
     def __init__(self, session: ClientSession) -> None:
-        """Lay the window out."""
+        """Create the widgets and lay them out."""
         super().__init__(windowTitle="A session in Qt", styleSheet=STYLE)
         self.session = session
         self.state = QLabel(alignment=Qt.AlignmentFlag.AlignCenter)
-        self.left = QProgressBar(textVisible=False)
+        self.remaining = QProgressBar(textVisible=False)
         table = QGridLayout()
         table.setContentsMargins(24, 16, 24, 24)
         table.setVerticalSpacing(12)
         self.values = {name: self.add_row(table, name) for name in ("Session", "Events", "Session id", "Expires in")}
-        table.addWidget(self.left, table.rowCount(), 0, 1, 2)
-        track, renew = QPushButton("Track an event"), QPushButton("New session")
-        track.setDefault(True)  # takes the Return key
+        table.addWidget(self.remaining, table.rowCount(), 0, 1, 2)
+        track, new_session = QPushButton("Track an event"), QPushButton("New session")
+        track.setDefault(True)  # so that Return presses it
         track.clicked.connect(self.track)
-        renew.clicked.connect(session.start_new_session)
+        new_session.clicked.connect(session.start_new_session)
         row = table.rowCount()
         table.addWidget(track, row, 0)
-        table.addWidget(renew, row, 1)
+        table.addWidget(new_session, row, 1)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.state)
         layout.addLayout(table)
-        refreshing = QTimer(self)
-        refreshing.timeout.connect(self.refresh)
-        refreshing.start(250)
+        refresh_timer = QTimer(self)
+        refresh_timer.timeout.connect(self.refresh)
+        refresh_timer.start(250)
         self.refresh()
 
     def add_row(self, table: QGridLayout, name: str) -> QLabel:
-        """Add a line of the table, and return the label of its value."""
+        """Add a row to the table and return its value label."""
         caption, value = QLabel(name), QLabel()
         caption.setObjectName("caption")
         value.setObjectName("value")
@@ -116,33 +115,33 @@ class Window(QWidget):
         return value
 
     def track(self) -> None:
-        """Track an event: a real program hands the entity to its tracker."""
+        """Track an event. A real program would pass the entity to its tracker."""
         print(self.session.get_session_context(uuid.uuid4()).to_json(), flush=True)
 
-    def follow(self, state: Qt.ApplicationState) -> None:
-        """Tell the session whether any window of the program, dialogs included, has the focus."""
+    def report_focus(self, state: Qt.ApplicationState) -> None:
+        """Report to the session whether any window of the program, dialogs included, has focus."""
         self.session.set_background(state != Qt.ApplicationState.ApplicationActive)
 
     def refresh(self) -> None:
-        """Show how things stand, four times a second. Reading never extends a session."""
+        """Show the current values, four times a second. Reading never extends a session."""
         session = self.session
         timeout = session.background_timeout if session.background else session.foreground_timeout
         expires_in = session.expires_in
-        banner, text = COLOURS[session.state]
+        banner, text = COLORS[session.state]
         self.state.setText(session.state.value)
         self.state.setStyleSheet(BANNER.format(banner=banner, text=text))
         self.values["Session"].setText(str(session.session_index or "pending"))
         self.values["Events"].setText(str(session.event_index))
         self.values["Session id"].setText(session.session_id[:8])
         self.values["Expires in"].setText("never" if expires_in is None else f"{expires_in:.0f} s")
-        self.left.setStyleSheet(BAR.format(banner=banner, text=text))
-        self.left.setRange(0, round(timeout * 10))
-        self.left.setValue(round((expires_in or 0) * 10))
+        self.remaining.setStyleSheet(BAR.format(banner=banner, text=text))
+        self.remaining.setRange(0, round(timeout * 10))
+        self.remaining.setValue(round((expires_in or 0) * 10))
 
 
-def show_change(before: SessionState, given: Input, after: SessionState) -> None:
+def show_change(before: SessionState, input_: Input, after: SessionState) -> None:
     """Print a change of state."""
-    print(f"{before.value} --{given.value}--> {after.value}", flush=True)
+    print(f"{before.value} --{input_.value}--> {after.value}", flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -155,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     app = QApplication()
     with ClientSession(**vars(options), scheduler=QtScheduler(app), on_state_change=show_change) as session:
         window = Window(session)
-        app.applicationStateChanged.connect(window.follow)
+        app.applicationStateChanged.connect(window.report_focus)
         window.show()
         app.exec()
 

@@ -1,8 +1,8 @@
-"""A desktop program in tkinter: the session follows the focus, and Tk's own timer sends its ticks. No thread.
+"""A desktop program in tkinter. The session follows the focus; Tk's own timer sends its ticks, without a thread.
 
     python examples/tk_app.py [SAVE_PATH]
 
-Track events, switch to another window and back. Each entity and each change of state is printed.
+Track events, then switch to another window and back. The program prints each entity and each change of state.
 """
 
 from __future__ import annotations
@@ -14,38 +14,37 @@ import weakref
 from tkinter import ttk
 from typing import TYPE_CHECKING
 
-from client_session import ClientSession, Input, SessionState
-from client_session_persistence import default_save_path
+from client_session import ClientSession, Input, SessionState, default_save_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from client_session.ticking.scheduler import Ticking
 
-PAPER, INK, FAINT = "#ffffff", "#24292f", "#6e7781"
-COLOURS = {
+BACKGROUND, TEXT, MUTED = "#ffffff", "#24292f", "#6e7781"
+COLORS = {
     SessionState.FOREGROUND_ACTIVE: ("#d9f0e3", "#1d7a4b"),
     SessionState.BACKGROUND_ACTIVE: ("#dce9f9", "#2459a8"),
     SessionState.EXPIRED_CHECKER_STOPPED: ("#f6e3d7", "#a4501c"),
 }
-"""Of each state, as in the diagrams: the banner and its text."""
+"""The banner and text color of each state, as in the diagrams."""
 
 
 class TkScheduler:
-    """Sends ticks from Tk's timer. Like all of Tk, it and its sessions are for the thread of the main loop alone."""
+    """Sends ticks from Tk's timer. Use it and its sessions only on the main loop's thread, as with all of Tk."""
 
     def __init__(self, root: tk.Tk) -> None:
-        """Use this program's timer."""
+        """Use the timer of this root window."""
         self._root = root
         self._timers: weakref.WeakKeyDictionary[Ticking, str] = weakref.WeakKeyDictionary()
 
     def start(self, session: Ticking, now: float) -> None:  # noqa: ARG002  # Tk runs on real time
-        """Let ticks come, at the interval that the session has now."""
+        """Start the ticks, at the session's current interval."""
         self.stop(session)
         self._tick_later(weakref.ref(session))
 
     def stop(self, session: Ticking) -> None:
-        """Let no more ticks come."""
+        """Stop the ticks."""
         if timer := self._timers.pop(session, None):
             self._root.after_cancel(timer)
 
@@ -54,26 +53,26 @@ class TkScheduler:
             self._timers[session] = self._root.after(round(session.check_interval * 1000), self._tick, reference)
 
     def _tick(self, reference: weakref.ref[Ticking]) -> None:
-        self._tick_later(reference)  # first, since the tick may stop it
+        self._tick_later(reference)  # before the tick, because the tick may stop the timer
         if session := reference():
             session.tick()
 
 
 class Window:
-    """Shows the session, tells it of the focus, and tracks what is clicked."""
+    """Shows the session, reports focus changes to it, and tracks clicks."""
 
     def __init__(self, root: tk.Tk, session: ClientSession) -> None:
         """Fill the root window."""
         self.root, self.session = root, session
         root.title("A session in tkinter")
-        root.configure(background=PAPER)
+        root.configure(background=BACKGROUND)
         root.resizable(width=False, height=False)
         self.state = tk.Label(root, font="-size 15 -weight bold", width=26, pady=16)
         self.state.grid(columnspan=2, sticky="ew", pady=(0, 8))
         self.values = {name: self.add_row(name) for name in ("Session", "Events", "Session id", "Expires in")}
         self.bar = tk.Frame(root, height=6)
         self.bar.grid(columnspan=2, sticky="ew", padx=24, pady=16)
-        self.left = tk.Frame(self.bar)
+        self.remaining = tk.Frame(self.bar)
         ttk.Style(root).theme_use("clam")
         ttk.Button(root, text="Track an event", command=self.track).grid(
             column=0, row=6, sticky="ew", padx=(24, 6), pady=(0, 24)
@@ -83,53 +82,53 @@ class Window:
         )
         root.columnconfigure((0, 1), weight=1, uniform="half")
         root.bind("<Return>", lambda _event: self.track())
-        # Focus events come for every widget and every dialog of the program: each is but a reason to look.
-        root.bind_all("<FocusIn>", self.look_at_focus_soon)
-        root.bind_all("<FocusOut>", self.look_at_focus_soon)
-        root.protocol("WM_DELETE_WINDOW", root.quit)  # the root outlives the session, whose timer is its own
+        # Every widget and dialog sends focus events, so one event does not mean that the program lost focus.
+        root.bind_all("<FocusIn>", self.check_focus_soon)
+        root.bind_all("<FocusOut>", self.check_focus_soon)
+        root.protocol("WM_DELETE_WINDOW", root.quit)  # the session uses the root's timer, so the root must outlive it
         self.refresh()
 
     def add_row(self, name: str) -> tk.Label:
-        """Add a line of the table, and return the label of its value."""
-        caption = tk.Label(self.root, text=name, background=PAPER, foreground=FAINT, font="-size 11")
+        """Add a row to the table and return its value label."""
+        caption = tk.Label(self.root, text=name, background=BACKGROUND, foreground=MUTED, font="-size 11")
         caption.grid(column=0, sticky="w", padx=24, pady=(8, 0))
-        value = tk.Label(self.root, background=PAPER, foreground=INK, font="-size 11 -weight bold")
+        value = tk.Label(self.root, background=BACKGROUND, foreground=TEXT, font="-size 11 -weight bold")
         value.grid(column=1, row=caption.grid_info()["row"], sticky="e", padx=24, pady=(8, 0))
         return value
 
     def track(self) -> None:
-        """Track an event: a real program hands the entity to its tracker."""
+        """Track an event. A real program would pass the entity to its tracker."""
         print(self.session.get_session_context(uuid.uuid4()).to_json(), flush=True)
 
-    def look_at_focus_soon(self, _event: object) -> None:
-        """Wait until the focus has arrived: between two windows of the program it is nowhere for a moment."""
-        self.root.after(50, self.look_at_focus)
+    def check_focus_soon(self, _event: object) -> None:
+        """Check the focus in a moment: while it moves between two windows of the program, neither has it."""
+        self.root.after(50, self.check_focus)
 
-    def look_at_focus(self) -> None:
-        """Tell the session whether any window of the program has the focus."""
-        focused = self.root.tk.call("focus")  # root.focus_get() does not know the dialogs that Tcl makes
+    def check_focus(self) -> None:
+        """Report to the session whether any window of the program has focus."""
+        focused = self.root.tk.call("focus")  # root.focus_get() does not know the dialogs that Tcl creates
         self.session.set_background(not focused)
 
     def refresh(self) -> None:
-        """Show how things stand, four times a second. Reading never extends a session."""
+        """Show the current values, four times a second. Reading never extends a session."""
         session = self.session
         timeout = session.background_timeout if session.background else session.foreground_timeout
         expires_in = session.expires_in
-        banner, text = COLOURS[session.state]
+        banner, text = COLORS[session.state]
         self.state.configure(text=session.state.value, background=banner, foreground=text)
         self.values["Session"].configure(text=session.session_index or "pending")
         self.values["Events"].configure(text=session.event_index)
         self.values["Session id"].configure(text=session.session_id[:8])
         self.values["Expires in"].configure(text="never" if expires_in is None else f"{expires_in:.0f} s")
         self.bar.configure(background=banner)
-        self.left.configure(background=text)
-        self.left.place(relheight=1, relwidth=(expires_in or 0) / timeout)
+        self.remaining.configure(background=text)
+        self.remaining.place(relheight=1, relwidth=(expires_in or 0) / timeout)
         self.root.after(250, self.refresh)
 
 
-def show_change(before: SessionState, given: Input, after: SessionState) -> None:
+def show_change(before: SessionState, input_: Input, after: SessionState) -> None:
     """Print a change of state."""
-    print(f"{before.value} --{given.value}--> {after.value}", flush=True)
+    print(f"{before.value} --{input_.value}--> {after.value}", flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

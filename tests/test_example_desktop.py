@@ -88,7 +88,7 @@ app = QApplication()
 with ClientSession(sys.argv[1], scheduler=QtScheduler(app), on_state_change=show_change) as session:
     window = Window(session)
     QShortcut("F2", window, ask)
-    app.applicationStateChanged.connect(window.follow)
+    app.applicationStateChanged.connect(window.report_focus)
     window.show()
     app.exec()
 """,
