@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measure, print a table and write ``results.json`` and ``chart.svg``, or ``--check`` only."""
+"""``python -m benchmarks``: measure, print a table and write ``results.json`` and ``chart.svg``, or just compare."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Up to 100,000 sessions in one process: memory, checker passes, idle CPU, tick delay and the time of an event.
 
 Tick delay is the extra time between two ticks of a session, relative to the check interval.
+
 ``python -m benchmarks.many_sessions`` prints the figures as JSON. `measure` runs it in a separate process, so that
 memory and threads belong only to the sessions.
 """

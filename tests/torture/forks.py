@@ -138,7 +138,7 @@ def _fork_with_lock_held(name: str) -> Callable[[Scale], Outcome]:
                             losses.append(f"child {number} continued with {found}, the parent has {own}")
                         index = found[2] if not in_memory else (number, found[2])
                         if any(found[1] == known or index == taken for taken, known in numbered):
-                            losses.append(f"child {number} numbered {found}, which was taken")
+                            losses.append(f"child {number} used {found}, which was already taken")
                         numbered.add((index, found[1]))
                     after = _entity_key(session.get_session_context(uuid.uuid4()))
                     if after != [*own[:3], 2]:
@@ -280,7 +280,7 @@ FAULTS: tuple[Fault, ...] = (
     *(
         Fault(
             f"fork while another thread holds {name} lock",
-            "a child takes a second, continues its parent's session, or reuses an index or session id",
+            "a child takes a second or longer, continues its parent's session, or reuses an index or session id",
             _fork_with_lock_held(name),
         )
         for name in (
@@ -294,12 +294,12 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "fork at every fifth point of each operation and its save, on the same thread; both processes continue",
-        "parent and child share a session, together skip or duplicate a number, or report the same thing twice",
+        "parent and child share a session, skip or duplicate a number, or report the same thing twice",
         _fork_during_operations,
     ),
     Fault(
         "fork in on_session_start",
-        "parent and child share a session, or together skip or duplicate a number",
+        "parent and child share a session, or skip or duplicate a number",
         _fork_in_callback,
     ),
     Fault(

@@ -66,7 +66,7 @@ def _malicious_bytes(scale: Scale) -> Outcome:
 
 
 def _measure_load(store: XmlStore, reason: str, losses: list[str], name: str) -> tuple[float, int]:
-    """Load the file three times for the time, and once for the memory (including expat, which asks Python for it)."""
+    """Return the fastest of three loads, and the peak memory of another, including expat's, which Python allocates."""
     fastest = float("inf")
     for _ in range(3):
         start = time.perf_counter()

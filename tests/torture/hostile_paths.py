@@ -87,7 +87,7 @@ KINDS: dict[str, Callable[[Path, Victim], None]] = {
     "a link to a victim": lambda path, victim: path.symlink_to(victim.path),
     "a dangling link": lambda path, victim: path.symlink_to(victim.unused),
     "a hard link to a victim": lambda path, victim: path.hardlink_to(victim.path),
-    "a file of mode 0": lambda path, _: path.touch(0),
+    "a file with mode 0": lambda path, _: path.touch(0),
 }
 _IN_PLACE = ("a folder", "a FIFO", "a device", "a socket", "a link to itself")
 
@@ -237,7 +237,7 @@ FAULTS: tuple[Fault, ...] = (
         _unreadable,
     ),
     Fault(
-        "hostile paths: folders, links, devices and other objects planted as backup, corrupt, lock or temporary file",
+        "hostile paths: folders, links, devices and more, planted as backup, corrupt, lock and temporary files",
         "a victim file changes, the user is lost, or saving fails although nothing blocks it",
         _planted,
     ),

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from client_session import SessionContext
 
 BUSY_SECONDS = 0.5
-"""Allowance for a busy machine, well below a second timeout."""
+"""Seconds that a busy machine may add to a call; a call that waits for the lock twice takes longer."""
 
 _TICKS = 60
 _SESSIONS = 20

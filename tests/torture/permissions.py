@@ -105,7 +105,9 @@ def _umasks(scale: Scale) -> Outcome:
                     store.save(OLD)
                 seen |= {(path.name, _mode(path)) for path in Path(name).iterdir()}
                 cases += len(seen)
-                losses += [f"umask {umask:04o}: {file} was {mode:04o}" for file, mode in sorted(seen) if mode != 0o600]
+                losses += [
+                    f"umask {umask:04o}: {file} had mode {mode:04o}" for file, mode in sorted(seen) if mode != 0o600
+                ]
                 if missing := expected - {file for file, _ in seen}:
                     losses.append(f"umask {umask:04o}: {missing} not seen")
     return Outcome(cases, tuple(losses), "each file checked after every open and during every write and fsync")
@@ -181,7 +183,8 @@ def _planted_cases(scale: Scale) -> Iterator[tuple[str, str, int, int, bool]]:
 def _planted(scale: Scale) -> Outcome:
     """Another user plants links to a file of the session's user, in private, open and sticky folders.
 
-    In a sticky folder the session's user cannot remove a planted link, so saving may fail, as for a link at the lock.
+    In a sticky folder the session's user cannot remove a planted link, so saving may fail. It may also fail if the link
+    is in place of the lock file.
     """
     _require_root()
     losses: list[str] = []

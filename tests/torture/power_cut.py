@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torture.disk import Disk
 
 _FILE_SYSTEMS: tuple[tuple[tuple[str, ...], str], ...] = (
-    ((), "commit=600"),  # the journal commits on fsync only, not every five seconds
+    ((), "commit=600"),  # the journal commits on fsync, not every five seconds
     ((), "commit=600,noauto_da_alloc"),
     ((), "commit=600,nodelalloc"),
     (("-O", "^has_journal"), "noauto_da_alloc"),
@@ -72,7 +72,7 @@ def _cut_after_saves(disk: Disk, path: str, rounds: int) -> Iterator[str]:
 
 
 def _cut_without_fsync(disk: Disk) -> Iterator[str]:
-    """Yield a loss if the session survives without fsync: then power cuts on this machine prove nothing."""
+    """Yield a loss if the session survives without fsync, since power cuts on this machine would then prove nothing."""
     with mock.patch.object(os, "fsync", return_value=None):
         lost = list(_cut_after_saves(disk, "session.xml", 1))
     if not lost:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from client_session import SessionContext
 
 _LANES = 2
-"""Save files, each with one running process at a time, that are tested concurrently."""
+"""Save files to test concurrently, each with one running process at a time."""
 
 _THREADS = 3
 _MAX_LIFETIME = 0.03
@@ -65,7 +65,7 @@ def _run_and_kill(path: Path, seconds: float, *, started: bool) -> list[list[str
     reader, writer = os.pipe()
     process = fork_child(lambda: _write_until_killed(path, writer))
     os.close(writer)
-    if started:  # however busy the machine is
+    if started:  # wait until it has started, even on a busy machine
         select.select([reader], [], [], 10)
     time.sleep(seconds)  # the random time of the kill
     os.kill(process, signal.SIGKILL)
@@ -79,7 +79,7 @@ def _run_and_kill(path: Path, seconds: float, *, started: bool) -> list[list[str
 
 @attrs.define
 class _Lane:
-    """One save file, and the checks of it."""
+    """One save file, and what its processes have acknowledged."""
 
     path: Path
     user_id: str | None = None

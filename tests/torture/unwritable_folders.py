@@ -33,7 +33,7 @@ _CLONE_NEWNS = 0x20000
 
 
 @attrs.frozen
-class Hindrance:
+class Obstacle:
     """A temporary condition that prevents saving."""
 
     name: str
@@ -89,9 +89,9 @@ def read_only(folder: Path) -> Generator[None]:
 
 
 MOUNTED = (
-    *(Hindrance(f"a disk with {pages} free pages", partial(full, leave=pages)) for pages in range(4)),
-    *(Hindrance(f"a disk with {inodes} free inodes", partial(out_of_inodes, leave=inodes)) for inodes in range(4)),
-    Hindrance("a read-only disk", read_only),
+    *(Obstacle(f"a disk with {pages} free pages", partial(full, leave=pages)) for pages in range(4)),
+    *(Obstacle(f"a disk with {inodes} free inodes", partial(out_of_inodes, leave=inodes)) for inodes in range(4)),
+    Obstacle("a read-only disk", read_only),
 )
 
 
@@ -149,30 +149,30 @@ def replaced_by_file(folder: Path) -> Generator[None]:
 
 UNPRIVILEGED = (
     *(
-        Hindrance(f"a file size limit of {size} bytes", partial(limited, limit=resource.RLIMIT_FSIZE, soft=size))
+        Obstacle(f"a file size limit of {size} bytes", partial(limited, limit=resource.RLIMIT_FSIZE, soft=size))
         for size in (0, 1, 100, 500, 1000)
     ),
-    *(Hindrance(f"{spare} descriptors left", partial(few_descriptors, spare=spare)) for spare in range(3)),
-    *(Hindrance(f"a folder of mode {mode:o}", partial(restricted, name=".", mode=mode)) for mode in (0o555, 0o300, 0)),
+    *(Obstacle(f"{spare} descriptors left", partial(few_descriptors, spare=spare)) for spare in range(3)),
+    *(Obstacle(f"a folder with mode {mode:o}", partial(restricted, name=".", mode=mode)) for mode in (0o555, 0o300, 0)),
     *(
-        Hindrance(f"a file of mode {mode:o}", partial(restricted, name="session.xml", mode=mode))
+        Obstacle(f"a file with mode {mode:o}", partial(restricted, name="session.xml", mode=mode))
         for mode in (0o444, 0o200, 0)
     ),
-    Hindrance("a lock of mode 0", partial(restricted, name="session.xml.lock", mode=0)),
-    Hindrance("a file in place of the folder", replaced_by_file),
-    Hindrance("a deleted folder", deleted, only_running=True),
+    Obstacle("a lock with mode 0", partial(restricted, name="session.xml.lock", mode=0)),
+    Obstacle("a file in place of the folder", replaced_by_file),
+    Obstacle("a deleted folder", deleted, only_running=True),
 )
 
 
-# Running them
+# Running sessions
 
 
-def survive_each(hindrances: tuple[Hindrance, ...], setting: Callable[[Path], AbstractContextManager[None]]) -> Outcome:
-    """Run sessions through each hindrance, each in a new folder inside the given setting."""
+def survive_each(obstacles: tuple[Obstacle, ...], setting: Callable[[Path], AbstractContextManager[None]]) -> Outcome:
+    """Run sessions through each obstacle, each in a new folder inside the given setting."""
     cases, failed, losses = 0, 0, list[str]()
-    for hindrance in hindrances:
+    for obstacle in obstacles:
         for scenario in SCENARIOS:
-            if scenario.linked or scenario.closing or (hindrance.only_running and not scenario.running):
+            if scenario.linked or scenario.closing or (obstacle.only_running and not scenario.running):
                 continue
             cases += 1
             with tempfile.TemporaryDirectory(prefix="client-session-torture-") as name, setting(Path(name)):
@@ -181,9 +181,9 @@ def survive_each(hindrances: tuple[Hindrance, ...], setting: Callable[[Path], Ab
                 survivor = Survivor(folder / "session.xml", scenario.running)
                 if scenario.has_file:
                     create_old_file(survivor.path)
-                survivor.run_through(hindrance.apply(folder))
+                survivor.run_through(obstacle.apply(folder))
                 failed += any(survivor.log.lines)
-                losses += [f"{hindrance.name}, {scenario.name}: {loss}" for loss in survivor.losses]
+                losses += [f"{obstacle.name}, {scenario.name}: {loss}" for loss in survivor.losses]
     return Outcome(cases, tuple(losses), f"saving failed in {failed}")
 
 
