@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measure, print the table, write ``results.json`` and ``chart.svg``; or ``--check`` them."""
+"""``python -m benchmarks``: measure, print a table and write ``results.json`` and ``chart.svg``, or just compare."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks import contention, crowd, saving, timings
+from benchmarks import contention, many_sessions, saving, timings
 from benchmarks.chart import draw
-from benchmarks.results import changed, machine, read, write
+from benchmarks.results import find_changes, machine, read, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,15 +28,15 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "timings": timings.measure,
     "saving": saving.measure,
     "contention": contention.measure,
-    "crowd": crowd.measure,
+    "many-sessions": many_sessions.measure,
 }
 
 
 def main() -> None:
-    """Exit status 1 if a check finds something changed."""
+    """Measure, then write or check the results; exit with status 1 if a check finds a change."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare with the stored results, and write nothing")
-    parser.add_argument("--only", choices=PARTS, help="one part; writes nothing")
+    parser.add_argument("--check", action="store_true", help="compare with the stored results; write nothing")
+    parser.add_argument("--only", choices=PARTS, help="measure one part; write nothing")
     options = parser.parse_args()
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -51,20 +51,21 @@ def main() -> None:
     console.print(table(rows))
     if options.check:
         stored, _ = read(RESULTS)
-        sentences = changed(stored, rows)
-        for sentence in sentences:
-            console.print(sentence, style="red")
-        sys.exit(1 if sentences else 0)
+        changes = find_changes(stored, rows)
+        for change in changes:
+            console.print(change, style="red")
+        sys.exit(1 if changes else 0)
     if options.only is None:
         write(RESULTS, rows, machine())
         CHART.write_text(draw(*read(RESULTS)), encoding="utf-8")
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """Return the table of the rows; those without a bar are for information."""
+    """Return the rows as a table."""
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in ("", "ours", "other", "the other", "result", "rounds", "to reach", ""):
-        shown.add_column(heading, justify="left" if heading in {"", "the other", "to reach"} else "right", no_wrap=True)
+    for heading in ("", "ours", "reference", "compared with", "result", "range", "limit", ""):
+        left = heading in {"", "compared with", "limit"}
+        shown.add_column(heading, justify="left" if left else "right", no_wrap=True)
     for row in rows:
         shown.add_row(
             row.name,
@@ -73,7 +74,7 @@ def table(rows: Sequence[Row]) -> Table:
             row.against,
             Text(row.shown, "bold"),
             f"{row.low:.3g}-{row.high:.3g}",
-            row.to_reach,
+            row.limit,
             _verdict(row),
             style="dim" if row.bar is None else "",
         )

@@ -1,4 +1,4 @@
-"""The chart: how long an event takes, and how much of what is allowed each row uses. One SVG, drawn by hand."""
+"""The chart: the time of an event, and the share of its limit that each row uses, as one SVG without a library."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape, quoteattr
 
-from benchmarks.results import AN_EVENT
+from benchmarks.results import EVENT_ROW, EVENT_VERSUS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 _WIDTH = 1000
 _MARGIN = 36
 _LEFT = 330
-"""Where bars begin; names stand before."""
+"""The left edge of the bars; labels end before it."""
 _FULL = 232
-"""The length of a bar that uses just what is allowed."""
-_MOST = 1.25
-"""Times that; a longer bar is cut off, and its figure tells."""
+"""The length of a bar at its limit."""
+_MAX = 1.25
+"""The longest bar as a multiple of `_FULL`; longer ones are cut off."""
 _LINE = 28
 _THICK = 14
-# A card of its own, so that it reads alike on a white and on a dark page.
+# A card with its own background looks the same on white and dark pages.
 _CARD, _EDGE, _INK, _FAINT, _TRACK = "#ffffff", "#d0d7de", "#24292f", "#636c76", "#eef1f4"
-_HOLDS, _MISSES, _OTHERS = "#2e8b5e", "#c8602a", "#a9b7c6"
-_TITLE = "What a client session costs"
-_OURS = "this session"
+_MET, _EXCEEDED, _REFERENCE = "#2e8b5e", "#c8602a", "#a9b7c6"
+_TITLE = "Cost of a client session"
+_OURS = "client-session"
 _FONT = "-apple-system,'Segoe UI','Noto Sans',Helvetica,Arial,sans-serif"
 
 
@@ -41,14 +41,14 @@ def draw(rows: Sequence[Row], measured_on: dict[str, Any]) -> str:
     parts.append(_text(_MARGIN, y + 23, _caption(measured_on), fill=_FAINT))
     y += 68
     if events:
-        parts.append(_text(_MARGIN, y, "One event", font_size=15, font_weight=600))
-        parts.append(_text(_LEFT, y, "logarithmic; shorter is better", fill=_FAINT))
+        parts.append(_text(_MARGIN, y, "Time per event", font_size=15, font_weight=600))
+        parts.append(_text(_LEFT, y, "log scale; shorter is better", fill=_FAINT))
         y += 12
         parts.extend(_event_bars(events, y))
         y += _LINE * len(events) + 42
-    held = sum(bar.holds(row.value) for row, bar in judged)
-    parts.append(_text(_MARGIN, y, f"{held} of {len(judged)} bars hold", font_size=15, font_weight=600))
-    parts.append(_text(_LEFT, y, "share of what is allowed", fill=_FAINT))
+    met = sum(bar.holds(row.value) for row, bar in judged)
+    parts.append(_text(_MARGIN, y, f"{met} of {len(judged)} limits met", font_size=15, font_weight=600))
+    parts.append(_text(_LEFT, y, "share of the limit", fill=_FAINT))
     limit = _LEFT + _FULL
     parts.append(_text(limit, y, "limit", text_anchor="middle"))
     y += 12
@@ -60,34 +60,34 @@ def draw(rows: Sequence[Row], measured_on: dict[str, Any]) -> str:
 
 
 def _times_of_an_event(rows: Iterable[Row]) -> list[tuple[str, float]]:
-    """Return names and nanoseconds of all that tracks an event, the fastest first."""
-    through = {row.name: row for row in rows if row.name.startswith("an event through ")}
-    lone = next((row for row in rows if row.name == AN_EVENT), None)
-    if lone is None:
+    """Return the name and nanoseconds of each implementation of an event, fastest first."""
+    versus = {row.name: row for row in rows if row.name.startswith(EVENT_VERSUS)}
+    event = next((row for row in rows if row.name == EVENT_ROW), None)
+    if event is None:
         return []
-    times = [(row.against, row.reference) for row in (lone, *through.values()) if row.reference is not None]
-    return sorted([*times, (_OURS, lone.ours)], key=lambda named: named[1])
+    times = [(row.against, row.reference) for row in (event, *versus.values()) if row.reference is not None]
+    return sorted([*times, (_OURS, event.ours)], key=lambda named: named[1])
 
 
 def _event_bars(events: Sequence[tuple[str, float]], top: float) -> Iterable[str]:
-    least, most = events[0][1] / 2, events[-1][1]
+    shortest, longest = events[0][1] / 2, events[-1][1]
     for number, (name, nanoseconds) in enumerate(events):
         y = top + number * _LINE
-        length = _FULL * _MOST * math.log(nanoseconds / least) / math.log(most / least)
+        length = _FULL * _MAX * math.log(nanoseconds / shortest) / math.log(longest / shortest)
         ours = name == _OURS
         yield _text(_LEFT - 14, y + 12, name, text_anchor="end", font_weight=600 if ours else 400)
-        yield _bar(y, length, _HOLDS if ours else _OTHERS)
+        yield _bar(y, length, _MET if ours else _REFERENCE)
         yield _text(_LEFT + length + 10, y + 12, f"{nanoseconds / 1000:.3g} µs", font_weight=600 if ours else 400)
 
 
 def _judged_bar(row: Row, bar: Bar, y: float) -> Iterable[str]:
     used = bar.used(row.value)
     yield _text(_LEFT - 14, y + 12, row.name, text_anchor="end")
-    yield _bar(y, _FULL * _MOST, _TRACK)
-    yield _bar(y, _FULL * min(max(used, 0.012), _MOST), _HOLDS if row.holds else _MISSES)
-    x = _LEFT + _FULL * _MOST + 16
-    yield _text(x, y + 12, row.shown, font_weight=600, fill=_INK if row.holds else _MISSES)
-    yield _text(x + 84, y + 12, f"{row.to_reach} {'faster' if bar.at_least else row.against}", fill=_FAINT)
+    yield _bar(y, _FULL * _MAX, _TRACK)
+    yield _bar(y, _FULL * min(max(used, 0.012), _MAX), _MET if row.holds else _EXCEEDED)
+    x = _LEFT + _FULL * _MAX + 16
+    yield _text(x, y + 12, row.shown, font_weight=600, fill=_INK if row.holds else _EXCEEDED)
+    yield _text(x + 84, y + 12, f"{row.limit} {'faster' if bar.at_least else row.against}", fill=_FAINT)
 
 
 def _caption(measured_on: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What was measured: rows of two figures and their ratio, on which machine, and what changed since."""
+"""Benchmark results: rows of measured figures, the machine, and changes since the stored results."""
 
 from __future__ import annotations
 
@@ -16,30 +16,32 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMPARED = ("attrs", "filelock", "platformdirs", "transitions", "python-statemachine", "pyperf")
-AN_EVENT = "an event"
-"""The row that the chart begins with."""
+VERSIONED = ("attrs", "filelock", "platformdirs", "transitions", "python-statemachine", "pyperf")
+EVENT_ROW = "event"
+"""The first row of the chart."""
+EVENT_VERSUS = "event versus "
+"""Prefix of the rows that compare an event with other implementations."""
 TOLERANCE = 0.25
-"""How far a ratio may be from the stored one."""
+"""Largest relative difference between a measured ratio and the stored one."""
 
 
 @attrs.frozen
 class Bar:
-    """What is to be reached."""
+    """A limit for a value: an upper limit, or a lower one if ``at_least``."""
 
     limit: float
     at_least: bool = False
 
     def holds(self, value: float) -> bool:
-        """Tell whether a value reaches it."""
+        """Return whether a value is within the limit."""
         return value >= self.limit if self.at_least else value <= self.limit
 
     def used(self, value: float) -> float:
-        """Return the share of what is allowed that a value uses: 1.0 is just enough, more is too much."""
+        """Return the share of the limit that a value uses; more than 1.0 exceeds it."""
         return self.limit / value if self.at_least else value / self.limit
 
     def __str__(self) -> str:
-        """Show it as the issue's table does."""
+        """Return it as text, such as ``≤ 1.5``."""
         return f"{'≥' if self.at_least else '≤'} {self.limit:g}"
 
 
@@ -49,19 +51,20 @@ class Row:
 
     name: str
     ours: float
-    """In ``unit``, as ``reference``."""
+    """Our figure in ``unit``."""
     reference: float | None = None
-    """What it is compared with; ``None``: with the bar alone."""
+    """The figure that ours is compared with, in ``unit``; ``None`` if there is none."""
     against: str = ""
-    """What the reference is."""
+    """The name of the reference."""
     unit: str
     value: float
-    """What the bar judges: a ratio, or, without a reference, ``ours``."""
+    """The value that the bar limits: a ratio, or ``ours`` if there is no reference."""
     low: float
-    """The least and the greatest value of any round: how noisy it was."""
+    """The smallest value of any round."""
     high: float
+    """The largest value of any round."""
     bar: Bar | None = None
-    """``None``: for information."""
+    """``None`` if the row is for information only."""
 
     @classmethod
     def of_rounds(  # noqa: PLR0913  # a row's facts
@@ -73,13 +76,13 @@ class Row:
         against: str,
         unit: str,
         bar: Bar | None = None,
-        turned: bool = False,
+        speedup: bool = False,
     ) -> Self:
-        """Compare round by round, since what disturbs a round disturbs both; the ratio is the median of the rounds'.
+        """Compare round by round, since a disturbance affects both figures of a round; the value is the median ratio.
 
-        ``turned``: the ratio is how many times the reference takes ours.
+        The ratio is our figure divided by the reference, or the inverse if ``speedup``.
         """
-        ratios = [b / a if turned else a / b for a, b in zip(ours, reference, strict=True)]
+        ratios = [b / a if speedup else a / b for a, b in zip(ours, reference, strict=True)]
         return cls(
             name=name,
             ours=statistics.median(ours),
@@ -94,13 +97,13 @@ class Row:
 
     @classmethod
     def of_values(cls, name: str, values: Sequence[float], *, unit: str, bar: Bar | None = None) -> Self:
-        """Hold a figure against a bar: the least that was measured, since whatever else the machine does only adds."""
+        """Compare a figure with a bar: the smallest one measured, since other load on the machine only adds to it."""
         least = min(values)
         return cls(name=name, ours=least, unit=unit, value=least, low=least, high=max(values), bar=bar)
 
     @property
     def is_ratio(self) -> bool:
-        """Whether it can be compared between machines."""
+        """Whether the value is a ratio, which is comparable between machines."""
         return self.reference is not None
 
     @property
@@ -109,8 +112,8 @@ class Row:
         return f"{_three_digits(self.value)} {self._unit_of_value}".rstrip()
 
     @property
-    def to_reach(self) -> str:
-        """The bar as text; empty if there is none."""
+    def limit(self) -> str:
+        """The bar as text, or an empty string."""
         return "" if self.bar is None else f"{self.bar} {self._unit_of_value}".rstrip()
 
     @property
@@ -119,40 +122,41 @@ class Row:
 
     @property
     def holds(self) -> bool | None:
-        """Whether the bar is reached; ``None`` where there is none."""
+        """Whether the value is within the bar's limit; ``None`` if there is no bar."""
         return None if self.bar is None else self.bar.holds(self.value)
 
 
-def changed(stored: Sequence[Row], measured: Sequence[Row]) -> list[str]:
-    """Return a sentence for each measured row that is not as stored.
+def find_changes(stored: Sequence[Row], measured: Sequence[Row]) -> list[str]:
+    """Return a message for each measured row that differs from its stored row.
 
-    That is a ratio more than `TOLERANCE` away from the stored one, or an absolute figure that left its bar.
+    A ratio differs if it is more than `TOLERANCE` away from the stored one. An absolute figure differs if it no longer
+    holds its bar.
     """
     before = {row.name: row for row in stored}
-    sentences: list[str] = []
+    changes: list[str] = []
     for row in measured:
         if row.bar is None:
             continue
         old = before.get(row.name)
         if old is None:
-            sentences.append(f"{row.name}: not stored yet")
+            changes.append(f"{row.name}: no stored result")
         elif not row.is_ratio:
             if old.holds and not row.holds:
-                sentences.append(f"{row.name}: {row.value:.3g} {row.unit}, and {row.bar} was reached before")
+                changes.append(f"{row.name}: {row.value:.3g} {row.unit} no longer meets the limit {row.bar}")
         elif abs(row.value / old.value - 1) > TOLERANCE:
-            sentences.append(f"{row.name}: {row.value:.3g} x, and {old.value:.3g} x is stored")
-    return sentences
+            changes.append(f"{row.name}: {row.value:.3g} x, but the stored result is {old.value:.3g} x")
+    return changes
 
 
 def machine() -> dict[str, Any]:
-    """Say when, on what, and with which versions this is measured."""
+    """Return the date, machine and versions of this measurement."""
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "os": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "versions": {name: version(name) for name in COMPARED},
+        "versions": {name: version(name) for name in VERSIONED},
     }
 
 
@@ -163,7 +167,7 @@ def write(path: Path, rows: Sequence[Row], measured_on: dict[str, Any]) -> None:
 
 
 def read(path: Path) -> tuple[list[Row], dict[str, Any]]:
-    """Read what `write` wrote."""
+    """Read results that `write` wrote."""
     content = json.loads(path.read_text(encoding="utf-8"))
     return [_from_json(row) for row in content["rows"]], content["machine"]
 
@@ -181,7 +185,7 @@ def _from_json(fields: dict[str, Any]) -> Row:
 
 
 def _three_digits(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004  # from there, three digits or more
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004  # whole numbers have three digits from here on
 
 
 def _cpu() -> str:

@@ -1,4 +1,4 @@
-"""`save()` against a bare durable write of the same bytes, in turn, each in its own folder of one file system."""
+"""`save()` compared with a bare durable write of the same bytes, alternately, in two folders of one file system."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import uuid
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.reading import FOLDER, a_save_file
+from benchmarks.parsing import FOLDER, create_save_file
 from benchmarks.results import Bar, Row
 from client_session import ClientSession
 from client_session.testing import ManualScheduler
@@ -16,14 +16,14 @@ from client_session.testing import ManualScheduler
 PAIRS = 1_000
 _WARM_UP = 20
 _GROUPS = 10
-"""The pairs are judged in groups, whose medians show how noisy the disk was."""
+"""Number of groups of pairs; the medians of the groups show how noisy the disk was."""
 
 
 def measure() -> list[Row]:
-    """Save and write in turn."""
+    """Save and write alternately, and compare."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=FOLDER) as folder:
-        saves, writes = in_turn(Path(folder), PAIRS + _WARM_UP)
+        saves, writes = time_pairs(Path(folder), PAIRS + _WARM_UP)
     size = PAIRS // _GROUPS
     groups = [slice(begin, begin + size) for begin in range(_WARM_UP, _WARM_UP + PAIRS, size)]
     return [
@@ -38,9 +38,9 @@ def measure() -> list[Row]:
     ]
 
 
-def in_turn(folder: Path, pairs: int) -> tuple[list[float], list[float]]:
-    """Return the milliseconds of each `save()`, which has an event to write, and of each bare write."""
-    path, bare_path = a_save_file("save", folder), a_save_file("bare", folder)
+def time_pairs(folder: Path, pairs: int) -> tuple[list[float], list[float]]:
+    """Return the milliseconds of each `save()` of a new event, and of each bare write."""
+    path, bare_path = create_save_file("save", folder), create_save_file("bare", folder)
     saves: list[float] = []
     writes: list[float] = []
     with ClientSession(path, scheduler=ManualScheduler()) as session:
@@ -64,7 +64,7 @@ def write_bare(path: Path, data: bytes) -> None:
     os.write(descriptor, data)
     os.fsync(descriptor)
     os.close(descriptor)
-    os.replace(temporary, path)  # noqa: PTH105  # the floor takes no detour by Path
+    os.replace(temporary, path)  # noqa: PTH105  # a Path would add to the minimum
     folder = os.open(path.parent, os.O_RDONLY)
     os.fsync(folder)
     os.close(folder)

@@ -1,7 +1,7 @@
-"""Micro-benchmarks, timed by `pyperf` in several rounds: an event, its JSON, constructing, importing.
+"""Micro-benchmarks of events, JSON, construction and import, timed by `pyperf` in several rounds.
 
-``python -m benchmarks.timings`` is a pyperf script; each benchmark runs in worker processes of its own, one after the
-other. So a round is short, and `measure` takes many: what disturbs one disturbs ours and the reference alike.
+``python -m benchmarks.timings`` is a pyperf script that runs each benchmark in its own worker processes, one after
+another. `measure` runs it several times, in short rounds, so that a disturbance affects ours and the reference alike.
 """
 
 from __future__ import annotations
@@ -14,47 +14,47 @@ from tempfile import TemporaryDirectory
 
 import pyperf  # type: ignore[import-untyped]  # has no types
 
-from benchmarks.results import AN_EVENT, Bar, Row
+from benchmarks.results import EVENT_ROW, EVENT_VERSUS, Bar, Row
 
 ROUNDS = 5
 _VALUES = 60
-"""Short ones, of which even a busy machine leaves some undisturbed: the best of a round is what counts."""
+"""Many short measurements; the fastest of a round counts, since even a busy machine leaves some undisturbed."""
 _SECONDS = 0.002
 _STARTS = 10
-"""Values of what takes an interpreter's start."""
+"""Measurements of a benchmark that starts an interpreter."""
 
 _TRACKING = """
 import json, uuid
-from benchmarks.floor import Floor
-from benchmarks.machines import StatemachineSession, TransitionsSession
+from benchmarks.minimal import MinimalSession
+from benchmarks.state_machines import StatemachineSession, TransitionsSession
 from client_session import ClientSession
 from client_session_persistence import MemoryStore
 tracked = {}
-text, made = str(uuid.uuid4()), uuid.uuid4()
+text, uuid_object = str(uuid.uuid4()), uuid.uuid4()
 track = tracked.get_session_context
 track(text)
 """
 _SESSION = _TRACKING.format("ClientSession(store=MemoryStore())")
-_READING = """
-from benchmarks.reading import a_save_file, collected, parsed
+_CONSTRUCTION = """
+from benchmarks.parsing import collect_values, create_save_file, parse
 from client_session import ClientSession
 from client_session.testing import ManualScheduler
 scheduler = ManualScheduler()
-path = str(a_save_file("construct"))
+path = str(create_save_file("construct"))
 alive = []
 """
 STATEMENTS: dict[str, tuple[str, str]] = {
-    "floor": ("track(text)", _TRACKING.format("Floor()")),
+    "minimal": ("track(text)", _TRACKING.format("MinimalSession()")),
     "session": ("track(text)", _SESSION),
-    "session, UUID": ("track(made)", _SESSION),
+    "session, UUID": ("track(uuid_object)", _SESSION),
     "transitions": ("track(text)", _TRACKING.format("TransitionsSession()")),
     "statemachine": ("track(text)", _TRACKING.format("StatemachineSession()")),
     "event to JSON": ("track(text).to_json()", _SESSION),
     "dumps": ("json.dumps(entity)", _SESSION + "entity = track(text).to_dict()"),
-    "construct": ("alive.append(ClientSession(path))", _READING),
-    "construct, no thread": ("alive.append(ClientSession(path, scheduler=scheduler))", _READING),
-    "parse": ("parsed(path)", _READING),
-    "collect": ("collected(path)", _READING),
+    "construct": ("alive.append(ClientSession(path))", _CONSTRUCTION),
+    "construct, no thread": ("alive.append(ClientSession(path, scheduler=scheduler))", _CONSTRUCTION),
+    "parse": ("parse(path)", _CONSTRUCTION),
+    "collect": ("collect_values(path)", _CONSTRUCTION),
 }
 _COMMANDS = {
     "nothing": "pass",
@@ -69,41 +69,45 @@ def measure() -> list[Row]:
         rounds = [_one_round(Path(folder) / f"{number}.json") for number in range(ROUNDS)]
 
     def best(name: str, scale: float) -> list[float]:
-        # Of one round, the best: whatever else the machine does only ever adds.
+        # Each round is already the fastest of many values, since other load on the machine only adds time.
         return [one[name] * scale for one in rounds]
 
     nano, micro, milli = 1e9, 1e6, 1e3
-    session, floor = best("session", nano), best("floor", nano)
+    session, minimal = best("session", nano), best("minimal", nano)
     start = best("nothing", milli)
     without_start = {
         name: [a - b for a, b in zip(best(name, milli), start, strict=True)]
         for name in ("client_session", "dependencies")
     }
     return [
-        Row.of_rounds(AN_EVENT, session, floor, against="the floor, by hand", unit="ns", bar=Bar(1.5)),
+        Row.of_rounds(EVENT_ROW, session, minimal, against="minimal implementation", unit="ns", bar=Bar(1.5)),
         Row.of_rounds(
-            "an event whose id is a UUID", best("session, UUID", nano), floor, against="the floor, by hand", unit="ns"
+            "event with a UUID object as id",
+            best("session, UUID", nano),
+            minimal,
+            against="minimal implementation",
+            unit="ns",
         ),
         Row.of_rounds(
-            "an event through transitions",
+            f"{EVENT_VERSUS}transitions",
             session,
             best("transitions", nano),
-            against="transitions, every event",
+            against="transitions for every event",
             unit="ns",
             bar=Bar(5, at_least=True),
-            turned=True,
+            speedup=True,
         ),
         Row.of_rounds(
-            "an event through python-statemachine",
+            f"{EVENT_VERSUS}python-statemachine",
             session,
             best("statemachine", nano),
-            against="python-statemachine, every event",
+            against="python-statemachine for every event",
             unit="ns",
             bar=Bar(50, at_least=True),
-            turned=True,
+            speedup=True,
         ),
         Row.of_rounds(
-            "an event to JSON text",
+            "event to JSON text",
             best("event to JSON", nano),
             best("dumps", nano),
             against="json.dumps of the entity",
@@ -111,40 +115,40 @@ def measure() -> list[Row]:
             bar=Bar(0.6),
         ),
         Row.of_rounds(
-            "import of client_session",
+            "importing client_session",
             without_start["client_session"],
             without_start["dependencies"],
-            against="import of its dependencies",
+            against="importing its dependencies",
             unit="ms",
             bar=Bar(1.25),
         ),
         Row.of_rounds(
-            "a process that imports client_session",
+            "process that imports client_session",
             best("client_session", milli),
             best("dependencies", milli),
-            against="one that imports its dependencies",
+            against="process that imports its dependencies",
             unit="ms",
         ),
         Row.of_rounds(
-            "construct on a save file",
+            "constructing a session from a save file",
             best("construct", micro),
             best("parse", micro),
-            against="read, expat",
+            against="expat parse",
             unit="µs",
             bar=Bar(4),
         ),
         Row.of_rounds(
-            "construct, values collected",
+            "constructing a session versus reading values",
             best("construct", micro),
             best("collect", micro),
-            against="read, expat with handlers",
+            against="expat parse that collects values",
             unit="µs",
         ),
         Row.of_rounds(
-            "construct, no thread",
+            "constructing a session without a thread",
             best("construct, no thread", micro),
             best("parse", micro),
-            against="read, expat",
+            against="expat parse",
             unit="µs",
         ),
     ]
@@ -161,7 +165,7 @@ def _one_round(file: Path) -> dict[str, float]:
 
 
 def _cpu_of_starts(times: int, code: str) -> float:
-    """Return the CPU seconds of interpreters that run the code: none of them waits for anything but its turn."""
+    """Return the CPU seconds of interpreters that run the code, which excludes time spent waiting for a CPU."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     for _ in range(times):
         subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603  # this interpreter
@@ -170,7 +174,7 @@ def _cpu_of_starts(times: int, code: str) -> float:
 
 
 def main() -> None:
-    """Run each once, as pyperf's options say."""
+    """Run each benchmark with the options that pyperf parsed."""
     runner = pyperf.Runner(_VALUES, 1, min_time=_SECONDS, program_args=("-m", "benchmarks.timings"))
     options = runner.parse_args()
     for name, (statement, setup) in STATEMENTS.items():

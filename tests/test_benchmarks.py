@@ -13,9 +13,9 @@ import pytest
 from rich.console import Console
 
 from benchmarks import __main__ as command
-from benchmarks import contention, crowd, floor, machines, reading, saving, timings
+from benchmarks import contention, many_sessions, minimal, parsing, saving, state_machines, timings
 from benchmarks.chart import draw
-from benchmarks.results import AN_EVENT, Bar, Row, changed, machine, read, write
+from benchmarks.results import EVENT_ROW, Bar, Row, find_changes, machine, read, write
 from client_session import ClientSession
 from client_session_persistence import MemoryStore, loads
 from event_ids import event_id
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from client_session.testing import ManualClock
     from conftest import MakeSession
 
-MACHINES = [machines.TransitionsSession, machines.StatemachineSession]
+MACHINES = [state_machines.TransitionsSession, state_machines.StatemachineSession]
 
 
 @pytest.fixture
 def pass_time(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Return what lets time pass, for a session and for the references alike."""
-    monkeypatch.setattr(floor, "monotonic", clock.monotonic)
-    monkeypatch.setattr(machines, "monotonic", clock.monotonic)
+    monkeypatch.setattr(minimal, "monotonic", clock.monotonic)
+    monkeypatch.setattr(state_machines, "monotonic", clock.monotonic)
     return clock.advance
 
 
@@ -43,11 +43,11 @@ def told(entity: Any) -> tuple[object, ...]:  # noqa: ANN401  # a SessionContext
     return entity.session_index, entity.event_index, entity.previous_session_id is None, entity.first_event_id
 
 
-@pytest.mark.parametrize("reference", [floor.Floor, *MACHINES])
+@pytest.mark.parametrize("reference", [minimal.MinimalSession, *MACHINES])
 def test_references_give_events_the_same_entities(
     make: MakeSession,
     pass_time: Callable[[float], None],
-    reference: type[floor.Floor | machines.MachineSession],
+    reference: type[minimal.MinimalSession | state_machines.MachineSession],
 ) -> None:
     """In focus, each reference puts the same events into the same sessions, and counts them alike."""
     session, other = make(), reference()
@@ -58,7 +58,7 @@ def test_references_give_events_the_same_entities(
 
 @pytest.mark.parametrize("reference", MACHINES)
 def test_machines_run_the_whole_lifecycle(
-    make: MakeSession, pass_time: Callable[[float], None], reference: type[machines.MachineSession]
+    make: MakeSession, pass_time: Callable[[float], None], reference: type[state_machines.MachineSession]
 ) -> None:
     """Through focus lost and won, expired in the background and back, each library goes the same way."""
     session, other = make(), reference()
@@ -74,7 +74,7 @@ def test_machines_run_the_whole_lifecycle(
         assert told(other.get_session_context(event_id(9))) == told(session.get_session_context(event_id(9)))
 
 
-@pytest.mark.parametrize("name", ["floor", "session", "session, UUID", "transitions", "statemachine"])
+@pytest.mark.parametrize("name", ["minimal", "session", "session, UUID", "transitions", "statemachine"])
 def test_timed_events_belong_to_an_active_session(name: str) -> None:
     """What is timed is an event in an active session, never a session's first."""
     statement, setup = timings.STATEMENTS[name]
@@ -97,20 +97,20 @@ def test_statements_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_the_save_file_that_is_read_is_a_later_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file that is constructed on has a value for every key, and collecting finds them all."""
     monkeypatch.chdir(tmp_path)
-    path = reading.a_save_file("any")
+    path = parsing.create_save_file("any")
     snapshot = loads(path.read_bytes())
-    collected = reading.collected(path)
+    collected = parsing.collect_values(path)
     assert len(collected) == len(attrs.fields(type(snapshot))) == 9
     assert all(collected.values())
     assert collected["previousSessionId"] == snapshot.previous_session_id
-    assert reading.parsed(path) == 1
+    assert parsing.parse(path) == 1
 
 
 def test_each_save_has_something_to_write(tmp_path: Path) -> None:
     """Each `save()` that is measured reaches the file, and the bare write writes the same bytes."""
-    saves, writes = saving.in_turn(tmp_path, 3)
+    saves, writes = saving.time_pairs(tmp_path, 3)
     assert len(saves) == len(writes) == 3
-    saved, bare = (reading.a_save_file(name, tmp_path).read_bytes() for name in ("save", "bare"))
+    saved, bare = (parsing.create_save_file(name, tmp_path).read_bytes() for name in ("save", "bare"))
     assert loads(bare).event_index == 3
     assert loads(saved).session_id == loads(bare).session_id
 
@@ -125,7 +125,7 @@ def test_threads_share_the_events(threads: int) -> None:
 
 def test_a_pass_is_told_from_the_next_by_the_pause() -> None:
     """Passes are taken apart where nothing is ticked for long; one that was cut off does not count."""
-    assert crowd.spans([0.5, 15, 15.5, 16, 30, 30.25, 31, 45], 3) == [1, 1]
+    assert many_sessions.pass_durations([0.5, 15, 15.5, 16, 30, 30.25, 31, 45], 3) == [1, 1]
 
 
 def ratio(name: str = "a row", ours: float = 1.0, *, bar: Bar | None = None) -> Row:
@@ -141,7 +141,7 @@ def test_a_ratio_is_the_median_of_the_rounds() -> None:
 
 def test_a_turned_ratio_says_how_many_times_faster() -> None:
     """Where more is better, the ratio is the reference's time in ours."""
-    row = Row.of_rounds("a row", [2, 2, 2], [10, 20, 30], against="another", unit="ns", turned=True)
+    row = Row.of_rounds("a row", [2, 2, 2], [10, 20, 30], against="another", unit="ns", speedup=True)
     assert row.value == 10
 
 
@@ -165,7 +165,7 @@ def test_a_bar_is_reached_or_not(bar: Bar, value: float, holds: bool, used: floa
 def test_a_ratio_may_differ_by_a_quarter(value: float, is_changed: bool) -> None:  # noqa: FBT001  # a case
     """The check names a row whose ratio went more than 25 % up or down."""
     stored, measured = ratio(bar=Bar(2)), ratio(ours=value, bar=Bar(2))
-    sentences = changed([stored], [measured])
+    sentences = find_changes([stored], [measured])
     assert bool(sentences) is is_changed
     assert all("a row" in sentence for sentence in sentences)
 
@@ -175,14 +175,14 @@ def test_an_absolute_figure_is_held_to_its_bar_alone() -> None:
     stored, slower, too_slow = (
         Row.of_values("a pass", [value], unit="s", bar=Bar(0.1)) for value in (0.01, 0.09, 0.11)
     )
-    assert changed([stored], [slower]) == []
-    assert len(changed([stored], [too_slow])) == 1
-    assert changed([too_slow], [too_slow]) == []
+    assert find_changes([stored], [slower]) == []
+    assert len(find_changes([stored], [too_slow])) == 1
+    assert find_changes([too_slow], [too_slow]) == []
 
 
 def test_a_new_row_is_not_stored_yet() -> None:
     """The check names what has no stored figure, and passes over what is for information."""
-    assert len(changed([], [ratio(bar=Bar(1)), ratio("for information")])) == 1
+    assert len(find_changes([], [ratio(bar=Bar(1)), ratio("for information")])) == 1
 
 
 def test_results_read_back(tmp_path: Path) -> None:
@@ -198,15 +198,15 @@ def test_results_read_back(tmp_path: Path) -> None:
 def test_the_chart_shows_every_bar_and_the_machine() -> None:
     """Each judged row stands in the chart with its value and its limit, and what it was measured on."""
     rows = [
-        ratio(AN_EVENT, 1.2, bar=Bar(1.5)),
-        ratio("an event through X", 90, bar=Bar(50, at_least=True)),
+        ratio(EVENT_ROW, 1.2, bar=Bar(1.5)),
+        ratio("event versus X", 90, bar=Bar(50, at_least=True)),
         Row.of_values("memory", [3], unit="KiB", bar=Bar(2)),
         ratio("free"),
     ]
     texts = "\n".join(ET.fromstring(draw(rows, machine())).itertext())  # noqa: S314  # our own
     assert all(row.name in texts for row in rows[:3])
     assert "free" not in texts
-    assert "2 of 3 bars hold" in texts
+    assert "2 of 3 limits met" in texts
     shown = ("1.2 ×", "≤ 1.5 ×", "≥ 50 ×", "3 KiB", "≤ 2 KiB", machine()["python"])  # noqa: RUF001  # times, not x
     assert all(text in texts for text in shown)
 

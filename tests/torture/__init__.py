@@ -1,4 +1,4 @@
-"""Faults on purpose: kills, failing system calls, power cuts, crowds of processes, forks, threads, hostile files.
+"""Fault injection: kills, failing system calls, power cuts, concurrent processes, forks, threads and hostile files.
 
-Each fault is run small by `test_torture.py` and whole by ``make torture``, which prints one table.
+`test_torture.py` runs a sample of each fault. ``make torture`` runs all cases and prints one table.
 """

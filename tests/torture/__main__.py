@@ -1,4 +1,4 @@
-"""``make torture``: every fault, whole; prints one table, and writes it into SECURITY.md."""
+"""``make torture``: run every fault in full, print one table and write it to SECURITY.md."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from torture.everything import FAULTS
+from torture.catalog import FAULTS
 from torture.fault import CannotRunError, Outcome, Scale
 
 SECURITY = Path(__file__).parents[2] / "SECURITY.md"
@@ -18,7 +18,7 @@ _TABLE = re.compile(r"(?<=<!-- torture -->\n).*(?=<!-- /torture -->)", re.DOTALL
 
 
 def main() -> None:
-    """Run the faults whose names contain an argument, or all; exit status 1 if anything was lost."""
+    """Run all faults, or those whose names contain an argument; exit with status 1 if anything was lost."""
     wanted = sys.argv[1:]
     console = Console(highlight=False, soft_wrap=True)
     rows: list[str] = []
@@ -29,7 +29,7 @@ def main() -> None:
             continue
         start = time.monotonic()
         try:
-            outcome = fault.run(Scale.WHOLE)
+            outcome = fault.run(Scale.FULL)
         except CannotRunError as error:
             outcome, shown = Outcome(0, (), f"skipped: {error}"), "-"
         else:

@@ -1,7 +1,7 @@
-"""A disk whose power can fail: a file system in an image file, mounted by a loop device.
+"""A disk for simulated power cuts: a file system in an image file, mounted through a loop device.
 
-What the mounted file system still keeps in memory is not in the image; what it has submitted to the device is. So a
-copy of the image is what a power cut at that moment leaves, and mounting the copy is the next start of the machine.
+The image holds everything that the file system has submitted to the device, and nothing that it still caches in memory.
+So a copy of the image is the disk after a power cut at that moment, and mounting the copy is the next boot.
 """
 
 from __future__ import annotations
@@ -26,54 +26,54 @@ _IMAGE_BYTES = 8 << 20
 
 @attrs.define
 class Disk:
-    """A mounted disk, for as long as its context lasts."""
+    """A mounted disk."""
 
-    place: Path
-    """The folder that holds image and mount points."""
+    root: Path
+    """The folder that holds the image and the mount points."""
     options: str
     cuts: int = 0
-    """How often the power has failed."""
+    """The number of power cuts so far."""
 
     @property
     def folder(self) -> Path:
-        """Where it is mounted."""
-        return self.place / "disk"
+        """The mount point."""
+        return self.root / "disk"
 
     @property
     def image(self) -> Path:
-        """The file that is the device."""
-        return self.place / "image"
+        """The image file behind the loop device."""
+        return self.root / "image"
 
     @contextlib.contextmanager
     def after_power_cut(self) -> Iterator[Path]:
-        """Let the power fail now, and start again: return where it is mounted then. The old one stays as it is."""
+        """Cut the power, and mount the disk as the next boot finds it; the original stays mounted and unchanged."""
         self.cuts += 1
-        copy, folder = self.place / "copy", self.place / "after"
+        copy, folder = self.root / "copy", self.root / "after"
         shutil.copyfile(self.image, copy)
         with _mounted(copy, folder, self.options):
             yield folder
 
 
 @contextlib.contextmanager
-def a_disk(make: Sequence[str], options: str) -> Iterator[Disk]:
-    """Make a disk and mount it; everything is gone afterwards.
+def mounted_disk(mkfs_arguments: Sequence[str], options: str) -> Iterator[Disk]:
+    """Create and mount a disk; delete it at the end of the block.
 
     Args:
-        make: more arguments of ``mkfs.ext4``.
-        options: more options of ``mount``.
+        mkfs_arguments: extra arguments for ``mkfs.ext4``.
+        options: extra options for ``mount``.
 
     Raises:
-        CannotRunError: not root, or ``mkfs.ext4``, ``mount`` or a loop device is missing.
+        CannotRunError: the user is not root, or ``mkfs.ext4``, ``mount`` or a loop device is missing.
 
     """
     if os.name != "posix" or os.geteuid() != 0:
-        message = "needs root, to mount a file system of its own"
+        message = "needs root, to mount a file system"
         raise CannotRunError(message)
     with tempfile.TemporaryDirectory(prefix="client-session-power-") as folder:
         disk = Disk(Path(folder), options)
         with disk.image.open("wb") as file:
             file.truncate(_IMAGE_BYTES)
-        _run("mkfs.ext4", "-q", "-F", *make, str(disk.image))
+        _run("mkfs.ext4", "-q", "-F", *mkfs_arguments, str(disk.image))
         with _mounted(disk.image, disk.folder, disk.options):
             yield disk
 
@@ -85,7 +85,7 @@ def _mounted(image: Path, folder: Path, options: str) -> Iterator[None]:
     try:
         yield
     finally:
-        _run("umount", str(folder))  # which frees the loop device too
+        _run("umount", str(folder))  # this also frees the loop device
 
 
 def _run(*command: str) -> None:
@@ -93,9 +93,9 @@ def _run(*command: str) -> None:
     if program is None:
         message = f"needs the program {command[0]} (apt-get install e2fsprogs mount)"
         raise CannotRunError(message)
-    done = subprocess.run(  # noqa: S603  # a system program, and paths of our own
+    done = subprocess.run(  # noqa: S603  # a system program and our own paths
         [program, *command[1:]], capture_output=True, text=True, check=False
     )
     if done.returncode:
-        message = f"{' '.join(command[:1])} failed, perhaps for want of a loop device: {done.stderr.strip()}"
+        message = f"{' '.join(command[:1])} failed, perhaps because there is no loop device: {done.stderr.strip()}"
         raise CannotRunError(message)

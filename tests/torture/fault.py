@@ -1,4 +1,4 @@
-"""What a fault is, how large it is run, and what came of it."""
+"""A fault, the scale it runs at, and its outcome."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ if TYPE_CHECKING:
 
 
 class Scale(enum.Enum):
-    """How much of a fault is run."""
+    """How many cases of a fault to run."""
 
-    FAST = "fast"
-    """A sample, in a second or three, for the suite."""
-    WHOLE = "whole"
-    """All of it."""
+    SAMPLE = "sample"
+    """A few, in one to three seconds, for the test suite."""
+    FULL = "full"
+    """All of them."""
 
 
 class CannotRunError(Exception):
-    """A fault needs what this machine lacks; the message says what, and how to get it."""
+    """This machine lacks something that a fault needs. The message names it and says how to get it."""
 
 
 @attrs.frozen
 class Outcome:
-    """What came of a fault."""
+    """The result of running a fault."""
 
     cases: int
     losses: tuple[str, ...]
-    """What was lost, a sentence for each case that lost something."""
+    """One message for each loss."""
     figures: str = ""
-    """What was measured on the way, such as ``slowest start 3 ms``."""
+    """Measurements, such as ``slowest start 3 ms``."""
 
 
 @attrs.frozen
@@ -40,8 +40,8 @@ class Fault:
     """One row of the table."""
 
     name: str
-    """What is done to the session."""
+    """What happens to the session."""
     lost: str
     """What counts as a loss."""
     run: Callable[[Scale], Outcome]
-    """Raises `CannotRunError` where the machine lacks what it needs."""
+    """Raises `CannotRunError` if the machine lacks something."""

@@ -1,4 +1,4 @@
-"""Forks while another thread holds a lock, in the middle of an operation, in a callback, and under the file's lock."""
+"""Fork while another thread holds a lock, during an operation, in a callback, and while holding the file's lock."""
 
 from __future__ import annotations
 
@@ -18,40 +18,39 @@ from typing import TYPE_CHECKING, Any
 from client_session import ClientSession
 from client_session.ticking.thread import SHARED_CHECKER
 from client_session_persistence import MemoryStore, XmlStore
-from torture.children import ChildError, answering, fork_and_answer, require_fork
-from torture.coming_between import come_between
 from torture.fault import Fault, Outcome, Scale
-from torture.warm import share_out
-from torture.witness import OPERATIONS, Witness, refused, told
+from torture.forked_children import ChildError, child_returns, require_fork, run_in_child
+from torture.recorder import OPERATIONS, Recorder, event_keys, ignore_closed
+from torture.reentrancy import call_at_point
+from torture.worker_pool import run_in_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from contextlib import AbstractContextManager
 
     from client_session import SessionContext
-    from torture.children import Child
-    from torture.witness import Told
+    from torture.forked_children import Child
+    from torture.recorder import EventKey
 
-SLOWEST = 1.0
-"""Seconds within which a child must be through."""
+MAX_SECONDS = 1.0
+"""Seconds within which a child must finish."""
 
 
 @contextlib.contextmanager
-def _forking() -> Generator[Path]:
+def _fork_folder() -> Generator[Path]:
+    """Yield a temporary folder, and silence Python 3.12's warning about forks with threads, which are the point."""
     require_fork()
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", DeprecationWarning
-        )  # Python 3.12 warns of forks with threads; they are the point
+        warnings.simplefilter("ignore", DeprecationWarning)
         yield Path(folder)
 
 
-def _told(context: SessionContext) -> list[object]:
+def _entity_key(context: SessionContext) -> list[object]:
     return [context.user_id, context.session_id, context.session_index, context.event_index]
 
 
 def _use(session: ClientSession) -> list[object]:
-    """Call all that takes a lock; return an event's entity and the seconds that it took."""
+    """Make every call that takes a lock; return the key of an event's entity and the seconds that the calls took."""
     begin = time.monotonic()
     context = session.get_session_context(uuid.uuid4())
     session.set_background(True)
@@ -61,22 +60,22 @@ def _use(session: ClientSession) -> list[object]:
     session.check_interval = 14
     session.save()
     logging.getLogger("client_session.session").warning("from the child")
-    return [_told(context), time.monotonic() - begin]
+    return [_entity_key(context), time.monotonic() - begin]
 
 
 @contextlib.contextmanager
 def _held(lock: AbstractContextManager[object], released: threading.Event) -> Generator[None]:
-    """Let another thread hold a lock until `released`."""
-    taken = threading.Event()
+    """Hold a lock on another thread until ``released`` is set."""
+    acquired = threading.Event()
 
     def hold() -> None:
         with lock:
-            taken.set()
+            acquired.set()
             released.wait()
 
     thread = threading.Thread(target=hold)
     thread.start()
-    taken.wait()
+    acquired.wait()
     try:
         yield
     finally:
@@ -94,10 +93,10 @@ class _Ticked:
 @contextlib.contextmanager
 def _starting_and_stopping() -> Generator[None]:
     """Start and stop checking all the time: the checker has no lock that a thread could be found holding."""
-    left = threading.Event()
+    done = threading.Event()
 
     def work() -> None:
-        while not left.wait(0.0002):
+        while not done.wait(0.0002):
             ticked = _Ticked()
             SHARED_CHECKER.start(ticked, 0.0)
             SHARED_CHECKER.stop(ticked)
@@ -107,11 +106,11 @@ def _starting_and_stopping() -> Generator[None]:
     try:
         yield
     finally:
-        left.set()
+        done.set()
         thread.join()
 
 
-class _Quiet(logging.Handler):
+class _SilentHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         pass
 
@@ -119,55 +118,58 @@ class _Quiet(logging.Handler):
 def _locks(
     session: ClientSession, store: XmlStore | MemoryStore
 ) -> dict[str, Callable[[], AbstractContextManager[object]]]:
-    inside: Any = session
+    internals: Any = session
     handler = logging.getLogger("client_session.session").handlers[0]
     return {
-        "the session's": lambda: inside._lock,  # noqa: SLF001  # the lock under test
-        "the ledger's": lambda: inside._ledger._lock,  # noqa: SLF001  # the lock under test
+        "the session's": lambda: internals._lock,  # noqa: SLF001  # the lock under test
+        "the ledger's": lambda: internals._ledger._lock,  # noqa: SLF001  # the lock under test
         "the store's": store.lock,
+        "the in-memory store's": store.lock,
         "the checker's": _starting_and_stopping,
         "the log handler's": lambda: handler.lock,
     }
 
 
-def _with_a_lock_held(name: str, *, in_memory: bool) -> Callable[[Scale], Outcome]:
+def _fork_with_lock_held(name: str) -> Callable[[Scale], Outcome]:
+    in_memory = name == "the in-memory store's"
+
     def run(scale: Scale) -> Outcome:
-        children = 500 if scale is Scale.WHOLE else 5
+        children = 500 if scale is Scale.FULL else 5
         losses: list[str] = []
         slowest = 0.0
         logger = logging.getLogger("client_session.session")
-        handler = _Quiet()
+        handler = _SilentHandler()
         logger.addHandler(handler)
         logger.propagate = False
         try:
-            with _forking() as folder:
+            with _fork_folder() as folder:
                 store = MemoryStore() if in_memory else XmlStore(folder / "session.xml")
                 with ClientSession(store=store, logger=logger) as session:
-                    own = _told(session.get_session_context(uuid.uuid4()))
+                    own = _entity_key(session.get_session_context(uuid.uuid4()))
                     numbered = {(own[2], own[1])}
                     lock = _locks(session, store)[name]
                     for number in range(children):
                         released = threading.Event()
                         with _held(lock(), released):
-                            child = fork_and_answer(lambda: _use(session))
+                            child = run_in_child(lambda: _use(session))
                             released.set()
                             try:
-                                told, seconds = child.answer()
+                                found, seconds = child.result()
                             except ChildError as error:
                                 losses.append(f"child {number}: {error}")
                                 continue
                         slowest = max(slowest, seconds)
-                        if seconds >= SLOWEST:
+                        if seconds >= MAX_SECONDS:
                             losses.append(f"child {number} took {seconds:.1f} s")
-                        if told[0] != own[0] or told[3] != 1:
-                            losses.append(f"child {number} went on with {told}, the parent has {own}")
-                        index = told[2] if not in_memory else (number, told[2])
-                        if any(told[1] == known or index == taken for taken, known in numbered):
-                            losses.append(f"child {number} numbered {told}, which was taken")
-                        numbered.add((index, told[1]))
-                    after = _told(session.get_session_context(uuid.uuid4()))
+                        if found[0] != own[0] or found[3] != 1:
+                            losses.append(f"child {number} continued with {found}, the parent has {own}")
+                        index = found[2] if not in_memory else (number, found[2])
+                        if any(found[1] == known or index == taken for taken, known in numbered):
+                            losses.append(f"child {number} used {found}, which was already taken")
+                        numbered.add((index, found[1]))
+                    after = _entity_key(session.get_session_context(uuid.uuid4()))
                     if after != [*own[:3], 2]:
-                        losses.append(f"the parent went on with {after} after {own}")
+                        losses.append(f"the parent continued with {after} after {own}")
         finally:
             logger.removeHandler(handler)
             logger.propagate = True
@@ -176,23 +178,23 @@ def _with_a_lock_held(name: str, *, in_memory: bool) -> Callable[[Scale], Outcom
     return run
 
 
-def _amid_operations(scale: Scale) -> Outcome:
+def _fork_during_operations(scale: Scale) -> Outcome:
     require_fork()
-    return share_out(_amid_share, scale)
+    return run_in_workers(_run_share, scale)
 
 
-def _amid_share(share: int, shares: int, scale: Scale) -> Outcome:
-    """Fork at points of each operation; the child goes on with it to its end, as after a signal handler's fork."""
+def _run_share(share: int, shares: int, scale: Scale) -> Outcome:
+    """Fork at points of each operation; the child completes the operation too, as after a signal handler's fork."""
     cases, losses = 0, list[str]()
-    step = 5 * shares if scale is Scale.WHOLE else 211
-    with _forking() as folder:
+    step = 5 * shares if scale is Scale.FULL else 211
+    with _fork_folder() as folder:
         for name, (prepare, operation) in OPERATIONS.items():
             point = (cases + 5 * share) % step
             points = point + 1
             while point < points:
-                witness = Witness(XmlStore(folder / str(cases) / "session.xml"))
-                prepare(witness)
-                points, loss = _fork_at(point, witness, operation)
+                recorder = Recorder(XmlStore(folder / str(cases) / "session.xml"))
+                prepare(recorder)
+                points, loss = _fork_at(point, recorder, operation)
                 if loss:
                     losses.append(f"in {name}, at point {point}: {loss}")
                 cases += 1
@@ -200,72 +202,76 @@ def _amid_share(share: int, shares: int, scale: Scale) -> Outcome:
     return Outcome(cases, tuple(losses))
 
 
-def _fork_at(point: int, witness: Witness, operation: Callable[[Witness], object]) -> tuple[int, str]:
-    before = len(witness.contexts)
+def _fork_at(point: int, recorder: Recorder, operation: Callable[[Recorder], object]) -> tuple[int, str]:
+    before = len(recorder.contexts)
     parent = os.getpid()
-    forked: list[Child] = []
-    parents: set[str] = set()
+    children: list[Child] = []
+    parent_sessions: set[str] = set()
 
     def fork() -> None:
-        parents.update((witness.session.session_id, *(context.session_id for context in witness.contexts)))
-        forked.append(answer.fork())
+        parent_sessions.update((recorder.session.session_id, *(context.session_id for context in recorder.contexts)))
+        children.append(fork_point.fork())
         if os.getpid() != parent:
-            witness.started.clear()
-            witness.ended.clear()
+            recorder.started.clear()
+            recorder.ended.clear()
             if point % 2:
-                refused(witness.event)  # before it comes back
+                ignore_closed(recorder.event)  # before the interrupted operation continues
 
-    def go_on() -> list[Told]:
-        refused(witness.event)
-        refused(witness.event)
-        witness.session.close()
-        assert witness.session.save_error is None, witness.session.save_error
-        heard = {start.session_id for start in witness.started} | {end.session_id for end in witness.ended}
-        assert not heard & parents, "the child told what is its parent's to tell"
-        return told(witness.contexts[before:])
+    def continue_in_child() -> list[EventKey]:
+        ignore_closed(recorder.event)
+        ignore_closed(recorder.event)
+        recorder.session.close()
+        assert recorder.session.save_error is None, recorder.session.save_error
+        reported = {start.session_id for start in recorder.started} | {end.session_id for end in recorder.ended}
+        assert not reported & parent_sessions, "the child reported a session of its parent"
+        return event_keys(recorder.contexts[before:])
 
-    with answering(go_on) as answer:
-        points = come_between(lambda: refused(lambda: operation(witness)), fork, point)
+    with child_returns(continue_in_child) as fork_point:
+        points = call_at_point(lambda: ignore_closed(lambda: operation(recorder)), fork, point)
     try:
-        refused(witness.event)
-        theirs = [tuple(one) for child in forked for one in child.answer()]
-        witness.check_fork(theirs)
+        ignore_closed(recorder.event)
+        child_keys = [tuple(key) for child in children for key in child.result()]
+        recorder.check_fork(child_keys)
     except (AssertionError, ChildError) as error:
         return points, f"{type(error).__name__}: {error}"
     return points, ""
 
 
-def _in_a_callback(scale: Scale) -> Outcome:
-    children = 100 if scale is Scale.WHOLE else 4
+def _fork_in_callback(scale: Scale) -> Outcome:
+    children = 100 if scale is Scale.FULL else 4
     losses: list[str] = []
-    with _forking() as folder:
+    with _fork_folder() as folder:
         forked: list[Child] = []
         armed: dict[str, bool] = {}
 
         def fork(_: SessionContext) -> None:
-            if armed.pop("once", False):  # not in the child, whose session starts too
-                forked.append(fork_and_answer(lambda: told([session.get_session_context(uuid.uuid4())])))
+            if armed.pop("once", False):  # the child calls this too, when its session starts
+                forked.append(run_in_child(lambda: event_keys([session.get_session_context(uuid.uuid4())])))
 
         for number in range(children):
             forked.clear()
             armed["once"] = True
             with ClientSession(folder / str(number) / "session.xml", on_session_start=fork) as session:
-                ours = told([session.get_session_context(uuid.uuid4()) for _ in range(2)])
+                parent_keys = event_keys([session.get_session_context(uuid.uuid4()) for _ in range(2)])
                 try:
-                    ((child, index, event),) = forked[0].answer()
+                    ((child, index, event),) = forked[0].result()
                 except ChildError as error:
                     losses.append(str(error))
                     continue
-                if child == ours[0][0] or (index, event) != (2, 1) or [one[1:] for one in ours] != [(1, 1), (1, 2)]:
-                    losses.append(f"child {child}, {index}, {event}; parent {ours}")
+                if (
+                    child == parent_keys[0][0]
+                    or (index, event) != (2, 1)
+                    or [key[1:] for key in parent_keys] != [(1, 1), (1, 2)]
+                ):
+                    losses.append(f"child {child}, {index}, {event}; parent {parent_keys}")
     return Outcome(children, tuple(losses))
 
 
-def _under_the_file_lock(scale: Scale) -> Outcome:
-    """A child inherits the descriptor by which its parent holds the lock, and drops it in every way there is."""
-    children = 100 if scale is Scale.WHOLE else 4
+def _fork_under_file_lock(scale: Scale) -> Outcome:
+    """A child inherits the descriptor through which its parent holds the lock, and drops it in every possible way."""
+    children = 100 if scale is Scale.FULL else 4
     losses: list[str] = []
-    with _forking() as folder:
+    with _fork_folder() as folder:
         store = XmlStore(folder / "session.xml")
         with ClientSession(store=store) as session:
             session.get_session_context(uuid.uuid4())
@@ -273,7 +279,7 @@ def _under_the_file_lock(scale: Scale) -> Outcome:
             def use() -> str:
                 try:
                     with store.lock():
-                        return "believes that it holds its parent's lock"
+                        return "believes it holds its parent's lock"
                 except TimeoutError:
                     pass
                 gc.collect()
@@ -282,12 +288,12 @@ def _under_the_file_lock(scale: Scale) -> Outcome:
             for number in range(children):
                 with store.lock():
                     store.load()
-                    answer = fork_and_answer(use).answer() if number % 20 == 0 else ""
-                    with answering(lambda: "") as forking, store.lock():  # leaves by way of the lock's own exit
-                        child = forking.fork()
-                    child.answer()
-                    if answer:
-                        losses.append(f"child {number} {answer}")
+                    loss = run_in_child(use).result() if number % 20 == 0 else ""
+                    with child_returns(lambda: "") as fork_point, store.lock():  # the child runs the lock's exit too
+                        child = fork_point.fork()
+                    child.result()
+                    if loss:
+                        losses.append(f"child {number} {loss}")
                     with (folder / "session.xml.lock").open("r+b") as another:
                         try:
                             fcntl.flock(another, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -300,28 +306,32 @@ def _under_the_file_lock(scale: Scale) -> Outcome:
 FAULTS: tuple[Fault, ...] = (
     *(
         Fault(
-            f"fork while another thread holds {name} lock{', in memory' if in_memory else ''}",
-            "a child takes a second, goes on with its parent's session, or numbers one alike",
-            _with_a_lock_held(name, in_memory=in_memory),
+            f"fork while another thread holds {name} lock",
+            "a child takes a second or longer, continues its parent's session, or reuses an index or session id",
+            _fork_with_lock_held(name),
         )
-        for name, in_memory in (
-            ("the session's", False),
-            ("the ledger's", False),
-            ("the store's", False),
-            ("the store's", True),
-            ("the checker's", False),
-            ("the log handler's", False),
+        for name in (
+            "the session's",
+            "the ledger's",
+            "the store's",
+            "the in-memory store's",
+            "the checker's",
+            "the log handler's",
         )
     ),
     Fault(
-        "fork at each fifth point within each operation and its saving, on that thread; both go on with it",
-        "parent and child share a session, together skip or double a number, or tell one thing twice",
-        _amid_operations,
+        "fork at every fifth point of each operation and its save, on the same thread; both processes continue",
+        "parent and child share a session, skip or duplicate a number, or report the same thing twice",
+        _fork_during_operations,
     ),
-    Fault("fork in on_session_start", "the same", _in_a_callback),
     Fault(
-        "fork under the save file's lock; the child drops what it inherits",
-        "the child believes that it holds the lock, or releases its parent's",
-        _under_the_file_lock,
+        "fork in on_session_start",
+        "parent and child share a session, or skip or duplicate a number",
+        _fork_in_callback,
+    ),
+    Fault(
+        "fork while holding the save file's lock; the child drops the lock that it inherits",
+        "the child believes it holds the lock, or releases its parent's",
+        _fork_under_file_lock,
     ),
 )

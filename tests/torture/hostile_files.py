@@ -1,4 +1,4 @@
-"""Files that were made to do harm."""
+"""Load malicious and damaged save files."""
 
 from __future__ import annotations
 
@@ -18,45 +18,46 @@ from client_session_persistence import CorruptSaveFileError, Snapshot, XmlStore,
 from event_ids import event_id
 from hostile_bytes import HOSTILE, file
 from torture.fault import CannotRunError, Fault, Outcome, Scale
-from torture.still_works import begin, only_its_own, saved, track
+from torture.health_check import check_file_access, load_if_valid, open_session, track_event
+from torture.worker_pool import environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MOST_SECONDS = 0.05
-MOST_BYTES = 4 * 1024 * 1024
+MAX_SECONDS = 0.05
+MAX_BYTES = 4 * 1024 * 1024
 
-KEPT = Snapshot(user_id=event_id(7), session_id=event_id(1), session_index=41)
+SAVED = Snapshot(user_id=event_id(7), session_id=event_id(1), session_index=41)
 NEWEST = Snapshot(
     user_id=event_id(7), session_id=event_id(2), previous_session_id=event_id(1), session_index=42, event_index=3
 )
 LARGE = {
-    "50 MB of nothing": bytes(50_000_000),
-    "50 MB of spaces in a good file": file().replace(b"><Key>", b">" + b" " * 50_000_000 + b"<Key>"),
+    "50 MB of NUL bytes": bytes(50_000_000),
+    "50 MB of spaces in a valid file": file().replace(b"><Key>", b">" + b" " * 50_000_000 + b"<Key>"),
 }
 
 
-def _hostile_bytes(scale: Scale) -> Outcome:
+def _malicious_bytes(scale: Scale) -> Outcome:
     cases = HOSTILE | {name: (data, "65536 are allowed") for name, data in LARGE.items()}
-    names = list(cases)[:: 1 if scale is Scale.WHOLE else 3]
+    names = list(cases)[:: 1 if scale is Scale.FULL else 3]
     losses: list[str] = []
     slowest, largest = 0.0, 0
     with tempfile.TemporaryDirectory() as folder:
-        begin(XmlStore(Path(folder) / "warm.xml")).close()  # imports what is imported late
+        open_session(XmlStore(Path(folder) / "warm.xml")).close()  # loads modules that are imported lazily
         for number, name in enumerate(names):
             store = XmlStore(Path(folder) / str(number) / "session.xml")
             store.path.parent.mkdir()
             data, reason = cases[name]
             store.path.write_bytes(data)
-            store.backup_path.write_bytes(dumps(KEPT))
-            seconds, peak = _cost(store, reason, losses, name)
+            store.backup_path.write_bytes(dumps(SAVED))
+            seconds, peak = _measure_load(store, reason, losses, name)
             slowest, largest = max(slowest, seconds), max(largest, peak)
-            _show(store, reason, losses, name)
-            with only_its_own(store, losses, name), begin(store) as session:
-                losses += [f"{name}: {problem}" for problem in track(session)]
-            if session.user_id != KEPT.user_id:
+            _check_show(store, reason, losses, name)
+            with check_file_access(store, losses, name), open_session(store) as session:
+                losses += [f"{name}: {problem}" for problem in track_event(session)]
+            if session.user_id != SAVED.user_id:
                 losses.append(f"{name}: the backup's user was lost")
-            after = saved(store)
+            after = load_if_valid(store)
             if session.save_error is not None or after is None or after.session_id != session.session_id:
                 losses.append(f"{name}: not saved afterwards: {session.save_error}")
             if not store.corrupt_path.exists() or store.corrupt_path.read_bytes() != data:
@@ -64,8 +65,8 @@ def _hostile_bytes(scale: Scale) -> Outcome:
     return Outcome(len(names), tuple(losses), f"slowest {slowest * 1e3:.1f} ms, largest {largest / 2**20:.1f} MiB")
 
 
-def _cost(store: XmlStore, reason: str, losses: list[str], name: str) -> tuple[float, int]:
-    """Load it three times for the time, once for the memory (expat's is counted: it asks Python for it)."""
+def _measure_load(store: XmlStore, reason: str, losses: list[str], name: str) -> tuple[float, int]:
+    """Return the fastest of three loads, and the peak memory of another, including expat's, which Python allocates."""
     fastest = float("inf")
     for _ in range(3):
         start = time.perf_counter()
@@ -77,7 +78,7 @@ def _cost(store: XmlStore, reason: str, losses: list[str], name: str) -> tuple[f
     _load(store)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    if fastest > MOST_SECONDS or peak > MOST_BYTES:
+    if fastest > MAX_SECONDS or peak > MAX_BYTES:
         losses.append(f"{name}: took {fastest * 1e3:.0f} ms and {peak / 2**20:.1f} MiB")
     return fastest, peak
 
@@ -85,19 +86,19 @@ def _cost(store: XmlStore, reason: str, losses: list[str], name: str) -> tuple[f
 def _load(store: XmlStore) -> BaseException | None:
     try:
         store.load()
-    except BaseException as error:  # noqa: BLE001  # whatever it is, it is judged by the caller
+    except BaseException as error:  # noqa: BLE001  # the caller checks it
         return error
     return None
 
 
-def _show(store: XmlStore, reason: str, losses: list[str], name: str) -> None:
+def _check_show(store: XmlStore, reason: str, losses: list[str], name: str) -> None:
     done = CliRunner().invoke(client_session, ["show", os.fspath(store.path)])
-    naming = [line for line in done.stderr.splitlines() if os.fspath(store.path) in line]
-    if done.exit_code != 1 or len(naming) != 1 or reason not in naming[0] or "Traceback" in done.stderr:
+    lines = [line for line in done.stderr.splitlines() if os.fspath(store.path) in line]
+    if done.exit_code != 1 or len(lines) != 1 or reason not in lines[0] or "Traceback" in done.stderr:
         losses.append(f"{name}: show ended with {done.exit_code} and {done.stderr!r}")
 
 
-_RESIDENT = """
+_MEASURE_RESIDENT = """
 import os, sys
 from pathlib import Path
 from hostile_bytes import HOSTILE
@@ -119,7 +120,7 @@ for name, (data, _) in list(HOSTILE.items())[:: int(sys.argv[2])]:
     path.write_bytes(data)
     child = os.fork()
     if not child:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         before = kib("VmHWM")
         load(path)
         print(kib("VmHWM") - before, name, flush=True)
@@ -128,25 +129,25 @@ for name, (data, _) in list(HOSTILE.items())[:: int(sys.argv[2])]:
 """
 
 
-def _resident(scale: Scale) -> Outcome:
+def _resident_memory(scale: Scale) -> Outcome:
     if not Path("/proc/self/clear_refs").exists():
-        need = "Linux's /proc/self/clear_refs, to measure a process's peak"
-        raise CannotRunError(need)
+        message = "needs Linux's /proc/self/clear_refs, to measure a process's peak memory"
+        raise CannotRunError(message)
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(  # noqa: S603  # our own interpreter and program
-            [sys.executable, "-c", _RESIDENT, folder, "1" if scale is Scale.WHOLE else "7"],
-            env={**os.environ, "PYTHONPATH": os.fspath(Path(__file__).parents[1])},
+            [sys.executable, "-c", _MEASURE_RESIDENT, folder, "1" if scale is Scale.FULL else "7"],
+            env=environment(),
             capture_output=True,
             text=True,
             check=True,
         )
     growths = [(int(kib), name) for kib, _, name in (line.partition(" ") for line in done.stdout.splitlines())]
-    losses = [f"{name}: grew by {kib} KiB" for kib, name in growths if kib * 1024 > MOST_BYTES]
+    losses = [f"{name}: grew by {kib} KiB" for kib, name in growths if kib * 1024 > MAX_BYTES]
     return Outcome(len(growths), tuple(losses), f"largest growth {max(growths)[0] / 1024:.1f} MiB")
 
 
-def _hostile_twice(scale: Scale) -> Outcome:
-    names = list(HOSTILE)[:: 1 if scale is Scale.WHOLE else 3]
+def _malicious_backup(scale: Scale) -> Outcome:
+    names = list(HOSTILE)[:: 1 if scale is Scale.FULL else 3]
     losses: list[str] = []
     slowest = 0.0
     with tempfile.TemporaryDirectory() as folder:
@@ -161,71 +162,78 @@ def _hostile_twice(scale: Scale) -> Outcome:
             slowest = max(slowest, time.perf_counter() - start)
             if not isinstance(error, CorruptSaveFileError):
                 losses.append(f"{case}: gave {error!r}")
-            with only_its_own(store, losses, case), begin(store) as session:
-                losses += [f"{case}: {problem}" for problem in track(session)]
-            if (after := saved(store)) is None or after.user_id != session.user_id:
+            with check_file_access(store, losses, case), open_session(store) as session:
+                losses += [f"{case}: {problem}" for problem in track_event(session)]
+            if (after := load_if_valid(store)) is None or after.user_id != session.user_id:
                 losses.append(f"{case}: not saved afterwards")
     return Outcome(len(names), tuple(losses), f"slowest {slowest * 1e3:.1f} ms")
 
 
-def _cut_off(scale: Scale) -> Outcome:
+def _truncated(scale: Scale) -> Outcome:
     whole = dumps(NEWEST)
-    lengths = range(0, len(whole), 1 if scale is Scale.WHOLE else 29)
-    return _damaged([(f"cut off at {length}", whole[:length]) for length in lengths], must_be_refused=True)
+    lengths = range(0, len(whole), 1 if scale is Scale.FULL else 29)
+    return _load_damaged([(f"truncated at {length}", whole[:length]) for length in lengths], must_be_refused=True)
 
 
 def _flipped(scale: Scale) -> Outcome:
     whole = dumps(NEWEST)
-    bits = range(0, len(whole) * 8, 1 if scale is Scale.WHOLE else 101)
+    bits = range(0, len(whole) * 8, 1 if scale is Scale.FULL else 101)
 
     def flip(bit: int) -> bytes:
         damaged = bytearray(whole)
         damaged[bit // 8] ^= 1 << bit % 8
         return bytes(damaged)
 
-    return _damaged([(f"bit {bit} flipped", flip(bit)) for bit in bits], must_be_refused=False)
+    return _load_damaged([(f"bit {bit} flipped", flip(bit)) for bit in bits], must_be_refused=False)
 
 
-def _damaged(files: list[tuple[str, bytes]], *, must_be_refused: bool) -> Outcome:
-    """Load each with a good backup beside it, and begin a session on every twentieth."""
+def _load_damaged(files: list[tuple[str, bytes]], *, must_be_refused: bool) -> Outcome:
+    """Load each file with a good backup, and open a session on every twentieth."""
     losses: list[str] = []
-    read = others = 0
+    read = other_users = 0
     with tempfile.TemporaryDirectory() as folder:
         store = XmlStore(Path(folder) / "session.xml")
         for number, (name, data) in enumerate(files):
             store.path.write_bytes(data)
-            store.backup_path.write_bytes(dumps(KEPT))
-            user = KEPT.user_id
+            store.backup_path.write_bytes(dumps(SAVED))
+            user = SAVED.user_id
             try:
                 snapshot = store.load()
             except CorruptSaveFileError as error:
-                if error.recovered != KEPT:
+                if error.recovered != SAVED:
                     losses.append(f"{name}: recovered {error.recovered}")
             else:
                 assert snapshot is not None
                 read += 1
                 user = snapshot.user_id
-                others += user != KEPT.user_id
+                other_users += user != SAVED.user_id
                 if must_be_refused or loads(dumps(snapshot)) != snapshot:
                     losses.append(f"{name}: gave {snapshot}")
             if number % 20 == 0:
-                with begin(store) as session:
-                    losses += [f"{name}: {problem}" for problem in track(session)]
-                if (after := saved(store)) is None or after.user_id != user:
+                with open_session(store) as session:
+                    losses += [f"{name}: {problem}" for problem in track_event(session)]
+                if (after := load_if_valid(store)) is None or after.user_id != user:
                     losses.append(f"{name}: the user was lost")
-    figures = "" if must_be_refused else f"{read} are well-formed and read, {others} of them as another user"
+    figures = "" if must_be_refused else f"{read} well-formed files were read, {other_users} of them as another user"
     return Outcome(len(files), tuple(losses), figures)
 
 
 def _fault(name: str, run: Callable[[Scale], Outcome]) -> Fault:
-    lost = "not refused with file and reason within 50 ms and 4 MiB, something else opened, no session, user or save"
+    lost = (
+        "it is not rejected with its path and the reason within 50 ms and 4 MiB, another file or program is opened, or "
+        "the session, user or save is lost"
+    )
     return Fault(name, lost, run)
 
 
 FAULTS: tuple[Fault, ...] = (
-    _fault("hostile files: bytes made to do harm, a good backup beside them", _hostile_bytes),
-    Fault("hostile files: the same, resident memory of a process", "growth beyond 4 MiB", _resident),
-    _fault("hostile files: the backup hostile too", _hostile_twice),
-    _fault("hostile files: cut off at every byte", _cut_off),
-    _fault("hostile files: one bit flipped, at every bit", _flipped),
+    _fault("hostile files: malicious bytes, with a good backup", _malicious_bytes),
+    Fault(
+        "hostile files: resident memory of a process that loads malicious bytes",
+        "it grows by more than 4 MiB",
+        _resident_memory,
+    ),
+    _fault("hostile files: malicious bytes in the backup too", _malicious_backup),
+    _fault("hostile files: a file truncated at every byte", _truncated),
+    _fault("hostile files: a file with one bit flipped, for every bit", _flipped),
 )

@@ -1,4 +1,4 @@
-"""Modes, umasks and planted links."""
+"""Check the modes and owners of files under every umask, and save next to planted links."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from client_session_persistence import Snapshot, XmlStore, dumps
 from event_ids import event_id
 from torture.fault import CannotRunError, Fault, Outcome, Scale
-from torture.hostile_places import Victim
-from torture.still_works import SUFFIXES, begin, saved, track
+from torture.health_check import SUFFIXES, load_if_valid, open_session, track_event
+from torture.hostile_paths import Victim
+from torture.worker_pool import environment
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -40,78 +41,80 @@ def _umask(value: int) -> Generator[None]:
 
 @contextlib.contextmanager
 def _watched(folder: Path, seen: set[tuple[str, int]]) -> Generator[None]:
-    """Note the name and mode of every file in the folder at each open, each write and each sync."""
-    opening, write, sync = os.open, os.write, os.fsync
+    """Record the name and mode of every file in the folder at each open, write and fsync."""
+    real_open, real_write, real_fsync = os.open, os.write, os.fsync
 
     def look(*, opened: bool = False) -> None:
         modes = ((path.name, _mode(path)) for path in folder.iterdir())
-        # Between a file's creation and what undoes the umask, there may be less of a mode, but never more.
+        # Right after its creation, a file may have fewer permissions than 0600 because of the umask, but never more.
         seen.update((name, mode) for name, mode in modes if not opened or mode & ~0o600)
 
     def watched_open(*arguments: Any) -> int:  # noqa: ANN401  # as os.open
-        descriptor = opening(*arguments)
+        descriptor = real_open(*arguments)
         look(opened=True)
         return descriptor
 
     def watched_write(descriptor: int, data: bytes) -> int:
         look()
-        written = write(descriptor, data[: len(data) // 2 + 1])  # in several pieces: seen half-written too
+        written = real_write(descriptor, data[: len(data) // 2 + 1])  # a partial write, to see half-written files
         look()
         return written
 
     def watched_sync(descriptor: int) -> None:
         look()
-        sync(descriptor)
+        real_fsync(descriptor)
 
     os.open, os.write, os.fsync = watched_open, watched_write, watched_sync  # type: ignore[assignment]
     try:
         yield
     finally:
-        os.open, os.write, os.fsync = opening, write, sync
+        os.open, os.write, os.fsync = real_open, real_write, real_fsync
 
 
 @contextlib.contextmanager
-def _without_hard_links(*, lack: bool) -> Generator[None]:
-    link = os.link
+def _hard_links(*, allowed: bool) -> Generator[None]:
+    real_link = os.link
 
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError
 
-    if lack:
+    if not allowed:
         os.link = refuse
     try:
         yield
     finally:
-        os.link = link
+        os.link = real_link
 
 
 def _umasks(scale: Scale) -> Outcome:
-    """Save thrice, ruin the file, save again: save, backup, lock, corrupt and temporary file come to be."""
-    umasks = (0o000, 0o022, 0o077, 0o777) if scale is Scale.FAST else range(0o1000)
+    """Save, corrupt the file and save again, which creates save, backup, lock, corrupt and temporary files."""
+    umasks = (0o000, 0o022, 0o077, 0o777) if scale is Scale.SAMPLE else range(0o1000)
     losses: list[str] = []
     cases = 0
-    wanted = {"session.xml" + suffix for suffix in SUFFIXES}
+    expected = {"session.xml" + suffix for suffix in SUFFIXES}
     for umask in umasks:
-        for lack in (False, True):
+        for allowed in (True, False):
             with tempfile.TemporaryDirectory() as name:
                 seen: set[tuple[str, int]] = set()
                 store = XmlStore(Path(name) / "session.xml")
-                with _umask(umask), _without_hard_links(lack=lack), _watched(Path(name), seen):
+                with _umask(umask), _hard_links(allowed=allowed), _watched(Path(name), seen):
                     store.save(OLD)
                     store.save(NEW)
-                    store.path.write_bytes(b"ruin")
+                    store.path.write_bytes(b"corrupt")
                     store.save(NEW)
                     store.save(OLD)
                 seen |= {(path.name, _mode(path)) for path in Path(name).iterdir()}
                 cases += len(seen)
-                losses += [f"umask {umask:04o}: {file} was {mode:04o}" for file, mode in sorted(seen) if mode != 0o600]
-                if missing := wanted - {file for file, _ in seen}:
+                losses += [
+                    f"umask {umask:04o}: {file} had mode {mode:04o}" for file, mode in sorted(seen) if mode != 0o600
+                ]
+                if missing := expected - {file for file, _ in seen}:
                     losses.append(f"umask {umask:04o}: {missing} not seen")
-    return Outcome(cases, tuple(losses), "each file looked at after every open, during every write and sync")
+    return Outcome(cases, tuple(losses), "each file checked after every open and during every write and fsync")
 
 
-def _kept_modes(scale: Scale) -> Outcome:
-    modes = (0o600, 0o640, 0o644, 0o660, 0o400) if scale is Scale.FAST else range(0o400, 0o1000)
+def _existing_modes(scale: Scale) -> Outcome:
+    modes = (0o600, 0o640, 0o644, 0o660, 0o400) if scale is Scale.SAMPLE else range(0o400, 0o1000)
     losses: list[str] = []
     with tempfile.TemporaryDirectory() as name, _umask(0o027):
         store = XmlStore(Path(name) / "session.xml")
@@ -120,33 +123,33 @@ def _kept_modes(scale: Scale) -> Outcome:
             store.path.chmod(mode)
             store.save(NEW)
             if (_mode(store.path), _mode(store.backup_path)) != (mode, mode):
-                losses.append(f"{mode:04o} became {_mode(store.path):04o}, the backup {_mode(store.backup_path):04o}")
+                losses.append(f"{mode:04o} became {_mode(store.path):04o}, the backup's {_mode(store.backup_path):04o}")
             store.path.unlink()
     return Outcome(len(modes), tuple(losses))
 
 
-def _needs_root() -> None:
+def _require_root() -> None:
     if os.geteuid() != 0:
-        need = "root, to become other users and to give files away"
-        raise CannotRunError(need)
+        message = "needs root, to become other users and to change owners"
+        raise CannotRunError(message)
 
 
 def _owners(_: Scale) -> Outcome:
-    """Root rewrites a user's file, good or ruined."""
-    _needs_root()
+    """As root, overwrite a user's file, valid or corrupt."""
+    _require_root()
     losses: list[str] = []
     owners = ((1000, 1000), (NOBODY, NOBODY), (1000, 100), (0, 1000))
-    cases = [(owner, ruin, lack) for owner in owners for ruin in (False, True) for lack in (False, True)]
-    for (uid, gid), ruin, lack in cases:
-        with tempfile.TemporaryDirectory() as name, _without_hard_links(lack=lack):
+    cases = [(owner, corrupt, allowed) for owner in owners for corrupt in (False, True) for allowed in (True, False)]
+    for (uid, gid), corrupt, allowed in cases:
+        with tempfile.TemporaryDirectory() as name, _hard_links(allowed=allowed):
             store = XmlStore(Path(name) / "session.xml")
-            store.path.write_bytes(dumps(OLD)[: -30 if ruin else None])
+            store.path.write_bytes(dumps(OLD)[: -30 if corrupt else None])
             os.chown(store.path, uid, gid)
             store.save(NEW)
-            for path in (store.path, store.corrupt_path if ruin else store.backup_path):
+            for path in (store.path, store.corrupt_path if corrupt else store.backup_path):
                 now = path.stat()
                 if (now.st_uid, now.st_gid) != (uid, gid):
-                    losses.append(f"{path.name} of {uid}:{gid} became {now.st_uid}:{now.st_gid}'s")
+                    losses.append(f"{path.name} changed owner from {uid}:{gid} to {now.st_uid}:{now.st_gid}")
     return Outcome(len(cases), tuple(losses))
 
 
@@ -163,38 +166,39 @@ print("saved" if session.save_error is None else type(session.save_error).__name
 """
 
 
-def _plans(scale: Scale) -> Iterator[tuple[str, str, int, int, bool]]:
-    """Yield suffix, kind of link, mode of the folder, the user of the session, and whether the file is ruined."""
+def _planted_cases(scale: Scale) -> Iterator[tuple[str, str, int, int, bool]]:
+    """Yield the suffix, the kind of link, the folder's mode, the session's user, and whether the file is corrupt."""
     names = [suffix for suffix in SUFFIXES if suffix]
-    if scale is Scale.FAST:
+    if scale is Scale.SAMPLE:
         names = [".tmp", ".lock"]
     for suffix in names:
         for kind in ("symbolic", "dangling", "hard"):
             for folder_mode in (0o700, 0o777, 0o1777):
                 for user in (0, 1000):
-                    for ruined in (False, True):
-                        if scale is Scale.WHOLE or (folder_mode == 0o1777 and not ruined):
-                            yield suffix, kind, folder_mode, user, ruined
+                    for corrupt in (False, True):
+                        if scale is Scale.FULL or (folder_mode == 0o1777 and not corrupt):
+                            yield suffix, kind, folder_mode, user, corrupt
 
 
 def _planted(scale: Scale) -> Outcome:
-    """Another user plants links to a file of the session's user, in folders that are more and more open.
+    """Another user plants links to a file of the session's user, in private, open and sticky folders.
 
-    In a sticky folder, what another user planted cannot be removed: then saving may be refused, as at the lock's name.
+    In a sticky folder the session's user cannot remove a planted link, so saving may fail. It may also fail if the link
+    is in place of the lock file.
     """
-    _needs_root()
+    _require_root()
     losses: list[str] = []
-    cases = done_well = 0
-    for suffix, kind, folder_mode, user, ruined in _plans(scale):
-        case = f"a {kind} link at {suffix}, folder {folder_mode:04o}, user {user}{', ruined' if ruined else ''}"
+    cases = saved = 0
+    for suffix, kind, folder_mode, user, corrupt in _planted_cases(scale):
+        case = f"a {kind} link at {suffix}, folder {folder_mode:04o}, user {user}{', corrupt' if corrupt else ''}"
         with tempfile.TemporaryDirectory() as name:
             Path(name).chmod(0o755)
-            victim = Victim.made_in(Path(name) / "victim")
+            victim = Victim.create_in(Path(name) / "victim")
             folder = Path(name) / "folder"
             folder.mkdir()
             folder.chmod(folder_mode)
             save = folder / "session.xml"
-            save.write_bytes(dumps(OLD)[: -30 if ruined else None])
+            save.write_bytes(dumps(OLD)[: -30 if corrupt else None])
             sticky = folder_mode == 0o1777
             for path in (victim.path, victim.path.parent, save, *(() if sticky else (folder,))):
                 os.chown(path, user, user)
@@ -202,70 +206,83 @@ def _planted(scale: Scale) -> Outcome:
             if kind == "hard":
                 planted.hardlink_to(victim.path)
             else:
-                planted.symlink_to(victim.path if kind == "symbolic" else victim.free)
+                planted.symlink_to(victim.path if kind == "symbolic" else victim.unused)
                 os.chown(planted, NOBODY, NOBODY, follow_symlinks=False)
             before = victim.path.lstat()
             done = subprocess.run(  # noqa: S603  # our own interpreter and program
-                [sys.executable, "-c", _SESSION, save, str(user)], capture_output=True, text=True, check=False
+                [sys.executable, "-c", _SESSION, save, str(user)],
+                env=environment(),
+                capture_output=True,
+                text=True,
+                check=False,
             )
             cases += 1
-            done_well += done.stdout == "saved\n"
-            stuck = sticky and user and (suffix == ".tmp" or (ruined and suffix == ".corrupt"))
+            saved += done.stdout == "saved\n"
+            stuck = sticky and user and (suffix == ".tmp" or (corrupt and suffix == ".corrupt"))
             if done.stdout != "saved\n" and (kind == "hard" or not (suffix == ".lock" or stuck)):
                 losses.append(f"{case}: {done.stdout}{done.stderr}")
-            if harm := victim.harm(before):
+            if harm := victim.describe_harm(before):
                 losses.append(f"{case}: {harm}")
             if save.is_symlink() or save.stat().st_uid != user or _mode(save) & 0o133:
-                losses.append(f"{case}: the save file became {save.lstat()}")
-    return Outcome(cases, tuple(losses), f"{done_well} saved all the same")
+                losses.append(f"{case}: the save file changed to {save.lstat()}")
+    return Outcome(cases, tuple(losses), f"{saved} saved anyway")
 
 
-_RINGS = ("to itself", "in a ring")
-_SORTS = ("to a file", "to a missing file", "to a link", "relative", "in a linked folder", *_RINGS)
+_LOOPS = ("to itself", "in a loop")
+_LINKS = ("to a file", "to a missing file", "to a link", "relative", "in a linked folder", *_LOOPS)
 
 
-def _linked(sort: str, folder: Path) -> tuple[Path, Path]:
-    """Return a save path that is a link of that sort, and the file that it leads to."""
+def _create_link(kind: str, folder: Path) -> tuple[Path, Path]:
+    """Create a save path that is a link of this kind; return it and the file that it leads to."""
     target, path, between = folder / "real" / "target.xml", folder / "session.xml", folder / "between"
     target.parent.mkdir()
-    if sort != "to a missing file":
+    if kind != "to a missing file":
         target.write_bytes(dumps(OLD))
-    if sort == "in a linked folder":
+    if kind == "in a linked folder":
         between.symlink_to("real")
         return between / "target.xml", target
-    leads = {"to a link": "between", "relative": "real/target.xml", "to itself": "session.xml", "in a ring": "between"}
-    path.symlink_to(leads.get(sort, os.fspath(target)))
-    between.symlink_to("session.xml" if sort == "in a ring" else target)
+    targets = {
+        "to a link": "between",
+        "relative": "real/target.xml",
+        "to itself": "session.xml",
+        "in a loop": "between",
+    }
+    path.symlink_to(targets.get(kind, os.fspath(target)))
+    between.symlink_to("session.xml" if kind == "in a loop" else target)
     return path, target
 
 
 def _links(_: Scale) -> Outcome:
-    """The save path is itself a link, of each sort."""
+    """Save to a path that is itself a link, of each kind."""
     losses: list[str] = []
-    for sort in _SORTS:
+    for kind in _LINKS:
         with tempfile.TemporaryDirectory() as name:
-            path, target = _linked(sort, Path(name))
+            path, target = _create_link(kind, Path(name))
             was_link = path.is_symlink()
             for _number in range(2):
-                with begin(XmlStore(path)) as session:
-                    losses += [f"{sort}: {problem}" for problem in track(session)]
+                with open_session(XmlStore(path)) as session:
+                    losses += [f"{kind}: {problem}" for problem in track_event(session)]
             if path.is_symlink() != was_link:
-                losses.append(f"{sort}: the link was replaced")
-            after = saved(XmlStore(target))
-            right = session.save_error is None and after is not None and after.session_id == session.session_id
-            if right == (sort in _RINGS):
-                losses.append(f"{sort}: holds {after}, error {session.save_error!r}")
-    return Outcome(len(_SORTS), tuple(losses))
+                losses.append(f"{kind}: the link was replaced")
+            after = load_if_valid(XmlStore(target))
+            is_saved = session.save_error is None and after is not None and after.session_id == session.session_id
+            if is_saved == (kind in _LOOPS):
+                losses.append(f"{kind}: the file has {after}, error {session.save_error!r}")
+    return Outcome(len(_LINKS), tuple(losses))
 
 
 FAULTS: tuple[Fault, ...] = (
-    Fault("permissions: every umask", "a file that was ever more or less than 0600", _umasks),
-    Fault("permissions: every mode of an existing file", "file or backup of another mode afterwards", _kept_modes),
-    Fault("permissions: root writes the file of another user", "file, backup or ruin of another owner", _owners),
+    Fault("permissions: every umask", "the mode of a file is ever other than 0600", _umasks),
+    Fault("permissions: every mode of an existing file", "the file or its backup changes mode", _existing_modes),
+    Fault("permissions: root writes another user's file", "the file, backup or corrupt copy changes owner", _owners),
     Fault(
         "permissions: links planted at every name, in private, open and sticky folders",
-        "content, mode, owner or time of a victim, a dangling link followed, an error raised",
+        "a victim's content, mode, owner or time changes, a dangling link is followed, or an error is raised",
         _planted,
     ),
-    Fault("permissions: the save path is a link", "the link replaced, not saved, a ring not told", _links),
+    Fault(
+        "permissions: the save path is a link",
+        "the link is replaced, the session is not saved, or a link loop is not reported",
+        _links,
+    ),
 )

@@ -1,4 +1,4 @@
-"""The power fails at the moment after a save, and at every step of one."""
+"""Cut the power right after a save, and after each system call of a save."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from client_session import ClientSession
 from client_session.testing import ManualScheduler
 from client_session_persistence import CorruptSaveFileError, Snapshot, XmlStore, loads
 from event_ids import event_id
-from torture.disk import a_disk
+from torture.disk import mounted_disk
 from torture.fault import Fault, Outcome, Scale
 
 if TYPE_CHECKING:
@@ -20,29 +20,29 @@ if TYPE_CHECKING:
 
     from torture.disk import Disk
 
-_KINDS: tuple[tuple[tuple[str, ...], str], ...] = (
-    ((), "commit=600"),  # the journal commits when it is told to, not because five seconds have passed
+_FILE_SYSTEMS: tuple[tuple[tuple[str, ...], str], ...] = (
+    ((), "commit=600"),  # the journal commits on fsync, not every five seconds
     ((), "commit=600,noauto_da_alloc"),
     ((), "commit=600,nodelalloc"),
     (("-O", "^has_journal"), "noauto_da_alloc"),
 )
-"""Ways to make and to mount an ext4: arguments of mkfs.ext4, options of mount. The last has no journal, as ext2."""
+"""Arguments of mkfs.ext4 and options of mount. The last file system has no journal, like ext2."""
 
-_PLACES = ("session.xml", "new/session.xml", "a/new/one/session.xml")
+_PATHS = ("session.xml", "new/session.xml", "a/new/one/session.xml")
 
 
 def _snapshot(number: int) -> Snapshot:
     return Snapshot(user_id=event_id(7), session_id=event_id(number), session_index=number)
 
 
-def _held(path: Path) -> Snapshot | None:
-    """Return what a file holds, or ``None`` if it is not there, cannot be read, or is no save file."""
+def _load_if_valid(path: Path) -> Snapshot | None:
+    """Return the snapshot in a file, or ``None`` if the file is missing, unreadable or not a save file."""
     with contextlib.suppress(OSError, CorruptSaveFileError):
         return loads(path.read_bytes())
     return None
 
 
-def _in_brief(snapshot: Snapshot | None) -> str:
+def _summary(snapshot: Snapshot | None) -> str:
     return f"session {snapshot.session_index}, event {snapshot.event_index}" if snapshot else "no save file"
 
 
@@ -50,57 +50,57 @@ def _backup(path: Path) -> Path:
     return path.with_name(path.name + ".bak")
 
 
-def _saves(disk: Disk, place: str, rounds: int) -> Iterator[str]:
-    """Let the power fail after each acknowledged save of some sessions in a row; yield what is lost."""
+def _cut_after_saves(disk: Disk, path: str, rounds: int) -> Iterator[str]:
+    """Cut the power after each acknowledged save of consecutive sessions; yield the losses."""
     before: Snapshot | None = None
     for number in range(1, rounds + 1):
-        session = ClientSession(disk.folder / place, scheduler=ManualScheduler())
+        session = ClientSession(disk.folder / path, scheduler=ManualScheduler())
         context = session.get_session_context(event_id(1))
         if session.save_error is not None:
-            yield f"{place}, session {number}: {session.save_error}"
+            yield f"{path}, session {number}: {session.save_error}"
         for events in (1, 2):
             with disk.after_power_cut() as after:
-                held, backup = _held(after / place), _held(_backup(after / place))
-                if held is None or (held.session_id, held.event_index) != (context.session_id, events):
-                    yield f"{place}, session {number}, event {events}: the disk has {_in_brief(held)}"
+                saved, backup = _load_if_valid(after / path), _load_if_valid(_backup(after / path))
+                if saved is None or (saved.session_id, saved.event_index) != (context.session_id, events):
+                    yield f"{path}, session {number}, event {events}: the disk has {_summary(saved)}"
                 elif before is not None and events == 1 and backup != before:
-                    yield f"{place}, session {number}: the backup has {_in_brief(backup)}"
+                    yield f"{path}, session {number}: the backup has {_summary(backup)}"
             if events == 1:
                 session.get_session_context(event_id(2))
                 session.save()
-        before = _held(disk.folder / place)
+        before = _load_if_valid(disk.folder / path)
 
 
-def _without_fsync(disk: Disk) -> Iterator[str]:
-    """Yield a sentence if nothing is lost though nothing is synced: then this machine shows nothing."""
+def _cut_without_fsync(disk: Disk) -> Iterator[str]:
+    """Yield a loss if the session survives without fsync, since power cuts on this machine would then prove nothing."""
     with mock.patch.object(os, "fsync", return_value=None):
-        lost = list(_saves(disk, "session.xml", 1))
+        lost = list(_cut_after_saves(disk, "session.xml", 1))
     if not lost:
-        yield "without fsync nothing is lost either, so this proves nothing"
+        yield "nothing is lost without fsync either, so this test proves nothing"
 
 
 def after_a_save(scale: Scale) -> Outcome:
-    """Cut the power after saves: first ones, later ones, in folders that the save made, and without fsync."""
-    fast = scale is Scale.FAST
+    """Cut the power after first and later saves, in folders that the save created, and without fsync."""
+    sample = scale is Scale.SAMPLE
     losses: list[str] = []
     cuts = 0
-    for make, options in _KINDS[1:2] if fast else _KINDS:
-        with a_disk(make, options) as disk:
-            for place in _PLACES:
-                losses += [f"{options}: {loss}" for loss in _saves(disk, place, 2 if fast else 12)]
+    for mkfs_arguments, options in _FILE_SYSTEMS[1:2] if sample else _FILE_SYSTEMS:
+        with mounted_disk(mkfs_arguments, options) as disk:
+            for path in _PATHS:
+                losses += [f"{options}: {loss}" for loss in _cut_after_saves(disk, path, 2 if sample else 12)]
             cuts += disk.cuts
-        with a_disk(make, options) as disk:
-            losses += [f"{options}: {loss}" for loss in _without_fsync(disk)]
-    return Outcome(cuts, tuple(losses), "without fsync, each disk does lose the session")
+        with mounted_disk(mkfs_arguments, options) as disk:
+            losses += [f"{options}: {loss}" for loss in _cut_without_fsync(disk)]
+    return Outcome(cuts, tuple(losses), "without fsync, every disk loses the session")
 
 
 _STEPS = ("open", "link", "write", "fsync", "replace", "unlink")
-"""The functions of `os` that a save calls."""
+"""The `os` functions that a save calls."""
 
 
 @contextlib.contextmanager
 def _after_every_step(act: Callable[[str], None]) -> Iterator[None]:
-    """Call a function after each system call that is made in the block, but not after its own."""
+    """Call ``act`` after each system call in the block, except for calls that ``act`` makes itself."""
     acting = False
 
     def stepping(name: str, real: Callable[..., object]) -> Callable[..., object]:
@@ -124,8 +124,8 @@ def _after_every_step(act: Callable[[str], None]) -> Iterator[None]:
 _SAVES_BEFORE_A_BACKUP = 2
 
 
-def _steps(disk: Disk, saves: int) -> Iterator[str]:
-    """Let the power fail after each system call of some saves in a row; yield what is lost."""
+def _cut_after_steps(disk: Disk, saves: int) -> Iterator[str]:
+    """Cut the power after each system call of consecutive saves; yield the losses."""
     store = XmlStore(disk.folder / "session.xml")
     lost: list[str] = []
     for number in range(1, saves + 1):
@@ -136,12 +136,12 @@ def _steps(disk: Disk, saves: int) -> Iterator[str]:
             steps.append(step)
             with disk.after_power_cut() as after:
                 file = after / "session.xml"
-                held, backup = _held(file), _held(_backup(file))
-                begin = f"save {new.session_index}, after {', '.join(steps)}: the disk has"
-                if (os.path.lexists(file) or old is not None) and held not in (old, new):
-                    lost.append(f"{begin} {_in_brief(held)}")
+                saved, backup = _load_if_valid(file), _load_if_valid(_backup(file))
+                prefix = f"save {new.session_index}, after {', '.join(steps)}: the disk has"
+                if (os.path.lexists(file) or old is not None) and saved not in (old, new):
+                    lost.append(f"{prefix} {_summary(saved)}")
                 elif new.session_index > _SAVES_BEFORE_A_BACKUP and backup is None:
-                    lost.append(f"{begin} no good backup")
+                    lost.append(f"{prefix} no good backup")
 
         with _after_every_step(cut):
             store.save(new)
@@ -149,20 +149,20 @@ def _steps(disk: Disk, saves: int) -> Iterator[str]:
 
 
 def after_every_step(scale: Scale) -> Outcome:
-    """Cut the power after every system call of saves: the old session or the new one is there, and a good backup."""
-    fast = scale is Scale.FAST
+    """Cut the power after every system call of a save; the disk must have the old or new session and a good backup."""
+    sample = scale is Scale.SAMPLE
     losses: list[str] = []
     cuts = 0
-    for make, options in _KINDS[1:2] if fast else _KINDS:
-        with a_disk(make, options) as disk:
-            losses += [f"{options}: {loss}" for loss in _steps(disk, 3 if fast else 20)]
+    for mkfs_arguments, options in _FILE_SYSTEMS[1:2] if sample else _FILE_SYSTEMS:
+        with mounted_disk(mkfs_arguments, options) as disk:
+            losses += [f"{options}: {loss}" for loss in _cut_after_steps(disk, 3 if sample else 20)]
             cuts += disk.cuts
     return Outcome(cuts, tuple(losses))
 
 
 FAULTS: tuple[Fault, ...] = (
     Fault(
-        "power cut right after a save returned, on ext4 (also noauto_da_alloc, nodelalloc, no journal)",
+        "power cut right after a save returns, on ext4 (also with noauto_da_alloc, nodelalloc or no journal)",
         "the new session or the backup is not on the disk",
         after_a_save,
     ),

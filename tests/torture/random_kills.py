@@ -1,4 +1,4 @@
-"""Processes killed at random while they write, and starts beside a process that is in the middle of writing."""
+"""Kill processes at random while they write, and start next to a process that stopped in the middle of a write."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import attrs
 from client_session import ClientSession
 from client_session_persistence import CorruptSaveFileError, loads
 from torture.fault import Fault, Outcome, Scale
-from torture.forking import forked, in_fresh_interpreters, leftovers, report
+from torture.worker_pool import fork_child, print_report, run_in_fresh_interpreters, temporary_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
     from client_session import SessionContext
 
 _LANES = 2
-"""Save files that are written, and processes that live, at the same time."""
+"""Save files to test concurrently, each with one running process at a time."""
 
 _THREADS = 3
-_LONGEST_LIFE = 0.03
-"""Seconds from a process's fork to its kill, at most."""
+_MAX_LIFETIME = 0.03
+"""Longest time in seconds until a process is killed."""
 
 
-def _write_for_ever(path: Path, told: int) -> None:
-    """Be the process that is killed: tell of each save only when it has been acknowledged."""
+def _write_until_killed(path: Path, acknowledgements: int) -> None:
+    """Save until killed; write each save to the pipe ``acknowledgements`` after it has returned."""
     session = ClientSession(path)
-    os.write(told, f"start {len(leftovers(path))} {session.user_id}\n".encode())
+    os.write(acknowledgements, f"start {len(temporary_files(path))} {session.user_id}\n".encode())
 
     def acknowledge(context: SessionContext) -> None:
-        os.write(told, f"{context.session_index} {context.event_index} {context.session_id}\n".encode())
+        os.write(acknowledgements, f"{context.session_index} {context.event_index} {context.session_id}\n".encode())
 
     def write() -> None:
         while True:
@@ -56,22 +56,22 @@ def _write_for_ever(path: Path, told: int) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    message = "a writing thread ended by itself"
+    message = "a writing thread ended before the kill"
     raise RuntimeError(message)
 
 
-def _life(path: Path, seconds: float, *, started: bool) -> list[list[str]]:
-    """Let a process live for some seconds, from its fork or from when it has started; kill it, return what it told."""
-    read, write = os.pipe()
-    process = forked(lambda: _write_for_ever(path, write))
-    os.close(write)
-    if started:  # however busy the machine is
-        select.select([read], [], [], 10)
-    time.sleep(seconds)  # it is the kill that is random
+def _run_and_kill(path: Path, seconds: float, *, started: bool) -> list[list[str]]:
+    """Kill a process some seconds after its fork or, if ``started``, after its session opened; return its lines."""
+    reader, writer = os.pipe()
+    process = fork_child(lambda: _write_until_killed(path, writer))
+    os.close(writer)
+    if started:  # wait until it has started, even on a busy machine
+        select.select([reader], [], [], 10)
+    time.sleep(seconds)  # the random time of the kill
     os.kill(process, signal.SIGKILL)
     _, status = os.waitpid(process, 0)
-    with os.fdopen(read) as told:
-        lines = [line.split() for line in told if line.endswith("\n")]
+    with os.fdopen(reader) as output:
+        lines = [line.split() for line in output if line.endswith("\n")]
     if not os.WIFSIGNALED(status):
         lines.append(["failed"])
     return lines
@@ -79,28 +79,28 @@ def _life(path: Path, seconds: float, *, started: bool) -> list[list[str]]:
 
 @attrs.define
 class _Lane:
-    """One save file, and what must be true of it."""
+    """One save file, and what its processes have acknowledged."""
 
     path: Path
     user_id: str | None = None
     newest: tuple[int, int] = (0, 0)
-    """Index and event count of the newest acknowledged save."""
+    """Session index and event count of the newest acknowledged save."""
     session_of: dict[int, str] = attrs.field(factory=dict[int, str])
     acknowledged: int = 0
-    left: int = 0
-    """Kills that left a temporary file, so were in the middle of writing."""
+    mid_write: int = 0
+    """Kills that left a temporary file, and so hit the middle of a write."""
 
-    def lost(self, told: list[list[str]]) -> str | None:
-        """Return what a killed process lost, if it lost anything."""
-        for line in told:
+    def check(self, lines: list[list[str]]) -> str | None:
+        """Return a loss caused by a killed process, if any."""
+        for line in lines:
             if line == ["failed"]:
                 return "the process failed before it was killed"
             if line[0] == "start":
                 _, count, user_id = line
                 if count != "0":
-                    return "a temporary file was still there after the next start"
+                    return "a temporary file remained after the next start"
                 if user_id != (self.user_id or user_id):
-                    return f"user {self.user_id} became {user_id}"
+                    return f"user {self.user_id} changed to {user_id}"
                 self.user_id = user_id
                 continue
             index, events = int(line[0]), int(line[1])
@@ -108,25 +108,25 @@ class _Lane:
                 return f"two sessions have the index {index}"
             self.newest = max(self.newest, (index, events))
             self.acknowledged += 1
-        return self._lost_from_disk()
+        return self._check_disk()
 
-    def _lost_from_disk(self) -> str | None:
+    def _check_disk(self) -> str | None:
         try:
-            held = loads(self.path.read_bytes())
+            saved = loads(self.path.read_bytes())
             backup = self.path.with_name(self.path.name + ".bak")
             if backup.exists():
                 loads(backup.read_bytes())
         except FileNotFoundError:
-            return "the file is gone" if self.user_id else None
+            return "the file is missing" if self.user_id else None
         except CorruptSaveFileError as error:
             return f"unreadable: {error}"
-        if (held.session_index, held.event_index or 0) < self.newest:
-            return f"session and event {self.newest} were acknowledged; the file has {held}"
-        if self.session_of.get(held.session_index, held.session_id) != held.session_id:
-            return f"the file has another session {held.session_index} than was acknowledged"
-        left = leftovers(self.path)
-        self.left += bool(left)
-        return f"more than one temporary file: {left}" if len(left) > 1 else None
+        if (saved.session_index, saved.event_index or 0) < self.newest:
+            return f"session and event {self.newest} were acknowledged, but the file has {saved}"
+        if self.session_of.get(saved.session_index, saved.session_id) != saved.session_id:
+            return f"the file has a different session {saved.session_index} than the acknowledged one"
+        remaining = temporary_files(self.path)
+        self.mid_write += bool(remaining)
+        return f"more than one temporary file: {remaining}" if len(remaining) > 1 else None
 
 
 def _kill_at_random(folder: Path, processes: int, seed: int) -> None:
@@ -134,32 +134,34 @@ def _kill_at_random(folder: Path, processes: int, seed: int) -> None:
     lane = _Lane(folder / "session.xml")
     losses: list[str] = []
     for number in range(processes):
-        told = _life(lane.path, chance.uniform(0, _LONGEST_LIFE), started=number % 2 == 1)
-        if lost := lane.lost(told):
-            losses.append(f"process {number} of lane {seed}: {lost}")
-    report(processes, losses, acknowledged=lane.acknowledged, left=lane.left)
+        lines = _run_and_kill(lane.path, chance.uniform(0, _MAX_LIFETIME), started=number % 2 == 1)
+        if loss := lane.check(lines):
+            losses.append(f"process {number} of lane {seed}: {loss}")
+    print_report(processes, losses, acknowledged=lane.acknowledged, mid_write=lane.mid_write)
 
 
 def killed_at_random(scale: Scale) -> Outcome:
-    """Kill processes that write with three threads."""
-    processes = 40 if scale is Scale.FAST else 2000
+    """Kill processes that write from three threads."""
+    processes = 40 if scale is Scale.SAMPLE else 2000
     lanes = [[str(processes // _LANES), str(lane)] for lane in range(_LANES)]
-    reports = in_fresh_interpreters(__name__, lanes)
-    acknowledged, left = (int(sum(each["counts"][key] for each in reports)) for key in ("acknowledged", "left"))
+    reports = run_in_fresh_interpreters(__name__, lanes)
+    acknowledged, mid_write = (
+        int(sum(each["counts"][key] for each in reports)) for key in ("acknowledged", "mid_write")
+    )
     return Outcome(
         sum(each["cases"] for each in reports),
         tuple(loss for each in reports for loss in each["losses"]),
-        f"{acknowledged:,} acknowledged saves, {left} kills between a temporary file's making and its end",
+        f"{acknowledged:,} acknowledged saves, {mid_write} kills while a temporary file existed",
     )
 
 
-# Starts beside a process that is in the middle of writing
+# Starts next to a process that stopped in the middle of a write
 
 _STEPS = ("open", "link", "write", "fsync", "replace", "unlink", "close")
 
 
 def _stop_before(step: int, path: Path) -> None:
-    """Begin a new session, and stop before one of the system calls of its save, until told to go on."""
+    """Begin a new session, and stop before one of the system calls of its save until SIGCONT arrives."""
     session = ClientSession(path)
     steps = itertools.count(1)
 
@@ -178,73 +180,74 @@ def _stop_before(step: int, path: Path) -> None:
         raise session.save_error
 
 
-def _stopped(path: Path, step: int) -> int | None:
-    """Return a process that stopped before that step of a save; ``None``: a save has fewer."""
-    neighbour = forked(lambda: _stop_before(step, path))
-    _, status = os.waitpid(neighbour, os.WUNTRACED)
-    return neighbour if os.WIFSTOPPED(status) else None
+def _fork_stopped(path: Path, step: int) -> int | None:
+    """Return a process that stopped before a step of its save, or ``None`` if a save has fewer steps."""
+    neighbor = fork_child(lambda: _stop_before(step, path))
+    _, status = os.waitpid(neighbor, os.WUNTRACED)
+    return neighbor if os.WIFSTOPPED(status) else None
 
 
-def _lost_beside(neighbour: int, path: Path, before: SessionContext, *, goes_on: bool) -> str | None:
-    """Start beside a stopped process, and again after it has gone on, or was killed; return what was lost."""
-    being_written = leftovers(path)
+def _start_next_to(neighbor: int, path: Path, before: SessionContext, *, continues: bool) -> str | None:
+    """Start next to a stopped process, and again after it continued or was killed; return a loss."""
+    being_written = temporary_files(path)
     start = time.monotonic()
     started = ClientSession(path)
     seconds = time.monotonic() - start
-    spared = leftovers(path) == being_written
-    os.kill(neighbour, signal.SIGCONT if goes_on else signal.SIGKILL)
-    _, status = os.waitpid(neighbour, 0)
+    untouched = temporary_files(path) == being_written
+    os.kill(neighbor, signal.SIGCONT if continues else signal.SIGKILL)
+    _, status = os.waitpid(neighbor, 0)
     after = ClientSession(path)
-    held = loads(path.read_bytes())
-    if not spared:
+    saved = loads(path.read_bytes())
+    if not untouched:
         return f"the start removed {being_written}"
-    if seconds > _A_START:
+    if seconds > _MAX_START_SECONDS:
         return f"the start took {seconds:.2f} s"
-    if {started.user_id, after.user_id, held.user_id} != {before.user_id}:
+    if {started.user_id, after.user_id, saved.user_id} != {before.user_id}:
         return "the user changed"
-    if goes_on and (status or held.session_index != before.session_index + 1):
-        return f"the neighbour's save failed, the file has session {held.session_index}"
-    return f"the next start left {leftovers(path)}" if leftovers(path) else None
+    if continues and (status or saved.session_index != before.session_index + 1):
+        return f"the neighbor's save failed, and the file has session {saved.session_index}"
+    return f"the next start left {temporary_files(path)}" if temporary_files(path) else None
 
 
-_A_START = 0.5
-"""Seconds within which a start is over that waits for nobody."""
+_MAX_START_SECONDS = 0.5
+"""A start that takes longer has waited for another process."""
 
 
-def _start_beside_each_step(folder: Path) -> None:
+def _start_at_each_step(folder: Path) -> None:
     losses: list[str] = []
     cases = 0
-    for goes_on in (True, False):
+    for continues in (True, False):
         for step in itertools.count(1):
-            path = folder / f"{step} {goes_on}" / "session.xml"
+            path = folder / f"{step} {continues}" / "session.xml"
             for _ in range(2):
                 with ClientSession(path) as session:
                     before = session.get_session_context(uuid.uuid4())
-            if (neighbour := _stopped(path, step)) is None:
+            if (neighbor := _fork_stopped(path, step)) is None:
                 break
             cases += 1
-            if lost := _lost_beside(neighbour, path, before, goes_on=goes_on):
-                losses.append(f"neighbour stopped at step {step}, then {'went on' if goes_on else 'killed'}: {lost}")
-    report(cases, losses)
+            if loss := _start_next_to(neighbor, path, before, continues=continues):
+                fate = "continued" if continues else "killed"
+                losses.append(f"neighbor stopped at step {step}, then {fate}: {loss}")
+    print_report(cases, losses)
 
 
-def started_beside(_: Scale) -> Outcome:
-    """Start beside a process that stopped before each of its system calls, and after that one has gone on or died."""
-    (only,) = in_fresh_interpreters(__name__, [[]])
+def start_next_to_stopped_process(_: Scale) -> Outcome:
+    """Start next to a process stopped before each of its system calls, and again after it continued or was killed."""
+    (only,) = run_in_fresh_interpreters(__name__, [[]])
     return Outcome(only["cases"], tuple(only["losses"]))
 
 
 FAULTS: tuple[Fault, ...] = (
     Fault(
-        "processes with three writing threads, killed (SIGKILL) at random",
-        "an unreadable file; an acknowledged save or the user gone; two temporary files left, or one after the "
-        "next start",
+        "processes with three writing threads are killed at random (SIGKILL)",
+        "a file is unreadable, an acknowledged save or the user is lost, two temporary files remain, or one survives "
+        "the next start",
         killed_at_random,
     ),
     Fault(
-        "start beside a process stopped at each system call of a save, which then goes on or is killed",
-        "the start waits, or removes the temporary file of the living, or leaves that of the dead",
-        started_beside,
+        "start next to a process stopped at each system call of a save, which then continues or is killed",
+        "the start waits, removes a live process's temporary file, or leaves a dead process's",
+        start_next_to_stopped_process,
     ),
 )
 
@@ -252,4 +255,4 @@ if __name__ == "__main__":
     if sys.argv[2:]:
         _kill_at_random(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
     else:
-        _start_beside_each_step(Path(sys.argv[1]))
+        _start_at_each_step(Path(sys.argv[1]))

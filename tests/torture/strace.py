@@ -1,4 +1,4 @@
-"""A child process at whose system calls something happens, by Debian's ``strace``."""
+"""Trace a child process with ``strace``, and inject errors or signals into its system calls."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-PATIENCE = 60.0
-"""Seconds until a child counts as hanging."""
+HANG_SECONDS = 60.0
+"""Seconds after which a child counts as hung."""
 
-_GO, _ASK = signal.SIGUSR1, signal.SIGUSR2
+_PROCEED, _REQUEST = signal.SIGUSR1, signal.SIGUSR2
 _CALL = re.compile(r"(\w+)\((.*)")
 
-# What waits for strace, and what depends on the memory that is at hand, and so varies.
+# The child makes some of these while waiting for strace; the others vary with the available memory.
 _IGNORED = {
     "rt_sigtimedwait", "restart_syscall", "kill", "getppid",
     "brk", "madvise", "mmap", "mprotect", "mremap", "munmap",
@@ -37,7 +37,7 @@ _IGNORED = {
 
 @attrs.frozen
 class Call:
-    """One system call of a child: its name, which one of that name it was, and the rest of its line."""
+    """One system call of a child: its name, its number among calls of that name, and the rest of its line."""
 
     name: str
     number: int
@@ -45,8 +45,8 @@ class Call:
 
 
 @attrs.frozen
-class Ending:
-    """How a child ended: its exit status or minus its signal, what it returned, and whether anything was injected."""
+class TracedRun:
+    """The result of a traced child: its exit status or minus its signal, return value, calls and injection count."""
 
     status: int
     returned: list[str]
@@ -56,37 +56,36 @@ class Ending:
 
 def run_traced(
     work: Callable[[AbstractContextManager[None]], list[str]], trace: Path, expression: str = "trace=all"
-) -> Ending:
-    """Fork a child that does the work, with ``strace -e expression`` on what it does inside the context it is given.
+) -> TracedRun:
+    """Fork a child that does the work, and apply ``strace -e expression`` to it.
 
-    The caller has no thread. Outside of that context the child's system calls are its own; what the work returns,
-    comes back.
+    ``work`` gets a context manager: strace is attached only inside it. The calling process must be single-threaded.
 
     Raises:
-        CannotRunError: there is no strace, or it may not trace.
+        CannotRunError: strace is missing or not allowed to trace.
 
     """
     if shutil.which("strace") is None:
         msg = "needs strace (apt-get install strace)"
         raise CannotRunError(msg)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {_GO, _ASK, signal.SIGCHLD})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {_PROCEED, _REQUEST, signal.SIGCHLD})
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        _live(work, writer)
+        _run_and_exit(work, writer)
     os.close(writer)
     with os.fdopen(reader, encoding="utf-8") as report:
         status = _wait(child)
         if status is None:
             with _strace(child, trace, expression):
-                os.kill(child, _GO)
+                os.kill(child, _PROCEED)
                 status = _wait(child)
             if status is None:
-                os.kill(child, _GO)
+                os.kill(child, _PROCEED)
                 status = _wait(child)
         returned = report.read()
     text = trace.read_text(encoding="utf-8", errors="replace")
-    return Ending(
+    return TracedRun(
         os.waitstatus_to_exitcode(status or 0),
         json.loads(returned) if returned else [],
         tuple(_calls(text)),
@@ -98,23 +97,23 @@ def run_traced(
 def _strace(child: int, trace: Path, expression: str) -> Generator[None]:
     command = ["strace", "-p", str(child), "-o", str(trace), "-e", expression]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace:  # noqa: S603  # our own arguments
-        said = strace.stderr.readline() if strace.stderr else ""
-        if "attached" not in said:
+        message = strace.stderr.readline() if strace.stderr else ""
+        if "attached" not in message:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            msg = f"strace may not trace here: {said.strip()}"
+            msg = f"strace is not allowed to trace here: {message.strip()}"
             raise CannotRunError(msg)
         yield
         strace.terminate()
 
 
-def _live(work: Callable[[AbstractContextManager[None]], list[str]], writer: int) -> None:
+def _run_and_exit(work: Callable[[AbstractContextManager[None]], list[str]], writer: int) -> None:
     status = 1
     try:
         returned = work(_traced())
         os.write(writer, json.dumps(returned).encode())
         status = 0
-    except BaseException:  # noqa: BLE001  # nothing may get out into the parent's program
+    except BaseException:  # noqa: BLE001  # a forked child must never continue its parent's program
         traceback.print_exc(file=sys.stderr)
     finally:
         os._exit(status)
@@ -122,24 +121,24 @@ def _live(work: Callable[[AbstractContextManager[None]], list[str]], writer: int
 
 @contextlib.contextmanager
 def _traced() -> Generator[None]:
-    """Ask the parent for strace, and wait until it has come; at the end ask to be rid of it, and wait for that."""
-    os.kill(os.getppid(), _ASK)
-    signal.sigwait({_GO})
+    """Ask the parent to attach strace, and to detach it at the end; wait each time until it has done so."""
+    os.kill(os.getppid(), _REQUEST)
+    signal.sigwait({_PROCEED})
     yield
-    os.kill(os.getppid(), _ASK)
-    signal.sigwait({_GO})
+    os.kill(os.getppid(), _REQUEST)
+    signal.sigwait({_PROCEED})
 
 
 def _wait(child: int) -> int | None:
-    """Wait until the child has ended, and return its status, or until it asks for something (``None``)."""
+    """Wait until the child ends, and return its status; return ``None`` if it sends a request first."""
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             return status
-        got = signal.sigtimedwait({_ASK, signal.SIGCHLD}, PATIENCE)
+        got = signal.sigtimedwait({_REQUEST, signal.SIGCHLD}, HANG_SECONDS)
         if got is None:
             os.kill(child, signal.SIGKILL)
-        elif got.si_signo == _ASK:
+        elif got.si_signo == _REQUEST:
             return None
 
 

@@ -1,4 +1,4 @@
-"""What is asked after a fault: does the session still work, and what was opened meanwhile?"""
+"""Checks after a fault: whether the session still works, and which files and programs it touched."""
 
 from __future__ import annotations
 
@@ -29,56 +29,56 @@ _SILENT.addHandler(logging.NullHandler())
 _SILENT.propagate = False
 
 
-def begin(store: XmlStore) -> ClientSession:
-    """Begin a session that nothing ticks, and that logs nothing."""
+def open_session(store: XmlStore) -> ClientSession:
+    """Open a session that no checker ticks and that logs nothing."""
     return ClientSession(store=store, clock=ManualClock(), scheduler=ManualScheduler(), logger=_SILENT)
 
 
-def track(session: ClientSession) -> list[str]:
-    """Let the session give an event its entity; return what is wrong with it."""
+def track_event(session: ClientSession) -> list[str]:
+    """Track an event, and return the schema errors of its entity."""
     data = session.get_session_context(uuid.uuid4()).data
     return [error.message for error in _VALIDATOR.iter_errors(data)]
 
 
-def saved(store: XmlStore) -> Snapshot | None:
-    """Return what stands in the file, if that is a save file."""
+def load_if_valid(store: XmlStore) -> Snapshot | None:
+    """Return the snapshot in the file, or ``None`` if the file is unreadable or not a save file."""
     with contextlib.suppress(OSError, CorruptSaveFileError):
         return store.load()
     return None
 
 
-_heard: list[tuple[str, str]] | None = None
+_audited: list[tuple[str, str]] | None = None
 _FOREIGN = ("socket", "subprocess", "urllib", "ctypes", "shutil", "tempfile", "os.system", "os.exec", "os.posix_spawn")
 
 
-def _hear(event: str, arguments: tuple[object, ...]) -> None:
-    if _heard is None:
+def _audit(event: str, arguments: tuple[object, ...]) -> None:
+    if _audited is None:
         return
     if event == "open" or event.startswith(("os.", *_FOREIGN)):
         names = [os.fspath(value) for value in arguments if isinstance(value, str | bytes | os.PathLike)]
-        _heard.extend((event, os.fsdecode(name)) for name in names or [""])
+        _audited.extend((event, os.fsdecode(name)) for name in names or [""])
 
 
 @contextlib.contextmanager
-def only_its_own(store: XmlStore, losses: list[str], case: str) -> Generator[None]:
-    """Add to the losses whatever is opened, linked, made, connected or run meanwhile beyond the store's own names."""
-    global _heard  # noqa: PLW0603  # an audit hook can be neither replaced nor removed
+def check_file_access(store: XmlStore, losses: list[str], case: str) -> Generator[None]:
+    """Report a loss for each audit event in the block that is foreign or names a file other than the store's own."""
+    global _audited  # noqa: PLW0603  # an audit hook can be neither replaced nor removed
     if not _hooked:
-        sys.addaudithook(_hear)
+        sys.addaudithook(_audit)
         _hooked.append(True)
     path = os.fspath(store.path)
-    own = {os.path.dirname(path)} | {"", *(path + suffix for suffix in SUFFIXES)}  # noqa: PTH120  # as os tells it
-    heard: list[tuple[str, str]] = []
-    _heard = heard
+    own = {os.path.dirname(path)} | {"", *(path + suffix for suffix in SUFFIXES)}  # noqa: PTH120  # as os reports it
+    audited: list[tuple[str, str]] = []
+    _audited = audited
     try:
         yield
     finally:
-        _heard = None
+        _audited = None
         losses.extend(
-            f"{case}: {event} {name}" for event, name in heard if event.startswith(_FOREIGN) or name not in own
+            f"{case}: {event} {name}" for event, name in audited if event.startswith(_FOREIGN) or name not in own
         )
 
 
 _hooked: list[bool] = []
 SUFFIXES = ("", ".bak", ".corrupt", ".lock", ".tmp")
-"""What a save file's own names end in."""
+"""Suffixes of the files that a save file's store creates."""

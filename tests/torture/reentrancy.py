@@ -1,7 +1,7 @@
-"""Coming between: a call on the same thread at each point of an operation where the interpreter lets one in.
+"""Call a function at each point of an operation where CPython could run a signal handler or finalizer.
 
-CPython runs signal handlers where a function is entered, after a call, and where a loop jumps back; finalizers where an
-object is made. What is between two such points cannot be come between on one thread.
+CPython runs signal handlers at function entry, after a call and at a loop's backward jump, and finalizers when it
+creates an object. Nothing else can interrupt a thread between two such points.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import CodeType, FrameType
 
-_OURS = (client_session.__path__[0], client_session_persistence.__path__[0])
+_OUR_FOLDERS = (client_session.__path__[0], client_session_persistence.__path__[0])
 
-_LETS_IN = ("CALL", "BUILD_", "JUMP_BACKWARD", "BEFORE_WITH", "FOR_ITER", "YIELD", "SEND", "LIST_", "MAKE_")
+_INTERRUPTIBLE = ("CALL", "BUILD_", "JUMP_BACKWARD", "BEFORE_WITH", "FOR_ITER", "YIELD", "SEND", "LIST_", "MAKE_")
 
 _opnames: dict[CodeType, dict[int, str]] = {}
 
@@ -30,8 +30,8 @@ def _opname(code: CodeType, offset: int) -> str:
     return _opnames[code].get(offset, "")
 
 
-def come_between(operation: Callable[[], object], call: Callable[[], object], point: int) -> int:
-    """Run an operation, and the call at its point of this number, from 0; return how many points it has."""
+def call_at_point(operation: Callable[[], object], call: Callable[[], object], point: int) -> int:
+    """Run an operation and make a call at its interruptible point number ``point``, from 0; return the point count."""
     passed = 0
 
     def pass_point() -> None:
@@ -40,13 +40,13 @@ def come_between(operation: Callable[[], object], call: Callable[[], object], po
         if passed == point + 1:
             call()
 
-    def of_frame() -> Callable[[FrameType, str, Any], Any]:
+    def trace_frame() -> Callable[[FrameType, str, Any], Any]:
         before = ""
 
         def trace(frame: FrameType, event: str, _: Any) -> Any:  # noqa: ANN401  # sys.settrace's signature
             nonlocal before
             if event == "opcode":
-                if before.startswith(_LETS_IN):
+                if before.startswith(_INTERRUPTIBLE):
                     pass_point()
                 before = _opname(frame.f_code, frame.f_lasti)
             return trace
@@ -54,12 +54,12 @@ def come_between(operation: Callable[[], object], call: Callable[[], object], po
         return trace
 
     def enter(frame: FrameType, event: str, _: Any) -> Any:  # noqa: ANN401  # sys.settrace's signature
-        if event != "call" or not frame.f_code.co_filename.startswith(_OURS):
+        if event != "call" or not frame.f_code.co_filename.startswith(_OUR_FOLDERS):
             return None
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
         pass_point()
-        return of_frame()
+        return trace_frame()
 
     before = sys.gettrace()
     sys.settrace(enter)

@@ -1,4 +1,4 @@
-"""Reading a save file without a session: the least that could be done."""
+"""Minimal ways to read a save file without a session."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     import os
 
 FOLDER = Path("build/benchmarks")
-"""Of the save files: on a real file system, unlike many a machine's /tmp."""
+"""Folder for save files, on a real file system, which /tmp often is not."""
 
 
-def a_save_file(name: str, folder: Path = FOLDER) -> Path:
-    """Return the path of a save file that holds a second session, and no other files beside it but its own."""
+def create_save_file(name: str, folder: Path = FOLDER) -> Path:
+    """Create a save file with a second session in its own folder, unless it exists; return its path."""
     path = folder / name / "session.xml"
     if not path.exists():
         for _ in range(2):
@@ -26,14 +26,14 @@ def a_save_file(name: str, folder: Path = FOLDER) -> Path:
     return path
 
 
-def parsed(path: str | os.PathLike[str]) -> int:
-    """Read the file and let expat go through it."""
-    with open(path, "rb") as file:  # noqa: PTH123  # the floor takes no detour by Path
-        return expat.ParserCreate().Parse(file.read(), True)  # noqa: FBT003  # expat takes it by position alone
+def parse(path: str | os.PathLike[str]) -> int:
+    """Read the file and parse it with expat."""
+    with open(path, "rb") as file:  # noqa: PTH123  # a Path would add to the minimum
+        return expat.ParserCreate().Parse(file.read(), True)  # noqa: FBT003  # expat accepts only positional arguments
 
 
-def collected(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Read the file and collect its values by key, as text."""
+def collect_values(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Read the file and return its values by key, as text."""
     values: dict[str, str] = {}
     key = content = ""
 
@@ -55,6 +55,6 @@ def collected(path: str | os.PathLike[str]) -> dict[str, str]:
     parser = expat.ParserCreate()
     parser.buffer_text = True
     parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, text
-    with open(path, "rb") as file:  # noqa: PTH123  # the floor takes no detour by Path
-        parser.Parse(file.read(), True)  # noqa: FBT003  # expat takes it by position alone
+    with open(path, "rb") as file:  # noqa: PTH123  # a Path would add to the minimum
+        parser.Parse(file.read(), True)  # noqa: FBT003  # expat accepts only positional arguments
     return values

@@ -1,4 +1,4 @@
-"""A process that holds the lock of a save file, and hangs there."""
+"""A process that hangs while it holds the lock of a save file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from client_session.testing import ManualClock, ManualScheduler
 from client_session_persistence import loads
 from client_session_persistence.deadline import LOCK_SECONDS
 from torture.fault import Fault, Outcome, Scale
-from torture.forking import forked, in_fresh_interpreters, report
+from torture.worker_pool import fork_child, print_report, run_in_fresh_interpreters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,60 +29,60 @@ if TYPE_CHECKING:
     from client_session import SessionContext
 
 BUSY_SECONDS = 0.5
-"""What a busy machine may add to the second; far from a second one."""
+"""Seconds that a busy machine may add to a call; a call that waits for the lock twice takes longer."""
 
 _TICKS = 60
 _SESSIONS = 20
 
 
-class _Warnings:
-    """A logger that counts what is out of order."""
+class _WarningCounter:
+    """A logger that counts warnings."""
 
     def __init__(self) -> None:
         self.count = 0
 
     def info(self, *_: object) -> None:
-        """Log what went as it should."""
+        """Ignore the line."""
 
     def warning(self, *_: object) -> None:
-        """Count it."""
+        """Count the line."""
         self.count += 1
 
     exception = warning
 
 
-def _hang(path: Path) -> None:
-    """Write under the lock, and hang in the middle of it until woken."""
-    real = os.fsync
+def _hang_while_writing(path: Path) -> None:
+    """Stop in the middle of a write, holding the lock, until SIGCONT arrives."""
+    real_fsync = os.fsync
     hung = False
 
-    def hang(descriptor: int) -> None:
+    def stop_then_sync(descriptor: int) -> None:
         nonlocal hung
         if not hung and stat.S_ISREG(os.fstat(descriptor).st_mode):
             hung = True
             os.kill(os.getpid(), signal.SIGSTOP)
-        real(descriptor)
+        real_fsync(descriptor)
 
-    with mock.patch.object(os, "fsync", hang):
+    with mock.patch.object(os, "fsync", stop_then_sync):
         ClientSession(path, scheduler=ManualScheduler()).get_session_context(uuid.uuid4())
 
 
 @attrs.define
 class _Case:
-    """A program beside a hanging one, and the call that it makes."""
+    """A program that makes one call while another process hangs."""
 
     call: str
     path: Path
     option: str
-    """The one that is switched on, or none."""
+    """The option that is switched on, or an empty string."""
     clock: ManualClock = attrs.field(factory=ManualClock)
-    logger: _Warnings = attrs.field(factory=_Warnings)
+    logger: _WarningCounter = attrs.field(factory=_WarningCounter)
     sessions: list[ClientSession] = attrs.field(factory=list[ClientSession])
     holder: int = 0
     seconds: float = 0.0
-    """The longest that a call took."""
+    """The duration of the longest call."""
 
-    def make(self) -> None:
+    def start(self) -> None:
         """Start another session."""
         self.sessions.append(
             ClientSession(
@@ -97,32 +97,32 @@ class _Case:
 
     @property
     def session(self) -> ClientSession:
-        """The one that calls."""
+        """The session that makes the call."""
         return self.sessions[0]
 
     def prepare(self) -> None:
-        """Let the sessions time out unnoticed, so that calls have much to save; then let the holder hang."""
+        """Let the sessions time out without a tick, so that calls have much to save; then hang the lock holder."""
         if self.call != "first start":
             for _ in range(_SESSIONS if self.call == "ticks of 20 sessions" else 1):
-                self.make()
+                self.start()
                 self.sessions[-1].get_session_context(uuid.uuid4())
             self.clock.advance(600)
-        self.holder = forked(lambda: _hang(self.path))
+        self.holder = fork_child(lambda: _hang_while_writing(self.path))
         os.waitpid(self.holder, os.WUNTRACED)
 
     def run(self) -> None:
-        """Make the call."""
+        """Make the call, and measure it."""
         if self.call == "ticks of 20 sessions":
             with ThreadPoolExecutor(_SESSIONS) as pool:
-                list(pool.map(_event, self.sessions))
+                list(pool.map(_track_event, self.sessions))
         self.seconds = _seconds(lambda: CALLS[self.call](self))
 
-    def lost(self) -> str | None:
-        """Return what went wrong in the hang, or after the holder has gone on."""
-        during, after = self._lost_during(), self._lost_after()
+    def loss(self) -> str | None:
+        """Return a loss that occurred during the hang or after the holder continued."""
+        during, after = self._loss_during(), self._loss_after()
         return during or after
 
-    def _lost_during(self) -> str | None:
+    def _loss_during(self) -> str | None:
         ticking = 0.0
         for _ in range(_TICKS):
             if self.call != "close" and ticking < BUSY_SECONDS:
@@ -132,12 +132,12 @@ class _Case:
         if ticking > BUSY_SECONDS:
             return f"ticks during the hang took {ticking:.2f} s"
         if not isinstance(self.session.save_error, TimeoutError):
-            return "it was not held up"
+            return "the call did not wait for the lock"
         if self.logger.count != len(self.sessions):
-            return f"{self.logger.count} warnings by {len(self.sessions)} sessions"
+            return f"{self.logger.count} warnings from {len(self.sessions)} sessions"
         return None
 
-    def _lost_after(self) -> str | None:
+    def _loss_after(self) -> str | None:
         on_disk = {self._on_disk()} if self.path.exists() else set()
         os.kill(self.holder, signal.SIGCONT)
         if os.waitpid(self.holder, 0)[1]:
@@ -147,35 +147,35 @@ class _Case:
             with suppress(SessionClosedError):
                 session.tick()
                 on_disk.add(self._on_disk())
-                _event(session)  # an empty session is not replaced
+                _track_event(session)  # start_new_session() keeps a session that has no events
                 session.start_new_session()
-                context = _event(session)
+                context = _track_event(session)
                 if session.save_error or self._on_disk() != (context.session_index, context.session_id):
                     return f"not saved afterwards: {session.save_error}"
                 on_disk.add(self._on_disk())
         if len({index for index, _ in on_disk}) != len(on_disk):
-            return f"two sessions with one index were in the file: {on_disk}"
+            return f"two sessions in the file had the same index: {on_disk}"
         return None
 
     def _on_disk(self) -> tuple[int, str | None]:
-        held = loads(self.path.read_bytes())
-        return held.session_index, held.session_id
+        saved = loads(self.path.read_bytes())
+        return saved.session_index, saved.session_id
 
 
 def _seconds(call: Callable[[], object]) -> float:
     start = time.monotonic()
-    with suppress(TimeoutError):  # save() says so
+    with suppress(TimeoutError):  # save() raises it
         call()
     return time.monotonic() - start
 
 
-def _event(session: ClientSession) -> SessionContext:
+def _track_event(session: ClientSession) -> SessionContext:
     return session.get_session_context(uuid.uuid4())
 
 
 def _four_threads(case: _Case) -> None:
-    """Make four calls that want the same session's lock; the longest counts."""
-    calls = [lambda: _event(case.session), case.session.save, case.session.save, case.session.tick]
+    """Make four concurrent calls that need the same session's lock."""
+    calls = [lambda: _track_event(case.session), case.session.save, case.session.save, case.session.tick]
     with ThreadPoolExecutor(len(calls)) as pool:
         list(pool.map(_seconds, calls))
 
@@ -186,9 +186,9 @@ def _tick_all(case: _Case) -> None:
 
 
 CALLS: dict[str, Callable[[_Case], object]] = {
-    "first start": _Case.make,
-    "event": lambda case: _event(case.session),
-    "toggle": lambda case: case.session.set_background(True),
+    "first start": _Case.start,
+    "event": lambda case: _track_event(case.session),
+    "background": lambda case: case.session.set_background(True),
     "save": lambda case: case.session.save(),
     "close": lambda case: case.session.close(),
     "four threads": _four_threads,
@@ -197,35 +197,36 @@ CALLS: dict[str, Callable[[_Case], object]] = {
 OPTIONS = ("", "continue_on_restart", "count_empty_sessions")
 
 
-def _hang_beside(folder: Path, calls: list[str], options: list[str]) -> None:
+def _call_during_hang(folder: Path, calls: list[str], options: list[str]) -> None:
     cases = [
         _Case(call, folder / f"{call} {option}" / "session.xml", option)
         for call in calls
         for option in options
-        if call != "toggle" or option  # without one it has nothing to save
+        if call != "background" or option  # without an option it has nothing to save
     ]
     for case in cases:
         case.prepare()
     with ThreadPoolExecutor(len(cases)) as pool:
         list(pool.map(_Case.run, cases))
-    losses = [f"{case.call} {case.option}: {lost}" for case in cases if (lost := case.lost())]
-    report(len(cases), losses, longest=max(case.seconds for case in cases))
+    losses = [f"{case.call} {case.option}: {loss}" for case in cases if (loss := case.loss())]
+    print_report(len(cases), losses, longest=max(case.seconds for case in cases))
 
 
-def beside_a_hanging_one(scale: Scale) -> Outcome:
-    """Make each kind of call while another process hangs in the middle of writing."""
-    options = ",".join(OPTIONS[-1:] if scale is Scale.FAST else OPTIONS)
-    (only,) = in_fresh_interpreters(__name__, [[",".join(CALLS), options]])
+def call_during_hang(scale: Scale) -> Outcome:
+    """Make each kind of call while another process hangs in the middle of a write."""
+    options = ",".join(OPTIONS[-1:] if scale is Scale.SAMPLE else OPTIONS)
+    (only,) = run_in_fresh_interpreters(__name__, [[",".join(CALLS), options]])
     return Outcome(only["cases"], tuple(only["losses"]), f"longest call {only['counts']['longest']:.2f} s")
 
 
 FAULTS: tuple[Fault, ...] = (
     Fault(
-        "calls beside a process that hangs with the lock, also from four threads and with 20 sessions",
-        "a call takes more than 1 s, a session fails, warns twice, is not saved afterwards, or an index stands twice",
-        beside_a_hanging_one,
+        "calls while another process hangs holding the lock, also from four threads and with 20 sessions",
+        "a call takes more than 1 s, a session fails, warns twice or is not saved afterwards, or the file holds two "
+        "sessions with the same index",
+        call_during_hang,
     ),
 )
 
 if __name__ == "__main__":
-    _hang_beside(Path(sys.argv[1]), sys.argv[2].split(","), sys.argv[3].split(","))
+    _call_during_hang(Path(sys.argv[1]), sys.argv[2].split(","), sys.argv[3].split(","))

@@ -1,7 +1,7 @@
-"""The same lifecycle driven through a state machine library for every event: `transitions`, `python-statemachine`.
+"""The same lifecycle with a state machine library for every event: `transitions` or `python-statemachine`.
 
-Both move the same cursor through the same table, `client_session.graph.TABLE`, under the same rule (check first), lock,
-clock and entity; neither takes a short path.
+Both run the same table, `client_session.graph.TABLE`, with the same check-first rule, lock, clock and entity. Neither
+takes a shortcut.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Any
 from statemachine import StateMachine
 from statemachine.states import States
 
-from benchmarks.floor import Entity
+from benchmarks.minimal import Entity
 from client_session import Input, SessionState
 from client_session.graph import INITIAL, TABLE
 from client_session.machine import effect_method, guard_method, send
 
 
 class MachineSession:
-    """A session that asks a machine about every event, and the cursor that the machine moves."""
+    """A session that sends every event to a state machine, and holds the machine's state."""
 
     def __init__(self, foreground_timeout: float = 600.0, background_timeout: float = 300.0) -> None:
-        """Wait for the first event."""
+        """Start with a pending session."""
         self.state = INITIAL
         self.checker_running = True
         self._lock = threading.Lock()
@@ -42,7 +42,7 @@ class MachineSession:
         self._now = self._last_activity = monotonic()
 
     def send(self, given: Input) -> None:
-        """Let the machine decide what an input does."""
+        """Send an input to the machine."""
         raise NotImplementedError
 
     def get_session_context(self, event_id: str) -> Entity:
@@ -66,7 +66,7 @@ class MachineSession:
             )
 
     def set_background(self, *, background: bool) -> None:
-        """Lose the focus, or win it back."""
+        """Go to the background, or come to the foreground."""
         with self._lock:
             self._check()
             self.send(Input.BACKGROUND if background else Input.FOREGROUND)
@@ -77,59 +77,59 @@ class MachineSession:
             self.send(Input.TICK)
 
     def is_over(self) -> bool:
-        """Guard."""
+        """Guard: return whether the session has timed out."""
         in_foreground = self.state is SessionState.FOREGROUND_ACTIVE
         return self._now - self._last_activity >= (
             self._foreground_timeout if in_foreground else self._background_timeout
         )
 
     def do_activity(self) -> None:
-        """Effect."""
+        """Effect: count an event."""
         self._event_index += 1
         self._last_activity = self._now
         self.checker_running = True
 
     def do_renew(self) -> None:
-        """Effect."""
+        """Effect: replace the session with a pending one."""
         self._previous_session_id, self._session_id = self._session_id, str(uuid.uuid4())
         self._event_index = 0
         self._last_activity = self._now
 
     def do_start_checker(self) -> None:
-        """Effect."""
+        """Effect: start the checker."""
         self.checker_running = True
 
     def do_stop_checker(self) -> None:
-        """Effect."""
+        """Effect: stop the checker."""
         self.checker_running = False
 
 
 class TransitionsSession(MachineSession):
-    """Driven through the project's own machine, which is one of `transitions`."""
+    """Uses the project's own machine, which `transitions` runs."""
 
     def send(self, given: Input) -> None:
-        """Let the machine decide what an input does."""
+        """Send an input to the machine."""
         send(self, given)
 
 
 class StatemachineSession(MachineSession):
-    """Driven through `python-statemachine`."""
+    """Uses `python-statemachine`."""
 
     def __init__(self, foreground_timeout: float = 600.0, background_timeout: float = 300.0) -> None:
-        """Give the machine this session as its model."""
+        """Create a machine with this session as its model."""
         super().__init__(foreground_timeout, background_timeout)
         self._machine = _StateMachine(model=self)
         self._triggers = {given: getattr(self._machine, given.value) for given in Input}
 
     def send(self, given: Input) -> None:
-        """Let the machine decide what an input does."""
+        """Send an input to the machine."""
         self._triggers[given]()
 
 
 def _declare(namespace: dict[str, Any]) -> None:
     namespace["states"] = states = States.from_enum(SessionState, initial=INITIAL, use_enum_instance=True)
     for given in Input:
-        arrows = [
+        transitions = [
             getattr(states, row.source.name).to(
                 getattr(states, row.destination.name),
                 internal=row.destination is row.source,
@@ -139,9 +139,9 @@ def _declare(namespace: dict[str, Any]) -> None:
             for row in TABLE
             if row.input is given
         ]
-        namespace[given.value] = arrows[0]
-        for arrow in arrows[1:]:
-            namespace[given.value] |= arrow
+        namespace[given.value] = transitions[0]
+        for transition in transitions[1:]:
+            namespace[given.value] |= transition
 
 
 _StateMachine = types.new_class("_StateMachine", (StateMachine,), exec_body=_declare)

@@ -1,4 +1,4 @@
-"""Killed at every system call of a save."""
+"""Kill a process at each system call of a save."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ from client_session_persistence import Snapshot, XmlStore, dumps, loads
 from event_ids import event_id
 from torture.fault import Fault, Outcome, Scale
 from torture.strace import Call, run_traced
-from torture.warm import share_out
+from torture.worker_pool import run_in_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
 OLD = Snapshot(user_id=event_id(7), session_id=event_id(8), session_index=41, previous_session_id=event_id(9))
-SAMPLE = 12
-"""Of so many system calls, one is taken for the suite."""
+SAMPLE_EVERY = 12
+"""The test suite runs one of this many system calls."""
 
 
-def live(folder: Path) -> None:
-    """Start, record the first two events of a session, and close: three saves on a first run, two on an old file."""
+def use_session(folder: Path) -> None:
+    """Start, record a session's first two events and close: three saves on a first run, two on an old file."""
     with ClientSession(folder / "session.xml", scheduler=ManualScheduler()) as session:
         session.get_session_context(event_id(1))
         session.get_session_context(event_id(2))
 
 
-def child(folder: Path) -> Callable[[AbstractContextManager[None]], list[str]]:
-    """Return what a traced child does."""
+def traced_work(folder: Path) -> Callable[[AbstractContextManager[None]], list[str]]:
+    """Return the work of a traced child."""
 
     def work(traced: AbstractContextManager[None]) -> list[str]:
         with traced:
-            live(folder)
+            use_session(folder)
         return []
 
     return work
 
 
-def saves_made(calls: tuple[Call, ...]) -> int:
-    """Return how often the save file was replaced."""
+def count_renames(calls: tuple[Call, ...]) -> int:
+    """Return how many times the calls replaced the save file."""
     return sum(call.name.startswith("rename") and '/session.xml"' in call.rest.partition(" = ")[0] for call in calls)
 
 
-def saves_found(folder: Path, old: Snapshot | None) -> int | str:
-    """Return how many saves since ``old`` a save file shows, or what is wrong with it."""
+def count_saves_in_file(folder: Path, old: Snapshot | None) -> int | str:
+    """Return how many saves after ``old`` the save file contains, or a description of its damage."""
     path = folder / "session.xml"
     data = path.read_bytes() if path.exists() else None
     try:
@@ -59,7 +59,7 @@ def saves_found(folder: Path, old: Snapshot | None) -> int | str:
     except ValueError as error:
         return str(error)
     if found is not None and dumps(found) != data:
-        return "other bytes than were written"
+        return "the bytes differ from those written"
     starts = (old,) if old else (None, found and Snapshot(user_id=found.user_id))
     if found in starts:
         return starts.index(found)
@@ -73,8 +73,8 @@ def saves_found(folder: Path, old: Snapshot | None) -> int | str:
     return len(starts) - 1 + (found.event_index or 0)
 
 
-def start_again(folder: Path) -> list[str]:
-    """Start a session where the last one was killed, and return what it lost."""
+def restart(folder: Path) -> list[str]:
+    """Start a session after a kill, and return its losses."""
     path = folder / "session.xml"
     before = loads(path.read_bytes()) if path.exists() else None
     losses: list[str] = []
@@ -82,8 +82,8 @@ def start_again(folder: Path) -> list[str]:
     if session.save_error is not None:
         losses.append(f"the next start fails: {session.save_error}")
     if before is not None and session.user_id != before.user_id:
-        losses.append("the next start has another user")
-    losses.extend(f"{left.name} is left" for left in sorted(folder.glob("*.tmp")))
+        losses.append("the next start has a different user")
+    losses.extend(f"{file.name} remains" for file in sorted(folder.glob("*.tmp")))
     index = session.get_session_context(event_id(3)).session_index
     if index != (before.session_index if before else 0) + 1:
         losses.append(f"the next session has the index {index}")
@@ -91,8 +91,8 @@ def start_again(folder: Path) -> list[str]:
     return losses
 
 
-def begin(folder: Path, old: Snapshot | None) -> None:
-    """Let there be nothing, or an old save file with a backup."""
+def prepare_folder(folder: Path, old: Snapshot | None) -> None:
+    """Empty the folder, then create an old save file and its backup if ``old`` is given."""
     shutil.rmtree(folder.parent, ignore_errors=True)
     if old is not None:
         XmlStore(folder / "session.xml").save(attrs.evolve(old, session_index=1))
@@ -100,50 +100,48 @@ def begin(folder: Path, old: Snapshot | None) -> None:
 
 
 def kill_at_each(name: str, old: Snapshot | None, share: int, step: int) -> tuple[int, list[str]]:
-    """Kill a child at every ``step``-th of its system calls; return how many it has, and what was lost."""
+    """Kill a child at every ``step``-th system call, beginning with number ``share``; return the calls and losses."""
     losses: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="client-session-torture-") as place:
-        folder, trace = Path(place) / "made" / "session", Path(place) / "trace"
-        begin(folder, old)
-        live(folder)  # warms up, so that every child makes the same calls
-        begin(folder, old)
-        calls = run_traced(child(folder), trace).calls
+    with tempfile.TemporaryDirectory(prefix="client-session-torture-") as root:
+        folder, trace = Path(root) / "created" / "session", Path(root) / "trace"
+        prepare_folder(folder, old)
+        use_session(folder)  # untraced, so that every traced child makes the same calls
+        prepare_folder(folder, old)
+        calls = run_traced(traced_work(folder), trace).calls
         for position in range(share, len(calls), step):
             call = calls[position]
-            begin(folder, old)
-            ending = run_traced(child(folder), trace, f"inject={call.name}:signal=SIGKILL:when={call.number}")
-            found, made = saves_found(folder, old), saves_made(calls[:position])
-            if ending.status != -signal.SIGKILL:
-                lost = [f"not killed, but ended with {ending.status}"]
-            elif found != made:
-                lost = [f"{found} where {made} saves were made"]
+            prepare_folder(folder, old)
+            traced = run_traced(traced_work(folder), trace, f"inject={call.name}:signal=SIGKILL:when={call.number}")
+            found, expected = count_saves_in_file(folder, old), count_renames(calls[:position])
+            if traced.status != -signal.SIGKILL:
+                lost = [f"ended with {traced.status} instead of being killed"]
+            elif found != expected:
+                lost = [f"found {found}, expected {expected} saves"]
             else:
-                lost = start_again(folder)
+                lost = restart(folder)
             losses.extend(f"{name}, killed at call {position}, {call.name} {call.number}: {loss}" for loss in lost)
     return len(calls), losses
 
 
-def kill_share(share: int, shares: int, scale: Scale) -> Outcome:
-    """Kill at one share of the system calls."""
-    step = shares * (SAMPLE if scale is Scale.FAST else 1)
-    first, first_losses = kill_at_each("first saves", None, share, step)
-    later, later_losses = kill_at_each("overwrites", OLD, share, step)
+def _run_share(share: int, shares: int, scale: Scale) -> Outcome:
+    step = shares * (SAMPLE_EVERY if scale is Scale.SAMPLE else 1)
+    first, first_losses = kill_at_each("first run", None, share, step)
+    later, later_losses = kill_at_each("later run", OLD, share, step)
     return Outcome(
         len(range(share, first, step)) + len(range(share, later, step)),
         (*first_losses, *later_losses),
-        f"{first} system calls of a first run, {later} of a later one",
+        f"{first} system calls in a first run, {later} in a later run",
     )
 
 
-def kill(scale: Scale) -> Outcome:
-    """Kill at every system call."""
-    return share_out(kill_share, scale)
+def _run_all(scale: Scale) -> Outcome:
+    return run_in_workers(_run_share, scale)
 
 
 FAULTS: tuple[Fault, ...] = (
     Fault(
-        "killed at each system call of a first run's saves and of overwrites, then started again",
-        "a file neither old nor new, a user id, an index, a temporary file after the next start",
-        kill,
+        "a process is killed at each system call of its saves, in a first run and a later one, then restarted",
+        "the file is neither old nor new, the user id or an index is lost, or a temporary file survives the next start",
+        _run_all,
     ),
 )

@@ -1,4 +1,4 @@
-"""The floor: what an event must cost at least, written by hand. It validates nothing, saves nothing, tells nobody."""
+"""A minimal hand-written session, as a lower bound for an event: no validation, no saving and no callbacks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from time import monotonic
 
 @dataclass(slots=True)
 class Entity:
-    """The eight fields that every event gets."""
+    """The eight fields of the entity attached to every event."""
 
     user_id: str
     session_id: str
@@ -23,8 +23,8 @@ class Entity:
     first_event_timestamp: str | None
 
 
-class Floor:
-    """A lock, one clock read, a compare, a counter and an entity."""
+class MinimalSession:
+    """A session with a lock, one clock read, a comparison, a counter and an entity."""
 
     __slots__ = (
         "_event_index",
@@ -40,7 +40,7 @@ class Floor:
     )
 
     def __init__(self, timeout: float = 600.0) -> None:
-        """Wait for the first event."""
+        """Start without a session; the first event begins one."""
         self._lock = threading.Lock()
         self._timeout = timeout
         self._user_id = str(uuid.uuid4())

@@ -1,4 +1,4 @@
-"""Forked children that do something, answer and are gone, or are found to hang."""
+"""Forked children that return a result through a pipe, with a timeout for those that hang."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from torture.fault import CannotRunError
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-PATIENCE = 10.0
+HANG_SECONDS = 10.0
+"""Seconds after which a child counts as hung."""
 
 
 def require_fork() -> None:
-    """Raise `CannotRunError` where there is no fork."""
+    """Raise `CannotRunError` if this system cannot fork."""
     if not hasattr(os, "fork"):
         message = "this system has no os.fork(); run it on Linux or another Unix"
         raise CannotRunError(message)
@@ -33,15 +34,20 @@ class ChildError(Exception):
 
 @attrs.frozen
 class Child:
-    """A forked process that answers through a pipe."""
+    """A forked process that returns a result through a pipe."""
 
     process: int
     pipe: int
 
-    def answer(self) -> Any:  # noqa: ANN401  # whatever JSON holds
-        """Return what it answered; one that hangs is killed, and that or its failure raises `ChildError`."""
+    def result(self) -> Any:  # noqa: ANN401  # any JSON value
+        """Return the child's result.
+
+        Raises:
+            ChildError: the child failed, or hung and was killed.
+
+        """
         data = b""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + HANG_SECONDS
         while True:
             ready, _, _ = select.select([self.pipe], [], [], max(0.0, end - time.monotonic()))
             if not ready:
@@ -54,13 +60,13 @@ class Child:
         os.close(self.pipe)
         _, status = os.waitpid(self.process, 0)
         if status:
-            message = f"hung for {PATIENCE:.0f} s" if os.WIFSIGNALED(status) else data.decode()
+            message = f"hung for {HANG_SECONDS:.0f} s" if os.WIFSIGNALED(status) else data.decode()
             raise ChildError(message)
         return json.loads(data)
 
 
-class _Forking:
-    """Forks anywhere; where the child comes out of the block, it answers and leaves."""
+class _ForkPoint:
+    """Forks at any point of a block; at the end of the block, the child sends its result and exits."""
 
     def __init__(self, work: Callable[[], object]) -> None:
         self._work = work
@@ -74,17 +80,17 @@ class _Forking:
             os.close(self._writer)
         return Child(process, reader)
 
-    def leave(self, failure: BaseException | None) -> None:
+    def exit_child(self, failure: BaseException | None) -> None:
         if os.getpid() == self._parent:
             return
         status = 1
         try:
             try:
                 if failure is not None:
-                    raise failure  # noqa: TRY301  # told like one of the work's own
+                    raise failure  # noqa: TRY301  # reported like an exception of the work
                 data = json.dumps(self._work()).encode()
                 status = 0
-            except BaseException as error:  # noqa: BLE001  # told to the parent
+            except BaseException as error:  # noqa: BLE001  # reported to the parent
                 data = f"{type(error).__name__}: {error}".encode()
             os.write(self._writer, data)
         finally:
@@ -92,18 +98,18 @@ class _Forking:
 
 
 @contextlib.contextmanager
-def answering(work: Callable[[], object]) -> Generator[_Forking]:
-    """Within this, fork anywhere; a child that comes out of it answers what ``work`` returns, and leaves."""
-    forking = _Forking(work)
+def child_returns(work: Callable[[], object]) -> Generator[_ForkPoint]:
+    """Yield an object that forks; a child that reaches the end of the block returns ``work()`` and exits."""
+    fork_point = _ForkPoint(work)
     try:
-        yield forking
+        yield fork_point
     except BaseException as error:
-        forking.leave(error)
+        fork_point.exit_child(error)
         raise
-    forking.leave(None)
+    fork_point.exit_child(None)
 
 
-def fork_and_answer(work: Callable[[], object]) -> Child:
-    """Fork; the child answers what ``work`` returns."""
-    with answering(work) as forking:
-        return forking.fork()
+def run_in_child(work: Callable[[], object]) -> Child:
+    """Fork a child that returns ``work()``."""
+    with child_returns(work) as fork_point:
+        return fork_point.fork()

@@ -5,38 +5,38 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torture import (
-    callers,
-    errors,
-    exits,
+    failing_system_calls,
     forks,
-    full_places,
-    hanging,
     hostile_files,
-    hostile_places,
+    hostile_paths,
+    hung_lock_holder,
+    interpreter_exit,
+    kill_at_system_calls,
     permissions,
     power_cut,
-    processes,
     random_kills,
-    system_calls,
+    reentrant_calls,
+    simultaneous_starts,
     threads,
+    unwritable_folders,
 )
 
 if TYPE_CHECKING:
     from torture.fault import Fault
 
 FAULTS: tuple[Fault, ...] = (
-    *system_calls.FAULTS,
-    *errors.FAULTS,
-    *full_places.FAULTS,
+    *kill_at_system_calls.FAULTS,
+    *failing_system_calls.FAULTS,
+    *unwritable_folders.FAULTS,
     *random_kills.FAULTS,
     *power_cut.FAULTS,
-    *processes.FAULTS,
-    *hanging.FAULTS,
+    *simultaneous_starts.FAULTS,
+    *hung_lock_holder.FAULTS,
     *forks.FAULTS,
     *threads.FAULTS,
-    *callers.FAULTS,
-    *exits.FAULTS,
+    *reentrant_calls.FAULTS,
+    *interpreter_exit.FAULTS,
     *hostile_files.FAULTS,
-    *hostile_places.FAULTS,
+    *hostile_paths.FAULTS,
     *permissions.FAULTS,
 )

@@ -1,0 +1,165 @@
+"""Fail each system call of a load and a save with each error, once and permanently."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from torture.fault import Fault, Outcome, Scale
+from torture.strace import Call, TracedRun, run_traced
+from torture.survivor import Survivor, create_old_file
+from torture.worker_pool import run_in_workers
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+ERRORS = ("EIO", "ENOSPC", "EDQUOT", "EACCES", "EROFS", "EMFILE", "EINTR", "ENOMEM")
+
+# These calls involve no file or cannot fail.
+_NO_FILE = {"clock_nanosleep", "exit_group", "futex", "getpid", "getrandom", "gettid", "rt_sigaction", "rt_sigprocmask"}
+_REQUIRED = {"write", "fsync", "rename"}
+_WITHOUT_FALLBACK = {"write", "fsync"}
+SAMPLE_EVERY = 61
+"""The test suite runs one of this many cases."""
+
+
+@attrs.frozen
+class Scenario:
+    """The session's situation when the errors begin."""
+
+    name: str
+    has_file: bool
+    running: bool
+    linked: bool = False
+    closing: bool = False
+
+    def prepare(self, folder: Path) -> Path:
+        """Create the scenario's files in a folder, and return the save path."""
+        shutil.rmtree(folder / "created", ignore_errors=True)
+        path = folder / "created" / "session" / "session.xml"
+        if self.has_file:
+            create_old_file(path)
+        if not self.linked:
+            return path
+        link = folder / "created" / "link.xml"
+        link.symlink_to(path)
+        return link
+
+
+SCENARIOS = (
+    Scenario("first start", has_file=False, running=False),
+    Scenario("later start", has_file=True, running=False),
+    Scenario("later start through a link", has_file=True, running=False, linked=True),
+    Scenario("running session", has_file=True, running=True),
+    Scenario("close", has_file=True, running=True, closing=True),
+)
+
+
+@attrs.frozen
+class Case:
+    """One error, injected at one system call or from that call on."""
+
+    scenario: Scenario
+    call: Call
+    error: str
+    permanent: bool
+
+    def __str__(self) -> str:
+        """Describe the case."""
+        span = "permanently" if self.permanent else "once"
+        return f"{self.scenario.name}, {self.call.name} {self.call.number} fails with {self.error} {span}"
+
+    @property
+    def expression(self) -> str:
+        """The strace expression. EINTR repeats at most 100 times, since interrupted calls are retried."""
+        first = self.call.number
+        when = f"{first}..{first + 99}" if self.error == "EINTR" else f"{first}+"
+        return f"inject={self.call.name}:error={self.error}:when={when if self.permanent else first}"
+
+    @property
+    def saves_fail(self) -> bool:
+        """Whether no later save can succeed or become durable."""
+        return self.permanent and self.error != "EINTR" and self.call.name in _REQUIRED
+
+    @property
+    def must_log(self) -> bool:
+        """Whether the call has no fallback, so that its failure must be logged."""
+        return self.error != "EINTR" and self.call.name in _WITHOUT_FALLBACK
+
+    def set_expectations(self, survivor: Survivor) -> None:
+        """Set what a survivor of this case expects."""
+        survivor.transient, survivor.can_unlink = not self.permanent, self.call.name != "unlink"
+        survivor.saves_fail, survivor.must_log = self.saves_fail, self.must_log
+
+
+def survive(survivor: Survivor, scenario: Scenario, fault: AbstractContextManager[object]) -> list[str]:
+    """Run a survivor through a fault in a scenario, and return its losses."""
+    if scenario.closing:
+        survivor.close_during(fault)
+    else:
+        survivor.run_through(fault)
+    return survivor.losses
+
+
+def run(scenario: Scenario, folder: Path, case: Case | None = None) -> TracedRun:
+    """Run a survivor in a traced child, with a case's errors or none; the child returns its losses."""
+    path = scenario.prepare(folder)
+
+    def work(traced: AbstractContextManager[None]) -> list[str]:
+        survivor = Survivor(path, scenario.running)
+        if case is not None:
+            case.set_expectations(survivor)
+        return survive(survivor, scenario, traced)
+
+    return run_traced(work, folder / "trace", case.expression if case else "trace=all")
+
+
+def find_cases(folder: Path) -> list[Case]:
+    """Trace the scenarios, and return each error at each system call that their sessions make."""
+    found: list[Case] = []
+    for scenario in SCENARIOS:
+        # Run once untraced, so that every traced child makes the same calls.
+        lost = survive(Survivor(scenario.prepare(folder), scenario.running), scenario, contextlib.nullcontext())
+        traced = run(scenario, folder)
+        assert not lost + traced.returned, (scenario.name, lost, traced.returned)
+        calls = [call for call in traced.calls if call.name not in _NO_FILE]
+        found += itertools.starmap(Case, itertools.product((scenario,), calls, ERRORS, (False, True)))
+    return found
+
+
+def _run_share(share: int, shares: int, scale: Scale) -> Outcome:
+    losses: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="client-session-torture-") as name:
+        folder = Path(name)
+        all_cases = find_cases(folder)
+        cases = all_cases[share :: shares * (SAMPLE_EVERY if scale is Scale.SAMPLE else 1)]
+        for case in cases:
+            traced = run(case.scenario, folder, case)
+            lost = traced.returned
+            if traced.status != 0:
+                lost = [f"the process ended with {traced.status}"]
+            elif not traced.injected:
+                lost = ["the error was not injected"]
+            losses.extend(f"{case}: {loss}" for loss in lost)
+    names = sorted({case.call.name for case in all_cases})
+    return Outcome(len(cases), tuple(losses), f"{len(names)} system calls ({', '.join(names)}), {len(ERRORS)} errors")
+
+
+def _run_all(scale: Scale) -> Outcome:
+    return run_in_workers(_run_share, scale)
+
+
+FAULTS: tuple[Fault, ...] = (
+    Fault(
+        "each system call of a load and a save fails with each error, once and permanently",
+        "a call raises, the user id is lost, the file is neither old nor new, the next tick does not save, or a "
+        "failure is not logged exactly once",
+        _run_all,
+    ),
+)
