@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from client_session import ClientSession, diagram
+from client_session import ClientSession
 from client_session.graph import TABLE
 from client_session.testing import InvariantError, ManualClock, ManualScheduler, check_invariants
 from client_session.verify.run import INVARIANTS
@@ -81,7 +81,6 @@ def test_the_report_is_one_page(verified: tuple[subprocess.CompletedProcess[str]
     assert text.count('<ol class="timeline">') == len(TABLE)
 
 
-@pytest.mark.skipif(shutil.which("dot") is None, reason=diagram.HOW_TO_GET_DOT)
 def test_the_graph_shows_its_counts(verified: tuple[subprocess.CompletedProcess[str], Path]) -> None:
     """coverage.svg has a count on each arrow's line; the report shows the same graph."""
     drawn = (verified[1] / "coverage.svg").read_text(encoding="utf-8")

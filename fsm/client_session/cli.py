@@ -155,20 +155,20 @@ def show(file: str, *, as_json: bool) -> None:
 @click.option(
     "--format",
     "kind",
-    type=click.Choice(["svg", "png", "mermaid", "dot"]),
-    help="Default: what the name of the output file says, or else mermaid.",
+    type=click.Choice(["svg", "mermaid", "dot"]),
+    help="Default: by the suffix of the output file; mermaid if printed.",
 )
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Default: print.")
 def diagram(kind: str | None, output: Path | None) -> None:
-    """Draw the graph of the lifecycle. SVG and PNG need Graphviz's program dot."""
-    kind = kind or _KINDS.get(output.suffix if output else "", "mermaid")
-    texts: dict[str, Callable[[], str]] = {"mermaid": drawing.mermaid, "dot": drawing.dot}
-    if kind == "png" and output is None and sys.stdout.isatty():
-        message = "a PNG is not for the terminal: give -o FILE"
+    """Draw the lifecycle graph."""
+    kind = kind or _KINDS.get(output.suffix if output else "")
+    if kind is None:
+        message = f"give --format, or an output file that ends in {', '.join(filter(None, _KINDS))}"
         raise click.UsageError(message)
+    kinds: dict[str, Callable[[], str]] = {"mermaid": drawing.mermaid, "dot": drawing.dot, "svg": drawing.svg}
     try:
-        data = texts[kind]().encode() if kind in texts else drawing.render(kind)
-    except drawing.DotMissingError as error:
+        data = kinds[kind]().encode()
+    except drawing.StalePictureError as error:
         _fail(str(error), status=1)
     if output is None:
         click.echo(data, nl=False)
@@ -208,12 +208,14 @@ def verify(examples: int, seed: int | None, report: Path | None) -> None:
         _fail("this needs hypothesis: pip install 'client-session[verify]'", status=1)
     try:
         holds = command.run(examples, secrets.randbelow(2**32) if seed is None else seed, report)
+    except drawing.StalePictureError as error:
+        _fail(str(error), status=1)
     except OSError as error:
         _fail(f"{error.filename or report} cannot be written: {error.strerror}", status=1)
     sys.exit(0 if holds else 1)
 
 
-_KINDS = {".svg": "svg", ".png": "png", ".dot": "dot", ".gv": "dot", ".mmd": "mermaid"}
+_KINDS = {"": "mermaid", ".svg": "svg", ".dot": "dot", ".gv": "dot", ".mmd": "mermaid"}
 
 
 _COLUMNS = {"time": 19, "input": 11, "state": 23, "session": 8, "index": 5, "event": 5}

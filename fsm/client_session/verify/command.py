@@ -23,14 +23,16 @@ _PIPED_WIDTH = 160
 
 
 def run(examples: int, seed: int, report: Path | None) -> bool:
-    """Verify, print the tables, write the report; return whether all holds.
+    """Verify, print the tables, and write the report; return whether every invariant holds.
 
     Raises:
         OSError: the report cannot be written.
+        StalePictureError: the table has changed, and Graphviz is not installed to draw the report's graph.
 
     """
     if report is not None:
         report.mkdir(parents=True, exist_ok=True)
+        diagram.svg()  # fails now, not after the verification
     found = _with_progress(examples, seed)
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -84,14 +86,9 @@ def _invariants(found: Verification) -> Table:
 
 
 def _write(report: Path, found: Verification, console: Console) -> None:
-    (report / "report.html").write_text(page(found), encoding="utf-8")
-    console.print(f"written: {report / 'report.html'}", soft_wrap=True)
-    try:
-        (report / "coverage.svg").write_bytes(diagram.render("svg", found.tally.rows))
-    except diagram.DotMissingError as error:
-        console.print(f"no coverage.svg: {error}", style="yellow", soft_wrap=True)
-    else:
-        console.print(f"written: {report / 'coverage.svg'}", soft_wrap=True)
+    for name, text in {"report.html": page(found), "coverage.svg": diagram.coverage(found.tally.rows)}.items():
+        (report / name).write_text(text, encoding="utf-8")
+        console.print(f"written: {report / name}", soft_wrap=True)
 
 
 def _print_failure(failure: Failure, console: Console, report: Path | None) -> None:

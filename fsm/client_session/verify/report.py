@@ -82,11 +82,7 @@ def _failures(found: Verification) -> str:
 
 
 def _graph(found: Verification) -> str:
-    try:
-        drawing = diagram.render("svg", found.tally.rows).decode()
-        picture = drawing[drawing.index("<svg") :]
-    except diagram.DotMissingError as error:
-        return f"<h2>The graph</h2>\n<p>{escape(str(error))}.</p>\n<pre>{escape(diagram.mermaid())}</pre>\n"
+    picture = diagram.coverage(found.tally.rows)
     return f'<h2>The graph</h2>\n<figure role="img" aria-label="The graph with counts">{picture}</figure>\n'
 
 
