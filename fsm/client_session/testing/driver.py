@@ -16,10 +16,9 @@ from client_session.testing.trace import External
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from client_session.entity import SessionContext
+    from client_session.entity import SessionContext, SessionSummary
     from client_session.explanation import Explanation
     from client_session.graph import SessionState
-    from client_session.summary import SessionSummary
     from client_session.testing.trace import Step
     from client_session_persistence import SnapshotStore
 

@@ -15,10 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-    from client_session.entity import SessionContext
+    from client_session.entity import SessionContext, SessionSummary
     from client_session.explanation import Explanation
     from client_session.session import ClientSession
-    from client_session.summary import SessionSummary
     from client_session.testing import SessionOptions
     from client_session.testing.trace import Step
     from client_session_persistence import SnapshotStore
