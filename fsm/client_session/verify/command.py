@@ -1,4 +1,4 @@
-"""What ``client-session verify`` prints and writes."""
+"""The command ``client-session verify``: progress bars, tables and report files."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run(examples: int, seed: int, report: Path | None) -> bool:
     console.print(_invariants(found))
     console.print()
     if found.explored is not None:
-        console.print(f"{found.explored.states} states and {found.explored.edges} edges explored: all there are")
+        console.print(f"explored all {found.explored.states} states and {found.explored.edges} edges")
     console.print(f"{examples} examples, seed {seed}, {found.seconds:.1f} s")
     if report is not None:
         _write(report, found, console)
@@ -67,7 +67,7 @@ def _table(*headings: str) -> Table:
 
 
 def _rows(found: Verification) -> Table:
-    table = _table("times", "from", "input [guard] / effects".replace("[", r"\["), "to")
+    table = _table("times taken", "from", r"input \[guard] / effects", "to")
     for row in TABLE:
         count = found.tally.rows[row]
         to = "(same)" if row.destination is row.source else row.destination.value
@@ -78,7 +78,7 @@ def _rows(found: Verification) -> Table:
 
 
 def _invariants(found: Verification) -> Table:
-    table = _table("times checked", "invariant", "what must hold")
+    table = _table("times checked", "invariant", "meaning")
     for name, sentence in INVARIANTS.items():
         count = found.tally.invariants[name]
         table.add_row(f"{count:,}", name, sentence, style=None if count else "bold red")
@@ -102,7 +102,7 @@ def _print_failure(failure: Failure, console: Console, report: Path | None) -> N
         path.write_text(lines, encoding="utf-8")
         trace = str(path)
     console.print(
-        f"The shortest trace that fails; client-session replay {_flags(failure.sample)} {trace}", soft_wrap=True
+        f"Shortest failing trace, for client-session replay {_flags(failure.sample)} {trace}:", soft_wrap=True
     )
     console.print(lines, end="", markup=False, soft_wrap=True)
 
