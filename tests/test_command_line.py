@@ -16,6 +16,7 @@ import pytest
 from jsonschema import Draft4Validator, FormatChecker
 
 from client_session import diagram as drawing
+from client_session.testing.trace import INPUTS
 from client_session_persistence import Snapshot, dumps, loads
 from event_ids import event_id
 
@@ -219,8 +220,8 @@ def test_show_says_what_is_wrong(save_path: Path) -> None:
     save_path.write_bytes(dumps(Snapshot(user_id=event_id(7), session_index=3))[:-1])
     done = run("show", str(save_path))
     assert (done.returncode, done.stdout) == (1, "")
-    assert f"Error: {save_path} is corrupt: it is not well-formed XML: unclosed token" in done.stderr
-    assert f"recovered at the next start: user {event_id(7)}" in done.stderr
+    assert f"Error: {save_path} is corrupt: not well-formed XML: unclosed token" in done.stderr
+    assert f"the next start recovers user {event_id(7)}" in done.stderr
     save_path.write_bytes(b"")
     assert "no user id" in run("show", str(save_path)).stderr
 
@@ -304,7 +305,10 @@ def test_a_picture_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     ("arguments", "named"),
     [
         (["--help"], ["replay", "show", "diagram", "--version"]),
-        (["replay", "-h"], ["--save", "--json", "--foreground-timeout", "--continue-on-restart", "[default: 600]"]),
+        (
+            ["replay", "-h"],
+            [*INPUTS, "--save", "--json", "--foreground-timeout", "--continue-on-restart", "[default: 600]"],
+        ),
         (["show", "--help"], ["--json", "FILE"]),
         (["diagram", "--help"], ["--format", "svg|mermaid|dot", "--output"]),
     ],

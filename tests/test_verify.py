@@ -153,7 +153,10 @@ def test_wrong_use_is_explained(tmp_path: Path) -> None:
     done = run("verify", "--examples", "1", "--report", str(tmp_path / "file" / "report"))
     assert (done.returncode, done.stderr.count("cannot be written")) == (1, 1)
     done = run("verify", broken="import sys; sys.modules['hypothesis'] = None")
-    assert (done.returncode, done.stderr) == (1, "Error: this needs hypothesis: pip install 'client-session[verify]'\n")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "Error: verify needs hypothesis: pip install 'client-session[verify]'\n",
+    )
 
 
 def test_the_kit_finds_broken_chains() -> None:
