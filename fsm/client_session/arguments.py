@@ -1,4 +1,4 @@
-"""Checks of the constructor's arguments. Each error names the argument, its value, and what is allowed."""
+"""Argument checks. Each error names the argument, its value, and what is allowed."""
 
 from __future__ import annotations
 

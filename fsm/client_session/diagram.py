@@ -35,7 +35,7 @@ class StalePictureError(RuntimeError):
     """The table has changed since the shipped picture was drawn, and Graphviz is not installed."""
 
     def __init__(self) -> None:
-        """Take no arguments: the message is always the same."""
+        """Set the message."""
         super().__init__(
             "lifecycle.svg is stale: the table has changed; install Graphviz ('apt-get install graphviz') to redraw it"
         )
@@ -84,17 +84,17 @@ def dot(suffix: str = "") -> str:
     for state, (fill, stroke) in _COLORS.items():
         lines.append(f'    {_name(state)} [label="{state.value}", fillcolor="{fill}", color="{stroke}"]')
     for (source, destination), rows in arrows().items():
-        # \\l aligns each line to the left; the spaces keep it clear of the arrow.
+        # \\l ends a line and aligns it to the left; the spaces keep the label clear of the arrow.
         label = "".join(f"  {row.label}  {suffix}\\l" for row in rows)
         lines.append(f'    {_name(source)} -> {_name(destination)} [label="{label}"]')
     return "\n".join([*lines, "}"]) + "\n"
 
 
 def svg() -> str:
-    """Return the picture: the shipped one, or a new one if the table has changed since.
+    """Return the shipped picture, or a newly drawn one if the table has changed since.
 
     Raises:
-        StalePictureError: the table has changed, and Graphviz is not installed to draw the picture again.
+        StalePictureError: the table has changed, and Graphviz is not installed.
 
     """
     shipped = _PICTURE.read_text(encoding="utf-8")
@@ -102,7 +102,7 @@ def svg() -> str:
 
 
 def coverage(counts: Mapping[Row, int]) -> str:
-    """Return the picture with a count after the label of each row, and rows that were never taken in red.
+    """Return the picture with the count of each row after its label; rows that were never taken are red.
 
     Raises:
         StalePictureError: as `svg`.
@@ -112,8 +112,10 @@ def coverage(counts: Mapping[Row, int]) -> str:
     picture = ET.fromstring(svg())  # noqa: S314  # our own file
     rows_of = {f"{_name(source)}->{_name(destination)}": rows for (source, destination), rows in arrows().items()}
     for edge in picture.iter(f"{{{_SVG}}}g"):
-        rows = rows_of.get(edge.findtext(f"{{{_SVG}}}title") or "", [])
-        for row, label in zip(rows, edge.iter(f"{{{_SVG}}}text") if rows else (), strict=True):
+        rows = rows_of.get(edge.findtext(f"{{{_SVG}}}title") or "")
+        if rows is None:
+            continue
+        for row, label in zip(rows, edge.iter(f"{{{_SVG}}}text"), strict=True):
             label.text = f"{label.text}{_times(counts.get(row, 0))}"
             if not counts.get(row):
                 label.set("fill", _ALARM)
@@ -130,7 +132,7 @@ def _paint_arrow(edge: ET.Element, color: str) -> None:
 
 
 def source_mark() -> str:
-    """Return the id that a current picture has; it changes with the source that the picture is drawn from."""
+    """Return the id of a picture drawn from the current table, by which a stale one is recognized."""
     return f"lifecycle_{hashlib.sha256(_source().encode()).hexdigest()[:16]}"
 
 

@@ -22,7 +22,7 @@ class InvariantError(AssertionError):
     """An invariant does not hold; the message names it and shows the values."""
 
     def __init__(self, name: str, detail: str) -> None:
-        """Keep the facts."""
+        """Store the attributes."""
         super().__init__(name, detail)
         self.name = name
         self.detail = detail

@@ -56,7 +56,7 @@ class TraceError(ValueError):
     """A trace cannot be read; the message names the file, the line and the fault."""
 
     def __init__(self, name: str, line: int, fault: str) -> None:
-        """Keep the facts."""
+        """Store the attributes."""
         super().__init__(name, line, fault)
         self.name = name
         self.line = line

@@ -65,11 +65,11 @@ class AsyncioScheduler(ForkAware):
         self._forget = forget
 
     def attach(self) -> None:
-        """Use the running loop from now on, unless the current one is still running."""
+        """Tick on the running loop from now on, unless the scheduler's previous loop is still running."""
         self.renew_in_a_child()
         loop = self._loop() if self._loop is not None else None
         if loop is None or not loop.is_running():
-            with contextlib.suppress(RuntimeError):  # no loop is running here; the current one may run again
+            with contextlib.suppress(RuntimeError):  # no loop is running here; the previous one may run again
                 loop = asyncio.get_running_loop()
                 self._loop = weakref.ref(loop)
         if loop is not None:

@@ -113,7 +113,7 @@ class ExplorationError(InvariantError):
     """An invariant fails on an edge; ``sample`` is the shortest trace to it."""
 
     def __init__(self, name: str, detail: str, sample: Sample) -> None:
-        """Keep the facts."""
+        """Store the attributes."""
         super().__init__(name, detail)
         self.sample = sample
 
