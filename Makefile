@@ -35,7 +35,8 @@ suite: $(INSTALLED) $(EXAMPLES)
 	$(BIN)/pytest -n $(WORKERS)
 
 diagrams: $(INSTALLED)
-	$(BIN)/client-session diagram -o diagrams/lifecycle.svg
+	$(BIN)/client-session diagram -o fsm/client_session/lifecycle.svg
+	cp fsm/client_session/lifecycle.svg diagrams/lifecycle.svg
 	$(BIN)/client-session diagram -o diagrams/lifecycle.mmd
 	$(BIN)/client-session diagram -o diagrams/lifecycle.dot
 

@@ -89,7 +89,7 @@ def test_bad_durations_are_named(make: MakeSession, name: str, value: Any, error
         ({"save_path": Path()}, ValueError, r"not a folder: '\.'"),
         ({"save_path": b"session.xml"}, TypeError, "save_path must be the path"),
         ({"save_path": 7}, TypeError, "save_path must be the path .* not 7"),
-        ({"save_path": None}, TypeError, "or give store; not None"),
+        ({"save_path": None}, TypeError, "not None; or pass store"),
         ({"save_path": "x.xml", "store": MemoryStore()}, ValueError, "save_path or store, not both: 'x.xml'"),
         ({"store": 7}, TypeError, "store must have the methods load, save, lock; 7 lacks load"),
         ({"clock": 7}, TypeError, "clock must have the methods monotonic, now"),

@@ -410,7 +410,7 @@ def test_a_forked_child_ticks_on_a_loop_of_its_own() -> None:
             on_session_end=lambda _: [listener() for listener in listeners],
         )
         scheduler.start(target, 0.0)
-        with scheduler._turn:  # noqa: SLF001  # as if another thread were changing the rounds just now
+        with scheduler._updating:  # noqa: SLF001  # as if another thread were changing the rounds just now
             child = os.fork()
         if child == 0:
             status = 1

@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import re
-import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -17,6 +16,7 @@ import pytest
 from jsonschema import Draft4Validator, FormatChecker
 
 from client_session import diagram as drawing
+from client_session.testing.trace import INPUTS
 from client_session_persistence import Snapshot, dumps, loads
 from event_ids import event_id
 
@@ -220,8 +220,8 @@ def test_show_says_what_is_wrong(save_path: Path) -> None:
     save_path.write_bytes(dumps(Snapshot(user_id=event_id(7), session_index=3))[:-1])
     done = run("show", str(save_path))
     assert (done.returncode, done.stdout) == (1, "")
-    assert f"Error: {save_path} is corrupt: it is not well-formed XML: unclosed token" in done.stderr
-    assert f"recovered at the next start: user {event_id(7)}" in done.stderr
+    assert f"Error: {save_path} is corrupt: not well-formed XML: unclosed token" in done.stderr
+    assert f"the next start recovers user {event_id(7)}" in done.stderr
     save_path.write_bytes(b"")
     assert "no user id" in run("show", str(save_path)).stderr
 
@@ -257,25 +257,41 @@ def test_diagrams_as_text(kind: str, tmp_path: Path) -> None:
     assert target.read_text() == expected
 
 
-@pytest.mark.skipif(shutil.which("dot") is None, reason=drawing.HOW_TO_GET_DOT)
-def test_diagrams_as_pictures(tmp_path: Path) -> None:
-    """SVG to standard output, PNG to a file."""
-    assert "<svg" in run("diagram", "--format", "svg").stdout
-    assert run("diagram", "-o", str(tmp_path / "graph.png")).returncode == 0
-    assert (tmp_path / "graph.png").read_bytes().startswith(b"\x89PNG")
+def test_the_picture_needs_no_graphviz(tmp_path: Path) -> None:
+    """The SVG is the shipped one, printed or written to a file."""
+    environment = {**os.environ, "PATH": str(tmp_path)}
+    for arguments in (["--format", "svg"], ["-o", str(tmp_path / "graph.svg")]):
+        done = subprocess.run(  # noqa: S603  # our own command
+            [COMMAND, "diagram", *arguments], env=environment, capture_output=True, check=True, timeout=60
+        )
+        picture = done.stdout or (tmp_path / "graph.svg").read_bytes()
+        assert picture == (ROOT / "diagrams" / "lifecycle.svg").read_bytes()
 
 
-def test_without_graphviz_the_command_says_how_to_get_it(tmp_path: Path) -> None:
-    """Exit status 1, and no traceback."""
+def test_a_stale_picture_is_one_line_of_error(tmp_path: Path) -> None:
+    """After a change of the table, without Graphviz: exit status 1, and no traceback."""
+    program = (
+        "from client_session import cli, diagram; diagram.source_mark = lambda: 'changed';"
+        "cli.client_session(['diagram', '--format', 'svg'])"
+    )
     done = subprocess.run(  # noqa: S603  # our own command
-        [COMMAND, "diagram", "--format", "svg"],
-        env={"PATH": str(tmp_path)},
+        [sys.executable, "-c", program],
+        env={**os.environ, "PATH": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
-    assert (done.returncode, done.stderr) == (1, f"Error: {drawing.HOW_TO_GET_DOT}\n")
+    assert (done.returncode, done.stderr) == (1, f"Error: {drawing.StalePictureError()}\n")
+
+
+def test_an_unknown_suffix_needs_a_format(tmp_path: Path) -> None:
+    """Exit status 2, and no file."""
+    done = run("diagram", "-o", str(tmp_path / "graph.png"))
+    assert done.returncode == 2
+    assert "give --format" in done.stderr
+    assert not (tmp_path / "graph.png").exists()
+    assert run("diagram", "--format", "dot", "-o", str(tmp_path / "graph.txt")).returncode == 0
 
 
 def test_a_picture_that_cannot_be_written_is_said(tmp_path: Path) -> None:
@@ -289,9 +305,12 @@ def test_a_picture_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     ("arguments", "named"),
     [
         (["--help"], ["replay", "show", "diagram", "--version"]),
-        (["replay", "-h"], ["--save", "--json", "--foreground-timeout", "--continue-on-restart", "[default: 600]"]),
+        (
+            ["replay", "-h"],
+            [*INPUTS, "--save", "--json", "--foreground-timeout", "--continue-on-restart", "[default: 600]"],
+        ),
         (["show", "--help"], ["--json", "FILE"]),
-        (["diagram", "--help"], ["--format", "svg|png|mermaid|dot", "--output"]),
+        (["diagram", "--help"], ["--format", "svg|mermaid|dot", "--output"]),
     ],
 )
 def test_help_names_everything(arguments: list[str], named: list[str]) -> None:

@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from client_session import diagram
-from client_session.graph import Effect, Guard, SessionState
+from client_session.graph import TABLE, Effect, Guard, SessionState
 from client_session.machine import MACHINE, effect_method, guard_method
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ DIAGRAMS = ROOT / "diagrams"
 SVG = "{http://www.w3.org/2000/svg}"
 MEND = "run 'make diagrams'"
 
-needs_dot = pytest.mark.skipif(shutil.which("dot") is None, reason=diagram.HOW_TO_GET_DOT)
+needs_dot = pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")
 
 
 def machine_edges() -> set[tuple[str, str, str]]:
@@ -57,8 +57,10 @@ def test_the_dot_file_is_fresh() -> None:
 
 
 def test_the_svg_is_fresh() -> None:
-    """diagrams/lifecycle.svg bears the mark of the source that the code draws now."""
-    assert f'id="{diagram.source_mark()}"' in (DIAGRAMS / "lifecycle.svg").read_text(encoding="utf-8"), MEND
+    """The shipped picture was drawn from the current table, and diagrams/lifecycle.svg is a copy of it."""
+    shipped = (ROOT / "fsm" / "client_session" / "lifecycle.svg").read_text(encoding="utf-8")
+    assert f'id="{diagram.source_mark()}"' in shipped, MEND
+    assert (DIAGRAMS / "lifecycle.svg").read_text(encoding="utf-8") == shipped, MEND
 
 
 def test_the_readmes_graph_is_fresh() -> None:
@@ -104,15 +106,40 @@ def test_every_state_is_drawn_by_its_value() -> None:
         assert f'label="{state.value}"' in diagram.dot()
 
 
+def test_coverage_writes_each_count_after_its_label() -> None:
+    """The shipped picture, with a count on each line; a row that was never taken is red, and so is its arrow."""
+    counts = {row: 1000 * number for number, row in enumerate(TABLE)}
+    picture = ET.fromstring(diagram.coverage(counts))  # noqa: S314  # our own picture
+    edges = {edge.findtext(f"{SVG}title"): edge for edge in picture.iter(f"{SVG}g")}
+    for (source, destination), rows in diagram.arrows().items():
+        edge = edges[f"{source.name.lower()}->{destination.name.lower()}"]
+        labels = list(edge.iter(f"{SVG}text"))
+        shown = [" ".join((label.text or "").split()) for label in labels]
+        assert shown == [f"{row.label} ×{counts[row]:,}" for row in rows]  # noqa: RUF001  # a multiplication sign
+        assert [label.get("fill") == "#cf222e" for label in labels] == [row is TABLE[0] for row in rows]
+        strokes = {line.get("stroke") for line in edge.iter(f"{SVG}path")}
+        assert strokes == {"#cf222e" if TABLE[0] in rows else "#57606a"}
+
+
+@pytest.fixture
+def changed_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the shipped picture be of another table."""
+    monkeypatch.setattr(diagram.arrows, "__defaults__", (TABLE[:-1],))
+
+
 @needs_dot
-def test_graphviz_draws_svg_and_png() -> None:
-    """The real dot draws both."""
-    assert ET.fromstring(diagram.render("svg")).tag == f"{SVG}svg"  # noqa: S314  # Graphviz's output
-    assert diagram.render("png").startswith(b"\x89PNG\r\n\x1a\n")
+@pytest.mark.usefixtures("changed_table")
+def test_graphviz_redraws_a_stale_picture() -> None:
+    """The real dot draws the current table, without the counts that it left room for."""
+    drawn = diagram.svg()
+    assert f'id="{diagram.source_mark()}"' in drawn
+    assert ET.fromstring(drawn).tag == f"{SVG}svg"  # noqa: S314  # Graphviz's output
+    assert "9,999" not in drawn
 
 
-def test_without_graphviz_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing but dot is missing, and it can be had."""
+@pytest.mark.usefixtures("changed_table")
+def test_a_stale_picture_without_graphviz_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One line says that the picture is stale and what redraws it."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(diagram.DotMissingError, match="apt-get install graphviz"):
-        diagram.render("svg")
+    with pytest.raises(diagram.StalePictureError, match=r"^lifecycle.svg is stale: .*apt-get install graphviz.*$"):
+        diagram.svg()

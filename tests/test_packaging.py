@@ -37,7 +37,9 @@ def test_the_wheel_holds_the_two_packages_alone(wheel: zipfile.ZipFile) -> None:
     tops = {name.split("/")[0] for name in wheel.namelist()}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"client_session", "client_session_persistence"}
     assert len(tops) == 3
-    assert {"client_session/py.typed", "client_session_persistence/py.typed"} <= set(wheel.namelist())
+    data = {"py.typed", "lifecycle.svg", "verify/report.css"}
+    assert {f"client_session/{name}" for name in data} <= set(wheel.namelist())
+    assert "client_session_persistence/py.typed" in wheel.namelist()
     assert not [name for name in wheel.namelist() if "__pycache__" in name]
     assert {
         path.relative_to(ROOT / root).as_posix()

@@ -56,5 +56,5 @@ def test_names_of_no_folder_are_refused(name: str) -> None:
 @pytest.mark.parametrize("name", [None, 7, Path("a")])
 def test_names_are_text(name: object) -> None:
     """Another type is a TypeError."""
-    with pytest.raises(TypeError, match="app_name must be text"):
+    with pytest.raises(TypeError, match="app_name must be a str"):
         default_save_path(name)  # type: ignore[arg-type]  # the promise under test

@@ -281,7 +281,7 @@ def test_a_failing_session_never_costs_the_event(
     assert [event["eid"] for event in collector.events] == event_ids
     assert [entities_of(event) for event in collector.events] == [[PLACE], [PLACE]]
     (logged,) = [record for record in caplog.records if record.name == "client_session.trackers.snowplow"]
-    assert logged.getMessage() == "An event goes out without its session's entity"
+    assert logged.getMessage() == "An event was sent without its session entity"
     assert logged.exc_info
 
 

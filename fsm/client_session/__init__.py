@@ -1,4 +1,4 @@
-"""Client sessions for trackers: which events belong together.
+"""Client sessions for trackers: group tracked events into sessions.
 
 >>> from client_session import ClientSession
 >>> session = ClientSession("session.xml")
@@ -12,13 +12,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from client_session.clock import Clock, SystemClock
-from client_session.entity import SessionContext
+from client_session.entity import SessionContext, SessionSummary
 from client_session.errors import SessionClosedError
 from client_session.explanation import Beginning, Ending, Explanation
 from client_session.graph import Input, SessionState
 from client_session.lifecycle import EndReason
 from client_session.session import ClientSession
-from client_session.summary import SessionSummary
 from client_session.ticking.scheduler import Scheduler
 from client_session_persistence import MemoryStore
 
@@ -48,7 +47,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import what concerns files when it is first asked for: a program may keep its sessions elsewhere."""
+    """Import `XmlStore` and `default_save_path` on first use: programs with other stores do not need them."""
     if name not in {"XmlStore", "default_save_path"}:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)

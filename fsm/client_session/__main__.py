@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line, or say how to install what it needs."""
+    """Run the command line; if a package is missing, say how to install it."""
     try:
         from client_session.cli import client_session  # noqa: PLC0415  # click and rich are the optional extra "cli"
     except ModuleNotFoundError as error:

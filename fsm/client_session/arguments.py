@@ -1,4 +1,4 @@
-"""What a session may be given: each argument is checked, and a bad one is named with its value and what is allowed."""
+"""Argument checks. Each error names the argument, its value, and what is allowed."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 Callback = TypeVar("Callback")
 
 Seconds = int | float | timedelta
-"""A duration: a number of seconds, or a `timedelta`."""
+"""A duration: a number of seconds or a `timedelta`."""
 
 
 def seconds(argument: str, value: Seconds) -> float:
     """Return a duration in seconds.
 
     Raises:
-        TypeError: it is neither a number nor a `timedelta`.
-        ValueError: it is not finite and greater than 0.
+        TypeError: the value is neither a number nor a `timedelta`.
+        ValueError: the value is not finite and greater than 0.
 
     """
     if type(value) is float:
@@ -47,7 +47,7 @@ def seconds(argument: str, value: Seconds) -> float:
 
 
 def boolean(argument: str, value: object) -> bool:
-    """Return a ``bool``, and refuse what is merely true or false (`TypeError`)."""
+    """Return a ``bool``; raise `TypeError` for any other value, even a truthy one."""
     if not isinstance(value, bool):
         msg = f"{argument} must be True or False, not {value!r}"
         raise TypeError(msg)
@@ -55,7 +55,7 @@ def boolean(argument: str, value: object) -> bool:
 
 
 def require_methods(argument: str, value: object, *methods: str) -> None:
-    """Refuse an object that lacks a method (`TypeError`)."""
+    """Raise `TypeError` if an object lacks one of the methods."""
     for method in methods:
         if not callable(getattr(value, method, None)):
             msg = f"{argument} must have the methods {', '.join(methods)}; {value!r} lacks {method}"
@@ -63,7 +63,7 @@ def require_methods(argument: str, value: object, *methods: str) -> None:
 
 
 def callback(argument: str, value: Callback) -> Callback:
-    """Return a callable or ``None``; refuse anything else (`TypeError`)."""
+    """Return a callable or ``None``; raise `TypeError` for anything else."""
     if value is not None and not callable(value):
         msg = f"{argument} must be callable or None, not {value!r}"
         raise TypeError(msg)
@@ -71,28 +71,28 @@ def callback(argument: str, value: Callback) -> Callback:
 
 
 def snapshot_store(save_path: str | os.PathLike[str] | None, store: SnapshotStore | None) -> SnapshotStore:
-    """Return the store that is meant by ``save_path`` or ``store``.
+    """Return ``store``, or an `XmlStore` at ``save_path``.
 
     Raises:
-        TypeError: neither is given, or one is of a wrong type.
-        ValueError: both are given, or the path is empty, has a NUL character or is a folder.
+        TypeError: neither is given, or one has the wrong type.
+        ValueError: both are given, or the path is empty, contains a NUL character or is a folder.
 
     """
     if store is not None:
         if save_path is not None:
-            msg = f"give save_path or store, not both: {save_path!r} and {store!r}"
+            msg = f"pass save_path or store, not both: {save_path!r} and {store!r}"
             raise ValueError(msg)
         require_methods("store", store, "load", "save", "lock")
         return store
     if not isinstance(save_path, str | os.PathLike):
-        msg = f"save_path must be the path (text or os.PathLike) of the save file, or give store; not {save_path!r}"
+        msg = f"save_path must be the path of the save file (str or os.PathLike), not {save_path!r}; or pass store"
         raise TypeError(msg)
     path = os.fspath(save_path)
     if not isinstance(path, str):
-        msg = f"save_path must be a path of text, not {path!r}"
+        msg = f"save_path must be a str path, not {path!r}"
         raise TypeError(msg)
     if not path.strip() or "\0" in path:
-        msg = f"save_path must be the path of a file, not empty and without NUL, not {path!r}"
+        msg = f"save_path must be the path of a file (not empty, no NUL character), not {path!r}"
         raise ValueError(msg)
     if path.endswith(("/", os.sep)) or os.path.isdir(path):  # noqa: PTH112  # a Path would lose the separator
         msg = f"save_path must be the path of a file, not a folder: {path!r}"
@@ -100,18 +100,18 @@ def snapshot_store(save_path: str | os.PathLike[str] | None, store: SnapshotStor
     return _xml_store()(path)
 
 
-@functools.cache  # a finalizer at the interpreter's exit can import nothing any more
+@functools.cache  # a finalizer at the interpreter's exit can no longer import
 def _xml_store() -> type[XmlStore]:
-    from client_session_persistence import XmlStore  # noqa: PLC0415  # a program that gives a store of its own needs no XML
+    from client_session_persistence import XmlStore  # noqa: PLC0415  # a program with its own store needs no XML
 
     return XmlStore
 
 
 def event_id_text(value: uuid.UUID | str) -> str:
-    """Return an event id as lower-case text (`ValueError` for what is neither a UUID nor its text)."""
+    """Return an event id as lower-case text; raise `ValueError` if it is neither a UUID nor its text."""
     if isinstance(value, uuid.UUID):
         return str(value)
     if isinstance(value, str) and is_uuid_text(value):
         return value.lower()
-    msg = f"event_id must be a uuid.UUID or its text of 36 characters, not {value!r}"
+    msg = f"event_id must be a uuid.UUID or its 36-character text, not {value!r}"
     raise ValueError(msg)

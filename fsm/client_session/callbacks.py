@@ -18,9 +18,8 @@ from client_session_persistence.forks import THIS_PROCESS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from client_session.entity import SessionContext
+    from client_session.entity import SessionContext, SessionSummary
     from client_session.graph import Input, SessionState
-    from client_session.summary import SessionSummary
 
 Params = ParamSpec("Params")
 

@@ -1,4 +1,4 @@
-"""The command line: replay a trace, show a save file, draw the graph."""
+"""The command line: replay a trace, show a save file, draw the graph, verify the lifecycle."""
 
 from __future__ import annotations
 
@@ -37,9 +37,11 @@ if TYPE_CHECKING:
     from client_session_persistence import Snapshot
 
 _PIPED_WIDTH = 500
-"""Lines that are not read on a terminal are not wrapped: one a moment, for grep."""
+"""Without a terminal, lines are not wrapped, so that tools such as grep see one line per moment."""
+_KINDS = {"": "mermaid", ".svg": "svg", ".dot": "dot", ".gv": "dot", ".mmd": "mermaid"}
+"""Kinds of diagrams by the suffix of the output file."""
 _WIDE = 120
-"""Narrower, and what happened stands below each line."""
+"""In narrower terminals, explanations are printed below each line."""
 _STATE_STYLES = {
     SessionState.FOREGROUND_ACTIVE: "green",
     SessionState.BACKGROUND_ACTIVE: "blue",
@@ -50,7 +52,7 @@ _STATE_STYLES = {
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="client-session")
 def client_session() -> None:
-    """Client sessions for trackers: which events belong together."""
+    """Client sessions for trackers."""
 
 
 _DEFAULTS = SessionOptions()
@@ -63,16 +65,16 @@ _DEFAULTS = SessionOptions()
     "save_path",
     type=click.Path(dir_okay=False),
     metavar="FILE",
-    help="Keep the session in this save file, and go on from what it holds. Without it: in memory.",
+    help="Load and save the session in this file. Default: keep it in memory.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the entity of each event, one JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print the entity of each event, one JSON object per line.")
 @click.option(
     "--foreground-timeout",
     type=float,
     metavar="SECONDS",
     default=_DEFAULTS.foreground_timeout,
     show_default=True,
-    help="Until a session expires in focus.",
+    help="Timeout in the foreground.",
 )
 @click.option(
     "--background-timeout",
@@ -80,7 +82,7 @@ _DEFAULTS = SessionOptions()
     metavar="SECONDS",
     default=_DEFAULTS.background_timeout,
     show_default=True,
-    help="Until a session expires out of focus.",
+    help="Timeout in the background.",
 )
 @click.option(
     "--check-interval",
@@ -88,22 +90,22 @@ _DEFAULTS = SessionOptions()
     metavar="SECONDS",
     default=_DEFAULTS.check_interval,
     show_default=True,
-    help="How often a tick comes.",
+    help="Time between checks.",
 )
-@click.option("--no-ticks", is_flag=True, help="Let no tick come but those of the trace.")
+@click.option("--no-ticks", is_flag=True, help="Apply only the trace's own ticks.")
 @click.option("--count-empty-sessions", is_flag=True, help="Number sessions as the .NET tracker does.")
-@click.option("--continue-on-restart", is_flag=True, help="Go on with the saved session if it has not timed out.")
+@click.option("--continue-on-restart", is_flag=True, help="Resume the saved session unless it has timed out.")
 def replay(trace: BinaryIO, save_path: str | None, *, as_json: bool, no_ticks: bool, **options: Any) -> None:  # noqa: ANN401  # click passes the options, their types checked, by name
-    """Drive a session through TRACE, on a virtual clock, and print what happens.
+    """Replay TRACE in a session on a virtual clock, and print what happens.
 
-    TRACE is a file of JSON Lines ("-": standard input), one input a line, in order of time, such as
+    TRACE is a file of JSON Lines ("-": standard input), one input per line, in order of time, such as
 
     {"at": "2026-11-23T09:00:00Z", "input": "event", "id": "<uuid>"}
 
-    The inputs: event (with an id), background, foreground, touch, restart, sleep (the machine sleeps until the next
-    line), resume and stop (the checker, by hand), tick (one more than come by themselves), new-session, save, timeouts
-    (with foreground_timeout, background_timeout), wall (the wall clock is set, to a time), other (another process on
-    the save file tracks an event, with an id).
+    The inputs: event (with an id), background, foreground, touch, new-session, start-checker, stop-checker, timeouts
+    (with foreground_timeout, background_timeout), tick (an extra check), save, restart, sleep (the machine sleeps until
+    the next line), wall (the wall clock is set "to" a time), other (another process that uses the save file tracks an
+    event, with an id).
     """
     try:
         steps = read_trace(trace, trace.name)
@@ -125,18 +127,18 @@ def replay(trace: BinaryIO, save_path: str | None, *, as_json: bool, no_ticks: b
 
 @client_session.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, readable=False))
-@click.option("--json", "as_json", is_flag=True, help="Print it as one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(file: str, *, as_json: bool) -> None:
-    """Print the save file FILE, or say what is wrong with it (exit status 1)."""
+    """Print the save file FILE. If it is corrupt or cannot be read, print why (exit status 1)."""
     try:
         snapshot = XmlStore(file).load()
     except CorruptSaveFileError as error:
-        rescue = f"recovered at the next start: user {error.recovered.user_id}" if error.recovered else "no user id"
-        _fail(f"{error}\n{rescue}", status=1)
+        user = f"the next start recovers user {error.recovered.user_id}" if error.recovered else "no user id to recover"
+        _fail(f"{error}\n{user}", status=1)
     except OSError as error:
         _fail(f"{file} cannot be read: {error.strerror}", status=1)
     if snapshot is None:
-        _fail(f"{file} is gone", status=1)
+        _fail(f"{file} was removed", status=1)
     values = _by_key(snapshot)
     if as_json:
         click.echo(json.dumps(values, indent=2))
@@ -155,20 +157,20 @@ def show(file: str, *, as_json: bool) -> None:
 @click.option(
     "--format",
     "kind",
-    type=click.Choice(["svg", "png", "mermaid", "dot"]),
-    help="Default: what the name of the output file says, or else mermaid.",
+    type=click.Choice(["svg", "mermaid", "dot"]),
+    help="Default: by the suffix of FILE; mermaid without a file.",
 )
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Default: print.")
 def diagram(kind: str | None, output: Path | None) -> None:
-    """Draw the graph of the lifecycle. SVG and PNG need Graphviz's program dot."""
-    kind = kind or _KINDS.get(output.suffix if output else "", "mermaid")
-    texts: dict[str, Callable[[], str]] = {"mermaid": drawing.mermaid, "dot": drawing.dot}
-    if kind == "png" and output is None and sys.stdout.isatty():
-        message = "a PNG is not for the terminal: give -o FILE"
+    """Draw the lifecycle graph."""
+    kind = kind or _KINDS.get(output.suffix if output else "")
+    if kind is None:
+        message = f"give --format, or an output file that ends in {', '.join(filter(None, _KINDS))}"
         raise click.UsageError(message)
+    kinds: dict[str, Callable[[], str]] = {"mermaid": drawing.mermaid, "dot": drawing.dot, "svg": drawing.svg}
     try:
-        data = texts[kind]().encode() if kind in texts else drawing.render(kind)
-    except drawing.DotMissingError as error:
+        data = kinds[kind]().encode()
+    except drawing.StalePictureError as error:
         _fail(str(error), status=1)
     if output is None:
         click.echo(data, nl=False)
@@ -186,34 +188,33 @@ def diagram(kind: str | None, output: Path | None) -> None:
     default=200,
     show_default=True,
     metavar="N",
-    help="How many timelines, traces and times to draw.",
+    help="Number of random cases in each part.",
 )
-@click.option("--seed", type=click.IntRange(min=0), metavar="S", help="Draw the same again. Default: a new one.")
+@click.option("--seed", type=click.IntRange(min=0), metavar="S", help="Seed of the random cases. Default: a new one.")
 @click.option(
     "--report",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Write report.html and coverage.svg there.",
+    help="Write report.html and coverage.svg to this folder.",
 )
 def verify(examples: int, seed: int | None, report: Path | None) -> None:
-    """Verify the lifecycle: explore it exhaustively, and try it against an oracle at random.
+    """Verify the lifecycle: explore it exhaustively, and compare random runs with an oracle.
 
-    Exit status 1 if something does not hold, with the shortest trace that fails. Needs the extra "verify".
+    On a failure, print the shortest failing trace (exit status 1). Requires the extra "verify".
     """
     try:
         from client_session.verify import command  # noqa: PLC0415  # Hypothesis is the optional extra "verify"
     except ModuleNotFoundError as error:
         if str(error.name).partition(".")[0] != "hypothesis":
             raise
-        _fail("this needs hypothesis: pip install 'client-session[verify]'", status=1)
+        _fail("verify needs hypothesis: pip install 'client-session[verify]'", status=1)
     try:
         holds = command.run(examples, secrets.randbelow(2**32) if seed is None else seed, report)
+    except drawing.StalePictureError as error:
+        _fail(str(error), status=1)
     except OSError as error:
         _fail(f"{error.filename or report} cannot be written: {error.strerror}", status=1)
     sys.exit(0 if holds else 1)
-
-
-_KINDS = {".svg": "svg", ".png": "png", ".dot": "dot", ".gv": "dot", ".mmd": "mermaid"}
 
 
 _COLUMNS = {"time": 19, "input": 11, "state": 23, "session": 8, "index": 5, "event": 5}
@@ -226,17 +227,17 @@ def _print_timeline(moments: Iterable[Moment]) -> None:
         table = _grid(2, header=True)
         table.add_column("what happened")
         for moment in moments:
-            table.add_row(*_seen(moment), _what_happened(moment))
+            table.add_row(*_cells(moment), _explained(moment))
         console.print(table)
         return
     heading = _grid(1, header=True)
     console.print(heading)
     for moment in moments:
         line = _grid(1, header=False)
-        line.add_row(*_seen(moment))
+        line.add_row(*_cells(moment))
         console.print(line)
         if moment.explanations:
-            console.print(Padding(_what_happened(moment), (0, 0, 0, 4)))
+            console.print(Padding(_explained(moment), (0, 0, 0, 4)))
 
 
 def _grid(gap: int, *, header: bool) -> Table:
@@ -246,7 +247,7 @@ def _grid(gap: int, *, header: bool) -> Table:
     return table
 
 
-def _seen(moment: Moment) -> list[str | Text]:
+def _cells(moment: Moment) -> list[str | Text]:
     pending = moment.session_index is None
     return [
         f"{moment.at:%Y-%m-%d %H:%M:%S}",
@@ -258,7 +259,7 @@ def _seen(moment: Moment) -> list[str | Text]:
     ]
 
 
-def _what_happened(moment: Moment) -> Text:
+def _explained(moment: Moment) -> Text:
     parts = [part for explanation in moment.explanations for part in _styled(explanation)]
     return Text("; ").join(Text(*part) for part in parts)
 

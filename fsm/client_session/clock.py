@@ -1,4 +1,4 @@
-"""Time: a monotonic clock that counts system sleep decides, the wall clock only stamps."""
+"""Clocks: elapsed time comes from a monotonic clock that counts system sleep; the wall clock only stamps events."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import attrs
 
 
 class Clock(Protocol):
-    """Two clocks in one. Both methods may be called from any thread."""
+    """A monotonic clock and a wall clock. Both methods must be thread-safe."""
 
     def monotonic(self) -> float:
-        """Return seconds that never go backwards and go on while the machine sleeps."""
+        """Return seconds that never decrease and keep counting while the machine sleeps."""
         ...
 
     def now(self) -> datetime:
@@ -24,10 +24,10 @@ class Clock(Protocol):
 
 
 def sleep_counting_clock(platform: str) -> int | None:
-    """Return the id of the platform's monotonic clock that counts system sleep, or ``None`` if there is no such id.
+    """Return the id of the platform's monotonic clock that counts system sleep, or ``None`` if it has none.
 
     Linux and Android: ``CLOCK_BOOTTIME`` (man 2 clock_gettime: "includes any time that the system is suspended").
-    macOS and iOS: ``CLOCK_MONOTONIC``, which there counts sleep; `time.monotonic` there does not.
+    macOS and iOS: ``CLOCK_MONOTONIC``, which counts sleep there, unlike `time.monotonic`.
     """
     if platform in {"linux", "android"}:
         return getattr(time, "CLOCK_BOOTTIME", None)
@@ -44,7 +44,7 @@ class SystemClock:
 
     __slots__ = ()
 
-    # No function of ours in between: it is called for every event.
+    # Called for every event, so without a wrapper of our own.
     monotonic = staticmethod(
         time.monotonic  # counts sleep on Windows
         if _CLOCK_ID is None
@@ -57,27 +57,28 @@ class SystemClock:
 
 
 SYSTEM_CLOCK = SystemClock()
-"""The clock of every session that is given no other."""
+"""The default clock."""
 
 
 @attrs.frozen(weakref_slot=False)  # one for each session in memory
 class Anchor:
-    """One moment on both clocks, by which times on the monotonic one become times of day.
+    """One moment on both clocks, to convert monotonic times into wall times.
 
-    So the times of a session agree with each other whatever happens to the wall clock meanwhile.
+    Times that are converted with the same anchor stay consistent when the wall clock is set.
     """
 
     monotonic: float
     wall: datetime
 
     def wall_time(self, at: float) -> datetime:
-        """Return the time of day of a monotonic time."""
+        """Return the wall time of a monotonic time."""
         return self.wall + timedelta(seconds=at - self.monotonic)
 
     def moved(self, by: Anchor) -> Anchor:
-        """Return this moment in the terms of a later one, if the wall clock has been set in between.
+        """Return the anchor shifted as the wall clock was set between this moment and ``by``.
 
-        Less than a second is rounding and slewing, which must not make a saved time depend on when it was saved.
+        Shifts of less than a second are ignored: they come from rounding and slewing, and would make a saved time
+        depend on when it was saved.
         """
         shift = by.wall - self.wall_time(by.monotonic)
         return Anchor(self.monotonic, self.wall + shift) if abs(shift) >= _SET_BY_HAND else self

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from client_session import history
-from client_session.entity import SessionContext, SessionFacts
+from client_session.entity import SessionContext, SessionFacts, SessionSummary
 from client_session.explanation import START, Beginning, Ending
 from client_session.ledger import new_id
 from client_session.lifecycle import Ended, EndReason
-from client_session.summary import SessionSummary
 from client_session_persistence.snapshot import MAX_INDEX, STORAGE_MECHANISM, idle_time
 
 if TYPE_CHECKING:

@@ -1,11 +1,16 @@
-"""Pictures of the graph, drawn from the table: Mermaid and DOT as text, SVG and PNG by Graphviz."""
+"""Diagrams of the graph, derived from the table: Mermaid and DOT as text, and a picture as SVG.
+
+The package ships the picture. Graphviz is needed only to draw it again after the table has changed.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
 import subprocess
+from importlib.resources import files
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
 
 from client_session.graph import INITIAL, TABLE, SessionState
 
@@ -14,11 +19,10 @@ if TYPE_CHECKING:
 
     from client_session.graph import Row
 
-HOW_TO_GET_DOT = (
-    "Graphviz's program 'dot' is not installed; get it with 'apt-get install graphviz' (or your system's way)"
-)
+_PICTURE = files("client_session") / "lifecycle.svg"
+_SVG = "http://www.w3.org/2000/svg"
 
-_COLOURS = {
+_COLORS = {
     SessionState.FOREGROUND_ACTIVE: ("#d9f0e3", "#1d7a4b"),
     SessionState.BACKGROUND_ACTIVE: ("#dce9f9", "#2459a8"),
     SessionState.EXPIRED_CHECKER_STOPPED: ("#f6e3d7", "#a4501c"),
@@ -27,16 +31,18 @@ _INK = "#24292f"
 _ALARM = "#cf222e"
 
 
-class DotMissingError(RuntimeError):
-    """Graphviz is not installed; the message says how to get it."""
+class StalePictureError(RuntimeError):
+    """The table has changed since the shipped picture was drawn, and Graphviz is not installed."""
 
     def __init__(self) -> None:
-        """Say how to get it."""
-        super().__init__(HOW_TO_GET_DOT)
+        """Set the message."""
+        super().__init__(
+            "lifecycle.svg is stale: the table has changed; install Graphviz ('apt-get install graphviz') to redraw it"
+        )
 
 
 def arrows(rows: Iterable[Row] = TABLE) -> dict[tuple[SessionState, SessionState], list[Row]]:
-    """Return the rows by arrow: rows that share source and destination are one arrow of several lines."""
+    """Group rows by arrow: rows with the same source and destination share one arrow, one line of label each."""
     sharing: dict[tuple[SessionState, SessionState], list[Row]] = {}
     for row in rows:
         sharing.setdefault((row.source, row.destination), []).append(row)
@@ -44,15 +50,16 @@ def arrows(rows: Iterable[Row] = TABLE) -> dict[tuple[SessionState, SessionState
 
 
 def mermaid() -> str:
-    """Return the graph as a Mermaid state diagram, which GitHub shows inline.
+    """Return the graph as a Mermaid state diagram, which GitHub renders inline.
 
-    Rows that keep their state stand inside it, as UML writes internal transitions: Mermaid lays loops over each other.
+    Rows that keep their state are written inside it, as UML does with internal transitions: Mermaid draws loops on top
+    of each other.
     """
     lines = ["stateDiagram-v2"]
-    for state, (fill, stroke) in _COLOURS.items():
+    for state, (fill, stroke) in _COLORS.items():
         lines.append(f'    state "{state.value}" as {_name(state)}')
-        lines.append(f"    classDef {_name(state)}_colours fill:{fill},stroke:{stroke},color:{_INK}")
-        lines.append(f"    class {_name(state)} {_name(state)}_colours")
+        lines.append(f"    classDef {_name(state)}_colors fill:{fill},stroke:{stroke},color:{_INK}")
+        lines.append(f"    class {_name(state)} {_name(state)}_colors")
     lines.append(f"    [*] --> {_name(INITIAL)}")
     for (source, destination), rows in arrows().items():
         labels = [row.label for row in rows]
@@ -63,8 +70,8 @@ def mermaid() -> str:
     return "\n".join(lines) + "\n"
 
 
-def dot(counts: Mapping[Row, int] | None = None) -> str:
-    """Return the graph in Graphviz's language; with ``counts``, each row with how often it was gone through."""
+def dot(suffix: str = "") -> str:
+    """Return the graph in Graphviz's language, with ``suffix`` after the label of each row."""
     lines = [
         "digraph lifecycle {",
         '    graph [rankdir=TB, nodesep=0.6, ranksep=0.9, pad=0.2, bgcolor=white, fontname="Helvetica"]',
@@ -74,40 +81,81 @@ def dot(counts: Mapping[Row, int] | None = None) -> str:
         '    start [shape=circle, style=filled, fillcolor="#57606a", color="#57606a", label="", width=0.16]',
         f"    start -> {_name(INITIAL)}",
     ]
-    for state, (fill, stroke) in _COLOURS.items():
+    for state, (fill, stroke) in _COLORS.items():
         lines.append(f'    {_name(state)} [label="{state.value}", fillcolor="{fill}", color="{stroke}"]')
     for (source, destination), rows in arrows().items():
-        # \\l: each line is set flush left, and stands clear of the arrow.
-        label = "".join(f"  {row.label}{_times(row, counts)}  \\l" for row in rows)
-        unused = "" if counts is None or all(counts.get(row) for row in rows) else f', color="{_ALARM}", penwidth=2'
-        lines.append(f'    {_name(source)} -> {_name(destination)} [label="{label}"{unused}]')
+        # \\l ends a line and aligns it to the left; the spaces keep the label clear of the arrow.
+        label = "".join(f"  {row.label}  {suffix}\\l" for row in rows)
+        lines.append(f'    {_name(source)} -> {_name(destination)} [label="{label}"]')
     return "\n".join([*lines, "}"]) + "\n"
 
 
-def render(kind: str, counts: Mapping[Row, int] | None = None) -> bytes:
-    """Return the graph as ``svg`` or ``png``, drawn by Graphviz; ``counts`` as `dot`. The SVG bears the `source_mark`.
+def svg() -> str:
+    """Return the shipped picture, or a newly drawn one if the table has changed since.
 
     Raises:
-        DotMissingError: Graphviz is not installed.
+        StalePictureError: the table has changed, and Graphviz is not installed.
 
     """
-    program = shutil.which("dot")
-    if program is None:
-        raise DotMissingError
-    options = ["-Gdpi=144"] if kind == "png" else [f"-Gid={source_mark()}"]
-    drawn = subprocess.run(  # noqa: S603  # the program is Graphviz's, its input our own table
-        [program, f"-T{kind}", *options], input=dot(counts).encode(), capture_output=True, check=True
-    )
-    return drawn.stdout
+    shipped = _PICTURE.read_text(encoding="utf-8")
+    return shipped if f'id="{source_mark()}"' in shipped else _draw()
+
+
+def coverage(counts: Mapping[Row, int]) -> str:
+    """Return the picture with the count of each row after its label; rows that were never taken are red.
+
+    Raises:
+        StalePictureError: as `svg`.
+
+    """
+    ET.register_namespace("", _SVG)
+    picture = ET.fromstring(svg())  # noqa: S314  # our own file
+    rows_of = {f"{_name(source)}->{_name(destination)}": rows for (source, destination), rows in arrows().items()}
+    for edge in picture.iter(f"{{{_SVG}}}g"):
+        rows = rows_of.get(edge.findtext(f"{{{_SVG}}}title") or "")
+        if rows is None:
+            continue
+        for row, label in zip(rows, edge.iter(f"{{{_SVG}}}text"), strict=True):
+            label.text = f"{label.text}{_times(counts.get(row, 0))}"
+            if not counts.get(row):
+                label.set("fill", _ALARM)
+                _paint_arrow(edge, _ALARM)
+    return ET.tostring(picture, encoding="unicode")
+
+
+def _paint_arrow(edge: ET.Element, color: str) -> None:
+    for line in edge.iter(f"{{{_SVG}}}path"):
+        line.set("stroke", color)
+    for head in edge.iter(f"{{{_SVG}}}polygon"):
+        head.set("stroke", color)
+        head.set("fill", color)
 
 
 def source_mark() -> str:
-    """Return the mark that a drawn SVG bears, by which a stale one is known without drawing it again."""
-    return f"lifecycle_{hashlib.sha256(dot().encode()).hexdigest()[:16]}"
+    """Return the id of a picture drawn from the current table, by which a stale one is recognized."""
+    return f"lifecycle_{hashlib.sha256(_source().encode()).hexdigest()[:16]}"
 
 
-def _times(row: Row, counts: Mapping[Row, int] | None) -> str:
-    return "" if counts is None else f"  ×{counts.get(row, 0):,}"  # noqa: RUF001  # a multiplication sign
+def _draw() -> str:
+    program = shutil.which("dot")
+    if program is None:
+        raise StalePictureError
+    drawn = subprocess.run(  # noqa: S603  # the program is Graphviz's, its input our own table
+        [program, "-Tsvg", f"-Gid={source_mark()}"], input=_source(), capture_output=True, check=True, encoding="utf-8"
+    )
+    return drawn.stdout.replace(_ROOM, "")
+
+
+def _source() -> str:
+    # Laid out with a large count after each label, so that `coverage` has room for real ones.
+    return dot(_ROOM)
+
+
+def _times(count: int) -> str:
+    return f"×{count:,}"  # noqa: RUF001  # a multiplication sign
+
+
+_ROOM = _times(9_999_999)
 
 
 def _name(state: SessionState) -> str:

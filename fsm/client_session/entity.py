@@ -1,4 +1,4 @@
-"""The ``client_session`` entity that a tracker attaches to every event.
+"""What a session hands out: the ``client_session`` entity of each event, and the summary of an ended session.
 
 Schema: ``iglu:com.snowplowanalytics.snowplow/client_session/jsonschema/1-0-2`` (Iglu Central).
 """
@@ -15,12 +15,13 @@ from client_session_persistence.snapshot import MAX_INDEX, iso_time
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from client_session.lifecycle import EndReason
     from client_session_persistence import Snapshot
 
 SCHEMA = "iglu:com.snowplowanalytics.snowplow/client_session/jsonschema/1-0-2"
 
 ZERO_USER_ID = "00000000-0000-0000-0000-000000000000"
-"""The user of anonymous events, as the mobile trackers send it."""
+"""The user id of anonymous events, as in the mobile trackers."""
 
 _NEWER_KEYS: dict[str, frozenset[str]] = {
     "1-0-2": frozenset(),
@@ -32,7 +33,7 @@ EntityData = dict[str, str | int | None]
 
 @attrs.frozen(weakref_slot=False)  # one for each session in memory
 class SessionFacts:
-    """What all entities of one session have in common."""
+    """The fields that all entities of a session share."""
 
     user_id: str
     session_id: str
@@ -53,7 +54,7 @@ class SessionFacts:
 
     @property
     def json(self) -> tuple[str, str]:
-        """The JSON text of an entity, before and after its event's number: between two events nothing else changes."""
+        """The JSON text of an entity, before and after its event index: only the index differs between events."""
         if self._json is None:
             text = json.dumps({"schema": SCHEMA, "data": self.data(0)}, separators=(",", ":"))
             before, after = text.split('"eventIndex":0')
@@ -61,7 +62,7 @@ class SessionFacts:
         return cast("tuple[str, str]", self._json)
 
     def data(self, event_index: int) -> EntityData:
-        """Return an entity's data, with the schema's keys in its order."""
+        """Return the data of an entity, with the schema's keys in the schema's order."""
         return {
             "userId": self.user_id,
             "sessionId": self.session_id,
@@ -75,9 +76,9 @@ class SessionFacts:
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> SessionFacts:
-        """Take the facts of a numbered session."""
+        """Return the facts of a saved session (`ValueError` if the snapshot has none)."""
         if snapshot.session_id is None:
-            msg = f"{snapshot!r} holds no session"
+            msg = f"the snapshot must have a session: {snapshot!r}"
             raise ValueError(msg)
         return cls(
             snapshot.user_id,
@@ -90,16 +91,16 @@ class SessionFacts:
         )
 
     def anonymous(self) -> SessionFacts:
-        """Return the same without user and previous session."""
+        """Return a copy without user and previous session."""
         return attrs.evolve(self, user_id=ZERO_USER_ID, previous_session_id=None)
 
 
-@attrs.define(repr=False, unsafe_hash=True)  # one is made for every event, and attrs' frozen takes twice the time
+@attrs.define(repr=False, unsafe_hash=True)  # created for every event; attrs' frozen takes twice as long
 class SessionContext:
-    """The entity of one event: immutable (nothing public of it can be set), and equal to another of the same data.
+    """The entity of one event, as `ClientSession.get_session_context` returns it.
 
-    Handed out by `ClientSession.get_session_context`. Ids and times are text, as in the entity. It validates against
-    client_session 1-0-2.
+    Its public attributes are read-only; entities with the same data are equal. Ids and times are text, as in the JSON.
+    Every entity validates against client_session 1-0-2.
     """
 
     _facts: SessionFacts
@@ -117,22 +118,22 @@ class SessionContext:
 
     @property
     def previous_session_id(self) -> str | None:
-        """The session before it; ``None`` for a user's first one, and if the event is anonymous."""
+        """The previous session; ``None`` in a user's first session, and if the event is anonymous."""
         return self._facts.previous_session_id
 
     @property
     def session_index(self) -> int:
-        """The session's number, from 1."""
+        """The number of the session, from 1."""
         return self._facts.session_index
 
     @property
     def event_index(self) -> int:
-        """The event's number in its session, from 1 (it stays at the schema's maximum of 2³¹ - 1)."""
+        """The number of the event in its session, from 1 to the schema's maximum of 2³¹ - 1, where it stays."""
         return min(self._event_number, MAX_INDEX)
 
     @property
     def storage_mechanism(self) -> str:
-        """``LOCAL_STORAGE``, as the .NET tracker says."""
+        """``LOCAL_STORAGE``, as the .NET tracker reports."""
         return self._facts.storage_mechanism
 
     @property
@@ -142,28 +143,28 @@ class SessionContext:
 
     @property
     def first_event_timestamp(self) -> str | None:
-        """When the session's first event was tracked, as RFC 3339 text in UTC."""
+        """The time of the session's first event, as RFC 3339 text in UTC."""
         return self._facts.first_event_timestamp
 
     @property
     def schema(self) -> str:
-        """The Iglu URI of the schema of `data`."""
+        """The Iglu URI of the schema."""
         return SCHEMA
 
     @property
     def data(self) -> EntityData:
-        """A fresh ``dict`` with the schema's keys."""
+        """A new ``dict`` with the schema's keys."""
         return self._facts.data(self.event_index)
 
     def to_dict(self, version: str = "1-0-2") -> dict[str, str | EntityData]:
-        """Return ``{"schema": ..., "data": ...}``, fresh.
+        """Return a new ``{"schema": ..., "data": ...}``.
 
         Args:
-            version: of the schema. ``1-0-1``, which the .NET tracker sends, lacks ``eventIndex`` and
-                ``firstEventTimestamp``.
+            version: the version of the schema. ``1-0-1``, which the .NET tracker sends, does not have ``eventIndex``
+                and ``firstEventTimestamp``.
 
         Raises:
-            ValueError: another version.
+            ValueError: the version is unknown.
 
         """
         if version not in _NEWER_KEYS:
@@ -182,3 +183,25 @@ class SessionContext:
         """Show the data."""
         fields = ", ".join(f"{key}={value!r}" for key, value in self.data.items())
         return f"SessionContext({fields})"
+
+
+@attrs.frozen(kw_only=True)
+class SessionSummary:
+    """A session that has ended: its ids, times, and duration in each focus, and why it ended.
+
+    A session ends at its last activity (an event or `ClientSession.touch`), not when the end is noticed. Times are
+    aware, in UTC. Foreground and background seconds run from the first event to the last activity; for a session that
+    continued after a restart, from the restart.
+    """
+
+    user_id: str
+    session_id: str
+    previous_session_id: str | None
+    session_index: int
+    first_event_id: str | None
+    first_event_time: datetime | None
+    last_event_time: datetime
+    event_count: int
+    foreground_seconds: float
+    background_seconds: float
+    reason: EndReason

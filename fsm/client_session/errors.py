@@ -1,4 +1,4 @@
-"""The error of a session that is no longer there."""
+"""The error that a closed session raises."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ class SessionClosedError(RuntimeError):
         self.method = method
 
     def __str__(self) -> str:
-        """Say what was called, and what to do instead."""
+        """Name the method, and say how to fix it."""
         return f"{self.method} was called on a closed session; construct a new ClientSession"

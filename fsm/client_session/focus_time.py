@@ -1,4 +1,4 @@
-"""How long a session was in the foreground and in the background."""
+"""The time that a session spent in the foreground and in the background."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import attrs
 
 @attrs.frozen(weakref_slot=False)  # one for each session in memory
 class FocusTime:
-    """Seconds of one session in each focus, counted up to its last activity.
+    """Seconds of one session in each focus, up to its last activity.
 
-    What follows the last activity belongs to no session, and only a later activity tells. So at a toggle two sums are
-    kept: the one up to the toggle, and the one up to the last activity before it.
+    Time after the last activity counts only once there is later activity. So a focus change keeps two sums: one up to
+    the change, and one up to the last activity before it.
     """
 
     since: float
-    """When the session began, or its focus last changed, on the monotonic clock."""
+    """When the session began or its focus last changed, on the monotonic clock."""
     foreground: float = 0.0
     """Seconds in the foreground before ``since``."""
     background: float = 0.0
@@ -22,12 +22,15 @@ class FocusTime:
     _at_activity: tuple[float, float] = (0.0, 0.0)
 
     def toggle(self, now: float, *, was_foreground: bool, last_activity: float) -> FocusTime:
-        """Return what follows when the focus changes."""
+        """Return the focus time after a focus change."""
         at_activity = self.until(last_activity, foreground=was_foreground)
         return FocusTime(now, *self._plus(now, foreground=was_foreground), at_activity)
 
     def until(self, last_activity: float, *, foreground: bool) -> tuple[float, float]:
-        """Return the seconds in foreground and background up to the last activity; ``foreground`` is the focus now."""
+        """Return the seconds in foreground and background up to the last activity.
+
+        ``foreground`` is the current focus.
+        """
         if last_activity < self.since:
             return self._at_activity
         return self._plus(last_activity, foreground=foreground)

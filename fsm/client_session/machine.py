@@ -1,7 +1,7 @@
-"""The running machine: one `transitions.Machine` for all sessions of all threads, built from the table.
+"""The running machine: one `transitions.Machine`, built from the table and shared by all sessions and threads.
 
-It has no models: it is triggered on a cursor, an object of ours with the attribute ``state`` and, for each guard and
-effect of the table, a method ``is_<guard>`` or ``do_<effect>``. So it holds nothing of any session, and sharing it is
+It has no models. It is triggered on a cursor: an object with the attribute ``state`` and a method ``is_<guard>`` or
+``do_<effect>`` for each guard and effect of the table. The machine keeps no state of any session, so sharing it is
 safe.
 """
 
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
     from client_session.graph import Row
 
     class Cursor(Protocol):
-        """What the machine moves: it has a state and knows its guards and effects."""
+        """The object that the machine moves: it has the state, the guards and the effects."""
 
         state: SessionState
 
 
 def guard_method(guard: Guard) -> str:
-    """Return the name of the cursor's method that answers a guard."""
+    """Return the name of the cursor's method for a guard."""
     return f"is_{guard.name.lower()}"
 
 
 def effect_method(effect: Effect) -> str:
-    """Return the name of the cursor's method that carries out an effect."""
+    """Return the name of the cursor's method for an effect."""
     return f"do_{effect.name.lower()}"
 
 
 def build(rows: Iterable[Row]) -> Machine:
-    """Build the machine of a table. A row that keeps its state is an internal transition: no state is entered."""
+    """Build the machine from a table. A row that keeps its state becomes an internal transition."""
     return Machine(
         model=None,
         name="client-session",
@@ -58,8 +58,8 @@ def build(rows: Iterable[Row]) -> Machine:
 
 
 def _not_from(machine: Machine) -> logging.Filter:
-    # transitions logs every callback at level INFO, on the caller's thread, while our caller holds its session's lock:
-    # noise for the host, and a deadlock if a handler of the host's calls the session. Other machines log as ever.
+    # transitions logs every callback at level INFO while the session's lock is held: noise for the host, and a deadlock
+    # if one of the host's log handlers calls the session. Other machines still log.
     class NotFromMachine(logging.Filter):
         def filter(self, record: logging.LogRecord) -> bool:
             return not (isinstance(record.args, tuple) and machine.name in record.args)
@@ -74,5 +74,5 @@ _TRIGGERS = {given: MACHINE.events[given.value].trigger for given in Input}
 
 
 def send(cursor: Cursor, given: Input) -> None:
-    """Let the machine decide what an input does to a cursor: its effects, then its state."""
+    """Send an input to the machine, which runs the row's effects on the cursor and then sets its state."""
     _TRIGGERS[given](cursor)

@@ -14,7 +14,7 @@ from client_session import arguments, history
 from client_session.callbacks import NO_HOOKS, Callbacks, Hooks
 from client_session.clock import SYSTEM_CLOCK, Anchor
 from client_session.current import Current, Draft, start
-from client_session.entity import SessionContext
+from client_session.entity import SessionContext, SessionSummary
 from client_session.errors import SessionClosedError
 from client_session.graph import Command, Input, SessionState
 from client_session.ledger import Ledger, new_id
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from client_session.callbacks import Logger
     from client_session.clock import Clock
     from client_session.explanation import Explanation
-    from client_session.summary import SessionSummary
     from client_session.ticking.scheduler import Scheduler
     from client_session_persistence import Snapshot, SnapshotStore
 

@@ -1,6 +1,6 @@
-"""What a client session saves, and where: snapshot, XML codec, stores, default path.
+"""Persistence of client sessions: snapshot, XML codec, stores, default path.
 
-Knows nothing of the lifecycle in ``client_session``; it can be used alone to read or write save files.
+It does not depend on ``client_session``, so it can be used on its own to read and write save files.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MODULES = {"XmlStore": "xml_store", "default_save_path": "paths", "dumps": "cod
 
 
 def __getattr__(name: str) -> object:
-    """Import what concerns files when it is first asked for: a program may keep its sessions elsewhere."""
+    """Import the code for files on first use: programs with other stores do not need it."""
     if name not in _MODULES:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)

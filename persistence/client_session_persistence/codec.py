@@ -1,8 +1,8 @@
-"""The save file's format: the XML that .NET's ``DataContractSerializer`` writes of a ``Dictionary<string, object>``.
+"""The format of save files: the XML that .NET's ``DataContractSerializer`` writes for a ``Dictionary<string, object>``.
 
-Reading is strict and safe for files of unknown origin: expat with every door shut that XML opens (no DTD, hence no
-entities; no processing instructions; UTF-8 alone; a fixed grammar, and few levels of what is ignored; short namespaces;
-at most `MAX_BYTES`).
+Reading is strict, and safe for untrusted files. It uses expat without the dangerous features of XML: no DTD, and so no
+entities; no processing instructions; only UTF-8; a fixed grammar with limited nesting of ignored elements; short
+namespaces; at most `MAX_BYTES`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 MAX_BYTES = 64 * 1024
 _MAX_REASON = 200
 _MAX_IGNORED_DEPTH = 64
+_BAD_PAIR = "each pair must be one Key followed by one Value"
 
-# Expat puts the namespace before each name: 64 KiB of one long namespace and many short names become 200 MiB. A file
-# of ours is far shorter than where that begins to matter, and need not be searched.
+# Expat prefixes each name with its namespace, so 64 KiB of one long namespace and many short names become 200 MiB.
+# Normal files are so short that this cannot matter; they are not searched.
 _SHORT_BYTES = 4 * 1024
 _LONG_NAMESPACE = re.compile(rb"\sxmlns[^\s=]*\s*=\s*(?:\"[^\"]{97}|'[^']{97})")
 
@@ -49,7 +50,7 @@ FIELDS = {
     "eventIndex": ("event_index", "int"),
     "lastActivity": ("last_activity", "dateTime"),
 }
-"""Key in the file: field of the snapshot, and type in the file."""
+"""Maps each key in the file to the snapshot's field and the value's type in the file."""
 
 _INT = re.compile(r"0|-?[1-9][0-9]{0,9}")
 _DATE_TIME = re.compile(
@@ -61,13 +62,14 @@ _READABLE_USER_ID = re.compile(
 
 
 def dumps(snapshot: Snapshot) -> bytes:
-    """Write a snapshot as the .NET tracker would: one line of UTF-8, no declaration.
+    """Serialize a snapshot as the .NET tracker does: one line of UTF-8 without an XML declaration.
 
-    A snapshot of the user alone becomes the user id alone; any other has every key, null as ``i:nil="true"``.
+    If only the user is set, the file has only the user id. Otherwise it has every key, with ``i:nil="true"`` for null.
     """
     if snapshot.session_id is None and snapshot == Snapshot(user_id=snapshot.user_id):
-        return (_USER_ALONE % _value("userId", snapshot.user_id)).encode("ascii")
-    return (_WHOLE % tuple(_value(key, getattr(snapshot, field)) for key, (field, _) in FIELDS.items())).encode("ascii")
+        return (_USER_ONLY % _value("userId", snapshot.user_id)).encode("ascii")
+    values = (_value(key, getattr(snapshot, field)) for key, (field, _) in FIELDS.items())
+    return (_ALL_KEYS % tuple(values)).encode("ascii")
 
 
 def _document(values: dict[str, str]) -> str:
@@ -77,7 +79,7 @@ def _document(values: dict[str, str]) -> str:
 
 
 def _value(key: str, value: str | int | datetime | None) -> str:
-    # No text is escaped: the snapshot's validators let nothing through that XML would read otherwise.
+    # No text needs escaping: the snapshot's validators refuse all characters that are special in XML.
     if value is None:
         return _NULL
     return _element(key, iso_time(value) if isinstance(value, datetime) else str(value))
@@ -88,8 +90,8 @@ def _element(key: str, text: str) -> str:
 
 
 _NULL = '<Value i:nil="true"/>'
-_WHOLE = _document(dict.fromkeys(FIELDS, "%s"))
-_USER_ALONE = _document({"userId": "%s"})
+_ALL_KEYS = _document(dict.fromkeys(FIELDS, "%s"))
+_USER_ONLY = _document({"userId": "%s"})
 
 
 def _our_pattern() -> re.Pattern[str]:
@@ -102,18 +104,18 @@ def _our_pattern() -> re.Pattern[str]:
 
 
 _OURS = _our_pattern()
-"""What `dumps` writes of a session; reading a file by it takes a tenth of the time that expat takes."""
+"""Matches the files that `dumps` writes for a session, ten times as fast as expat reads them."""
 
 
 def loads(data: bytes) -> Snapshot:
-    """Read a save file's bytes, ours or the .NET tracker's; unknown keys are ignored.
+    """Parse the bytes of a save file, written here or by the .NET tracker. Unknown keys are ignored.
 
     Raises:
-        CorruptSaveFileError: they are no save file; the reason says why.
+        CorruptSaveFileError: the bytes are not a save file; the reason says why.
 
     """
     if len(data) > MAX_BYTES:
-        _corrupt(f"it has {len(data)} bytes, and {MAX_BYTES} are allowed")
+        _corrupt(f"{len(data)} bytes is more than the maximum of {MAX_BYTES}")
     if ours := _OURS.fullmatch(data.decode("latin-1")):
         return _snapshot(
             {
@@ -121,17 +123,17 @@ def loads(data: bytes) -> Snapshot:
                 for (key, field, read), text in zip(_READERS, ours.groups(), strict=True)
             }
         )
-    if b"\0" in data:  # expat takes UTF-16 without a mark for what it is, whatever encoding it is told
-        _corrupt("it has a NUL byte, as in UTF-16, and UTF-8 alone is allowed")
+    if b"\0" in data:  # expat detects UTF-16 even without a byte order mark, and ignores the encoding it was given
+        _corrupt("NUL byte, as in UTF-16; UTF-8 is required")
     try:
         data.decode("utf-8")
     except UnicodeDecodeError as error:
-        _corrupt(f"byte {error.start} is not UTF-8")
+        _corrupt(f"byte {error.start} is not valid UTF-8; UTF-8 is required")
     if len(data) > _SHORT_BYTES and _LONG_NAMESPACE.search(data):
-        _corrupt("it has a namespace of more than 96 bytes, which is not allowed")
+        _corrupt("a namespace is longer than 96 bytes")
     values = _Reader().read(data)
     if values.get("userId") is None:
-        _corrupt("it has no userId")
+        _corrupt("userId is missing")
     if values.get("sessionIndex", 0) is None:
         del values["sessionIndex"]
     return _snapshot({FIELDS[key][0]: value for key, value in values.items()})
@@ -145,7 +147,7 @@ def _snapshot(fields: dict[str, Any]) -> Snapshot:
 
 
 def readable_user_id(data: bytes) -> str | None:
-    """Return the one user id that can still be seen in a corrupt file's bytes, if there is just one."""
+    """Return the user id that is still readable in the bytes of a corrupt file, if there is exactly one."""
     found = set(_READABLE_USER_ID.findall(data[:MAX_BYTES]))
     return found.pop().decode("ascii") if len(found) == 1 else None
 
@@ -155,7 +157,7 @@ def _corrupt(reason: str) -> NoReturn:
 
 
 class _Reader:
-    """One run of expat over one file; collects the values of the known keys."""
+    """Reads one file with expat, and collects the values of known keys."""
 
     def __init__(self) -> None:
         parser = expat.ParserCreate(encoding="utf-8", namespace_separator=" ")
@@ -181,20 +183,20 @@ class _Reader:
 
     def read(self, data: bytes) -> dict[str, str | int | datetime | None]:
         try:
-            self._parser.Parse(data, True)  # noqa: FBT003  # expat takes it by position alone
+            self._parser.Parse(data, True)  # noqa: FBT003  # expat takes it only by position
         except expat.ExpatError as error:
-            _corrupt(f"it is not well-formed XML: {error}")
+            _corrupt(f"not well-formed XML: {error}")
         return self._values
 
     def _declaration(self, _version: str, encoding: str | None, _standalone: int) -> None:
         if encoding is not None and encoding.lower() != "utf-8":
-            _corrupt(f"it says that its encoding is {encoding!r}, and UTF-8 alone is allowed")
+            _corrupt(f"declared encoding {encoding!r}; UTF-8 is required")
 
     def _doctype(self, name: str, *_: object) -> None:
-        _corrupt(f"it has a document type declaration ({name!r}), which is not allowed")
+        _corrupt(f"document type declaration {name!r} is not allowed")
 
     def _instruction(self, target: str, _data: str) -> None:
-        _corrupt(f"it has a processing instruction ({target!r}), which is not allowed")
+        _corrupt(f"processing instruction {target!r} is not allowed")
 
     def _start_prefix(self, prefix: str | None, uri: str | None) -> None:
         self._prefixes.setdefault(prefix, []).append(uri)
@@ -206,10 +208,10 @@ class _Reader:
         if self._ignored_depth or (self._path[-1:] == (_VALUE,) and self._key not in FIELDS):
             self._ignored_depth += 1
             if self._ignored_depth > _MAX_IGNORED_DEPTH:
-                _corrupt(f"it has elements in each other more than {_MAX_IGNORED_DEPTH} deep, which is not allowed")
+                _corrupt(f"elements are nested more than {_MAX_IGNORED_DEPTH} deep")
             return
         if name not in _GRAMMAR.get(self._path, ()):
-            _corrupt(f"element {name.rpartition(' ')[2]!r} does not belong where it stands")
+            _corrupt(f"unexpected element {name.rpartition(' ')[2]!r}")
         self._path += (name,)
         self._content.clear()
         if name == _PAIR:
@@ -217,7 +219,7 @@ class _Reader:
         elif name in (_KEY, _VALUE):
             self._pair.append(name)
             if self._pair not in ([_KEY], [_KEY, _VALUE]):
-                _corrupt("a pair is not one Key followed by one Value")
+                _corrupt(_BAD_PAIR)
         if name == _VALUE:
             self._kind = self._type(attributes)
 
@@ -226,7 +228,8 @@ class _Reader:
             return None
         prefix, colon, kind = attributes.get(f"{INSTANCE} type", "").rpartition(":")
         uris = self._prefixes.get(prefix if colon else None)
-        return kind if uris and uris[-1] == SCHEMA else f"{{not of XML Schema}}{kind}"
+        uri = uris[-1] if uris else ""
+        return kind if uri == SCHEMA else f"{{{uri}}}{kind}"
 
     def _text(self, text: str) -> None:
         if self._ignored_depth:
@@ -234,7 +237,7 @@ class _Reader:
         if self._path[-1] in (_KEY, _VALUE):
             self._content.append(text)
         elif text.strip(" \t\r\n"):
-            _corrupt(f"text {text[:40]!r} stands between elements")
+            _corrupt(f"unexpected text {text[:40]!r}")
 
     def _end(self, name: str) -> None:
         if self._ignored_depth:
@@ -245,41 +248,41 @@ class _Reader:
         if name == _KEY:
             self._key = content
             if content in self._seen:
-                _corrupt(f"key {content[:40]!r} stands in it twice")
+                _corrupt(f"duplicate key {content[:40]!r}")
             self._seen.add(content)
         elif name == _VALUE and self._key in FIELDS:
             self._values[self._key] = _typed(self._key, self._kind, content)
         elif name == _PAIR and self._pair != [_KEY, _VALUE]:
-            _corrupt("a pair is not one Key followed by one Value")
+            _corrupt(_BAD_PAIR)
 
 
 def _typed(key: str, kind: str | None, content: str) -> str | int | datetime | None:
     if kind is None:
         if content:
-            _corrupt(f"{key} is null and yet has text")
+            _corrupt(f"{key} is null but has text")
         return None
     wanted = FIELDS[key][1]
     if kind != wanted:
-        _corrupt(f"{key} is of type {kind or 'nothing'!r}, and {wanted} is allowed")
+        _corrupt(f"{key} must be of XML Schema type {wanted}, not {kind!r}")
     read = _BY_KIND.get(kind)
     return content if read is None else read(key, content)
 
 
 def _int(key: str, content: str) -> int:
     if not _INT.fullmatch(content):
-        _corrupt(f"{key} is {content[:40]!r}, and a whole number is allowed")
+        _corrupt(f"{key} must be a whole number, not {content[:40]!r}")
     return int(content)
 
 
 def _date_time(key: str, content: str) -> datetime:
     try:
         if not _DATE_TIME.fullmatch(content):
-            raise ValueError  # noqa: TRY301  # one way out for what the pattern and what the calendar refuses
+            raise ValueError  # noqa: TRY301  # the handler reports it
         return datetime.fromisoformat(content)
     except ValueError:
-        _corrupt(f"{key} is {content[:40]!r}, and a dateTime with time zone is allowed")
+        _corrupt(f"{key} must be a dateTime with a time zone, not {content[:40]!r}")
 
 
 _BY_KIND: dict[str, Callable[[str, str], int | datetime]] = {"int": _int, "dateTime": _date_time}
 _READERS = [(key, field, _BY_KIND.get(kind)) for key, (field, kind) in FIELDS.items()]
-"""Key, field, and what reads its text; ``None``: it stays text."""
+"""Key, field, and the function that parses the value; ``None``: the value is text."""

@@ -1,4 +1,4 @@
-"""The error of a save file that can be read but not understood."""
+"""The error for a save file that can be read but not parsed."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ if TYPE_CHECKING:
 
 
 class CorruptSaveFileError(ValueError):
-    """A save file's bytes are not a save file.
+    """A file or its bytes are not a valid save file.
 
     Attributes:
-        reason: what is wrong, as one clause.
-        path: the file, or ``None`` for bytes that came from no file.
-        recovered: what could be rescued, from the backup or from what is still readable, or ``None``.
+        reason: what is wrong.
+        path: the file, or ``None`` if the bytes did not come from a file.
+        recovered: the snapshot recovered from the backup or from what is still readable, or ``None``.
 
     """
 
     def __init__(self, reason: str, path: str | None = None, recovered: Snapshot | None = None) -> None:
-        """Keep the facts; the message is made of file and reason."""
+        """Store the attributes."""
         super().__init__(reason, path, recovered)
         self.reason = reason
         self.path = path
         self.recovered = recovered
 
     def __str__(self) -> str:
-        """Name file and reason."""
+        """Return the file and the reason."""
         return f"{self.path or 'save file'} is corrupt: {self.reason}"

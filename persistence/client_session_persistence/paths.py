@@ -1,4 +1,4 @@
-"""Where a save file belongs on this machine."""
+"""The default path of the save file on each platform."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ FILE_NAME = "session.xml"
 
 
 def default_save_path(app_name: str, app_author: str | None = None) -> Path:
-    r"""Return the save file's path in the user's data folder of this app; nothing is created.
+    r"""Return the path of the save file in the app's user data folder. Creates nothing.
 
     - Linux: ``~/.local/share/<app_name>/session.xml`` (``XDG_DATA_HOME``)
     - macOS: ``~/Library/Application Support/<app_name>/session.xml``
     - Windows: ``%LOCALAPPDATA%\<app_author>\<app_name>\session.xml``
     - Android: ``/data/data/<package>/files/<app_name>/session.xml``
-    - iOS: ``Library/Databases/<app_name>/session.xml`` of the app, where the .NET tracker keeps its own
+    - iOS: ``Library/Databases/<app_name>/session.xml`` of the app, next to the .NET tracker's
 
     Args:
-        app_name: the program's name, one folder's name.
-        app_author: its maker, used on Windows alone; ``None``: the same as ``app_name``.
+        app_name: the name of the program; it must be valid as the name of one folder.
+        app_author: the publisher, used only on Windows; ``None``: the same as ``app_name``.
 
     Raises:
-        TypeError: a name that is no text.
-        ValueError: a name that is no folder's name.
+        TypeError: a name is not a ``str``.
+        ValueError: a name is not valid as the name of one folder.
 
     """
     _check_folder_name("app_name", app_name)
@@ -38,7 +38,7 @@ def default_save_path(app_name: str, app_author: str | None = None) -> Path:
 
 def _check_folder_name(argument: str, name: str) -> None:
     if not isinstance(name, str):
-        msg = f"{argument} must be text, not {name!r}"
+        msg = f"{argument} must be a str, not {name!r}"
         raise TypeError(msg)
     if not name.strip() or name in {".", ".."} or any(character in name for character in "/\\\0"):
         msg = f"{argument} must be the name of one folder (not empty, no separators), not {name!r}"

@@ -1,4 +1,4 @@
-"""The snapshot: everything of a session that outlives its process."""
+"""The snapshot: the state of a session that is saved."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_INDEX = 2**31 - 1
 """The largest ``sessionIndex`` and ``eventIndex`` that the schema and .NET's ``int`` allow."""
 
 STORAGE_MECHANISM = "LOCAL_STORAGE"
-"""What the .NET tracker says of a file, and so do we."""
+"""The storage mechanism of save files, as in the .NET tracker."""
 
 STORAGE_MECHANISMS = ("SQLITE", "COOKIE_1", "COOKIE_3", "LOCAL_STORAGE", "FLASH_LSO")
 
@@ -20,14 +20,14 @@ _USER_ID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{16}
 
 UUID_SHAPE = b"00000000-0000-0000-0000-000000000000"
 SHAPE = bytes.maketrans(b"123456789abcdefABCDEF", b"0" * 21)
-"""Makes a 0 of every hexadecimal digit, so that just the canonical text of a UUID becomes `UUID_SHAPE`.
+"""Translates every hexadecimal digit to 0, so that only the canonical text of a UUID becomes `UUID_SHAPE`.
 
 Twice as fast as a regular expression.
 """
 
 
 def is_uuid_text(text: str) -> bool:
-    """Tell whether this is a UUID's canonical text of 36 characters, in any case."""
+    """Return whether the text is a UUID in canonical form, 36 characters in any case."""
     return text.encode("ascii", "replace").translate(SHAPE) == UUID_SHAPE
 
 
@@ -37,7 +37,7 @@ def _refuse(attribute: attrs.Attribute[Any], value: object, allowed: str) -> Val
 
 def _user_id(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if not isinstance(value, str) or not _USER_ID.fullmatch(value):
-        raise _refuse(attribute, value, "a UUID in lower case or 16 hexadecimal digits in lower case")
+        raise _refuse(attribute, value, "a lower-case UUID or 16 lower-case hexadecimal digits")
 
 
 def _uuid_or_none(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -61,11 +61,11 @@ def _storage_mechanism(_: object, attribute: attrs.Attribute[Any], value: object
 
 
 def as_utc(value: datetime) -> datetime:
-    """Return an aware time in UTC.
+    """Convert an aware time to UTC.
 
     Raises:
-        TypeError: it is no ``datetime``.
-        ValueError: it is naive, or its UTC time lies outside the years 1 to 9999.
+        TypeError: the value is not a ``datetime``.
+        ValueError: the time is naive, or outside the years 1 to 9999 in UTC.
 
     """
     if not isinstance(value, datetime):
@@ -74,19 +74,19 @@ def as_utc(value: datetime) -> datetime:
     if value.tzinfo is UTC:
         return value
     if value.utcoffset() is None:
-        msg = f"a time must be aware (have a time zone), not naive: {value!r}"
+        msg = f"a time must have a time zone, not {value!r}"
         raise ValueError(msg)
     try:
         return value.astimezone(UTC)
     except OverflowError as error:
-        msg = f"a time must lie in the years 1 to 9999 in UTC, not {value!r}"
+        msg = f"a time must be in the years 1 to 9999 in UTC, not {value!r}"
         raise ValueError(msg) from error
 
 
 def iso_time(value: datetime) -> str:
-    """Write a UTC time as RFC 3339 text.
+    """Format a UTC time as RFC 3339 text.
 
-    Milliseconds, as the mobile trackers send them; microseconds where the time has them, so that nothing is lost.
+    It has milliseconds, as in the mobile trackers, or microseconds if the time has them.
     """
     timespec = "microseconds" if value.microsecond % 1000 else "milliseconds"
     return value.replace(tzinfo=None).isoformat(timespec=timespec) + "Z"
@@ -94,14 +94,14 @@ def iso_time(value: datetime) -> str:
 
 @attrs.frozen(kw_only=True)
 class Snapshot:
-    """What a save file holds: the user, and the newest numbered session.
+    """The contents of a save file: the user and the newest numbered session.
 
-    Validated: whatever can be constructed can be saved and reads back equal. Times are converted to UTC. The limits
-    are those of the ``client_session`` schema 1-0-2.
+    Values are validated by the ``client_session`` schema 1-0-2, and times are converted to UTC. Every snapshot that can
+    be constructed can be saved, and loads as an equal one.
 
     Raises:
-        ValueError: a value that the schema would refuse; the message names field, value and what is allowed.
-        TypeError: a time that is no ``datetime``.
+        ValueError: the schema does not allow a value; the message names the field, its value, and what is allowed.
+        TypeError: a time is not a ``datetime``.
 
     """
 
@@ -117,9 +117,9 @@ class Snapshot:
 
 
 def idle_time(saved: Snapshot, now: datetime) -> timedelta | None:
-    """Return the time since a saved session's last activity, negative if that lies in the future.
+    """Return the time since the last activity of a saved session, negative if the activity is in the future.
 
-    ``None``: there is no session, it has ended, or it has no event, so there is nothing to resume.
+    ``None`` if there is nothing to resume: there is no session, it has ended, or it has no events.
     """
     if not (saved.session_id and saved.event_index and saved.last_activity):
         return None

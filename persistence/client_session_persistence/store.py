@@ -1,4 +1,4 @@
-"""Where snapshots are kept: the contract, and the store that forgets."""
+"""The protocol of snapshot stores, and a store in memory."""
 
 from __future__ import annotations
 
@@ -15,61 +15,61 @@ if TYPE_CHECKING:
 
 
 class SnapshotStore(Protocol):
-    """Keeps one snapshot, for one or several sessions in one or several processes.
+    """Stores one snapshot. Several sessions and processes may share a store.
 
-    Every method may be called from any thread. What goes wrong is raised, as `OSError` where it is the system's
-    fault; the session carries on and tries again later.
+    Every method must be thread-safe. Methods raise their errors, as `OSError` for errors of the system; the session
+    continues and retries later.
     """
 
     def load(self) -> Snapshot | None:
-        """Return what is kept, or ``None`` while nothing is.
+        """Return the snapshot, or ``None`` if the store is empty.
 
         Raises:
-            CorruptSaveFileError: what is kept cannot be understood; the error holds what could be recovered.
-            OSError: it cannot be read. A store that cannot be read must not be overwritten.
+            CorruptSaveFileError: the stored data is not valid; the error has the snapshot that could be recovered.
+            OSError: the store cannot be read. It must not be overwritten then.
 
         """
 
     def save(self, snapshot: Snapshot) -> Future[None] | None:
-        """Keep this snapshot instead of the last, wholly or not at all; return when it is durable.
+        """Replace the snapshot atomically, and return once the new one is durable.
 
-        Or return at once, with the future of that: from here on the snapshot is what this process loads, and no other
-        can enter `lock` until it is durable, or has failed to be.
+        A store may instead return at once, with a future that completes when the snapshot is durable. Until then, this
+        process must already load the new snapshot, and no other process may enter `lock`.
         """
 
     def lock(self) -> AbstractContextManager[object]:
-        """Return a context that no other user of the store can be in meanwhile, for reading, deciding and saving.
+        """Return a context manager that excludes all other users of the store, for a read-modify-write.
 
-        Entering it again on the same thread must be possible. Waiting for it must end (`XmlStore`: after 1 s,
-        with `TimeoutError`).
+        It must be re-entrant on the same thread, and waiting for it must end (`XmlStore`: after 1 s, with
+        `TimeoutError`).
         """
         ...
 
 
 class MemoryStore(ForkAware):
-    """Keeps the snapshot in memory, for tests and for programs that want no file. Sessions may share one."""
+    """A store in memory, for tests and for programs that need no file. Sessions may share it."""
 
     __slots__ = ("_lock", "_snapshot")
 
     def __init__(self) -> None:
-        """Start with nothing kept."""
+        """Start empty."""
         super().__init__()
         self._snapshot: Snapshot | None = None
 
     def load(self) -> Snapshot | None:
-        """Return what is kept, or ``None`` while nothing is."""
+        """Return the snapshot, or ``None`` if the store is empty."""
         return self._snapshot
 
     def save(self, snapshot: Snapshot) -> None:
-        """Keep this snapshot instead of the last."""
+        """Replace the snapshot."""
         with self.lock():
             self._snapshot = snapshot
 
     def lock(self) -> AbstractContextManager[object]:
-        """Return a context that no other thread can be in meanwhile."""
+        """Return a context manager that excludes other threads."""
         self.renew_in_child()
         return self._lock
 
     def renew(self) -> None:
-        """Make the lock."""
+        """Create a new lock, as a forked child must."""
         self._lock = threading.RLock()

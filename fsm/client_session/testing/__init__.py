@@ -1,6 +1,6 @@
-"""A kit for embedders' tests, and ours: time that moves when told, traces that Hypothesis draws, and what must hold.
+"""Test support for embedders: a manual clock and scheduler, Hypothesis strategies for traces, and invariants.
 
-`traces` and `timelines` need Hypothesis (the extra ``verify``); the rest needs nothing.
+`traces` and `timelines` require Hypothesis (the extra ``verify``).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import Hypothesis when a strategy is asked for, and not before."""
+    """Import the strategies on first use, since they need Hypothesis."""
     if name not in {"timelines", "traces"}:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)

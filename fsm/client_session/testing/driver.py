@@ -1,4 +1,4 @@
-"""Driving a real session through the steps of a trace, on a clock of its own."""
+"""The driver: applies the steps of a trace to a real session on a manual clock."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ from client_session.testing.trace import External
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from client_session.entity import SessionContext
+    from client_session.entity import SessionContext, SessionSummary
     from client_session.explanation import Explanation
     from client_session.graph import SessionState
-    from client_session.summary import SessionSummary
     from client_session.testing.trace import Step
     from client_session_persistence import SnapshotStore
 
 
 @attrs.frozen
 class SessionOptions:
-    """What a driven session is constructed with, as `ClientSession` takes it."""
+    """The arguments of a driven `ClientSession`."""
 
     foreground_timeout: float = 600
     background_timeout: float = 300
@@ -36,27 +35,27 @@ class SessionOptions:
 
 
 class _Explanations(logging.LoggerAdapter[logging.Logger]):
-    """Takes the explanations, which a session tells as debug lines; other lines go the usual way."""
+    """A logger that collects the explanations that a session logs at DEBUG, and passes other records on."""
 
-    def __init__(self, told: list[Explanation]) -> None:
+    def __init__(self, explanations: list[Explanation]) -> None:
         super().__init__(logging.getLogger(ClientSession.__module__))
-        self._told = told
+        self._explanations = explanations
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802  # logging's name
         return level == logging.DEBUG or super().isEnabledFor(level)
 
     def debug(self, msg: object, *args: Any, **_: Any) -> None:  # noqa: ANN401, ARG002  # logging's signature
-        self._told.extend(args)
+        self._explanations.extend(args)
 
 
 class Driver:
-    """A session that steps are applied to. No tick comes by itself: `scheduler` and the steps send them.
+    """A session that steps are applied to. Ticks come only from `scheduler` and from steps.
 
-    A step's time is true time. The wall clock goes along with it until a step sets it to something else.
+    The times of steps drive the monotonic clock. The wall clock follows them until a step sets it.
     """
 
     def __init__(self, start: datetime, store: SnapshotStore, options: SessionOptions) -> None:
-        """Construct the session at ``start``; arguments that it refuses raise here, as its constructor's."""
+        """Construct the session at ``start``. Raises the constructor's errors."""
         self.at = start
         self.clock = ManualClock(start)
         self.scheduler = ManualScheduler()
@@ -82,13 +81,13 @@ class Driver:
         )
 
     def move_to(self, at: datetime) -> None:
-        """Let time pass, without ticks."""
+        """Let time pass without ticks."""
         self.clock.advance((at - self.at).total_seconds())
         self.at = at
-        self.clock.set_wall(at + self._wall_is_ahead)  # what is added up in floats may be off by microseconds
+        self.clock.set_wall(at + self._wall_is_ahead)  # a sum of floats may be off by microseconds
 
     def apply(self, step: Step) -> SessionContext | None:  # noqa: C901  # one case for each kind of input
-        """Let time pass until the step, and apply it; return an event's entity (another process's too)."""
+        """Let time pass until the step, and apply it; return the entity if it is an event, of another process too."""
         self.move_to(step.at)
         session = self.session
         match step.input:

@@ -1,4 +1,4 @@
-"""What holds of all entities of one installation, in the order in which they were handed out."""
+"""Invariants of all entities of one installation, in the order in which they were returned."""
 
 from __future__ import annotations
 
@@ -10,44 +10,43 @@ if TYPE_CHECKING:
     from client_session.entity import SessionContext
 
 INVARIANTS = {
-    "one user": "All entities name one user.",
-    "unbroken chain": "Indexes count 1, 2, 3… without gaps, one for each session, and each session's previous one is "
-    "the session before it.",
-    "one first event": "All entities of a session name one first event, with one time.",
+    "one user": "All entities have the same user.",
+    "unbroken chain": "Sessions are numbered 1, 2, 3… without gaps, and each one's previous session is the one before.",
+    "one first event": "All entities of a session have the same first event, with the same time.",
     "events counted": "The events of a session are numbered 1, 2, 3… without gaps.",
 }
-"""Name and sentence of each."""
+"""The name and meaning of each."""
 
 
 class InvariantError(AssertionError):
-    """An invariant does not hold; the message says which, and of what."""
+    """An invariant does not hold; the message names it and shows the values."""
 
     def __init__(self, name: str, detail: str) -> None:
-        """Keep the facts."""
+        """Store the attributes."""
         super().__init__(name, detail)
         self.name = name
         self.detail = detail
 
     def __str__(self) -> str:
-        """Say what was promised, and what was found."""
+        """Return the name, the meaning, and the detail."""
         return f"{self.name}: {INVARIANTS.get(self.name, '')} {self.detail}".replace("  ", " ")
 
 
 def require(name: str, holds: object, detail: str) -> None:
-    """Raise `InvariantError` unless it holds."""
+    """Raise `InvariantError` unless the invariant holds."""
     if not holds:
         raise InvariantError(name, detail)
 
 
 def check_invariants(contexts: Iterable[SessionContext], *, first_index: int = 1) -> None:
-    """Check what holds of all entities of one installation.
+    """Check the invariants of all entities of one installation.
 
-    Sessions of several processes on one save file may overlap; each one's entities come in its own order, and
-    sessions in the order of their first events. Anonymous entities are not for this: they name no user.
+    Sessions of several processes that share a save file may overlap: sessions must be in the order of their first
+    events, and each session's entities in their own order. Leave out anonymous entities, since they have no user.
 
     Args:
-        contexts: every entity that was handed out, in order, or a run of sessions.
-        first_index: the first one's session index, if the save file was not new.
+        contexts: all entities, or those of consecutive sessions, in order.
+        first_index: the index of the first session, if the save file was not new.
 
     Raises:
         InvariantError: an `AssertionError` that names the invariant.
@@ -58,16 +57,19 @@ def check_invariants(contexts: Iterable[SessionContext], *, first_index: int = 1
     for context in contexts:
         users.add(context.user_id)
         sessions.setdefault(context.session_id, []).append(context)
-    require("one user", len(users) <= 1, f"Found {sorted(users)}.")
+    require("one user", len(users) <= 1, f"Got {sorted(users)}.")
     previous: SessionContext | None = None
     for expected, events in enumerate(sessions.values(), start=first_index):
         first = events[0]
         indexes = {context.session_index for context in events}
-        require("unbroken chain", indexes == {expected}, f"Session {first.session_id} has {indexes}, not {expected}.")
-        befores = {context.previous_session_id for context in events}
+        require(
+            "unbroken chain", indexes == {expected}, f"Session {first.session_id}: expected {expected}, got {indexes}."
+        )
+        previous_ids = {context.previous_session_id for context in events}
         if previous is not None or first_index == 1:
             before = previous and previous.session_id
-            require("unbroken chain", befores == {before}, f"Session {expected} follows {befores}, not {before}.")
+            follows = previous_ids == {before}
+            require("unbroken chain", follows, f"Session {expected}: expected {before} before it, got {previous_ids}.")
         firsts = {(context.first_event_id, context.first_event_timestamp) for context in events}
         require("one first event", len(firsts) == 1 and first.first_event_id, f"Session {expected} has {firsts}.")
         numbers = [context.event_index for context in events]

@@ -1,4 +1,4 @@
-"""A clock and a scheduler that stand still until they are told to move."""
+"""A clock and a scheduler that a test controls."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from client_session.ticking.scheduler import Ticking
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-"""What a manual clock's wall shows at first, unless told otherwise."""
+"""The default wall time at which a manual clock starts."""
 
 
 class ManualClock:
-    """A `Clock` that stands still until it is told to move. Not thread-safe."""
+    """A `Clock` that moves only when you advance it. Not thread-safe."""
 
     def __init__(self, wall: datetime = START) -> None:
         """Start at 0.0 seconds, with the wall clock at ``wall`` (aware)."""
@@ -26,7 +26,7 @@ class ManualClock:
         self._wall = as_utc(wall)
 
     def monotonic(self) -> float:
-        """Return the seconds that have passed, asleep or awake."""
+        """Return the seconds since the start, including sleep."""
         return self._seconds
 
     def now(self) -> datetime:
@@ -34,7 +34,7 @@ class ManualClock:
         return self._wall
 
     def advance(self, seconds: float) -> None:
-        """Let time pass. It cannot go backwards (`ValueError`)."""
+        """Advance both clocks. Raises `ValueError` if ``seconds`` is negative or not finite."""
         if not (math.isfinite(seconds) and seconds >= 0):
             msg = f"seconds must be finite and not negative, not {seconds!r}"
             raise ValueError(msg)
@@ -42,41 +42,42 @@ class ManualClock:
         self._wall += timedelta(seconds=seconds)
 
     def suspend(self, seconds: float) -> None:
-        """Let the machine sleep: both clocks go on, and no scheduler gets a turn meanwhile."""
+        """Let the machine sleep: both clocks advance, and no checks run meanwhile."""
         self.advance(seconds)
 
     def set_wall(self, wall: datetime) -> None:
-        """Set the wall clock (aware), as a user or NTP would; the monotonic clock goes on unmoved."""
+        """Set the wall clock (aware), as a user or NTP would; the monotonic clock is not affected."""
         self._wall = as_utc(wall)
 
 
 class ManualScheduler:
-    """A `Scheduler` that never ticks by itself. Not thread-safe."""
+    """A `Scheduler` that ticks only in `run_due`. Not thread-safe."""
 
     def __init__(self) -> None:
-        """Start with nothing to tick."""
+        """Start without sessions."""
         self._due: weakref.WeakKeyDictionary[Ticking, float] = weakref.WeakKeyDictionary()
 
     def __contains__(self, session: object) -> bool:
-        """Tell whether the session is being ticked."""
+        """Return whether the session is ticked."""
         return session in self._due
 
     def start(self, session: Ticking, now: float) -> None:
-        """Tick the session from ``now + check_interval`` on, whenever `run_due` says so."""
+        """Tick the session in `run_due`, from ``now + check_interval`` on."""
         self._due[session] = now + session.check_interval
 
     def stop(self, session: Ticking) -> None:
-        """Tick the session no more."""
+        """Stop ticking the session."""
         self._due.pop(session, None)
 
     def next_due(self) -> float | None:
-        """Return the time of the earliest tick to come, on the monotonic clock; ``None`` if there is none."""
+        """Return the monotonic time of the next tick; ``None`` if there is none."""
         return min(self._due.values(), default=None)
 
     def run_due(self, clock: Clock) -> int:
-        """Send each session that has ticks due by the clock's time one tick, and return how many were sent.
+        """Tick each session that is due, and return how many were ticked.
 
-        A session of which several are due gets one, as after a busy or sleeping spell of a real scheduler.
+        A session that missed several ticks gets only one, as with a real scheduler after the machine was busy or
+        asleep.
         """
         now = clock.monotonic()
         due = [session for session, at in self._due.items() if at <= now]

@@ -1,4 +1,4 @@
-"""Replaying a trace: a real session on a virtual clock, with ticks where they would have come."""
+"""Replay of a trace: a real session on a virtual clock, with ticks at the times when a scheduler would run them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-    from client_session.entity import SessionContext
+    from client_session.entity import SessionContext, SessionSummary
     from client_session.explanation import Explanation
     from client_session.session import ClientSession
-    from client_session.summary import SessionSummary
     from client_session.testing import SessionOptions
     from client_session.testing.trace import Step
     from client_session_persistence import SnapshotStore
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Moment:
-    """What was to be seen after one input: of the trace, a ``tick`` that changed something, or the final ``close``."""
+    """The session after one input: a step, a scheduled tick that changed something, or the final ``close``."""
 
     at: datetime
     input: str
@@ -41,23 +40,23 @@ class Moment:
 
 
 class Replay:
-    """One run of a trace. The session is constructed at the time of its first step, and closed after its last."""
+    """One run of a trace. The session is constructed at the time of the first step and closed after the last one."""
 
     def __init__(
         self, steps: Sequence[Step], store: SnapshotStore, options: SessionOptions, *, ticking: bool = True
     ) -> None:
-        """Construct the session; arguments that it refuses raise here. ``ticking``: let ticks come by themselves."""
+        """Construct the session. Raises the constructor's errors. ``ticking=False`` applies only the trace's ticks."""
         self._steps = steps
         self._ticking = ticking
         self._driver = Driver(steps[0].at, store, options)
 
     @property
     def session(self) -> ClientSession:
-        """The session that is driven."""
+        """The session."""
         return self._driver.session
 
     def run(self) -> Iterator[Moment]:
-        """Apply each step, and yield what was to be seen."""
+        """Apply each step and yield the moments."""
         asleep = False
         for step in self._steps:
             if self._ticking and not asleep:
@@ -78,7 +77,7 @@ class Replay:
             if driver.ended or self.session.state is not state:
                 yield self._moment("tick")
             if self.session.expires_in is None and self.session.state is SessionState.FOREGROUND_ACTIVE:
-                break  # pending in focus: no further tick can change anything
+                break  # pending in the foreground, where no tick changes anything
 
     def _moment(self, given: str, context: SessionContext | None = None) -> Moment:
         driver, session = self._driver, self.session

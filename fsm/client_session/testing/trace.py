@@ -1,8 +1,8 @@
-"""Traces: what happened to a session, as JSON Lines, one input a line, in order of time.
+"""Traces: the inputs of a session as JSON Lines, one input per line, in order of time.
 
 ``{"at": "2026-11-23T09:00:00Z", "input": "event", "id": "<uuid>"}``
 
-A trace holds the inputs and commands of `client_session.graph`, and what happens around a session (`External`).
+A trace has the inputs and commands of `client_session.graph`, and things that happen around a session (`External`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class External(enum.StrEnum):
-    """What happens around a session, besides the inputs and commands of the graph."""
+    """Things that happen around a session, in addition to the inputs and commands of the graph."""
 
     RESTART = "restart"
     """The session is closed and constructed again."""
@@ -43,32 +43,32 @@ _FIELDS: dict[str, frozenset[str]] = {
     External.WALL: frozenset({"to"}),
     External.OTHER: frozenset({"id"}),
 }
-"""The fields of an input besides ``at`` and ``input``."""
+"""The fields of each input in addition to ``at`` and ``input``."""
 
 INPUTS: tuple[Input | Command | External, ...] = (
-    *(given for given in Input if given is not Input.RESUME),  # which `Command.START_CHECKER` sends
-    *(given for given in Command if given is not Command.CLOSE),  # with which each trace ends
+    *(given for given in Input if given is not Input.RESUME),  # sent by `Command.START_CHECKER`
+    *(given for given in Command if given is not Command.CLOSE),  # every trace ends with it
     *External,
 )
 
 
 class TraceError(ValueError):
-    """A trace that cannot be replayed; names file, line and fault."""
+    """A trace cannot be read; the message names the file, the line and the fault."""
 
     def __init__(self, name: str, line: int, fault: str) -> None:
-        """Keep the facts."""
+        """Store the attributes."""
         super().__init__(name, line, fault)
         self.name = name
         self.line = line
         self.fault = fault
 
     def __str__(self) -> str:
-        """Say where and what, as compilers do."""
+        """Return ``file:line: fault``, as compilers do."""
         return f"{self.name}:{self.line}: {self.fault}"
 
 
 def _known_input(name: str) -> Input | Command | External:
-    """Return the input of this name (`ValueError` if there is none)."""
+    """Return the input with this name (`ValueError` if there is none)."""
     for given in INPUTS:
         if given == name:
             return given
@@ -78,7 +78,7 @@ def _known_input(name: str) -> Input | Command | External:
 
 @attrs.frozen
 class Step:
-    """One input of a trace: when (UTC), what, and what goes with it."""
+    """One input of a trace: its time (UTC), its name, and its fields."""
 
     at: datetime
     input: Input | Command | External = attrs.field(converter=_known_input)
@@ -101,10 +101,10 @@ class Step:
 
 
 def read_trace(lines: Iterable[bytes], name: str) -> list[Step]:
-    """Read a whole trace; empty lines are skipped. ``name`` is what errors call it.
+    """Read a whole trace, skipping empty lines. ``name`` is the name of the file in errors.
 
     Raises:
-        TraceError: the first line at fault.
+        TraceError: for the first bad line.
 
     """
     steps: list[Step] = []
@@ -115,7 +115,7 @@ def read_trace(lines: Iterable[bytes], name: str) -> list[Step]:
         try:
             step = _read_step(line)
             if steps and step.at < steps[-1].at:
-                _fault(f"'at' goes back, from {steps[-1].at.isoformat()} to {step.at.isoformat()}")
+                _fault(f"'at' must not go backwards, from {steps[-1].at.isoformat()} to {step.at.isoformat()}")
         except ValueError as error:
             raise TraceError(name, number, str(error)) from None
         steps.append(step)
@@ -158,12 +158,10 @@ def _seconds(name: str, fields: dict[str, object]) -> float | None:
 
 
 def _time(name: str, value: object) -> datetime:
-    if not isinstance(value, str):
-        _fault(f"'{name}' must be the text of a time, such as 2026-11-23T09:00:00Z, not {value!r}")
     try:
-        return as_utc(datetime.fromisoformat(value))
-    except ValueError:
-        _fault(f"'{name}' must be a time with time zone, such as 2026-11-23T09:00:00Z, not {value!r}")
+        return as_utc(datetime.fromisoformat(cast("str", value)))
+    except (TypeError, ValueError):
+        _fault(f"'{name}' must be a time with a time zone, such as 2026-11-23T09:00:00Z, not {value!r}")
 
 
 def _fault(fault: str) -> NoReturn:

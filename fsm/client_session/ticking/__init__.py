@@ -1,1 +1,1 @@
-"""What runs the checks: the scheduler protocol, a shared thread, and asyncio."""
+"""Schedulers, which run the checks: the protocol, a shared thread, and asyncio."""

@@ -1,4 +1,4 @@
-"""Ticks on a running asyncio loop, without a thread.
+"""A scheduler that ticks sessions on a running asyncio loop, without a thread.
 
 >>> session = ClientSession(store=XmlStore("session.xml", background=True), scheduler=AsyncioScheduler())
 """
@@ -14,45 +14,45 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING
 
-from client_session.ticking.schedule import Rounds, refer, tick
+from client_session.ticking.schedule import TickSchedule, reference_to, tick_session
 from client_session_persistence.forks import ForkAware, Stage, register
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from client_session.ticking.schedule import Reference, Wish
+    from client_session.ticking.schedule import Reference, Request
     from client_session.ticking.scheduler import Ticking
 
 _SLICE_SECONDS = 0.005
-"""How long sessions are ticked at a stretch before the loop does what else it has to; its log calls 0.1 s slow."""
+"""How long sessions are ticked before the loop runs other callbacks; asyncio's debug mode reports 0.1 s as slow."""
 
 
 class AsyncioScheduler(ForkAware):
-    """A scheduler for any number of sessions, which ticks them, and calls their callbacks, on one asyncio loop.
+    """A scheduler that ticks any number of sessions, and so runs their callbacks, on one asyncio loop.
 
-    The loop is the one that runs where the scheduler is constructed or a session is started first; when it has ended,
-    the one that runs where that is done next. Until there is one, no ticks come, and sessions expire at their next
-    event: if they are all constructed before ``asyncio.run``, call `attach` in it.
+    It uses the loop that is running when the scheduler is constructed or a session is first started. After that loop
+    has ended, it uses the loop that is running when the next session is started. Without a loop, no checks run, and
+    sessions expire at their next event: if all sessions are constructed before ``asyncio.run``, call `attach` in it.
 
-    Every method is thread-safe. Sessions and the loop are held weakly, and no task is made that might be cancelled.
+    Every method is thread-safe. Sessions and the loop are held weakly, and no task is created that could be cancelled.
     """
 
-    __slots__ = ("__weakref__", "_due", "_forget", "_loop", "_rounds", "_timer", "_turn", "_wishes")
+    __slots__ = ("__weakref__", "_due", "_forget", "_loop", "_requests", "_schedule", "_timer", "_updating")
 
     def __init__(self) -> None:
-        """Tick on the loop that runs here, if one does."""
+        """Use the running loop, if there is one."""
         super().__init__()
         _schedulers.add(self)
         self.attach()
 
     def renew(self) -> None:
         """Start with nothing to tick and no loop, as a forked child must, too."""
-        self._rounds = Rounds()
-        self._turn = threading.Lock()
-        """What a thread holds to change the rounds; nobody waits for it."""
-        self._wishes: deque[Wish] = deque()
+        self._schedule = TickSchedule()
+        self._updating = threading.Lock()
+        """Held by the thread that changes the schedule; no thread waits for it."""
+        self._requests: deque[Request] = deque()
         self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
-        # Of the loop alone:
+        # Used only on the loop:
         self._timer: weakref.ref[asyncio.TimerHandle] | None = None
         self._due: Iterator[Reference] = iter(())
         this = weakref.ref(self)
@@ -64,15 +64,15 @@ class AsyncioScheduler(ForkAware):
         self._forget = forget
 
     def attach(self) -> None:
-        """Tick on the loop that runs here from now on, unless the present one is still running."""
+        """Tick on the running loop from now on, unless the scheduler's previous loop is still running."""
         self.renew_in_child()
         loop = self._loop() if self._loop is not None else None
         if loop is None or not loop.is_running():
-            with contextlib.suppress(RuntimeError):  # none runs here: the present one may yet go on
+            with contextlib.suppress(RuntimeError):  # no loop is running here; the previous one may run again
                 loop = asyncio.get_running_loop()
                 self._loop = weakref.ref(loop)
         if loop is not None:
-            with contextlib.suppress(RuntimeError):  # it is closed: the sessions wait for the next one
+            with contextlib.suppress(RuntimeError):  # the loop is closed; sessions wait for the next one
                 loop.call_soon_threadsafe(self._run, context=contextvars.Context())
 
     def detach(self) -> None:
@@ -80,28 +80,28 @@ class AsyncioScheduler(ForkAware):
         self._loop = self._timer = None
 
     def start(self, session: Ticking, now: float) -> None:  # noqa: ARG002  # this scheduler runs on real time
-        """Tick the session every `check_interval` seconds, the first time at most that long from now."""
+        """Tick the session every `check_interval` seconds, for the first time within that interval."""
         self.renew_in_child()
-        self._change(refer(session, self._forget), session.check_interval)
+        self._change(reference_to(session, self._forget), session.check_interval)
         self.attach()
 
     def stop(self, session: Ticking) -> None:
-        """Tick the session no more."""
-        self._change(refer(session), None)
+        """Stop ticking the session."""
+        self._change(reference_to(session), None)
 
     def _change(self, session: Reference, interval: float | None) -> None:
-        """Change the rounds now, or leave it to whoever is changing them: another thread, or this one, further up."""
+        """Change the schedule now, or leave that to the call that is changing it: another thread's or an outer one."""
         self.renew_in_child()
-        self._wishes.append((session, interval))
-        while self._wishes and self._turn.acquire(blocking=False):
+        self._requests.append((session, interval))
+        while self._requests and self._updating.acquire(blocking=False):
             try:
-                while self._wishes:
-                    self._rounds.set(*self._wishes.popleft())
+                while self._requests:
+                    self._schedule.set(*self._requests.popleft())
             finally:
-                self._turn.release()
+                self._updating.release()
 
     def _run(self) -> None:
-        """Tick on the loop who is due, for a moment; then let the rest, or the next round, wait for its time."""
+        """Tick sessions that are due, for one time slice, and schedule the next call."""
         loop = asyncio.get_running_loop()
         if self._loop is None or self._loop() is not loop:
             return
@@ -111,15 +111,15 @@ class AsyncioScheduler(ForkAware):
         enough, unfinished = time.monotonic() + _SLICE_SECONDS, True
         try:
             for session in self._due:
-                tick(session)
+                tick_session(session)
                 if time.monotonic() >= enough:
                     break
             else:
-                self._due, unfinished = self._rounds.due(), False
+                self._due, unfinished = self._schedule.due(), False
         finally:
-            seconds = 0.0 if unfinished else self._rounds.seconds_until_due()
+            seconds = 0.0 if unfinished else self._schedule.seconds_until_due()
             if seconds is not None:
-                # In a context of its own: whoever called `start` may have large things in its variables.
+                # An empty context, so that the timer keeps no context variables of the caller of `start` alive.
                 self._timer = weakref.ref(loop.call_later(seconds, self._run, context=contextvars.Context()))
 
 

@@ -1,4 +1,4 @@
-"""Who is ticked when: sessions, held weakly, in rounds of one check interval each, which are ticked together."""
+"""The schedule of ticks: sessions, held weakly and grouped by check interval."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 Reference = weakref.ref["Ticking"]
-Wish = tuple[Reference, float | None]
-"""A session, and the interval at which it is to be ticked from now on; ``None``: no more."""
+Request = tuple[Reference, float | None]
+"""A change of the schedule: a session and its new interval in seconds; ``None`` removes the session."""
 
 
-def refer(session: Ticking, callback: Callable[[Reference], None] | None = None) -> Reference:
-    """Return a reference to a session; the callback is called with it when the session is gone."""
+def reference_to(session: Ticking, callback: Callable[[Reference], None] | None = None) -> Reference:
+    """Return a weak reference to a session; ``callback`` is called with it after the session is collected."""
     reference = weakref.ref(session, callback)
-    hash(reference)  # is kept, so that the reference can be looked for when the session is gone
+    hash(reference)  # computed while the session lives, so that the reference can be looked up afterwards
     return reference
 
 
-def tick(reference: Reference) -> None:
-    """Tick a session, if it is still there. A failing tick is logged, and stops no other."""
+def tick_session(reference: Reference) -> None:
+    """Tick a session if it still exists. Log a tick that fails, so that the other sessions are still ticked."""
     session = reference()
     if session is None:
         return
     try:
         session.tick()
     except SessionClosedError:
-        pass  # closed between the look-up and the tick
+        pass  # closed after the reference was looked up
     except Exception:
-        _logger.exception("A session's tick failed; the checker goes on")
+        _logger.exception("A session's tick failed; checking continues")
 
 
 @attrs.define
-class _Round:
+class _Group:
     """The sessions of one check interval, ticked together."""
 
     due: float
@@ -53,39 +53,39 @@ class _Round:
 
 
 @attrs.define
-class Rounds:
-    """Rounds by interval. One thread at a time may change them; any may look."""
+class TickSchedule:
+    """Sessions grouped by check interval. Any thread may read it; only one thread at a time may change it."""
 
-    by_interval: dict[float, _Round] = attrs.field(factory=dict[float, _Round])
+    by_interval: dict[float, _Group] = attrs.field(factory=dict[float, _Group])
 
     def __len__(self) -> int:
-        """Return how many sessions there are."""
-        return sum(len(members.sessions) for members in list(self.by_interval.values()))
+        """Return the number of sessions."""
+        return sum(len(group.sessions) for group in list(self.by_interval.values()))
 
     def set(self, session: Reference, interval: float | None) -> None:
-        """Tick a session at an interval, or (``None``) no more.
+        """Tick a session at this interval from now on; ``None`` removes it.
 
-        References to a living session are equal; a dead one's equals itself alone.
+        References to the same living session are equal; a dead reference equals only itself.
         """
-        for known, members in list(self.by_interval.items()):
-            members.sessions.discard(session)
-            if not members.sessions:
+        for known, group in list(self.by_interval.items()):
+            group.sessions.discard(session)
+            if not group.sessions:
                 del self.by_interval[known]
         if interval is not None:
             due = time.monotonic() + interval
-            self.by_interval.setdefault(interval, _Round(due)).sessions.add(session)
+            self.by_interval.setdefault(interval, _Group(due)).sessions.add(session)
 
     def seconds_until_due(self) -> float | None:
-        """Return how long there is nothing to do; ``None`` while there is nobody to tick."""
-        due = min((members.due for members in list(self.by_interval.values())), default=None)
+        """Return the seconds until the next tick is due; ``None`` if there are no sessions."""
+        due = min((group.due for group in list(self.by_interval.values())), default=None)
         if due is None:
             return None
         return min(max(0.0, due - time.monotonic()), threading.TIMEOUT_MAX)  # a longer wait overflows
 
     def due(self) -> Iterator[Reference]:
-        """Yield each session whose round is due when this is first asked; the round's next time is set before."""
+        """Yield each session that is due now, after scheduling its group's next tick."""
         now = time.monotonic()
-        for interval, members in list(self.by_interval.items()):
-            if members.due <= now:
-                members.due = now + interval
-                yield from list(members.sessions)
+        for interval, group in list(self.by_interval.items()):
+            if group.due <= now:
+                group.due = now + interval
+                yield from list(group.sessions)

@@ -1,4 +1,4 @@
-"""What sends the ticks: the contract."""
+"""The protocol of schedulers, which tick sessions."""
 
 from __future__ import annotations
 
@@ -6,35 +6,34 @@ from typing import Protocol
 
 
 class Ticking(Protocol):
-    """What a scheduler ticks: a session."""
+    """The interface of a session that a scheduler uses."""
 
     @property
     def check_interval(self) -> float:
-        """How often to tick, in seconds."""
+        """Seconds between ticks."""
         ...
 
     def tick(self) -> None:
-        """Check now."""
+        """Check now whether the session has expired."""
 
 
 class Scheduler(Protocol):
-    """Calls ``session.tick()`` every ``session.check_interval`` seconds, from `start` until `stop`.
+    """Calls ``session.tick()`` every ``session.check_interval`` seconds between `start` and `stop`.
 
-    Ticks may be late, early, lost or doubled: which events share a session does not depend on them. Hold the session
-    weakly (`weakref.ref`; a bound ``session.tick`` would keep it alive). Both methods are called with the session's
-    lock held, so neither may wait for a tick that is under way.
+    Ticks may be late, early, lost or doubled: they do not affect which events share a session. Hold the session weakly
+    (`weakref.ref`; a bound ``session.tick`` would keep it alive). The session's lock is held during both methods, so
+    neither may wait for a running tick.
     """
 
     def start(self, session: Ticking, now: float) -> None:
-        """Let ticks come from ``now`` on, at the interval that the session has at this moment.
+        """Start ticking a session at its current interval; if it is already ticked, change the interval.
 
-        Of a session that is being ticked already, only the interval changes. ``now`` is the session's clock, in
-        seconds; a scheduler that runs on real time has no use for it.
+        ``now`` is the session's monotonic clock in seconds; a scheduler that runs on real time can ignore it.
 
         Raises:
-            RuntimeError: no ticks can come now. The session logs it, and expires at its next event.
+            RuntimeError: ticking cannot start now. The session logs the error, and expires at its next event.
 
         """
 
     def stop(self, session: Ticking) -> None:
-        """Let no more ticks come; one that is under way may still end. Of a session that is not ticked: nothing."""
+        """Stop ticking a session, without waiting for a running tick. No effect if it is not ticked."""

@@ -14,7 +14,7 @@ import sys
 from collections import deque
 from typing import TYPE_CHECKING
 
-from client_session.ticking.schedule import Reference, Rounds, Wish, refer, tick
+from client_session.ticking.schedule import Reference, Request, TickSchedule, reference_to, tick_session
 from client_session_persistence.daemon_thread import DaemonThread
 from client_session_persistence.forks import Stage, register
 
@@ -34,7 +34,7 @@ class Checker:
 
     def renew(self) -> None:
         """Begin anew, as a forked child does; its sessions start their checkers again themselves."""
-        schedule, requests = Rounds(), deque[Wish]()
+        schedule, requests = TickSchedule(), deque[Request]()
         wakeup: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._schedule, self._requests, self._wakeup = schedule, requests, wakeup
         self._due: Iterator[Reference] = iter(())
@@ -54,7 +54,7 @@ class Checker:
             RuntimeError: no thread could be started. Once one can, for any session, it ticks this one too.
 
         """
-        reference, interval = refer(session, self._forget), session.check_interval
+        reference, interval = reference_to(session, self._forget), session.check_interval
         self._requests.append((reference, interval))
         if interval not in self._schedule.by_interval:  # else the thread wakes in time by itself
             self._wake()
@@ -64,7 +64,7 @@ class Checker:
 
     def stop(self, session: Ticking) -> None:
         """Stop ticking the session."""
-        self._requests.append((refer(session), None))
+        self._requests.append((reference_to(session), None))
         self._wake()
 
     def pause(self, until: float) -> None:
@@ -83,7 +83,7 @@ class Checker:
             if not schedule.by_interval:
                 return
             for session in self._due:
-                tick(session)
+                tick_session(session)
                 if self._thread.is_pausing:
                     return  # the rest is due after the fork
             if not requests:
@@ -99,7 +99,7 @@ class Checker:
 
 
 SHARED_CHECKER = Checker()
-"""The scheduler of every session that is given no other."""
+"""The default scheduler."""
 
 register(
     Stage.THREADS,

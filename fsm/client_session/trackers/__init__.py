@@ -1,5 +1,5 @@
-"""Sessions in trackers that exist: one module for each, imported by its name, since each needs a package of its own.
+"""Integrations with existing trackers. Import each by its module name, since each needs its own package.
 
-`client_session.trackers.snowplow` is for ``snowplow-tracker`` (the extra ``snowplow``),
-`client_session.trackers.opentelemetry` for ``opentelemetry-sdk`` (the extra ``opentelemetry``).
+`client_session.trackers.snowplow` needs ``snowplow-tracker`` (the extra ``snowplow``).
+`client_session.trackers.opentelemetry` needs ``opentelemetry-sdk`` (the extra ``opentelemetry``).
 """

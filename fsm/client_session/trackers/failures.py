@@ -1,4 +1,4 @@
-"""A failure in a session must cost the host nothing: it is caught, and logged once."""
+"""Error handling for tracker integrations: a session that fails must not break its host."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class Failures:
-    """Catches what fails, and logs the first of each streak.
+    """Exception handler that logs the first failure of each streak. Thread-safe.
 
-    May be shared by threads. Once a streak, since whatever fails for one event tends to fail for the next; and since
-    the logging may itself be tracked, where a line for each failure would cause the next one for ever.
+    An error that affects one event usually affects the next one too. And if log records are tracked themselves, logging
+    every failure would cause the next failure, endlessly.
     """
 
     __slots__ = ("_failing", "_logger")
@@ -27,13 +27,13 @@ class Failures:
 
     @contextlib.contextmanager
     def caught(self, message: str) -> Generator[None]:
-        """Log ``message`` and the traceback if what is done meanwhile raises, unless the time before failed too."""
+        """Catch an exception of the block; log it with ``message``, unless the previous block failed too."""
         try:
             yield
         except Exception:
             if not self._failing:
                 self._failing = True
-                with contextlib.suppress(Exception):  # a broken logger must not cost the host its event
+                with contextlib.suppress(Exception):  # a broken logger must not lose the host's event
                     self._logger.exception(message)
         else:
             self._failing = False

@@ -1,4 +1,4 @@
-"""Sessions in OpenTelemetry's Python SDK: spans and log records that say which session they belong to.
+"""Sessions for OpenTelemetry's Python SDK: session attributes on spans and log records.
 
 >>> from opentelemetry.sdk.trace import TracerProvider
 >>> from client_session import ClientSession
@@ -9,12 +9,11 @@
 The names are those of OpenTelemetry's semantic conventions for sessions (``docs/general/session.md``): the attributes
 ``session.id`` and ``session.previous_id``, the events ``session.start`` and ``session.end``.
 
-To belong to a session is one thing, to be activity in it another (opentelemetry-android#2049). Whatever a processor
-sees gets the attributes; only what its predicate says is activity is recorded as an event, and starts or extends a
-session.
+Belonging to a session and extending it are different (opentelemetry-android#2049). Every span or log record that a
+processor sees gets the attributes. Only activity, as decided by the processor's predicate, is recorded as an event and
+starts or extends a session.
 
-Needs the package ``opentelemetry-sdk``, 1.39 or newer (the extra ``opentelemetry``); without it the import raises
-`ImportError`.
+Requires ``opentelemetry-sdk`` 1.39 or newer (the extra ``opentelemetry``); without it, the import raises `ImportError`.
 """
 
 from __future__ import annotations
@@ -53,42 +52,41 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def is_root_operation(span: Span) -> bool:
-    """Return whether a span has no parent and is of kind SERVER, CLIENT or INTERNAL: what is activity by default.
+    """Return whether a span has no parent and is of kind SERVER, CLIENT or INTERNAL: the default for activity.
 
-    A span with a parent is a part of what was counted already, or of what another program does; messages (PRODUCER,
-    CONSUMER) come and go without a user.
+    A span with a parent belongs to an operation that was already counted, or to another program's. Messages (PRODUCER,
+    CONSUMER) are sent and received without a user.
     """
     return span.parent is None and span.kind in {SpanKind.SERVER, SpanKind.CLIENT, SpanKind.INTERNAL}
 
 
 def is_never_activity(record: ReadWriteLogRecord) -> bool:
-    """Return ``False``: no log record is activity by default, since programs log without a user too."""
+    """Return ``False``: by default, no log record is activity, since programs also log without a user."""
     del record
     return False
 
 
 class SessionSpanProcessor(SpanProcessor):
-    """Sets ``session.id`` and ``session.previous_id`` on each span that starts, and records those that are activity.
+    """Span processor that sets ``session.id`` and ``session.previous_id``, and records activity in the session.
 
-    A span that is activity is an event of the session: it starts one, or extends it. Its event id is its trace id in
-    the form of a UUID, so that the session's ``first_event_id`` leads to the trace; its time is its start. Any other
-    span names the session that goes on at that moment, or the pending one that waits for its first event (whose
-    previous session is not known yet), and extends nothing. A span that has a ``session.id`` already keeps it and is no
-    activity here: it tells of another session.
+    A span that is activity is an event of the session: it starts or extends it. Its event id is its trace id as a UUID,
+    so that the session's ``first_event_id`` leads to the trace. Its timestamp is its start time. Any other span gets
+    the current session's id without extending the session; a pending session has no ``session.previous_id`` yet. A span
+    that already has a ``session.id`` belongs to another session: it keeps its attributes, and is not activity here.
 
-    A span that the sampler drops is seen by no processor: it is no activity. Whoever samples calls
-    `ClientSession.touch` where the user does something, or the session times out between two spans that are kept.
+    Processors do not see spans that the sampler drops, so those are not activity. If you sample, call
+    `ClientSession.touch` where the user does something; otherwise the session may time out between two sampled spans.
 
-    May be used by any thread. No failure (of the predicate, or in the session, such as a closed one) is raised into the
-    program that starts the span: the span lacks the attributes, and the first failure of each streak is logged.
-    Shutting the processor down leaves the session alone: closing it is its owner's.
+    Thread-safe. A failure of the predicate or of the session (it is closed, for example) is never raised into the
+    program: the span lacks the attributes, and the first failure of each streak is logged. `shutdown` does not close
+    the session; its owner does.
     """
 
     def __init__(self, session: ClientSession, is_activity: Callable[[Span], bool] = is_root_operation) -> None:
-        """Take the session, and what says whether a span that starts is activity.
+        """Take the session, and the predicate that decides whether a span is activity.
 
         Raises:
-            TypeError: ``session`` is no session, or ``is_activity`` cannot be called.
+            TypeError: ``session`` is not a session, or ``is_activity`` is not callable.
 
         """
         self._session = _checked(session, is_activity)
@@ -96,7 +94,7 @@ class SessionSpanProcessor(SpanProcessor):
         self._failures = Failures(logging.getLogger(__name__))
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Set the attributes of a span; the SDK calls it, of spans that are recorded alone."""
+        """Set the attributes of a span; the SDK calls this for spans that are recorded."""
         del parent_context
         with self._failures.caught("A span lacks its session's attributes"):
             if SESSION_ID not in (span.attributes or {}):
@@ -107,26 +105,26 @@ class SessionSpanProcessor(SpanProcessor):
                 span.set_attributes(found)
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
-        """Return ``True``: nothing waits here."""
+        """Return ``True``: there is nothing to flush."""
         del timeout_millis
-        return True  # the base's None, in older SDKs, keeps the processors after this one from being flushed
+        return True  # in older SDKs the base class returns None, and later processors are not flushed
 
 
 class SessionLogRecordProcessor(LogRecordProcessor):
-    """Sets ``session.id`` and ``session.previous_id`` on each log record; by default none of them is activity.
+    """Log record processor that sets ``session.id`` and ``session.previous_id``; by default, no record is activity.
 
-    Add it to the provider before the processor that exports: processors run in the order in which they were added. What
-    is said of spans and `SessionSpanProcessor` is true of log records too; the event id of one that is activity is its
-    trace's, or random if it has none.
+    Add it to the provider before the processor that exports: processors run in the order in which they were added.
+    Otherwise it treats log records as `SessionSpanProcessor` treats spans. A record that is activity has its trace's id
+    as its event id, or a random one if it has no trace.
     """
 
     def __init__(
         self, session: ClientSession, is_activity: Callable[[ReadWriteLogRecord], bool] = is_never_activity
     ) -> None:
-        """Take the session, and what says whether a log record is activity.
+        """Take the session, and the predicate that decides whether a log record is activity.
 
         Raises:
-            TypeError: ``session`` is no session, or ``is_activity`` cannot be called.
+            TypeError: ``session`` is not a session, or ``is_activity`` is not callable.
 
         """
         self._session = _checked(session, is_activity)
@@ -134,10 +132,10 @@ class SessionLogRecordProcessor(LogRecordProcessor):
         self._failures = Failures(logging.getLogger(__name__))
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
-        """Set the attributes of a log record; the SDK calls it."""
+        """Set the attributes of a log record; the SDK calls this."""
         with self._failures.caught("A log record lacks its session's attributes"):
             record = log_record.log_record
-            attributes = cast("MutableMapping[str, AnyValue]", record.attributes)  # the SDK makes it so
+            attributes = cast("MutableMapping[str, AnyValue]", record.attributes)  # the SDK creates it mutable
             if SESSION_ID not in attributes:
                 if self._is_activity(log_record):
                     found = _recorded(self._session, record.trace_id, record.timestamp or record.observed_timestamp)
@@ -146,25 +144,25 @@ class SessionLogRecordProcessor(LogRecordProcessor):
                 attributes.update(found)
 
     def enabled(self, **_: object) -> bool:
-        """Return ``False``: this processor emits nothing, so for it alone no log record need be made."""
+        """Return ``False``: this processor exports nothing, so the SDK need not create log records for it."""
         return False
 
     def shutdown(self) -> None:
-        """Do nothing: closing the session is its owner's."""
+        """Do nothing: the session's owner closes it."""
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
-        """Return ``True``: nothing waits here."""
+        """Return ``True``: there is nothing to flush."""
         del timeout_millis
         return True
 
 
 class SessionEvents:
-    """Emits the events ``session.start`` and ``session.end`` as log records.
+    """Callbacks that emit the events ``session.start`` and ``session.end`` as log records.
 
-    ``session.start`` comes with a session's first event and has its time. ``session.end`` comes when the end is
-    noticed, before the next start where one call causes both, and has the time of the last event. A session that a
-    restart continues has neither between. May be shared by threads and by sessions; a failure is logged by the session,
-    as that of any callback.
+    ``session.start`` is emitted at a session's first event, with that event's time. ``session.end`` is emitted when the
+    end is noticed, with the time of the last event; if one call ends a session and starts another, it is emitted first.
+    A session that continues after a restart emits neither at the restart. Threads and sessions may share an instance.
+    The session logs a failure, as with any callback.
 
     Examples:
         >>> events = SessionEvents()
@@ -173,11 +171,11 @@ class SessionEvents:
     """
 
     def __init__(self, logger_provider: LoggerProvider | None = None) -> None:
-        """Emit to ``logger_provider``; ``None``: to the global one, even if that is set later."""
+        """Emit to ``logger_provider``; ``None``: to the global one, even if it is set later."""
         self._logger = get_logger(__name__, logger_provider=logger_provider)
 
     def started(self, context: SessionContext) -> None:
-        """Emit ``session.start``; give this as the session's ``on_session_start``."""
+        """Emit ``session.start``; pass this method as ``on_session_start``."""
         time = context.first_event_timestamp
         self._logger.emit(
             timestamp=None if time is None else _nanoseconds(datetime.fromisoformat(time)),
@@ -186,7 +184,7 @@ class SessionEvents:
         )
 
     def ended(self, summary: SessionSummary) -> None:
-        """Emit ``session.end``; give this as the session's ``on_session_end``."""
+        """Emit ``session.end``; pass this method as ``on_session_end``."""
         self._logger.emit(
             timestamp=_nanoseconds(summary.last_event_time),
             event_name="session.end",
@@ -203,7 +201,7 @@ def _checked(session: ClientSession, is_activity: object) -> ClientSession:
 
 
 def _recorded(session: ClientSession, trace_id: int | None, nanoseconds: int | None) -> dict[str, str]:
-    """Record activity as an event of the session, and return the attributes of what was active."""
+    """Record activity as an event of the session, and return its attributes."""
     event_id = uuid.UUID(int=trace_id) if trace_id else uuid.uuid4()
     time = None if nanoseconds is None else _EPOCH + nanoseconds // 1000 * _MICROSECOND
     context = session.get_session_context(event_id, time)
@@ -211,10 +209,10 @@ def _recorded(session: ClientSession, trace_id: int | None, nanoseconds: int | N
 
 
 def _current(session: ClientSession) -> dict[str, str]:
-    """Return the attributes of what belongs to the session at this moment, without extending it."""
+    """Return the attributes of the current session, without extending it."""
     if session.expires_in == 0:
-        session.tick()  # it has timed out, and no tick has noticed yet
-    while True:  # until both are read of one session
+        session.tick()  # it has timed out, but no tick has run yet
+    while True:  # until both ids are of the same session
         session_id, previous_id = session.session_id, session.previous_session_id
         if session.session_id == session_id:
             return _attributes(session_id, previous_id)

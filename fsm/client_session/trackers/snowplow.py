@@ -1,4 +1,4 @@
-"""Sessions in Snowplow's Python tracker: a `snowplow_tracker.Tracker` whose events carry the session's entity.
+"""Sessions for Snowplow's Python tracker: a `snowplow_tracker.Tracker` that adds the session's entity to its events.
 
 >>> from snowplow_tracker import Emitter, PageView
 >>> from client_session import ClientSession
@@ -6,7 +6,7 @@
 >>> tracker = SessionTracker("my-app", Emitter("collector.example.com"), session=ClientSession("session.xml"))
 >>> tracker.track(PageView("https://example.com"))
 
-Needs the package ``snowplow-tracker``, 1.x (the extra ``snowplow``); without it the import raises `ImportError`.
+Requires ``snowplow-tracker`` 1.x (the extra ``snowplow``); without it, the import raises `ImportError`.
 """
 
 from __future__ import annotations
@@ -41,23 +41,23 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class SessionTracker(Tracker):
-    """A `snowplow_tracker.Tracker` that records each event in a session, and attaches the session's entity to it.
+    """A `snowplow_tracker.Tracker` that records each event in a session and attaches the session's entity to it.
 
-    Every event: those of ``track(...)`` and of the deprecated ``track_page_view(...)`` and its like, once, to whatever
-    number of emitters. The entity comes last, after the event's own. If it is a session's first event, the entity's
-    ``firstEventId`` is the event's ``eid``, and ``firstEventTimestamp`` its true timestamp (``ttm``), else that of the
-    device (``dtm``). An event whose payload cannot be built raises, as it does of a `Tracker`, and is no part of the
-    session. The given event and its list of contexts are left as they were, so that one event may be tracked by several
-    threads at once.
+    It records every event once, however many emitters there are, from ``track(...)`` as well as from deprecated methods
+    such as ``track_page_view(...)``. The session's entity follows the event's own entities. For a session's first
+    event, ``firstEventId`` is the event's ``eid``, and ``firstEventTimestamp`` is its true timestamp (``ttm``) or, if
+    it has none, its device timestamp (``dtm``). If the payload cannot be built, the call raises as in `Tracker`, and
+    the session does not count the event. The event object and its list of contexts are not modified, so several threads
+    may track the same event at once.
 
-    A failure in the session (it is closed, the timestamp lies outside the years 1 to 9999) never costs the event: it
-    goes out without the entity, and the first failure of each streak is logged.
+    If the session fails (it is closed, or the timestamp is outside the years 1 to 9999), the event is sent without the
+    entity, and the first failure of each streak is logged.
 
-    Any method may be called from any thread that the emitters can be called from. The session is the caller's: the
-    tracker never closes it.
+    Methods may be called from any thread that may call the emitters. The caller owns the session; the tracker never
+    closes it.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917  # Tracker's, and one more
+    def __init__(  # noqa: PLR0913, PLR0917  # Tracker's, with one extra argument
         self,
         namespace: str,
         emitters: list[EmitterProtocol] | EmitterProtocol,
@@ -68,19 +68,19 @@ class SessionTracker(Tracker):
         *,
         session: ClientSession,
     ) -> None:
-        """Take what a `Tracker` takes, and the session.
+        """Take the arguments of a `Tracker`, and the session.
 
         Args:
             namespace: identifies the tracker.
-            emitters: one, or a list of them, to which events are sent.
-            subject: of the events; ``None``: one without attributes.
+            emitters: one emitter, or a list of them.
+            subject: the subject of the events; ``None``: one without attributes.
             app_id: identifies the application.
-            encode_base64: whether JSON is encoded in the payload.
-            json_encoder: turns what is no JSON into what is.
-            session: which says what events belong together. Several trackers may share it.
+            encode_base64: whether JSON in the payload is base64-encoded.
+            json_encoder: converts values that JSON does not support.
+            session: the session that events are recorded in. Several trackers may share it.
 
         Raises:
-            TypeError: ``session`` is no session.
+            TypeError: ``session`` is not a session.
             ValueError: ``emitters`` is empty.
 
         """
@@ -90,19 +90,19 @@ class SessionTracker(Tracker):
         self._failures = Failures(logging.getLogger(__name__))
 
     def complete_payload(self, event: Event) -> Payload:
-        """Return the payload of an event, with the entity; `Tracker.track` calls it once for each event."""
-        # Building fills the event's own payload, even its eid: an event that is tracked twice would be sent as one.
+        """Return the payload of an event with the session's entity; `Tracker.track` calls it once for each event."""
+        # Building writes into the event's own payload, its eid included: tracked twice, it would have one id.
         copied = copy.copy(event)
         copied.payload = Payload(event.payload.get())
         payload = super().complete_payload(copied)
-        with self._failures.caught("An event goes out without its session's entity"):
+        with self._failures.caught("An event was sent without its session entity"):
             self._attach_entity(payload)
         return payload
 
     def _attach_entity(self, payload: Payload) -> None:
-        """Record the event in the session and add the entity to those that its payload carries already."""
+        """Record the event in the session, and append the session's entity to those in the payload."""
         pairs = payload.get()
-        # Read from the payload, since an event's class may add entities that its list of contexts lacks.
+        # Read them from the payload: an event's class may add entities that are not in its list of contexts.
         entities = self._entities(pairs)
         time = _EPOCH + timedelta(milliseconds=int(pairs["ttm"] if "ttm" in pairs else pairs["dtm"]))
         entities.append(self.session.get_session_context(pairs["eid"], time).to_dict())

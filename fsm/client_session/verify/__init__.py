@@ -1,4 +1,4 @@
-"""The verification: what is promised of a session, checked against an oracle, exhaustively, and at random.
+"""Verification of the session: exhaustive exploration, and random tests against an oracle.
 
-Needs Hypothesis (the extra ``verify``). `client-session verify` runs it and writes the report.
+Requires Hypothesis (the extra ``verify``). `client-session verify` runs it and writes the report.
 """

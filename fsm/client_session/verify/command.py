@@ -1,4 +1,4 @@
-"""What ``client-session verify`` prints and writes."""
+"""The command ``client-session verify``: progress bars, tables and report files."""
 
 from __future__ import annotations
 
@@ -23,14 +23,16 @@ _PIPED_WIDTH = 160
 
 
 def run(examples: int, seed: int, report: Path | None) -> bool:
-    """Verify, print the tables, write the report; return whether all holds.
+    """Verify, print the tables, and write the report; return whether every invariant holds.
 
     Raises:
         OSError: the report cannot be written.
+        StalePictureError: the table has changed, and Graphviz is not installed to draw the report's graph.
 
     """
     if report is not None:
         report.mkdir(parents=True, exist_ok=True)
+        diagram.svg()  # fails now, not after the verification
     found = _with_progress(examples, seed)
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -40,7 +42,7 @@ def run(examples: int, seed: int, report: Path | None) -> bool:
     console.print(_invariants(found))
     console.print()
     if found.explored is not None:
-        console.print(f"{found.explored.states} states and {found.explored.edges} edges explored: all there are")
+        console.print(f"explored all {found.explored.states} states and {found.explored.edges} edges")
     console.print(f"{examples} examples, seed {seed}, {found.seconds:.1f} s")
     if report is not None:
         _write(report, found, console)
@@ -65,7 +67,7 @@ def _table(*headings: str) -> Table:
 
 
 def _rows(found: Verification) -> Table:
-    table = _table("times", "from", "input [guard] / effects".replace("[", r"\["), "to")
+    table = _table("times taken", "from", r"input \[guard] / effects", "to")
     for row in TABLE:
         count = found.tally.rows[row]
         to = "(same)" if row.destination is row.source else row.destination.value
@@ -76,7 +78,7 @@ def _rows(found: Verification) -> Table:
 
 
 def _invariants(found: Verification) -> Table:
-    table = _table("times checked", "invariant", "what must hold")
+    table = _table("times checked", "invariant", "meaning")
     for name, sentence in INVARIANTS.items():
         count = found.tally.invariants[name]
         table.add_row(f"{count:,}", name, sentence, style=None if count else "bold red")
@@ -84,14 +86,9 @@ def _invariants(found: Verification) -> Table:
 
 
 def _write(report: Path, found: Verification, console: Console) -> None:
-    (report / "report.html").write_text(page(found), encoding="utf-8")
-    console.print(f"written: {report / 'report.html'}", soft_wrap=True)
-    try:
-        (report / "coverage.svg").write_bytes(diagram.render("svg", found.tally.rows))
-    except diagram.DotMissingError as error:
-        console.print(f"no coverage.svg: {error}", style="yellow", soft_wrap=True)
-    else:
-        console.print(f"written: {report / 'coverage.svg'}", soft_wrap=True)
+    for name, text in {"report.html": page(found), "coverage.svg": diagram.coverage(found.tally.rows)}.items():
+        (report / name).write_text(text, encoding="utf-8")
+        console.print(f"written: {report / name}", soft_wrap=True)
 
 
 def _print_failure(failure: Failure, console: Console, report: Path | None) -> None:
@@ -105,7 +102,7 @@ def _print_failure(failure: Failure, console: Console, report: Path | None) -> N
         path.write_text(lines, encoding="utf-8")
         trace = str(path)
     console.print(
-        f"The shortest trace that fails; client-session replay {_flags(failure.sample)} {trace}", soft_wrap=True
+        f"Shortest failing trace, for client-session replay {_flags(failure.sample)} {trace}:", soft_wrap=True
     )
     console.print(lines, end="", markup=False, soft_wrap=True)
 

@@ -1,7 +1,7 @@
-"""Exhaustive exploration: every state of the lifecycle core that can be reached, and every input in each.
+"""Exhaustive exploration of the lifecycle core: every reachable state, and every input in each.
 
-Time is abstracted to what the core can tell apart: in time under both timeouts, timed out under the shorter one alone,
-timed out under both. So the core has few states, and checking every edge is a proof for it, no sample.
+The core distinguishes only three ages of a session: younger than both timeouts, timed out under the shorter one, timed
+out under both. With time reduced to these, it has few states, and checking every edge is a proof, not a sample.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from client_session.verify.tally import Tally
 
 INVARIANTS = {
-    "expired rests": "An expired state has a stopped checker and a pending session.",
-    "check first": "An event or toggle ends a session that has events and timed out unnoticed, with the reason of the "
-    "state that is left, before it is applied.",
-    "no end in time": "Nothing but a timeout, a new session on demand or a close ends a session.",
-    "pending stays": "A pending session never ends (unless empty ones count).",
-    "tick is no activity": "A tick never postpones an expiry.",
-    "toggle is no activity": "A toggle never postpones an expiry.",
-    "event is activity": "After an event its session has events, has its whole timeout, and is checked.",
-    "follows the table": "The state after an input is the destination of the table's row.",
-    "doubled tick": "A second tick at the same moment changes nothing.",
-    "lost tick": "Whether a tick came before an input or not, the same events share a session.",
+    "expired is idle": "In the expired state, checking has stopped and the session is pending.",
+    "check first": "A session that has timed out ends before the next input is applied, with the reason of the state "
+    "being left.",
+    "no early end": "Only a timeout, a request for a new session, or a close ends a session.",
+    "pending never ends": "A pending session never ends (unless empty sessions count).",
+    "tick is not activity": "A tick never postpones expiry.",
+    "focus is not activity": "A focus change never postpones expiry.",
+    "event is activity": "After an event, the session has events, its full timeout, and a running checker.",
+    "follows the table": "The state after an input is the destination of its row in the table.",
+    "doubled tick": "A second tick at the same time changes nothing.",
+    "lost tick": "The same events share a session whether or not a tick runs before an input.",
 }
 
 FOREGROUND, BACKGROUND, EXPIRED = SessionState
@@ -43,7 +43,7 @@ FOREGROUND, BACKGROUND, EXPIRED = SessionState
 
 @attrs.frozen
 class Key:
-    """An abstract state of the core. ``age``: 0 in time, 1 timed out under the shorter timeout alone, 2 under both."""
+    """An abstract state of the core. ``age`` is the number of the two timeouts that have passed."""
 
     state: SessionState
     checker_running: bool
@@ -55,7 +55,7 @@ class Key:
 
 @attrs.frozen
 class Exploration:
-    """How much there was."""
+    """The number of states and edges explored."""
 
     states: int
     edges: int
@@ -64,12 +64,12 @@ class Exploration:
 MOVES: tuple[Input | Command, ...] = tuple(
     given for given in (*Input, *Command) if given in INPUTS and given is not Command.TIMEOUTS
 )
-"""What the core decides on without arguments."""
+"""The inputs and commands that take no arguments."""
 TOGGLES = (Input.BACKGROUND, Input.FOREGROUND)
 
 
 def key_of(lifecycle: Lifecycle, now: float) -> Key:
-    """Return the abstract state of a lifecycle whose timeouts are 1 and 2."""
+    """Return the abstract state of a lifecycle whose timeouts are 1 and 2 seconds."""
     return Key(
         lifecycle.state,
         lifecycle.checker_running,
@@ -81,10 +81,10 @@ def key_of(lifecycle: Lifecycle, now: float) -> Key:
 
 
 def explore(tally: Tally) -> Exploration:
-    """Enumerate every state and every edge, and check every invariant on each edge.
+    """Explore every reachable state, and check the invariants on every edge.
 
     Raises:
-        ExplorationError: one does not hold; the message names state and input.
+        ExplorationError: an invariant does not hold; the message names the state and the input.
 
     """
     starts = [
@@ -92,41 +92,41 @@ def explore(tally: Tally) -> Exploration:
         for foreground in (2.0, 1.0)
         for empty in (False, True)
     ]
-    waiting: deque[_Place] = deque(_Place(lifecycle, 0.0, ()) for lifecycle in starts)
-    known = {key_of(place.lifecycle, place.now) for place in waiting}
+    unexplored: deque[_Node] = deque(_Node(lifecycle, 0.0, ()) for lifecycle in starts)
+    known = {key_of(node.lifecycle, node.now) for node in unexplored}
     edges = 0
-    while waiting:
-        place = waiting.popleft()
-        # A step of time, from in time to timed out, and every input.
-        successors = [_Place(place.lifecycle.copy(), place.now + 1.0, place.path)]
-        successors += [place.after(given, tally) for given in MOVES]
+    while unexplored:
+        node = unexplored.popleft()
+        # One second passes, or an input is applied.
+        successors = [_Node(node.lifecycle.copy(), node.now + 1.0, node.path)]
+        successors += [node.after(given, tally) for given in MOVES]
         edges += len(successors)
         for successor in successors:
             key = key_of(successor.lifecycle, successor.now)
             if key not in known:
                 known.add(key)
-                waiting.append(successor)
+                unexplored.append(successor)
     return Exploration(len(known), edges)
 
 
 class ExplorationError(InvariantError):
-    """An invariant fails on an edge; ``sample`` is the shortest way there."""
+    """An invariant fails on an edge; ``sample`` is the shortest trace to it."""
 
     def __init__(self, name: str, detail: str, sample: Sample) -> None:
-        """Keep the facts."""
+        """Store the attributes."""
         super().__init__(name, detail)
         self.sample = sample
 
 
 @attrs.frozen
-class _Place:
-    """A state, and the shortest way to it; breadth first, so that the first way found is one."""
+class _Node:
+    """A state and the shortest path to it: the search is breadth-first, so the first path found is the shortest."""
 
     lifecycle: Lifecycle
     now: float
     path: tuple[tuple[float, Input | Command], ...]
 
-    def after(self, given: Input | Command, tally: Tally) -> _Place:
+    def after(self, given: Input | Command, tally: Tally) -> _Node:
         before, successor = self.lifecycle, self.lifecycle.copy()
         path = (*self.path, (self.now, given))
         options = SessionOptions(
@@ -136,12 +136,12 @@ class _Place:
         rows = tally.rows.copy()
         try:
             decisions = successor.decide(given, self.now)
-            if not before.count_empty_sessions:  # a reader's sessions are the usual ones
+            if not before.count_empty_sessions:  # the report shows the default numbering
                 tally.keep_sample(rows, options, steps)
             _Edge(before, given, self.now, successor, decisions, tally).check()
         except InvariantError as error:
             raise ExplorationError(error.name, error.detail, Sample(options, steps)) from error
-        return _Place(successor, self.now, path)
+        return _Node(successor, self.now, path)
 
 
 @attrs.frozen
@@ -163,17 +163,17 @@ class _Edge:
         unnoticed = timed_out and before.checker_running and before.event_count > 0
         ended = [decision for decision in self.decisions if isinstance(decision, Ended)]
         if after.state is EXPIRED:
-            self.require("expired rests", not after.checker_running and not after.event_count)
+            self.require("expired is idle", not after.checker_running and not after.event_count)
         reason = EndReason.TIMEOUT if before.state is FOREGROUND else EndReason.BACKGROUND_TIMEOUT
         if unnoticed and self.given is not Command.START_CHECKER:
             first = self.decisions[0]
             self.require("check first", isinstance(first, Ended) and first.reason is reason and len(ended) == 1)
         elif self.given is Command.NEW_SESSION and before.event_count:
-            self.require("no end in time", [end.reason for end in ended] == [EndReason.NEW_SESSION])
+            self.require("no early end", [end.reason for end in ended] == [EndReason.NEW_SESSION])
         elif not before.count_empty_sessions:
-            self.require("no end in time", not ended)
+            self.require("no early end", not ended)
         if not before.event_count and not before.count_empty_sessions:
-            self.require("pending stays", not ended)
+            self.require("pending never ends", not ended)
         self._check_activity(renewed=bool(ended))
         self._check_table(checked=unnoticed)
         if self.given is Input.TICK:
@@ -186,9 +186,9 @@ class _Edge:
     def _check_activity(self, *, renewed: bool) -> None:
         before, after = self.before, self.after
         if self.given is Input.TICK and not renewed:
-            self.require("tick is no activity", after.last_activity == before.last_activity)
+            self.require("tick is not activity", after.last_activity == before.last_activity)
         if self.given in TOGGLES and not renewed:
-            self.require("toggle is no activity", after.last_activity == before.last_activity)
+            self.require("focus is not activity", after.last_activity == before.last_activity)
         if self.given is Input.EVENT:
             whole = after.expires_in(self.now) == after.timeout
             self.require("event is activity", after.event_count and after.checker_running and whole)

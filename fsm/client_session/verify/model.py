@@ -1,4 +1,4 @@
-"""The model-based test: every input in every order, against the oracle."""
+"""The model-based test: random inputs in random order, compared with the oracle."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ TIMEOUTS = st.sampled_from([(600.0, 300.0), (300.0, 600.0), (0.25, 0.25), (30.0,
 
 
 class SessionModel(RuleBasedStateMachine):
-    """A session in the hands of Hypothesis; each rule is one input, after some time."""
+    """A session that Hypothesis drives; each rule applies one input after some time."""
 
     tally: ClassVar[Tally] = Tally()
-    """What was counted; a verification gives its own."""
+    """The tally of the run; a verification sets its own."""
     last_run: ClassVar[tuple[SessionOptions, list[Step]]] = (SessionOptions(), [])
-    """The steps of the last run: of a failing test, the shortest ones that fail."""
+    """The options and steps of the last run; after a failure, the shortest failing ones."""
 
     @initialize(timeouts=TIMEOUTS, continue_on_restart=st.booleans())
     def construct(self, timeouts: tuple[float, float], *, continue_on_restart: bool) -> None:
-        """Begin with a new installation."""
+        """Start with a new installation."""
         self.folder = tempfile.TemporaryDirectory(prefix="client-session-verify-")
         options = SessionOptions(*timeouts, continue_on_restart=continue_on_restart)
         self.harness = Harness(Path(self.folder.name), options, self.tally)
@@ -52,7 +52,7 @@ class SessionModel(RuleBasedStateMachine):
     def _apply(self, name: str, gap: float, *, shift: float = 0.0, timeout: float = 0.0) -> None:
         self.at += timedelta(seconds=gap)
         step = make_step(self.at, name, len(self.harness.steps), shift=shift, timeout=timeout)
-        # Noted before it is applied, so that a failing step is the trace's last.
+        # Recorded before it is applied, so that a failing step is the last one of the trace.
         type(self).last_run = (self.harness.options, [*self.harness.steps, step])
         self.harness.apply(step)
 
@@ -63,24 +63,24 @@ class SessionModel(RuleBasedStateMachine):
 
     @rule(gap=GAPS, name=st.sampled_from(TOGGLES))
     def toggle(self, gap: float, name: str) -> None:
-        """Go to the background or come to the foreground."""
+        """Go to the background or the foreground."""
         self._apply(name, gap)
 
     @rule(gap=GAPS, times=st.integers(1, 2))
     def tick(self, gap: float, times: int) -> None:
-        """Let a tick come, early, late, or doubled; one that no rule sends is lost."""
+        """Tick early, late or twice; between other rules, ticks are lost."""
         for _ in range(times):
             self._apply("tick", gap)
             gap = 0.0
 
     @rule(gap=GAPS, name=st.sampled_from(OTHERS))
     def other(self, gap: float, name: str) -> None:
-        """Do anything else that takes no argument: commands, restarts, sleep, another process."""
+        """Apply any other input without arguments: commands, restarts, sleep, another process."""
         self._apply(name, gap)
 
     @rule(gap=GAPS, timeout=GAPS)
     def timeouts(self, gap: float, timeout: float) -> None:
-        """Set other timeouts."""
+        """Change the timeouts."""
         self._apply("timeouts", gap, timeout=timeout)
 
     @rule(gap=GAPS, shift=WALL_SHIFTS)

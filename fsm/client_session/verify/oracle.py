@@ -1,7 +1,7 @@
-"""The oracle: what the specification says that a session does, written a second time, from its text alone.
+"""The oracle: a second implementation of the session, written only from the text of the specification.
 
-It knows neither the table nor the session. Times are seconds; sessions are numbered in order of appearance (``name``),
-since an oracle cannot foresee random ids.
+It imports neither the table nor the session. Times are in seconds. Sessions are numbered in order of appearance
+(``name``), since their ids are random.
 """
 
 from __future__ import annotations
@@ -10,42 +10,42 @@ import attrs
 
 
 @attrs.frozen
-class Numbered:
-    """A session with events, as an entity and the save file tell of it."""
+class ExpectedSession:
+    """A session with events, as the entity and the save file should show it."""
 
     name: int
     index: int
     previous: int | None
     first_event: str
     first_time: float
-    """On the wall clock."""
+    """Wall time."""
     events: int
     last_activity: float | None
-    """On the wall clock; ``None`` once the session is over, since a restart must not continue it."""
+    """Wall time; ``None`` once the session has ended, since a restart must not continue it."""
 
 
 @attrs.define
 class Oracle:
-    """One installation: its present session object, and what its save file holds."""
+    """One installation: its current session object and the contents of its save file."""
 
     default_foreground_timeout: float
     default_background_timeout: float
     continue_on_restart: bool
     now: float = 0.0
-    """On a clock that counts sleep."""
+    """Monotonic time, which includes sleep."""
     wall: float = 0.0
-    file: Numbered | None = None
+    file: ExpectedSession | None = None
     names: int = 0
     foreground_timeout: float = attrs.field(init=False)
     background_timeout: float = attrs.field(init=False)
     in_focus: bool = attrs.field(init=False, default=True)
     expired: bool = attrs.field(init=False, default=False)
     checking: bool = attrs.field(init=False, default=True)
-    current: Numbered | None = attrs.field(init=False, default=None)
-    """The present session, as of its last event; ``None`` while it is pending."""
+    current: ExpectedSession | None = attrs.field(init=False, default=None)
+    """The current session as of its last event; ``None`` while it is pending."""
     last_activity: float = attrs.field(init=False, default=0.0)
-    newest: Numbered | None = attrs.field(init=False, default=None)
-    """The last session that this object numbered or continued, once it is over."""
+    newest: ExpectedSession | None = attrs.field(init=False, default=None)
+    """The last session that this object numbered or continued, once it has ended."""
     ended: int = attrs.field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
@@ -67,14 +67,14 @@ class Oracle:
 
     @property
     def state(self) -> str:
-        """The state's value."""
+        """The value of the state."""
         if self.expired:
             return "expired-checker-stopped"
         return "foreground-active" if self.in_focus else "background-active"
 
     @property
     def expires_in(self) -> float | None:
-        """Seconds until the session expires, or ``None`` while it cannot."""
+        """Seconds until the session expires, or ``None`` while it cannot expire."""
         if not self.checking or self.current is None:
             return None
         return max(0.0, self._timeout() - (self.now - self.last_activity))
@@ -85,7 +85,7 @@ class Oracle:
     def _timed_out(self) -> bool:
         return self.now - self.last_activity >= self._timeout()
 
-    def _progress(self) -> Numbered | None:
+    def _progress(self) -> ExpectedSession | None:
         if self.current is None:
             return self.newest
         return attrs.evolve(self.current, last_activity=self.wall - (self.now - self.last_activity))
@@ -115,8 +115,8 @@ class Oracle:
         """Set the wall clock."""
         self.wall = seconds
 
-    def event(self, event_id: str) -> Numbered:
-        """Return what the event's entity says."""
+    def event(self, event_id: str) -> ExpectedSession:
+        """Track an event, and return the session that its entity should show."""
         self._check_first()
         self.expired, self.checking, self.last_activity = False, True, self.now
         if self.current is None:
@@ -125,10 +125,10 @@ class Oracle:
             self.current = attrs.evolve(self.current, events=self.current.events + 1)
         return self.current
 
-    def _number(self, event_id: str) -> Numbered:
+    def _number(self, event_id: str) -> ExpectedSession:
         self.names += 1
         before = self.file
-        return Numbered(
+        return ExpectedSession(
             name=self.names,
             index=before.index + 1 if before else 1,
             previous=before.name if before else None,
@@ -138,8 +138,8 @@ class Oracle:
             last_activity=self.wall,
         )
 
-    def other(self, event_id: str) -> Numbered:
-        """Let another process on the same save file track an event."""
+    def other(self, event_id: str) -> ExpectedSession:
+        """Track an event in another process that uses the same save file."""
         self.file = self._number(event_id)
         return self.file
 
@@ -151,21 +151,21 @@ class Oracle:
             self.save()
 
     def background(self) -> None:
-        """Lose the focus."""
+        """Go to the background."""
         self._check_first()
         self.in_focus = False
         if self.continue_on_restart:
             self.save()
 
     def foreground(self) -> None:
-        """Win the focus."""
+        """Go to the foreground."""
         self._check_first()
         self.in_focus, self.expired, self.checking = True, False, True
         if self.continue_on_restart:
             self.save()
 
     def touch(self) -> None:
-        """Do what is not tracked."""
+        """Report activity that is not tracked."""
         self._check_first()
         self.last_activity = self.now
 
@@ -184,14 +184,14 @@ class Oracle:
         self._end()
 
     def timeouts(self, foreground: float, background: float) -> None:
-        """Set the one timeout, then the other; each is effective at once."""
+        """Set one timeout, then the other; each takes effect at once."""
         self._check_first()
         self.foreground_timeout = foreground
         self._check_first()
         self.background_timeout = background
 
     def save(self) -> None:
-        """Write how far the newest session of this object came, unless the file is ahead."""
+        """Write the progress of this object's newest session, unless the file is ahead."""
         ours = self._progress()
         if ours is None:
             return
@@ -199,7 +199,7 @@ class Oracle:
             self.file = ours
 
     def restart(self) -> None:
-        """Close, and construct again."""
+        """Close the session object and construct a new one."""
         self._check_first()
         self.save()
         if self.current is not None and not self.continue_on_restart:

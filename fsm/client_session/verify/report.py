@@ -1,4 +1,4 @@
-"""The report: one self-contained page that a reviewer can read."""
+"""The report: one self-contained HTML page for reviewers."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ _STYLE = (files("client_session.verify") / "report.css").read_text(encoding="utf
 
 
 _LEAD = """
-A client session is a run of events with no gap as long as a timeout. This page shows the graph that decides it, how
-often each of its arrows was gone through, and what was checked on the way.
+A client session is a series of events with no gap of the timeout or longer. This page shows the graph of its lifecycle,
+how often the verification took each transition, and the invariants it checked.
 """
 
 _SAMPLES_LEAD = """
-For each row of the graph, the shortest trace that was run and goes through it, at its last input (\u25c2).
-The bar has the colour of the state after an input, and is pale while the session is pending.
+The shortest trace found for each row of the graph; its last input (\u25c2) takes the row. Each bar has the color of the
+state after the input, and is pale while the session is pending.
 """
 
 
 def page(found: Verification) -> str:
-    """Return the report as HTML; needs nothing beside itself."""
-    verdict = '<dd class="bad">failed</dd>' if found.failures else '<dd class="good">holds</dd>'
+    """Return the report as one HTML page that loads nothing else."""
+    verdict = '<dd class="bad">failed</dd>' if found.failures else '<dd class="good">passed</dd>'
     explored = found.explored
     facts = {
-        "states, all explored": f"{explored.states:,}" if explored else "-",
-        "edges, all checked": f"{explored.edges:,}" if explored else "-",
-        "rows gone through": f"{sum(1 for row in TABLE if found.tally.rows[row])} of {len(TABLE)}",
+        "states (all)": f"{explored.states:,}" if explored else "-",
+        "edges (all)": f"{explored.edges:,}" if explored else "-",
+        "rows taken": f"{sum(1 for row in TABLE if found.tally.rows[row])} of {len(TABLE)}",
         "checks": f"{sum(found.tally.invariants.values()):,}",
         "examples": f"{found.examples:,}",
         "seed": str(found.seed),
         "seconds": f"{found.seconds:.1f}",
     }
     shown = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
-    made = (
+    footer = (
         f"client-session {version('client-session')}, CPython {platform.python_version()}, {platform.system()}, "
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     )
@@ -63,16 +63,16 @@ def page(found: Verification) -> str:
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>client-session: verification</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
-        "<h1>The lifecycle, verified</h1>\n"
+        "<h1>Verification of the lifecycle</h1>\n"
         f'<p class="lead">{escape(_LEAD)}</p>\n'
         f'<dl class="facts"><div><dt>result</dt>{verdict}</div>{shown}</dl>\n'
         f"{_failures(found)}{_graph(found)}{_rows(found)}{_invariants(found)}{_samples(found)}"
-        f'<p class="why">{escape(made)}</p>\n</main>\n</body>\n</html>\n'
+        f'<p class="why">{escape(footer)}</p>\n</main>\n</body>\n</html>\n'
     )
 
 
 def _failures(found: Verification) -> str:
-    parts = ["<h2>What failed</h2>\n" if found.failures else ""]
+    parts = ["<h2>Failures</h2>\n" if found.failures else ""]
     for failure in found.failures:
         parts.append(f'<p class="bad">{escape(failure.part)}: {escape(failure.message)}</p>\n')
         if failure.sample:
@@ -82,11 +82,7 @@ def _failures(found: Verification) -> str:
 
 
 def _graph(found: Verification) -> str:
-    try:
-        drawing = diagram.render("svg", found.tally.rows).decode()
-        picture = drawing[drawing.index("<svg") :]
-    except diagram.DotMissingError as error:
-        return f"<h2>The graph</h2>\n<p>{escape(str(error))}.</p>\n<pre>{escape(diagram.mermaid())}</pre>\n"
+    picture = diagram.coverage(found.tally.rows)
     return f'<h2>The graph</h2>\n<figure role="img" aria-label="The graph with counts">{picture}</figure>\n'
 
 
@@ -107,13 +103,13 @@ def _rows(found: Verification) -> str:
     )
     return (
         '<h2>Transitions</h2>\n<table class="stack"><thead><tr><th>from</th><th>input [guard] / effects</th><th>to</th>'
-        f'<th>why</th><th class="count">times</th></tr></thead><tbody>\n{body}</tbody></table>\n'
+        f'<th>why</th><th class="count">times taken</th></tr></thead><tbody>\n{body}</tbody></table>\n'
     )
 
 
 def _code(text: str) -> str:
     pieces = escape(text).split("`")
-    return "".join(f"<code>{piece}</code>" if place % 2 else piece for place, piece in enumerate(pieces))
+    return "".join(f"<code>{piece}</code>" if number % 2 else piece for number, piece in enumerate(pieces))
 
 
 def _invariants(found: Verification) -> str:
@@ -123,14 +119,14 @@ def _invariants(found: Verification) -> str:
         for name, sentence in INVARIANTS.items()
     )
     return (
-        '<h2>Invariants</h2>\n<table class="stack"><thead><tr><th>name</th><th>what must hold</th>'
+        '<h2>Invariants</h2>\n<table class="stack"><thead><tr><th>name</th><th>meaning</th>'
         f'<th class="count">times checked</th></tr></thead><tbody>\n{body}</tbody></table>\n'
     )
 
 
 def _samples(found: Verification) -> str:
     parts = [
-        "<h2>Every row at work</h2>\n",
+        "<h2>A trace for each row</h2>\n",
         f'<p class="lead">{escape(_SAMPLES_LEAD)}</p>\n<div class="samples">\n',
     ]
     parts += [_sample(row, found.tally.samples[row]) for row in TABLE if row in found.tally.samples]
@@ -141,9 +137,9 @@ def _sample(row: Row, sample: Sample) -> str:
     moments = list(Replay(sample.steps, MemoryStore(), sample.options, ticking=False).run())[:-1]
     before = moments[0].at
     items: list[str] = []
-    for place, moment in enumerate(moments, start=1):
+    for number, moment in enumerate(moments, start=1):
         gap = (moment.at - before).total_seconds()
-        items.append(_item(moment, f"+{gap:,g} s", here=place == len(moments)))
+        items.append(_item(moment, f"+{gap:,g} s", here=number == len(moments)))
         before = moment.at
     options = sample.options
     timeouts = f"timeouts {options.foreground_timeout:,g} s and {options.background_timeout:,g} s"

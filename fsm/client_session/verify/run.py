@@ -1,4 +1,4 @@
-"""Running the whole verification: exploration, short path, schedules, model."""
+"""The whole verification: exploration, short path, schedules, model."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from client_session.verify.schedules import Schedule
 
 INVARIANTS = {**exploration.INVARIANTS, **short_path.INVARIANTS, **schedules.INVARIANTS, **harness.INVARIANTS}
-"""Name and sentence of all that is checked, in the order in which it is checked."""
+"""The name and meaning of each invariant, in the order of checking."""
 
 PARTS = ("exploration", "short path", "schedules", "model")
 
 
 @attrs.frozen
 class Failure:
-    """What failed, and the shortest trace that fails (``None`` where the failing case is no trace)."""
+    """A failed part, and its shortest failing trace (``None`` if the failing case is not a trace)."""
 
     part: str
     message: str
@@ -40,7 +40,7 @@ class Failure:
 
 @attrs.define
 class Verification:
-    """What a verification found."""
+    """The results of a verification."""
 
     examples: int
     seed: int
@@ -51,14 +51,14 @@ class Verification:
 
 
 def verify(examples: int, seed_number: int, progress: Callable[[str], object]) -> Verification:
-    """Run every part, and return what was found; ``examples`` is how many timelines, traces and times are drawn."""
+    """Run every part and return the results; ``examples`` is the number of random cases in each part."""
     found = Verification(examples, seed_number)
     begin = time.monotonic()
     for part, run in zip(PARTS, (_explore, _short_path, _schedules, _model), strict=True):
         sample: list[Sample] = []
         try:
             run(found, sample, progress)
-        except Exception as error:  # noqa: BLE001  # whatever a broken session raises is a finding
+        except Exception as error:  # noqa: BLE001  # any error that a broken session raises is a failure
             message = f"{type(error).__name__}: {error}"
             shortest = getattr(error, "sample", None) or (sample[-1] if sample else None)
             found.failures.append(Failure(part, message, shortest))
@@ -72,7 +72,7 @@ def _settings(examples: int) -> settings:
         stateful_step_count=40,
         database=None,
         deadline=None,
-        phases=(Phase.generate, Phase.shrink),  # a failure is told by its trace; explaining it too takes a minute
+        phases=(Phase.generate, Phase.shrink),  # the trace shows the failure; Phase.explain would take a minute
         print_blob=False,
         report_multiple_bugs=False,
         suppress_health_check=tuple(HealthCheck),  # pyright: ignore[reportArgumentType]  # its metaclass hides the type
@@ -113,12 +113,12 @@ def _schedules(found: Verification, sample: list[Sample], progress: Callable[[st
 def _model(found: Verification, sample: list[Sample], progress: Callable[[str], object]) -> None:
     @seed(found.seed)
     class Model(SessionModel):
-        """The model, counted."""
+        """The model, with a tally."""
 
         tally = found.tally
 
         def teardown(self) -> None:
-            """Count the example, and note what it did: a failing one runs last."""
+            """Report progress and keep the steps; Hypothesis runs a failing example last."""
             progress("model")
             options, steps = type(self).last_run
             sample[:] = [Sample(options, steps)]

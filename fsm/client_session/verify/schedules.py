@@ -1,4 +1,4 @@
-"""Schedule independence: any two schedules of ticks give the same entities, and the same save file at the end."""
+"""Schedule independence: any two tick schedules produce the same entities and the same final save file."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from client_session.verify.tally import Tally
 
 INVARIANTS = {
-    "schedule independence": "Any two schedules of ticks (none, regular, random, only late) give the same entities, "
-    "and the same save file at the end.",
-    "same partition": "With count_empty_sessions, they still give the same partition of events into sessions.",
+    "schedule independence": "Any two tick schedules (none, regular, random, only late) produce the same entities and "
+    "the same final save file.",
+    "same partition": "With count_empty_sessions, they still produce the same partition of events into sessions.",
 }
 
 Schedule = tuple[float, ...]
-"""When ticks come between two steps, as parts of the time between them; used round and round."""
+"""The times of ticks between two steps, as fractions of the time between them. The same for every pair of steps."""
 
 SCHEDULES: st.SearchStrategy[Schedule] = (
     st.just(())  # none
@@ -39,7 +39,7 @@ SCHEDULES: st.SearchStrategy[Schedule] = (
 
 @attrs.frozen
 class Outcome:
-    """What comes of a timeline, with sessions numbered in order of appearance instead of their random ids."""
+    """The result of a timeline. Sessions are numbered in order of appearance, since their ids are random."""
 
     sessions: tuple[int, ...]
     numbers: tuple[tuple[object, ...], ...]
@@ -47,11 +47,11 @@ class Outcome:
 
 
 def with_ticks(timeline: Sequence[Step], schedule: Schedule) -> list[Step]:
-    """Return a timeline with ticks between its steps."""
+    """Insert ticks between the steps of a timeline."""
     steps: list[Step] = []
     before: datetime = START
     for step in timeline:
-        # Whole quarters of a second, as the timeline's own times: exact in floats, so that equal times stay equal.
+        # Quarters of a second, like the timeline's own times, are exact in floats, so that equal times stay equal.
         quarters = (step.at - before).total_seconds() * 4
         steps += [Step(before + timedelta(seconds=int(quarters * part) / 4), "tick") for part in schedule]
         steps.append(step)
@@ -60,7 +60,7 @@ def with_ticks(timeline: Sequence[Step], schedule: Schedule) -> list[Step]:
 
 
 def outcome(steps: Sequence[Step], options: SessionOptions) -> Outcome:
-    """Return what comes of a trace."""
+    """Run a trace and return its outcome."""
     store = MemoryStore()
     driver = Driver(START, store, options)
     contexts = [context for step in steps if (context := driver.apply(step))]
@@ -95,10 +95,10 @@ def outcome(steps: Sequence[Step], options: SessionOptions) -> Outcome:
 def check_schedules(
     timeline: Sequence[Step], one: Schedule, two: Schedule, options: SessionOptions, tally: Tally
 ) -> None:
-    """Check that two schedules of ticks make no difference to a timeline.
+    """Check that a timeline has the same outcome under two tick schedules.
 
     Raises:
-        InvariantError: they do.
+        InvariantError: the outcomes differ.
 
     """
     outcomes = [outcome(with_ticks(timeline, schedule), options) for schedule in (one, two)]

@@ -1,4 +1,4 @@
-"""The short path equals the machine: an event that skips the machine does what the machine would have done."""
+"""The short path: an event that skips the machine has the same effect as one that goes through it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 INVARIANTS = {
     "short path": "An event takes the short path exactly when the machine would only count it, with the same effect, "
-    "at all times round the timeout, one unit in the last place included.",
+    "even one float away from the timeout.",
 }
 
 SECONDS = st.floats(1e-6, 1e9) | st.sampled_from([0.25, 300.0, 600.0])
@@ -24,7 +24,7 @@ SECONDS = st.floats(1e-6, 1e9) | st.sampled_from([0.25, 300.0, 600.0])
 
 @st.composite
 def lifecycles(draw: st.DrawFn) -> tuple[Lifecycle, float]:
-    """Return a lifecycle in any state, and a time of the next event, many at and round the timeout."""
+    """Draw a lifecycle in any state, and the time of the next event, often at or near the timeout."""
     lifecycle = Lifecycle(
         draw(SECONDS),
         draw(SECONDS),
@@ -43,7 +43,7 @@ def lifecycles(draw: st.DrawFn) -> tuple[Lifecycle, float]:
     return lifecycle, max(now, lifecycle.last_activity)
 
 
-def _told(lifecycle: Lifecycle) -> tuple[object, ...]:
+def _values(lifecycle: Lifecycle) -> tuple[object, ...]:
     return (
         lifecycle.state,
         lifecycle.checker_running,
@@ -56,10 +56,10 @@ def _told(lifecycle: Lifecycle) -> tuple[object, ...]:
 
 
 def check_short_path(lifecycle: Lifecycle, now: float, tally: Tally) -> None:
-    """Compare the two ways of an event.
+    """Apply an event on the short path and through the machine, and compare.
 
     Raises:
-        InvariantError: they differ.
+        InvariantError: the results differ.
 
     """
     short, machine = lifecycle.copy(), lifecycle.copy()
@@ -74,7 +74,7 @@ def check_short_path(lifecycle: Lifecycle, now: float, tally: Tally) -> None:
     tally.invariants["short path"] += 1
     require("short path", bool(number) is changes_nothing, f"{lifecycle} at {now!r}: {number}, but {decisions}.")
     if number:
-        require("short path", _told(short) == _told(machine), f"{lifecycle} at {now!r}: {short}, but {machine}.")
+        require("short path", _values(short) == _values(machine), f"{lifecycle} at {now!r}: {short}, but {machine}.")
         require("short path", number == machine.event_count, f"{lifecycle} at {now!r}: number {number}.")
     else:
-        require("short path", _told(short) == _told(lifecycle), f"{lifecycle} at {now!r}: left {short}.")
+        require("short path", _values(short) == _values(lifecycle), f"{lifecycle} at {now!r}: became {short}.")

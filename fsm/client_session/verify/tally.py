@@ -1,4 +1,4 @@
-"""The tally: how often each row of the graph was gone through, and each invariant was checked."""
+"""The tally: how often each row of the graph was taken, and how often each invariant was checked."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 def _from_the_start(steps: Sequence[Step]) -> tuple[Step, ...]:
-    # A replay constructs its session at the first step; what is verified was constructed at START.
+    # A replay constructs its session at the first step, but a verified session was constructed at START.
     return (*([Step(START, "sleep")] if steps and steps[0].at > START else []), *steps)
 
 
 @attrs.frozen
 class Sample:
-    """A trace, and what its session is constructed with, at the trace's first step."""
+    """A trace, and the options of its session, which is constructed at the first step."""
 
     options: SessionOptions
     steps: tuple[Step, ...] = attrs.field(converter=_from_the_start)
@@ -32,19 +32,19 @@ class Sample:
 
 @attrs.define
 class Tally:
-    """Counts of one verification."""
+    """The counts of one verification."""
 
     rows: Counter[Row] = attrs.field(factory=Counter["Row"])
     invariants: Counter[str] = attrs.field(factory=Counter[str])
     samples: dict[Row, Sample] = attrs.field(factory=dict["Row", "Sample"])
-    """The shortest trace that was seen to go through each row."""
+    """The shortest trace found for each row."""
 
     def keep_sample(self, before: Counter[Row], options: SessionOptions, steps: Sequence[Step]) -> None:
-        """Keep a trace as the sample of each row that its last step went through, if it is the shortest one yet."""
+        """Keep a trace as the sample of each row that its last step took, if it is the shortest so far."""
         for row, count in self.rows.items():
             if count > before[row] and (row not in self.samples or len(steps) < len(self.samples[row].steps)):
                 self.samples[row] = Sample(options, steps)
 
     def count(self, row: Row) -> None:
-        """Count a row that applies: the observer of a `Lifecycle`."""
+        """Count a row; pass this method as the observer of a `Lifecycle`."""
         self.rows[row] += 1
