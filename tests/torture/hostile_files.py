@@ -38,7 +38,7 @@ LARGE = {
 
 
 def _malicious_bytes(scale: Scale) -> Outcome:
-    cases = HOSTILE | {name: (data, "65536 are allowed") for name, data in LARGE.items()}
+    cases = HOSTILE | {name: (data, "more than the maximum of 65536") for name, data in LARGE.items()}
     names = list(cases)[:: 1 if scale is Scale.FULL else 3]
     losses: list[str] = []
     slowest, largest = 0.0, 0
