@@ -20,7 +20,7 @@ from client_session import diagram as drawing
 from client_session.clock import SystemClock
 from client_session.explanation import describe_save_file
 from client_session.graph import SessionState
-from client_session.testing import SessionOptions
+from client_session.testing.driver import SessionOptions
 from client_session.testing.replay import Replay
 from client_session.testing.trace import TraceError, read_trace
 from client_session_persistence import CorruptSaveFileError, MemoryStore, XmlStore
