@@ -1,4 +1,4 @@
-"""The diagrams: fresh, and true to the running machine."""
+"""The diagrams are up to date and match the running machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 DIAGRAMS = ROOT / "diagrams"
 SVG = "{http://www.w3.org/2000/svg}"
-MEND = "run 'make diagrams'"
+HOW_TO_REGENERATE = "run 'make diagrams'"
 
 needs_dot = pytest.mark.skipif(shutil.which("dot") is None, reason=diagram.HOW_TO_GET_DOT)
 
@@ -42,52 +42,54 @@ def machine_edges() -> set[tuple[str, str, str]]:
 
 
 def split(source: str, destination: str, labels: Iterable[str]) -> set[tuple[str, str, str]]:
-    """Return an edge for each line of an arrow's label."""
+    """Return one edge for each line of an arrow's label."""
     return {(source, destination, unescape(label).strip()) for label in labels if unescape(label).strip()}
 
 
-def test_the_mermaid_file_is_fresh() -> None:
-    """diagrams/lifecycle.mmd is what the code draws now."""
-    assert (DIAGRAMS / "lifecycle.mmd").read_text(encoding="utf-8") == diagram.mermaid(), MEND
+def test_mermaid_file_is_up_to_date() -> None:
+    """diagrams/lifecycle.mmd matches the output of the code."""
+    assert (DIAGRAMS / "lifecycle.mmd").read_text(encoding="utf-8") == diagram.mermaid(), HOW_TO_REGENERATE
 
 
-def test_the_dot_file_is_fresh() -> None:
-    """diagrams/lifecycle.dot is what the code draws now."""
-    assert (DIAGRAMS / "lifecycle.dot").read_text(encoding="utf-8") == diagram.dot(), MEND
+def test_dot_file_is_up_to_date() -> None:
+    """diagrams/lifecycle.dot matches the output of the code."""
+    assert (DIAGRAMS / "lifecycle.dot").read_text(encoding="utf-8") == diagram.dot(), HOW_TO_REGENERATE
 
 
-def test_the_svg_is_fresh() -> None:
-    """diagrams/lifecycle.svg bears the mark of the source that the code draws now."""
-    assert f'id="{diagram.source_mark()}"' in (DIAGRAMS / "lifecycle.svg").read_text(encoding="utf-8"), MEND
+def test_svg_is_up_to_date() -> None:
+    """diagrams/lifecycle.svg carries the hash of the DOT source that the code generates now."""
+    assert f'id="{diagram.source_mark()}"' in (DIAGRAMS / "lifecycle.svg").read_text(encoding="utf-8"), (
+        HOW_TO_REGENERATE
+    )
 
 
-def test_the_readmes_graph_is_fresh() -> None:
-    """The README's Mermaid block is what the code draws now."""
+def test_readme_diagram_is_up_to_date() -> None:
+    """The Mermaid block in the README matches the output of the code."""
     (block,) = re.findall(r"```mermaid\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert block == diagram.mermaid()
 
 
-def test_mermaids_edges_are_the_machines() -> None:
-    """Each arrow, and each line inside a state, is a transition with guard and effects; none is missing."""
+def test_mermaid_edges_match_the_machine() -> None:
+    """The arrows and the labels inside states are exactly the machine's transitions, guards and effects."""
     edges = set()
     for line in diagram.mermaid().splitlines():
         if arrow := re.fullmatch(r"    (\w+) --> (\w+): (.*)", line):
             edges |= split(arrow[1], arrow[2], arrow[3].split("<br/>"))
-        elif inside := re.fullmatch(r"    (\w+): (.*)", line):
-            edges |= split(inside[1], inside[1], [inside[2]])
+        elif internal := re.fullmatch(r"    (\w+): (.*)", line):
+            edges |= split(internal[1], internal[1], [internal[2]])
     assert edges == machine_edges()
 
 
-def test_dots_edges_are_the_machines() -> None:
-    """Each arrow of the DOT source is a transition with guard and effects; none is missing."""
+def test_dot_edges_match_the_machine() -> None:
+    """The arrows of the DOT source are exactly the machine's transitions, guards and effects."""
     edges = set()
     for source, destination, label in re.findall(r'^    (\w+) -> (\w+) \[label="(.*)"\]$', diagram.dot(), re.MULTILINE):
         edges |= split(source, destination, label.split(r"\l"))
     assert edges == machine_edges()
 
 
-def test_the_drawings_edges_are_the_machines() -> None:
-    """Each arrow that is drawn in the SVG is a transition with guard and effects; none is missing."""
+def test_svg_edges_match_the_machine() -> None:
+    """The arrows drawn in the SVG are exactly the machine's transitions, guards and effects."""
     edges = set()
     for group in ET.parse(DIAGRAMS / "lifecycle.svg").iter(f"{SVG}g"):  # noqa: S314  # our own file
         title = group.findtext(f"{SVG}title") or ""
@@ -97,22 +99,22 @@ def test_the_drawings_edges_are_the_machines() -> None:
     assert edges == machine_edges()
 
 
-def test_every_state_is_drawn_by_its_value() -> None:
-    """A reader sees the states' names, not Python's."""
+def test_states_are_shown_by_value() -> None:
+    """The diagrams show the values of the states, not their Python names."""
     for state in SessionState:
         assert f'"{state.value}" as' in diagram.mermaid()
         assert f'label="{state.value}"' in diagram.dot()
 
 
 @needs_dot
-def test_graphviz_draws_svg_and_png() -> None:
-    """The real dot draws both."""
+def test_graphviz_renders_svg_and_png() -> None:
+    """The installed dot program renders both formats."""
     assert ET.fromstring(diagram.render("svg")).tag == f"{SVG}svg"  # noqa: S314  # Graphviz's output
     assert diagram.render("png").startswith(b"\x89PNG\r\n\x1a\n")
 
 
-def test_without_graphviz_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing but dot is missing, and it can be had."""
+def test_missing_graphviz_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without dot on the path, the error names the command that installs it."""
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(diagram.DotMissingError, match="apt-get install graphviz"):
         diagram.render("svg")
