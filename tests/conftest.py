@@ -93,7 +93,7 @@ def dotnet_file(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture
-def switching_fast() -> Iterator[None]:
+def fast_thread_switching() -> Iterator[None]:
     """Switch threads as often as the interpreter can: plain stress finds no race."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)

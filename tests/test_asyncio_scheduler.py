@@ -178,7 +178,7 @@ def test_session_can_be_started_from_another_thread() -> None:
     run(main())
 
 
-@pytest.mark.usefixtures("switching_fast")
+@pytest.mark.usefixtures("fast_thread_switching")
 def test_concurrent_starts_and_stops_are_not_lost() -> None:
     """After many threads start and stop targets at once, each target's last call wins."""
 

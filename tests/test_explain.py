@@ -298,7 +298,7 @@ def test_forked_child_starts_with_an_empty_history(session: ClientSession, clock
     assert len(session.explain()) == 2
 
 
-@pytest.mark.usefixtures("switching_fast")
+@pytest.mark.usefixtures("fast_thread_switching")
 def test_threads_lose_no_explanation(make: MakeSession) -> None:
     """With many threads, each end is explained exactly once and in order, and no entry mixes two decisions."""
     session = make()

@@ -124,7 +124,7 @@ def test_file_system_without_locks_is_accepted(lock: LockFile, monkeypatch: pyte
 
 
 def test_reentrant_locking_fails_at_once(path: Path) -> None:
-    """A signal handler that interrupts its thread's locking gets an error instead of a deadlock, and the lock survives."""
+    """A signal handler that interrupts its own thread's locking gets an error, and the thread keeps its lock."""
     lock = ProcessLock(os.fspath(path))
     errors: list[str] = []
 

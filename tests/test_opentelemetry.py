@@ -181,7 +181,7 @@ def test_log_record_in_a_trace_uses_the_trace_id_as_event_id(session: ClientSess
     assert session.first_event_id not in {None, str(uuid.UUID(int=0))}
 
 
-@pytest.mark.usefixtures("switching_fast")
+@pytest.mark.usefixtures("fast_thread_switching")
 def test_threads_share_a_processor(session: ClientSession) -> None:
     """Spans of eight threads are all counted in one session."""
     traces = Traces(session)

@@ -263,7 +263,7 @@ def test_lock_held_by_another_process_does_not_delay_an_event(
     assert load_from_disk(save_path).session_id == context.session_id
 
 
-@pytest.mark.usefixtures("switching_fast")
+@pytest.mark.usefixtures("fast_thread_switching")
 def test_threads_never_assign_an_index_twice(make: MakeSession, store: XmlStore, disk: Disk) -> None:
     """Threads that start sessions while the disk is busy wait for each other."""
     sessions = [make(store=store) for _ in range(4)]
