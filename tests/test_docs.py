@@ -24,7 +24,7 @@ from client_session.graph import TABLE
 from client_session_persistence import loads
 from collector import Collector, session_of
 from docs.generated import expand
-from pages import DOCS, is_as_shown, read_blocks
+from pages import DOCS, matches_output, read_blocks
 from test_entity import VALIDATORS, data_of
 from test_example_desktop import User, missing, toolkit, user  # noqa: F401  # two are fixtures
 
@@ -250,7 +250,7 @@ def test_site_builds_without_warnings_or_external_resources(tmp_path: Path) -> N
 
 def test_shown_output_is_compared() -> None:
     """An ellipsis in the shown output matches any text; everything else must match."""
-    assert is_as_shown("a 1 b\n", "a … b\n")
-    assert is_as_shown("a   1  \nb\n", "a 1\nb\n")
-    assert not is_as_shown("a 1 c\n", "a … b\n")
-    assert not is_as_shown("a\nb\n", "a\n")
+    assert matches_output("a 1 b\n", "a … b\n")
+    assert matches_output("a   1  \nb\n", "a 1\nb\n")
+    assert not matches_output("a 1 c\n", "a … b\n")
+    assert not matches_output("a\nb\n", "a\n")

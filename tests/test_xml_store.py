@@ -125,7 +125,7 @@ def test_created_folder_is_private(tmp_path: Path) -> None:
 @posix
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to give files away")
 def test_root_does_not_change_the_owner(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When root rewrites a user's file, the file and its backup still belong to the user, with or without hard links."""
+    """When root rewrites a user's file, the file and its backup stay the user's, with or without hard links."""
     save_path.write_bytes(dumps(OLD))
     os.chown(save_path, 65534, 65534)
     XmlStore(save_path).save(NEW)
@@ -182,7 +182,7 @@ def test_unreadable_link_is_never_replaced(tmp_path: Path, monkeypatch: pytest.M
 
 @posix
 def test_circular_links_are_an_error(tmp_path: Path) -> None:
-    """load and save raise, but the constructor does not."""
+    """Loading and saving raise, but the constructor does not."""
     link = tmp_path / "link.xml"
     link.symlink_to(link)
     store = XmlStore(link)
@@ -278,7 +278,7 @@ def test_leftover_temporary_file_is_removed(save_path: Path) -> None:
 
 
 def test_load_removes_leftovers_but_not_a_live_writers_file(save_path: Path) -> None:
-    """load removes a dead writer's temporary file at once, but not one whose writer holds the lock."""
+    """Loading removes a dead writer's temporary file at once, but not one whose writer holds the lock."""
     XmlStore(save_path).save(OLD)
     leftover = save_path.with_name("session.xml.tmp")
     leftover.write_bytes(b"half")
