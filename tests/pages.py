@@ -79,14 +79,14 @@ def run(page: Path) -> None:
                 exec(code, variables)  # noqa: S102  # our own page
             output = printed.getvalue()
         elif block.language == "sh":
-            done = subprocess.run(  # noqa: S603  # our own page
+            result = subprocess.run(  # noqa: S603  # our own page
                 ["bash", "-e", "-c", without_installs(block.text)],  # noqa: S607  # found on the path
                 capture_output=True,
                 text=True,
                 check=False,
             )
-            assert done.returncode == 0, f"{page}:{block.line}: {done.stdout}{done.stderr}"
-            output = done.stdout
+            assert result.returncode == 0, f"{page}:{block.line}: {result.stdout}{result.stderr}"
+            output = result.stdout
         elif block.language == "text":
             assert matches_output(output, block.text), f"{page}:{block.line}: printed\n{output}"
 

@@ -83,7 +83,7 @@ def command_for(page: Path) -> list[str]:
 
 def run_page(page: Path, folder: Path) -> None:
     """Run a page's blocks."""
-    done = subprocess.run(  # noqa: S603  # our own interpreter and page
+    result = subprocess.run(  # noqa: S603  # our own interpreter and page
         command_for(page),
         cwd=folder,
         env=environment_in(folder),
@@ -92,7 +92,7 @@ def run_page(page: Path, folder: Path) -> None:
         check=False,
         timeout=WAIT_SECONDS,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def skip_without(package: str | None) -> None:
@@ -229,7 +229,7 @@ def test_reference_is_complete(module: ModuleType) -> None:
 def test_site_builds_without_warnings_or_external_resources(tmp_path: Path) -> None:
     """The strict build succeeds, and no page loads a style, script or image from another host."""
     skip_without("material")
-    done = subprocess.run(  # noqa: S603  # our own interpreter
+    result = subprocess.run(  # noqa: S603  # our own interpreter
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path],
         cwd=ROOT,
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
@@ -238,7 +238,7 @@ def test_site_builds_without_warnings_or_external_resources(tmp_path: Path) -> N
         check=False,
         timeout=WAIT_SECONDS,
     )
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    assert (result.returncode, result.stdout + result.stderr) == (0, "")
     built = list(tmp_path.rglob("*.html"))
     assert len(built) == len(PAGES) + 1  # plus the 404 page
     for page in built:

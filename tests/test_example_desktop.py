@@ -202,7 +202,7 @@ class User:
 
     def do(self, *command: str) -> str:
         """Run an xdotool command and return its output."""
-        done = subprocess.run(  # noqa: S603  # fixed arguments
+        result = subprocess.run(  # noqa: S603  # fixed arguments
             ["xdotool", *command],  # noqa: S607  # found on the path
             env=self.environment,
             capture_output=True,
@@ -210,7 +210,7 @@ class User:
             check=True,
             timeout=WAIT_SECONDS,
         )
-        return done.stdout
+        return result.stdout
 
     def window(self, title: str) -> str:
         """Wait for a window and return its id."""

@@ -17,8 +17,8 @@ FOR_FILES = {"filelock", "platformdirs", "xml.parsers.expat"}
 def modules_after(program: str) -> set[str]:
     """Run a program in a new interpreter and return the names of the modules it loaded."""
     script = f"{program}\nimport sys; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)  # noqa: S603  # our own interpreter
-    return set(done.stdout.split())
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)  # noqa: S603  # our own interpreter
+    return set(result.stdout.split())
 
 
 def test_in_memory_session_loads_no_file_modules() -> None:

@@ -127,7 +127,7 @@ session.close()
 tracer_provider.shutdown()
 logger_provider.shutdown()
 """
-    done = subprocess.run(  # noqa: S603  # our own interpreter and program
+    result = subprocess.run(  # noqa: S603  # our own interpreter and program
         [sys.executable, "-W", "error", "-c", program],
         cwd=tmp_path,
         capture_output=True,
@@ -135,8 +135,8 @@ logger_provider.shutdown()
         check=True,
         timeout=60,
     )
-    (span,) = map(json.loads, done.stdout.splitlines())
-    records = [json.loads(line) for line in done.stderr.splitlines()]
+    (span,) = map(json.loads, result.stdout.splitlines())
+    records = [json.loads(line) for line in result.stderr.splitlines()]
     assert [record["event_name"] for record in records] == ["session.start", "", "session.end"]
     assert [record["attributes"] for record in records] == 3 * [span["attributes"]]
     assert span["attributes"].keys() == {"session.id"}

@@ -38,10 +38,10 @@ def test_android_path_is_in_the_apps_files() -> None:
         "PYTHONPATH": "/data/user/0/org.example.app/files/app",
     }
     program = "from client_session_persistence import default_save_path; print(default_save_path('my-app'))"
-    done = subprocess.run(  # noqa: S603  # our own interpreter and program
+    result = subprocess.run(  # noqa: S603  # our own interpreter and program
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, timeout=60
     )
-    assert done.stdout == "/data/user/0/org.example.app/files/my-app/session.xml\n"
+    assert result.stdout == "/data/user/0/org.example.app/files/my-app/session.xml\n"
 
 
 @pytest.mark.parametrize("name", ["", "  ", ".", "..", "a/b", "a\\b", "a\0b"])

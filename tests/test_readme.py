@@ -22,7 +22,7 @@ def test_first_example_runs(tmp_path: Path) -> None:
     """The example prints an entity and the session's numbers, and leaves a save file."""
     example = EXAMPLES[0]
     assert len(example.strip().splitlines()) <= 10
-    done = subprocess.run(  # noqa: S603  # our own interpreter and program
+    result = subprocess.run(  # noqa: S603  # our own interpreter and program
         [sys.executable, "-W", "error", "-c", example],
         cwd=tmp_path,
         capture_output=True,
@@ -30,10 +30,10 @@ def test_first_example_runs(tmp_path: Path) -> None:
         check=True,
         timeout=60,
     )
-    entity, numbers = done.stdout.splitlines()
+    entity, numbers = result.stdout.splitlines()
     assert '"sessionIndex":1' in entity
     assert numbers.startswith("1 1 ")
-    assert done.stderr == ""
+    assert result.stderr == ""
     assert (tmp_path / "session.xml").exists()
 
 
@@ -42,10 +42,10 @@ def test_tracker_example_runs(tmp_path: Path, index: int, package: str) -> None:
     """Each tracker example leaves a save file, even if its collector does not exist."""
     pytest.importorskip(package)
     example = EXAMPLES[index].replace("collector.example.com", "localhost:9")
-    done = subprocess.run(  # noqa: S603  # our own interpreter and program
+    result = subprocess.run(  # noqa: S603  # our own interpreter and program
         [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
     )
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr
     assert (tmp_path / "session.xml").exists()
 
 
@@ -56,7 +56,7 @@ def test_test_kit_example_runs(tmp_path: Path) -> None:
     repeating = correct.replace("self.sent.append(", "self.sent.extend(2 * [").replace("uuid4()))", "uuid4())])")
     for name, example, status in (("correct", correct, 0), ("repeating", repeating, 1)):
         (tmp_path / f"test_{name}.py").write_text(example, encoding="utf-8")
-        done = subprocess.run(  # noqa: S603  # our own interpreter
+        result = subprocess.run(  # noqa: S603  # our own interpreter
             [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"test_{name}.py"],
             cwd=tmp_path,
             capture_output=True,
@@ -64,8 +64,8 @@ def test_test_kit_example_runs(tmp_path: Path) -> None:
             check=False,
             timeout=120,
         )
-        assert done.returncode == status, done.stdout
-    assert "events counted" in done.stdout
+        assert result.returncode == status, result.stdout
+    assert "events counted" in result.stdout
 
 
 def test_graph_table_matches_the_graph() -> None:

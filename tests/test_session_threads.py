@@ -147,15 +147,15 @@ def test_open_session_does_not_delay_the_exit(tmp_path: Path) -> None:
         "session.get_session_context(uuid.uuid4());"
         "print(time.monotonic(), flush=True)"
     )
-    done = subprocess.run(  # noqa: S603  # our own interpreter and program
+    result = subprocess.run(  # noqa: S603  # our own interpreter and program
         [sys.executable, "-c", program, str(tmp_path / "session.xml")],
         capture_output=True,
         text=True,
         check=True,
         timeout=60,
     )
-    assert time.monotonic() - float(done.stdout) < 2
-    assert done.stderr == ""
+    assert time.monotonic() - float(result.stdout) < 2
+    assert result.stderr == ""
 
 
 def run_in_child(work: Callable[[], object]) -> Any:  # noqa: ANN401  # any literal

@@ -30,8 +30,8 @@ def test_library_does_not_import_tracker_packages() -> None:
 @pytest.mark.parametrize("name", PACKAGES)
 def test_missing_package_error_names_the_extra(name: str) -> None:
     """The ImportError names the extra to install, and the extra exists."""
-    done = run(f"import sys; sys.modules['{PACKAGES[name]}'] = None; import client_session.trackers.{name}")
-    last_line = done.stderr.splitlines()[-1]
+    result = run(f"import sys; sys.modules['{PACKAGES[name]}'] = None; import client_session.trackers.{name}")
+    last_line = result.stderr.splitlines()[-1]
     assert re.fullmatch(
         rf"ImportError: client_session\.trackers\.{name} needs .*: pip install 'client-session\[{name}\]'", last_line
     )

@@ -39,13 +39,13 @@ def verification(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.C
 
 def test_correct_library_passes(verification: tuple[subprocess.CompletedProcess[str], Path]) -> None:
     """Exit status 0; every row taken and every invariant checked; states, edges and seconds are printed."""
-    done, _ = verification
-    assert (done.returncode, done.stderr) == (0, "")
-    rows = re.findall(r"^ *[1-9][\d,]*  (?:foreground|background|expired)-", done.stdout, re.MULTILINE)
+    result, _ = verification
+    assert (result.returncode, result.stderr) == (0, "")
+    rows = re.findall(r"^ *[1-9][\d,]*  (?:foreground|background|expired)-", result.stdout, re.MULTILINE)
     assert len(rows) == len(TABLE)
     for name in INVARIANTS:
-        assert re.search(rf"^ *[1-9][\d,]*  {re.escape(name)}  ", done.stdout, re.MULTILINE), name
-    assert re.search(r"108 states and 972 edges explored: all there are\n60 examples, seed 7, \d+\.\d s\n", done.stdout)
+        assert re.search(rf"^ *[1-9][\d,]*  {re.escape(name)}  ", result.stdout, re.MULTILINE), name
+    assert re.search(r"108 states and 972 edges explored: all there are\n60 examples, seed 7, \d+\.\d s\n", result.stdout)
 
 
 class Page(HTMLParser):
@@ -102,7 +102,7 @@ def test_report_fits_the_browser_window(
     probe = "<script>document.title = document.documentElement.scrollWidth + ' of ' + window.innerWidth</script>"
     report = (verification[1] / "report.html").read_text(encoding="utf-8")
     page.write_text(report.replace("</body>", f"{probe}</body>"), encoding="utf-8")
-    done = subprocess.run(  # noqa: S603  # the browser, on our own page
+    result = subprocess.run(  # noqa: S603  # the browser, on our own page
         [
             str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
             "--no-first-run", "--disable-component-update", "--disable-sync", f"--window-size={width},900",
@@ -113,7 +113,7 @@ def test_report_fits_the_browser_window(
         check=True,
         timeout=120,
     )  # fmt: skip
-    measured = re.search(r"<title>(\d+) of (\d+)</title>", done.stdout)
+    measured = re.search(r"<title>(\d+) of (\d+)</title>", result.stdout)
     assert measured
     assert int(measured[1]) <= int(measured[2]) <= width
 
@@ -129,12 +129,12 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_session_is_found(name: str, tmp_path: Path) -> None:
     """Exit status 1; the failure is named, and its shortest trace can be replayed."""
-    done = run("verify", "--examples", "40", "--seed", "3", "--report", str(tmp_path), broken=BROKEN[name])
-    assert done.returncode == 1
-    assert " failed: " in done.stdout
+    result = run("verify", "--examples", "40", "--seed", "3", "--report", str(tmp_path), broken=BROKEN[name])
+    assert result.returncode == 1
+    assert " failed: " in result.stdout
     assert "What failed" in (tmp_path / "report.html").read_text(encoding="utf-8")
     for trace in tmp_path.glob("failure-*.jsonl"):
-        (arguments,) = re.findall(rf"client-session (replay .* {re.escape(str(trace))})", done.stdout)
+        (arguments,) = re.findall(rf"client-session (replay .* {re.escape(str(trace))})", result.stdout)
         replayed = run(*arguments.split())
         assert replayed.returncode == 0
         assert len(trace.read_text().splitlines()) <= 6
@@ -151,10 +151,10 @@ def test_wrong_usage_is_explained(tmp_path: Path) -> None:
     """Bad numbers give exit status 2; an unwritable report or missing Hypothesis gives 1 with a message."""
     assert run("verify", "--examples", "0").returncode == 2
     (tmp_path / "file").write_text("")
-    done = run("verify", "--examples", "1", "--report", str(tmp_path / "file" / "report"))
-    assert (done.returncode, done.stderr.count("cannot be written")) == (1, 1)
-    done = run("verify", broken="import sys; sys.modules['hypothesis'] = None")
-    assert (done.returncode, done.stderr) == (1, "Error: this needs hypothesis: pip install 'client-session[verify]'\n")
+    result = run("verify", "--examples", "1", "--report", str(tmp_path / "file" / "report"))
+    assert (result.returncode, result.stderr.count("cannot be written")) == (1, 1)
+    result = run("verify", broken="import sys; sys.modules['hypothesis'] = None")
+    assert (result.returncode, result.stderr) == (1, "Error: this needs hypothesis: pip install 'client-session[verify]'\n")
 
 
 def test_check_invariants_finds_broken_chains() -> None:

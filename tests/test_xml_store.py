@@ -512,10 +512,10 @@ def test_another_users_file_is_never_overwritten(open_folder: Path) -> None:
         "c = s.get_session_context('00000000-0000-4000-8000-000000000001'); s.tick(); s.close();"
         "print(type(s.save_error).__name__, c.session_index, flush=True)"
     )
-    done = subprocess.run(  # noqa: S603  # our own interpreter and program
+    result = subprocess.run(  # noqa: S603  # our own interpreter and program
         [sys.executable, "-c", program, str(path)], capture_output=True, text=True, timeout=60, check=False
     )
-    assert done.stdout == "PermissionError 1\n", done.stderr
+    assert result.stdout == "PermissionError 1\n", result.stderr
     assert path.read_bytes() == dumps(NEW)
 
 
