@@ -387,7 +387,7 @@ def test_tick_that_stops_the_loop_does_not_stop_other_ticks() -> None:
         loop.close()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="a system with fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_forked_child_is_ticked_on_its_own_loop() -> None:
     """A child forked on the loop ticks its session on a new loop, and the parent's ticks continue."""

@@ -32,7 +32,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
         ("emscripten", None),
     ],
 )
-def test_each_platform_uses_a_clock_that_counts_sleep(platform: str, name: str | None) -> None:
+def test_clock_is_chosen_by_platform(platform: str, name: str | None) -> None:
     """Linux uses CLOCK_BOOTTIME, macOS and iOS use CLOCK_MONOTONIC, and other platforms have no such clock."""
     assert sleep_counting_clock(platform) == (name and getattr(time, name, None))
 

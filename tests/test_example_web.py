@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Entities = list[dict[str, Any]]
 
 pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("gunicorn") is None, reason="needs gunicorn, of the dependency group examples"
+    importlib.util.find_spec("gunicorn") is None, reason="needs gunicorn (dependency group examples)"
 )
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

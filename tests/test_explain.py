@@ -276,7 +276,7 @@ def test_superseded_decision_leaves_no_entry(make: MakeSession) -> None:
     assert session.explain()[-1].before is BACKGROUND
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no os.fork()")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
 @pytest.mark.filterwarnings(
     "ignore:This process .* is multi-threaded:DeprecationWarning"
 )  # Python 3.12; other tests' threads

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-posix = pytest.mark.skipif(os.name != "posix", reason="modes and removing open files as POSIX has them")
+posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX modes and removal of open files")
 
 
 @pytest.fixture
@@ -176,7 +176,7 @@ def test_symbolic_link_as_lock_file_is_refused(lock: LockFile, path: Path, targe
     assert not path.with_name("missing").exists()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no os.fork()")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_forked_child_does_not_keep_the_parents_lock(lock: LockFile, path: Path) -> None:
     """A forked child neither releases the lock that it inherited nor keeps it after the parent's death."""
@@ -198,7 +198,7 @@ def test_forked_child_does_not_keep_the_parents_lock(lock: LockFile, path: Path)
         os.close(descriptor)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no os.fork()")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_child_forked_during_locking_does_not_unlock(lock: LockFile, path: Path) -> None:
     """A child forked right after the system call closes the shared lock without releasing it."""

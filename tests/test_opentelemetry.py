@@ -13,8 +13,8 @@ from event_ids import event_id
 
 pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed (the extra opentelemetry)")
 
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, Sampler, SamplingResult  # after the skip
-from opentelemetry.trace import (  # after the skip
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, Sampler, SamplingResult  # imported after the skip
+from opentelemetry.trace import (  # imported after the skip
     NonRecordingSpan,
     SpanContext,
     SpanKind,
@@ -22,9 +22,9 @@ from opentelemetry.trace import (  # after the skip
     set_span_in_context,
 )
 
-from client_session import ClientSession  # after the skip
-from client_session_persistence import MemoryStore  # after the skip
-from telemetry import Logs, Traces, nanoseconds  # after the skip
+from client_session import ClientSession  # imported after the skip
+from client_session_persistence import MemoryStore  # imported after the skip
+from telemetry import Logs, Traces, nanoseconds  # imported after the skip
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context

@@ -14,8 +14,8 @@ from event_ids import event_id
 
 pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed (the extra opentelemetry)")
 
-from client_session.trackers.opentelemetry import SessionEvents  # after the skip
-from telemetry import Logs, Traces, nanoseconds  # after the skip
+from client_session.trackers.opentelemetry import SessionEvents  # imported after the skip
+from telemetry import Logs, Traces, nanoseconds  # imported after the skip
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,11 +11,14 @@ from event_ids import event_id
 
 pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed (the extra opentelemetry)")
 
-from opentelemetry._logs import NoOpLogger  # after the skip
-from opentelemetry.sdk._logs import LoggerProvider  # after the skip
+from opentelemetry._logs import NoOpLogger  # imported after the skip
+from opentelemetry.sdk._logs import LoggerProvider  # imported after the skip
 
-from client_session.trackers.opentelemetry import SessionLogRecordProcessor, SessionSpanProcessor  # after the skip
-from telemetry import Logs, Traces  # after the skip
+from client_session.trackers.opentelemetry import (
+    SessionLogRecordProcessor,
+    SessionSpanProcessor,
+)  # imported after the skip
+from telemetry import Logs, Traces  # imported after the skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,7 +95,7 @@ def test_provider_shutdown_leaves_the_session_open(session: ClientSession) -> No
     assert session.get_session_context(event_id(1)).event_index == 1
 
 
-@pytest.mark.skipif(not hasattr(NoOpLogger, "enabled"), reason="loggers of this version cannot be asked")
+@pytest.mark.skipif(not hasattr(NoOpLogger, "enabled"), reason="this version has no Logger.enabled")
 def test_processor_does_not_change_whether_a_logger_is_enabled(session: ClientSession) -> None:
     """The processor by itself does not enable a logger; with an exporter, the logger is enabled."""
     provider = LoggerProvider(shutdown_on_exit=False)

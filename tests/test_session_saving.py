@@ -394,7 +394,7 @@ def test_save_raises_the_stores_error(make: MakeSession) -> None:
     assert session.save_error is None
 
 
-@pytest.mark.skipif(os.name != "posix", reason="Windows syncs no folders")
+@pytest.mark.skipif(os.name != "posix", reason="Windows does not sync folders")
 def test_file_is_saved_again_if_its_folder_was_not_synced(
     make: MakeSession, save_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -420,7 +420,7 @@ def test_file_is_saved_again_if_its_folder_was_not_synced(
     assert session.save_error is None
 
 
-@pytest.mark.skipif(os.name != "posix", reason="Windows keeps a current folder")
+@pytest.mark.skipif(os.name != "posix", reason="Windows does not let a current folder be removed")
 def test_missing_current_folder_does_not_raise(
     tmp_path: Path, make: MakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -517,7 +517,7 @@ def test_corrupt_file_is_kept_and_the_user_recovered_from_the_backup(
     assert after.save_error is None
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a FIFO, as POSIX has them")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX FIFOs")
 def test_user_comes_from_the_backup_while_the_file_is_unreadable(make: MakeSession, save_path: Path) -> None:
     """A file that cannot be read is left alone, and the backup provides the user."""
     with make(save_path=save_path) as session:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from client_session.testing import ManualClock
     from conftest import MakeSession
 
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no os.fork()")
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
 
 
 def run_in_threads(number: int, work: Callable[[int], object]) -> None:
@@ -178,7 +178,9 @@ def run_in_child(work: Callable[[], object]) -> Any:  # noqa: ANN401  # any lite
 
 
 @needs_fork
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12; intended
+@pytest.mark.filterwarnings(
+    "ignore:This process .* is multi-threaded:DeprecationWarning"
+)  # Python 3.12; forked on purpose
 def test_forked_child_begins_its_own_session(save_path: Path) -> None:
     """The child's next event begins a session of the same user, so parent and child never share an index."""
     session = ClientSession(save_path)
@@ -194,7 +196,9 @@ def test_forked_child_begins_its_own_session(save_path: Path) -> None:
 
 
 @needs_fork
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12; intended
+@pytest.mark.filterwarnings(
+    "ignore:This process .* is multi-threaded:DeprecationWarning"
+)  # Python 3.12; forked on purpose
 def test_forked_child_does_not_hang_on_a_held_lock(save_path: Path) -> None:
     """A fork while another thread holds the session's lock inside a store does not block the child."""
     saving, proceed = threading.Event(), threading.Event()
@@ -230,7 +234,9 @@ def test_forked_child_does_not_hang_on_a_held_lock(save_path: Path) -> None:
 
 
 @needs_fork
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12; intended
+@pytest.mark.filterwarnings(
+    "ignore:This process .* is multi-threaded:DeprecationWarning"
+)  # Python 3.12; forked on purpose
 def test_checker_runs_in_a_forked_child(save_path: Path) -> None:
     """A child's session expires on its own, although threads do not survive a fork."""
     ended = threading.Event()

@@ -20,18 +20,18 @@ from collector import Collector, entities_of, session_of
 
 pytest.importorskip("snowplow_tracker", reason="snowplow-tracker is not installed (the extra snowplow)")
 
-from snowplow_tracker.emitters import AsyncEmitter, Emitter  # after the skip
-from snowplow_tracker.events.event import Event  # after the skip
-from snowplow_tracker.events.page_ping import PagePing  # after the skip
-from snowplow_tracker.events.page_view import PageView  # after the skip
-from snowplow_tracker.events.screen_view import ScreenView  # after the skip
-from snowplow_tracker.events.self_describing import SelfDescribing  # after the skip
-from snowplow_tracker.events.structured_event import StructuredEvent  # after the skip
-from snowplow_tracker.self_describing_json import SelfDescribingJson  # after the skip
-from snowplow_tracker.snowplow import Snowplow  # after the skip
-from snowplow_tracker.tracker import Tracker  # after the skip
+from snowplow_tracker.emitters import AsyncEmitter, Emitter  # imported after the skip
+from snowplow_tracker.events.event import Event  # imported after the skip
+from snowplow_tracker.events.page_ping import PagePing  # imported after the skip
+from snowplow_tracker.events.page_view import PageView  # imported after the skip
+from snowplow_tracker.events.screen_view import ScreenView  # imported after the skip
+from snowplow_tracker.events.self_describing import SelfDescribing  # imported after the skip
+from snowplow_tracker.events.structured_event import StructuredEvent  # imported after the skip
+from snowplow_tracker.self_describing_json import SelfDescribingJson  # imported after the skip
+from snowplow_tracker.snowplow import Snowplow  # imported after the skip
+from snowplow_tracker.tracker import Tracker  # imported after the skip
 
-from client_session.trackers.snowplow import SessionTracker  # after the skip
+from client_session.trackers.snowplow import SessionTracker  # imported after the skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -45,7 +45,9 @@ def test_correct_library_passes(verification: tuple[subprocess.CompletedProcess[
     assert len(rows) == len(TABLE)
     for name in INVARIANTS:
         assert re.search(rf"^ *[1-9][\d,]*  {re.escape(name)}  ", result.stdout, re.MULTILINE), name
-    assert re.search(r"108 states and 972 edges explored: all there are\n60 examples, seed 7, \d+\.\d s\n", result.stdout)
+    assert re.search(
+        r"108 states and 972 edges explored: all there are\n60 examples, seed 7, \d+\.\d s\n", result.stdout
+    )
 
 
 class Page(HTMLParser):
@@ -154,7 +156,10 @@ def test_wrong_usage_is_explained(tmp_path: Path) -> None:
     result = run("verify", "--examples", "1", "--report", str(tmp_path / "file" / "report"))
     assert (result.returncode, result.stderr.count("cannot be written")) == (1, 1)
     result = run("verify", broken="import sys; sys.modules['hypothesis'] = None")
-    assert (result.returncode, result.stderr) == (1, "Error: this needs hypothesis: pip install 'client-session[verify]'\n")
+    assert (result.returncode, result.stderr) == (
+        1,
+        "Error: this needs hypothesis: pip install 'client-session[verify]'\n",
+    )
 
 
 def test_check_invariants_finds_broken_chains() -> None:

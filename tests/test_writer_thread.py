@@ -435,7 +435,7 @@ def test_kill_loses_only_queued_saves(save_path: Path) -> None:
         assert session.save_error is None
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="a system with fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_fork_during_a_save_leaves_it_to_the_parent(
     make: MakeSession, store: XmlStore, save_path: Path, disk: Disk
@@ -474,7 +474,7 @@ def test_fork_during_a_save_leaves_it_to_the_parent(
     assert status == 0
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="a system with fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("during_write", [False, True])
 def test_forked_child_inside_a_save_writes_nothing(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 OLD = Snapshot(user_id=event_id(7), session_id=event_id(1), session_index=1)
 NEW = Snapshot(user_id=event_id(7), session_id=event_id(2), session_index=2)
 
-posix = pytest.mark.skipif(os.name != "posix", reason="permissions, FIFOs and links as POSIX has them")
+posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions, FIFOs and links")
 
 
 def names_in(folder: Path) -> list[str]:
@@ -123,7 +123,7 @@ def test_created_folder_is_private(tmp_path: Path) -> None:
 
 
 @posix
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to give files away")
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to change the owner of a file")
 def test_root_does_not_change_the_owner(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When root rewrites a user's file, the file and its backup stay the user's, with or without hard links."""
     save_path.write_bytes(dumps(OLD))
@@ -193,7 +193,7 @@ def test_circular_links_are_an_error(tmp_path: Path) -> None:
 
 @posix
 def test_missing_current_folder_is_an_error_on_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A relative path is resolved as soon as there is a current folder, and then stays the same file."""
+    """A relative path is resolved once a current folder exists, and then keeps referring to that file."""
     folder = tmp_path / "deleted"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -250,7 +250,7 @@ def test_save_succeeds_without_a_backup(save_path: Path) -> None:
 
 
 def test_corrupt_file_that_cannot_be_kept_is_not_overwritten(save_path: Path) -> None:
-    """If a folder has the name for the corrupt file, saving raises, since the evidence exists only once."""
+    """If a folder has the .corrupt name, saving raises, since it would overwrite the only copy of the corrupt file."""
     save_path.write_bytes(b"corrupt")
     (save_path.with_name("session.xml.corrupt") / "inside").mkdir(parents=True)
     with pytest.raises(IsADirectoryError):
@@ -499,7 +499,7 @@ def test_special_file_is_never_overwritten(save_path: Path, kind: str) -> None:
 
 
 @posix
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to become somebody else")
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to change the user")
 def test_another_users_file_is_never_overwritten(open_folder: Path) -> None:
     """An unreadable file is left alone even in a writable folder, and the session continues."""
     path = open_folder / "session.xml"  # only the file refuses access
@@ -642,7 +642,7 @@ def test_locking_logs_nothing(save_path: Path, caplog: pytest.LogCaptureFixture)
     assert caplog.records != []
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no os.fork()")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12
 def test_child_forked_under_the_lock_cannot_save(save_path: Path) -> None:
     """A child forked inside the lock cannot save until it takes the lock itself."""
