@@ -1,4 +1,4 @@
-"""Fault injection at a small scale; `make torture` runs it at full scale."""
+"""Faults on purpose, small; `make torture` runs them whole."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torture.fault import CannotRunError, Fault, Scale
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_fault_loses_nothing(fault: Fault) -> None:
-    """No case of an injected fault loses data."""
+def test_nothing_is_lost(fault: Fault) -> None:
+    """No case of the fault loses anything."""
     try:
         outcome = fault.run(Scale.FAST)
     except CannotRunError as error:
