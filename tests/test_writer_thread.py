@@ -94,15 +94,15 @@ def can_lock(path: Path) -> bool:
     return subprocess.run([sys.executable, "-c", program], check=False, stderr=subprocess.DEVNULL).returncode == 0  # noqa: S603  # our own interpreter
 
 
-def wait_for_the_worker() -> None:
-    """Wait until the worker has finished and reported everything queued so far."""
+def wait_for_the_writer() -> None:
+    """Wait until the writer thread has finished and reported everything queued so far."""
     idle = threading.Event()
     WORKER.do(idle.set)
     assert idle.wait(WAIT_SECONDS)
 
 
 def wait_until_free(path: Path) -> None:
-    """Wait until the worker has released the lock."""
+    """Wait until the writer thread has released the lock."""
     with XmlStore(path).lock():
         pass
 
@@ -171,8 +171,8 @@ def test_only_the_newest_pending_save_is_written(
     assert disk.syncs - before <= 4
 
 
-def test_only_the_worker_waits_for_the_disk(make: MakeSession, save_path: Path, disk: Disk) -> None:
-    """The worker also syncs the folders that a first run creates."""
+def test_only_the_writer_thread_waits_for_the_disk(make: MakeSession, save_path: Path, disk: Disk) -> None:
+    """The writer thread also syncs the folders that a first run creates."""
     store = XmlStore(save_path.parent / "a" / "b" / "session.xml", background=True)
     with make(store=store) as session:
         session.get_session_context(event_id(1))
@@ -184,7 +184,7 @@ def test_only_the_worker_waits_for_the_disk(make: MakeSession, save_path: Path, 
 def test_failed_save_is_reported_and_retried(
     make: MakeSession, store: XmlStore, save_path: Path, disk: Disk, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A save that fails on the worker sets `save_error`, logs one warning, and is retried by a tick."""
+    """A save that fails on the writer thread sets `save_error`, logs one warning, and is retried by a tick."""
     caplog.set_level(logging.INFO, "client_session")
     session = make(store=store)
     session.save()
@@ -200,7 +200,7 @@ def test_failed_save_is_reported_and_retried(
     disk.error = None
     session.tick()
     session.save()
-    wait_for_the_worker()
+    wait_for_the_writer()
     assert session.save_error is None
     assert load_from_disk(save_path).session_id == contexts[-1].session_id
     assert [context.session_index for context in contexts] == [1, 2, 3]
@@ -228,10 +228,10 @@ def test_save_returns_when_the_file_is_durable(make: MakeSession, store: XmlStor
             assert load_from_disk(save_path).session_index == number - 1
 
 
-def test_save_does_not_deadlock_with_the_worker(
+def test_save_does_not_deadlock_with_the_writer_thread(
     make: MakeSession, store: XmlStore, disk: Disk, save_path: Path
 ) -> None:
-    """A signal handler that interrupts an event may save, even while the worker has a result to report."""
+    """A signal handler that interrupts an event may save, even while the writer thread has a result to report."""
     session = make(store=store)
     store.flush()
     with session._ledger._lock:  # noqa: SLF001  # the lock that the handler would find held by its own thread
@@ -315,8 +315,8 @@ def test_saves_beyond_the_open_file_limit_wait_for_a_tick(make: MakeSession, tmp
 def test_events_save_synchronously_where_no_thread_can_start(
     make: MakeSession, save_path: Path, monkeypatch: pytest.MonkeyPatch, store: XmlStore, disk: Disk
 ) -> None:
-    """If no thread can be started, an event is saved before it returns, as without a worker."""
-    from client_session_persistence import writer_thread  # noqa: PLC0415  # the process-wide worker, which this test replaces
+    """If no thread can be started, an event is saved before it returns, as without a writer thread."""
+    from client_session_persistence import writer_thread  # noqa: PLC0415  # the process-wide writer thread, which this test replaces
 
     def refuse(_: threading.Thread) -> None:
         message = "can't start new thread"
@@ -363,8 +363,8 @@ def test_save_raises_an_early_failure(make: MakeSession) -> None:
         assert isinstance(session.save_error, OSError)
 
 
-def test_log_handler_on_the_worker_may_save(make: MakeSession, store: XmlStore, disk: Disk) -> None:
-    """A log handler that runs on the worker may call the session, including save(), without a deadlock."""
+def test_log_handler_on_the_writer_thread_may_save(make: MakeSession, store: XmlStore, disk: Disk) -> None:
+    """A log handler that runs on the writer thread may call the session, including save(), without a deadlock."""
     session = make(store=store)
     session.save()
     failures: list[Exception | None] = []
@@ -413,7 +413,7 @@ def test_exit_waits_until_everything_is_durable(save_path: Path) -> None:
 
 
 def test_save_from_an_exit_function_is_synchronous(save_path: Path) -> None:
-    """An exit function that runs after the worker has stopped loses nothing."""
+    """An exit function that runs after the writer thread has stopped loses nothing."""
     program = """
 import atexit, sys, uuid
 atexit.register(lambda: print(session.get_session_context(uuid.uuid4()).session_id))
@@ -481,7 +481,7 @@ def test_forked_child_inside_a_save_writes_nothing(
     save_path: Path, monkeypatch: pytest.MonkeyPatch, *, during_write: bool
 ) -> None:
     """`save` fails in a child that was forked by the thread holding the lock, even during a write at exit."""
-    from client_session_persistence import writer_thread  # noqa: PLC0415  # the process-wide worker, which this test replaces
+    from client_session_persistence import writer_thread  # noqa: PLC0415  # the process-wide writer thread, which this test replaces
 
     store, fsync = XmlStore(save_path, background=True), os.fsync
     children: list[int] = []
