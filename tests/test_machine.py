@@ -1,10 +1,8 @@
-"""The running machine matches the table, and the packages import each other in one direction only."""
+"""The running machine matches the table."""
 
 from __future__ import annotations
 
-import ast
 import logging
-from pathlib import Path
 
 import pytest
 from transitions import Machine
@@ -12,8 +10,6 @@ from transitions import Machine
 from client_session.graph import TABLE, Command, Input, Row, SessionState
 from client_session.lifecycle import Lifecycle
 from client_session.machine import MACHINE, effect_method, guard_method
-
-ROOT = Path(__file__).parents[1]
 
 
 def test_machine_matches_the_table() -> None:
@@ -91,49 +87,3 @@ def test_transitions_log_lines_are_suppressed(caplog: pytest.LogCaptureFixture) 
     other_machine = Machine(states=["a", "b"], initial="a", transitions=[["go", "a", "b"]], name="other")
     other_machine.trigger("go")
     assert any("other" in record.getMessage() for record in caplog.records)
-
-
-def imports(path: Path) -> set[str]:
-    """Return the modules that a file imports anywhere."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names.add(node.module or "")
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
-
-
-def importers(package: str, *of: str) -> list[str]:
-    """Return the files of a package that import any of these modules."""
-    return sorted(
-        path.relative_to(ROOT).as_posix()
-        for path in (ROOT / package).rglob("*.py")
-        if any(name.split(".")[0] in of for name in imports(path))
-    )
-
-
-def test_imports_point_one_way() -> None:
-    """`client_session` imports `client_session_persistence`, not the reverse, and one module imports transitions."""
-    assert importers("persistence", "client_session") == []
-    assert importers("fsm", "transitions") == ["fsm/client_session/machine.py"]
-    assert importers("fsm", "click", "rich") == ["fsm/client_session/cli.py", "fsm/client_session/verify/command.py"]
-
-
-@pytest.mark.parametrize("module", ["graph", "machine", "lifecycle", "focus_time"])
-def test_core_does_no_io(module: str) -> None:
-    """The lifecycle core uses no clock, lock, file or store."""
-    forbidden = {
-        "time",
-        "datetime",
-        "threading",
-        "os",
-        "io",
-        "pathlib",
-        "queue",
-        "random",
-        "uuid",
-        "client_session_persistence",
-    }
-    assert not {name.split(".")[0] for name in imports(ROOT / "fsm/client_session" / f"{module}.py")} & forbidden

@@ -165,9 +165,7 @@ class Lifecycle:
                 self._send(given)
         return self._decided()
 
-    def set_timeouts(
-        self, now: float, *, foreground: float | None = None, background: float | None = None
-    ) -> Decisions:
+    def set_timeouts(self, now: float, foreground: float | None, background: float | None) -> Decisions:
         """Set one timeout or both; a session that was over under the old ones ends."""
         self._now = now
         self._check()

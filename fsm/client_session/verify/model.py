@@ -106,8 +106,8 @@ class Harness:
         core, oracle, now = self._core, self._oracle, self._driver.clock.monotonic()
         match step.input:
             case Command.TIMEOUTS:
-                core.set_timeouts(now, foreground=step.foreground_timeout)
-                core.set_timeouts(now, background=step.background_timeout)
+                core.set_timeouts(now, step.foreground_timeout, None)
+                core.set_timeouts(now, None, step.background_timeout)
             case External.RESTART:
                 core = self._core = self._new_core()
                 if oracle.current is not None:
