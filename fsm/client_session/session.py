@@ -183,14 +183,7 @@ class ClientSession:
         if number:
             facts = current.facts
             return SessionContext(facts.anonymous() if anonymous else facts, number)
-
-        def change(draft: Draft) -> SessionContext:
-            draft.apply(draft.after.lifecycle.decide(Input.EVENT, draft.moment.monotonic))
-            number = draft.record_event(arguments.event_id_text(event_id), event_timestamp)
-            facts = draft.after.facts
-            return SessionContext(facts.anonymous() if anonymous else facts, number)
-
-        return self._decide("get_session_context", Input.EVENT, change)
+        return self._decide_event(event_id, event_timestamp, anonymous=anonymous)
 
     def set_background(self, background: bool) -> None:  # noqa: FBT001  # the specification's signature, and .NET's
         """Report that the app went to the background (``True``) or came to the foreground (``False``).
@@ -460,6 +453,19 @@ class ClientSession:
             return result
         finally:
             self._deliver()
+
+    def _decide_event(
+        self, event_id: UUID | str, event_timestamp: datetime | None, *, anonymous: bool
+    ) -> SessionContext:
+        """Decide on an event that changes more than the count."""
+
+        def change(draft: Draft) -> SessionContext:
+            draft.apply(draft.after.lifecycle.decide(Input.EVENT, draft.moment.monotonic))
+            number = draft.record_event(arguments.event_id_text(event_id), event_timestamp)
+            facts = draft.after.facts
+            return SessionContext(facts.anonymous() if anonymous else facts, number)
+
+        return self._decide("get_session_context", Input.EVENT, change)
 
     def _apply(self, method: str, given: Input | Command) -> None:
         """Apply an input, or a command that has no arguments."""
