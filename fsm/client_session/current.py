@@ -151,6 +151,12 @@ class Draft:
         after.last_event_time = event_timestamp
         return number
 
+    def renew_pending(self) -> None:
+        """Give a session that was pending already a new id: clones of one process must not begin the same session."""
+        if not (self.ended or self.after.is_numbered):
+            self.next_id = new_id()
+            self.after.facts = _pending_facts(self.next_id, self._ledger.newest.user_id)
+
     def explain(self, given: str) -> bytes:
         """Add what was decided to the history, and return the entry; nothing if only the last activity changed."""
         before, after = self.before.lifecycle, self.after.lifecycle

@@ -210,8 +210,13 @@ class ClientSession:
         self._apply("touch", Command.TOUCH)
 
     def start_new_session(self) -> None:
-        """End the current session now, if it has events; the new id can be read at once."""
-        self._apply("start_new_session", Command.NEW_SESSION)
+        """End the current session now, if it has events; a pending one gets a new id. The id can be read at once."""
+
+        def change(draft: Draft) -> None:
+            draft.apply(draft.after.lifecycle.decide(Command.NEW_SESSION, draft.moment.monotonic))
+            draft.renew_pending()
+
+        self._decide("start_new_session", Command.NEW_SESSION, change)
 
     # Checking
 
@@ -435,8 +440,7 @@ class ClientSession:
                     draft = Draft(before, next_id, self._moment(), ledger, self._hooks)
                     result = change(draft)
                     entry = draft.explain(given)
-                    if draft.begun:
-                        next_id = new_id()
+                    next_id = new_id() if draft.begun else draft.next_id
                     # No call from here on, so nothing can run in between. A child that is forked later gets callbacks
                     # of its own: these are the parent's to run.
                     if self._current is before and before.lifecycle.event_count == draft.event_count_before:
