@@ -349,12 +349,20 @@ def test_start_new_session_assigns_the_next_id_at_once(make: MakeSession) -> Non
     assert second.session_index == 2
 
 
-def test_start_new_session_keeps_a_pending_session(make: MakeSession) -> None:
-    """start_new_session does not replace a pending session."""
+def test_start_new_session_renews_a_pending_id(make: MakeSession, clock: ManualClock) -> None:
+    """Clones of one process snapshot must not begin the same session, so a pending session's id can be renewed."""
     session = make()
     pending = session.session_id
     session.start_new_session()
-    assert session.session_id == pending
+    renewed = session.session_id
+    first = session.get_session_context(event_id(1))
+    assert (first.session_id, first.session_index) == (renewed, 1)
+    assert renewed != pending
+    clock.advance(600)
+    session.start_new_session()
+    session.start_new_session()
+    second = session.get_session_context(event_id(2))
+    assert (second.session_index, second.previous_session_id) == (2, renewed)
 
 
 def test_touch_restarts_the_timeout(make: MakeSession, clock: ManualClock) -> None:
@@ -451,19 +459,3 @@ def test_system_sleep_counts_toward_the_timeout(make: MakeSession, clock: Manual
     first = session.get_session_context(event_id(1))
     clock.suspend(3600)
     assert session.get_session_context(event_id(2)).session_id != first.session_id
-
-
-def test_a_new_session_on_demand_gives_a_pending_one_a_new_id(make: MakeSession, clock: ManualClock) -> None:
-    """Clones of one process snapshot must not begin the same session, so a pending session's id can be renewed."""
-    session = make()
-    pending = session.session_id
-    session.start_new_session()
-    renewed = session.session_id
-    first = session.get_session_context(event_id(1))
-    assert (first.session_id, first.session_index) == (renewed, 1)
-    assert renewed != pending
-    clock.advance(600)
-    session.start_new_session()
-    session.start_new_session()
-    second = session.get_session_context(event_id(2))
-    assert (second.session_index, second.previous_session_id) == (2, renewed)
