@@ -94,7 +94,7 @@ class Draft:
 
     __slots__ = (
         "_hooks", "_ledger", "after", "before", "begun", "ended", "event_count_before", "is_saved_after", "moment",
-        "next_id", "notifications",
+        "next_id", "notifications", "unused_id",
     )  # fmt: skip
 
     def __init__(self, before: Current, next_id: str, moment: Anchor, ledger: Ledger, hooks: Hooks) -> None:
@@ -104,6 +104,7 @@ class Draft:
         """
         self.before = before
         self.next_id = next_id
+        self.unused_id: str | None = None
         self.event_count_before = before.lifecycle.event_count  # first, so that an event counted meanwhile is noticed
         lifecycle = before.lifecycle.copy()
         self.after = Current(
@@ -154,7 +155,7 @@ class Draft:
     def renew_pending(self) -> None:
         """Give a session that was pending already a new id: clones of one process must not begin the same session."""
         if not (self.ended or self.after.is_numbered):
-            self.next_id = new_id()
+            self.unused_id, self.next_id = self.next_id, new_id()
             self.after.facts = _pending_facts(self.next_id, self._ledger.newest.user_id)
 
     def explain(self, given: str) -> bytes:
