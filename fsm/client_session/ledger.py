@@ -257,12 +257,12 @@ class Ledger:
         was_failing, self.error = self.error is not None, error
         if error is None:
             if was_failing:
-                self._callbacks.add(self._logger.info, "The session's save file works again")
+                self._callbacks.log(self._logger.info, "The session's save file works again")
         elif isinstance(error, CorruptSaveFileError):
             outcome = "recovered its user" if error.recovered else "could not recover a user from it"
-            self._callbacks.add(self._logger.warning, "%s; %s and wrote a new file", error, outcome)
+            self._callbacks.log(self._logger.warning, "%s; %s and wrote a new file", error, outcome)
         elif not was_failing:
-            self._callbacks.add(
+            self._callbacks.log(
                 self._logger.warning, "The session continues in memory because its save file fails: %s", error
             )
 

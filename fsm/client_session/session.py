@@ -443,16 +443,17 @@ class ClientSession:
                     result = change(draft)
                     entry = draft.explain(given)
                     next_id = new_id() if draft.begun else draft.next_id
+                    callbacks = self._callbacks
+                    queue = callbacks.queue
                     # No call from here on, so nothing can run in between. A child that is forked later gets callbacks
                     # of its own: these are the parent's to run.
                     if self._current is before and before.lifecycle.event_count == draft.event_count_before:
-                        callbacks, self._current, ledger.pending_id = self._callbacks, draft.after, next_id
+                        self._current, ledger.pending_id = draft.after, next_id
                         if draft.unused_id:
                             ledger.unused_id = draft.unused_id
+                        queue.extend(draft.notifications)
                         break
                 before.lifecycle.retire()
-                for call, args in draft.notifications:
-                    callbacks.add(call, *args)
                 if draft.is_saved_after:
                     ledger.save(self._progress())
                 self._update_schedule()
@@ -501,7 +502,7 @@ class ClientSession:
         try:
             self._scheduler.start(self, now)
         except RuntimeError as error:
-            self._callbacks.add(self._logger.warning, "%s; sessions expire at their next event", error)
+            self._callbacks.log(self._logger.warning, "%s; sessions expire at their next event", error)
 
     def _moment(self) -> Anchor:
         return Anchor(self._clock.monotonic(), self._clock.now())
