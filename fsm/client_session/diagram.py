@@ -62,11 +62,11 @@ def mermaid() -> str:
         lines.append(f"    class {_name(state)} {_name(state)}_colors")
     lines.append(f"    [*] --> {_name(INITIAL)}")
     for (source, destination), rows in arrows().items():
-        labels = [row.label for row in rows]
         if source is destination:
-            lines += [f"    {_name(source)}: {label}" for label in labels]
+            lines += [f"    {_name(source)}: {row.label}" for row in rows]
         else:
-            lines.append(f"    {_name(source)} --> {_name(destination)}: {'<br/>'.join(labels)}")
+            label = "<br/>".join(row.label for row in rows)
+            lines.append(f"    {_name(source)} --> {_name(destination)}: {label}")
     return "\n".join(lines) + "\n"
 
 
@@ -97,8 +97,16 @@ def svg() -> str:
         StalePictureError: the table has changed, and Graphviz is not installed.
 
     """
-    shipped = _PICTURE.read_text(encoding="utf-8")
-    return shipped if f'id="{source_mark()}"' in shipped else _draw()
+    shipped, mark = _PICTURE.read_text(encoding="utf-8"), source_mark()
+    if f'id="{mark}"' in shipped:
+        return shipped
+    program = shutil.which("dot")
+    if program is None:
+        raise StalePictureError
+    drawn = subprocess.run(  # noqa: S603  # the program is Graphviz's, its input our own table
+        [program, "-Tsvg", f"-Gid={mark}"], input=_source(), capture_output=True, check=True, encoding="utf-8"
+    )
+    return drawn.stdout.replace(_ROOM, "")
 
 
 def coverage(counts: Mapping[Row, int]) -> str:
@@ -119,31 +127,16 @@ def coverage(counts: Mapping[Row, int]) -> str:
             label.text = f"{label.text}{_times(counts.get(row, 0))}"
             if not counts.get(row):
                 label.set("fill", _ALARM)
-                _paint_arrow(edge, _ALARM)
+                for line in edge.iter(f"{{{_SVG}}}path"):
+                    line.set("stroke", _ALARM)
+                for head in edge.iter(f"{{{_SVG}}}polygon"):
+                    head.attrib.update(stroke=_ALARM, fill=_ALARM)
     return ET.tostring(picture, encoding="unicode")
-
-
-def _paint_arrow(edge: ET.Element, color: str) -> None:
-    for line in edge.iter(f"{{{_SVG}}}path"):
-        line.set("stroke", color)
-    for head in edge.iter(f"{{{_SVG}}}polygon"):
-        head.set("stroke", color)
-        head.set("fill", color)
 
 
 def source_mark() -> str:
     """Return the id of a picture drawn from the current table, by which a stale one is recognized."""
     return f"lifecycle_{hashlib.sha256(_source().encode()).hexdigest()[:16]}"
-
-
-def _draw() -> str:
-    program = shutil.which("dot")
-    if program is None:
-        raise StalePictureError
-    drawn = subprocess.run(  # noqa: S603  # the program is Graphviz's, its input our own table
-        [program, "-Tsvg", f"-Gid={source_mark()}"], input=_source(), capture_output=True, check=True, encoding="utf-8"
-    )
-    return drawn.stdout.replace(_ROOM, "")
 
 
 def _source() -> str:
