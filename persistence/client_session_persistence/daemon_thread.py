@@ -7,36 +7,34 @@ import os
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from abc import ABC, abstractmethod
+from typing import ClassVar
 
 
-class DaemonThread:
-    """Runs ``work`` on a daemon thread, started when needed. Every method is thread-safe and re-entrant.
+class DaemonThread(ABC):
+    """Runs `work` on a daemon thread, started when needed. Every method is thread-safe and re-entrant.
 
     The thread ends before a fork, so that the child inherits a consistent state (and Python sees one thread only), and
     starts again afterwards.
     """
 
-    def __init__(
-        self, name: str, work: Callable[[], object], has_work: Callable[[], bool], wake: Callable[[], object]
-    ) -> None:
-        """Start no thread yet.
+    name: ClassVar[str]
 
-        Args:
-            name: the thread's name.
-            work: runs on the thread; returns when there is nothing left to do, and soon after `is_pausing` is set.
-            has_work: whether to call ``work`` again after it has returned.
-            wake: lets ``work`` notice `is_pausing` if it is waiting.
-
-        """
-        self._name = name
-        self._work = work
-        self._has_work = has_work
-        self._wake = wake
+    def __init__(self) -> None:
+        """Start no thread yet."""
         self.renew()
+
+    @abstractmethod
+    def work(self) -> None:
+        """Work on the thread; return when there is nothing left to do, and soon after `is_pausing` is set."""
+
+    @abstractmethod
+    def has_work(self) -> bool:
+        """Return whether to call `work` again after it has returned."""
+
+    @abstractmethod
+    def wake(self) -> None:
+        """Let `work` notice `is_pausing` if it is waiting."""
 
     def renew(self) -> None:
         """Begin without a thread, as a forked child does."""
@@ -60,7 +58,7 @@ class DaemonThread:
         """Start the thread unless it runs; return whether it does, or will after a fork."""
         if self.is_pausing or sys.is_finalizing() or not self._running.acquire(blocking=False):
             return self.is_pausing or self.is_running
-        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         try:
             self._thread.start()
         except RuntimeError:  # the interpreter is shutting down, or the system is out of threads
@@ -75,7 +73,7 @@ class DaemonThread:
         thread = self._thread
         if thread is None or self.is_current:
             return
-        self._wake()
+        self.wake()
         with contextlib.suppress(RuntimeError):  # not started yet: the fork interrupts its start
             thread.join(max(0.0, until - time.monotonic()))
         task = f"/proc/self/task/{thread.native_id}"
@@ -85,16 +83,16 @@ class DaemonThread:
     def resume(self) -> None:
         """Start the thread again after a pause if there is work."""
         self.is_pausing = False
-        if self._has_work():
+        if self.has_work():
             self.ensure_running()
 
     def _run(self) -> None:
         thread = threading.current_thread()
         while True:
-            self._work()
+            self.work()
             self._thread = None
             self._running.release()
             # Work that was added before the release found the thread running, so look once more.
-            if self.is_pausing or not self._has_work() or not self._running.acquire(blocking=False):
+            if self.is_pausing or not self.has_work() or not self._running.acquire(blocking=False):
                 return
             self._thread = thread

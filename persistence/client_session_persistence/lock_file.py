@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
 _POLL_SECONDS = 0.005
-
 _OPEN = os.O_RDWR | SAFE_FLAGS
-
 _locked: set[LockFile] = set()
 
 
@@ -89,17 +87,15 @@ class LockFile:
                 os.close(descriptor)
 
     def _try(self) -> int | None:
-        descriptor = self._open()
+        descriptor, acquired = self._open(), False
         if descriptor is None:
             return None
         try:
-            if self._is_acquired(descriptor):
-                return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-        return None
+            acquired = self._is_acquired(descriptor)
+        finally:
+            if not acquired:
+                os.close(descriptor)
+        return descriptor if acquired else None
 
     def _open(self) -> int | None:
         try:

@@ -48,10 +48,7 @@ class ProcessLock(ForkAware):
     def mine(self) -> Lease | None:
         """This thread's lease, if it has one. It is void in a child forked while it was held, until held anew."""
         self.renew_in_child()
-        for lease in reversed(self._leases):
-            if lease.is_mine:
-                return lease
-        return None
+        return next((lease for lease in reversed(self._leases) if lease.is_mine), None)
 
     @property
     def is_retained(self) -> bool:
