@@ -13,8 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 from xml.parsers import expat
 
-from client_session_persistence.errors import CorruptSaveFileError
-from client_session_persistence.snapshot import Snapshot, iso_time
+from client_session_persistence.snapshot import CorruptSaveFileError, Snapshot, iso_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +38,6 @@ _PAIR = f"{ARRAYS} {_PAIR_NAME}"
 _KEY = f"{ARRAYS} Key"
 _VALUE = f"{ARRAYS} Value"
 _GRAMMAR: dict[tuple[str, ...], set[str]] = {(): {_ROOT}, (_ROOT,): {_PAIR}, (_ROOT, _PAIR): {_KEY, _VALUE}}
-
 
 FIELDS = {
     "userId": ("user_id", "string"),
@@ -117,13 +115,21 @@ def loads(data: bytes) -> Snapshot:
     """
     if len(data) > MAX_BYTES:
         _corrupt(f"{len(data)} bytes is more than the maximum of {MAX_BYTES}")
+    fields: dict[str, Any]
     if ours := _OURS.fullmatch(data.decode("latin-1")):
-        return _snapshot(
-            {
-                field: text if text is None or kind == "string" else _READERS[kind](key, text)
-                for (key, (field, kind)), text in zip(FIELDS.items(), ours.groups(), strict=True)
-            }
-        )
+        fields = {
+            field: text if text is None or kind == "string" else _READERS[kind](key, text)
+            for (key, (field, kind)), text in zip(FIELDS.items(), ours.groups(), strict=True)
+        }
+    else:
+        fields = {FIELDS[key][0]: value for key, value in _read(data).items()}
+    try:
+        return Snapshot(**fields)
+    except ValueError as error:
+        _corrupt(str(error))
+
+
+def _read(data: bytes) -> dict[str, str | int | datetime | None]:
     if b"\0" in data:  # expat detects UTF-16 even without a byte order mark, and ignores the encoding it was given
         _corrupt("NUL byte, as in UTF-16; UTF-8 is required")
     try:
@@ -137,14 +143,7 @@ def loads(data: bytes) -> Snapshot:
         _corrupt("userId is missing")
     if values.get("sessionIndex", 0) is None:
         del values["sessionIndex"]
-    return _snapshot({FIELDS[key][0]: value for key, value in values.items()})
-
-
-def _snapshot(fields: dict[str, Any]) -> Snapshot:
-    try:
-        return Snapshot(**fields)
-    except ValueError as error:
-        _corrupt(str(error))
+    return values
 
 
 def readable_user_id(data: bytes) -> str | None:

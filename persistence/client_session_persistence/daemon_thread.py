@@ -12,7 +12,7 @@ from typing import ClassVar
 
 
 class DaemonThread(ABC):
-    """Runs `work` on a daemon thread, started when needed. Every method is thread-safe and re-entrant.
+    """Runs `_work` on a daemon thread, started when needed. Every method is thread-safe and re-entrant.
 
     The thread ends before a fork, so that the child inherits a consistent state (and Python sees one thread only), and
     starts again afterwards.
@@ -25,16 +25,16 @@ class DaemonThread(ABC):
         self.renew()
 
     @abstractmethod
-    def work(self) -> None:
+    def _work(self) -> None:
         """Work on the thread; return when there is nothing left to do, and soon after `is_pausing` is set."""
 
     @abstractmethod
-    def has_work(self) -> bool:
-        """Return whether to call `work` again after it has returned."""
+    def _has_work(self) -> bool:
+        """Return whether to call `_work` again after it has returned."""
 
     @abstractmethod
-    def wake(self) -> None:
-        """Let `work` notice `is_pausing` if it is waiting."""
+    def _wake(self) -> None:
+        """Let `_work` notice `is_pausing` if it is waiting."""
 
     def renew(self) -> None:
         """Begin without a thread, as a forked child does."""
@@ -42,7 +42,7 @@ class DaemonThread(ABC):
         """Held while the thread runs. Nobody waits for it, so nobody can be kept waiting."""
         self._thread: threading.Thread | None = None
         self.is_pausing = False
-        """Whether ``work`` must return."""
+        """Whether ``_work`` must return."""
 
     @property
     def is_current(self) -> bool:
@@ -73,7 +73,7 @@ class DaemonThread(ABC):
         thread = self._thread
         if thread is None or self.is_current:
             return
-        self.wake()
+        self._wake()
         with contextlib.suppress(RuntimeError):  # not started yet: the fork interrupts its start
             thread.join(max(0.0, until - time.monotonic()))
         task = f"/proc/self/task/{thread.native_id}"
@@ -83,16 +83,16 @@ class DaemonThread(ABC):
     def resume(self) -> None:
         """Start the thread again after a pause if there is work."""
         self.is_pausing = False
-        if self.has_work():
+        if self._has_work():
             self.ensure_running()
 
     def _run(self) -> None:
         thread = threading.current_thread()
         while True:
-            self.work()
+            self._work()
             self._thread = None
             self._running.release()
             # Work that was added before the release found the thread running, so look once more.
-            if self.is_pausing or not self.has_work() or not self._running.acquire(blocking=False):
+            if self.is_pausing or not self._has_work() or not self._running.acquire(blocking=False):
                 return
             self._thread = thread

@@ -23,7 +23,7 @@ from client_session_persistence.forks import ForkAware, Stage, register
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from client_session_persistence.process_lock import ProcessLock
+    from client_session_persistence.lock_file import ProcessLock
     from client_session_persistence.snapshot import Snapshot
 
 
@@ -61,22 +61,19 @@ class WriterThread(DaemonThread):
     def finish(self, until: float) -> None:
         """Wait until all jobs are done, but not beyond a time on `time.monotonic`; later jobs run in their callers."""
         self._is_exiting = True
-        if self.has_work() or self.is_running:
+        if self._has_work() or self.is_running:
             done = threading.Event()
             self._jobs.put(done.set)
             done.wait(max(0.0, until - time.monotonic()))
 
-    def work(self) -> None:
-        """Run jobs, and wait for more."""
+    def _work(self) -> None:
         while not self.is_pausing:
             self._jobs.get()()
 
-    def has_work(self) -> bool:
-        """Return whether jobs wait."""
+    def _has_work(self) -> bool:
         return not self._jobs.empty()
 
-    def wake(self) -> None:
-        """Queue a job that does nothing."""
+    def _wake(self) -> None:
         self._jobs.put(lambda: None)
 
 
@@ -113,9 +110,7 @@ class PendingWrites(ForkAware):
     def add(self, lock: ProcessLock, snapshot: Snapshot, write: Callable[[], object]) -> Future[None]:
         """Queue a snapshot under the store's lock, which is retained until it is durable; return the future of that.
 
-        Raises:
-            BlockingIOError: too many other stores' lock files are open already.
-
+        Raise `BlockingIOError` if too many other stores' lock files are open already.
         """
         self.renew_in_child()
         if not lock.is_retained and WRITER.is_full:

@@ -47,14 +47,12 @@ class Checker(DaemonThread):
     def start(self, session: Ticking, now: float) -> None:  # noqa: ARG002  # this scheduler runs on real time
         """Tick the session every `check_interval` seconds, the first time at most that long from now.
 
-        Raises:
-            RuntimeError: no thread could be started. Once one can, for any session, it ticks this one too.
-
+        Raise `RuntimeError` if no thread could be started. Once one can, for any session, it ticks this one too.
         """
         reference, interval = reference_to(session, self._forget), session.check_interval
         self._requests.append((reference, interval))
         if interval not in self._schedule.by_interval:  # else the thread wakes in time by itself
-            self.wake()
+            self._wake()
         if not self.ensure_running() and not sys.is_finalizing():
             msg = "No checker thread could be started"
             raise RuntimeError(msg)
@@ -62,10 +60,9 @@ class Checker(DaemonThread):
     def stop(self, session: Ticking) -> None:
         """Stop ticking the session."""
         self._requests.append((reference_to(session), None))
-        self.wake()
+        self._wake()
 
-    def work(self) -> None:
-        """Change the schedule as requested, and tick the sessions that are due."""
+    def _work(self) -> None:
         schedule, requests = self._schedule, self._requests
         while not self.is_pausing:
             for _ in range(len(requests)):  # not those that arrive meanwhile: checks must not wait for them
@@ -81,12 +78,10 @@ class Checker(DaemonThread):
                     self._wakeup.get(timeout=schedule.seconds_until_due())
             self._due = schedule.due()
 
-    def has_work(self) -> bool:
-        """Return whether there are requests, or sessions to tick."""
+    def _has_work(self) -> bool:
         return bool(self._requests or self._schedule.by_interval)
 
-    def wake(self) -> None:
-        """Let the thread look at the requests."""
+    def _wake(self) -> None:
         self._wakeup.put(None)
 
 
