@@ -30,10 +30,9 @@ from client_session_persistence.codec import FIELDS
 from client_session_persistence.snapshot import iso_time
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Generator, Iterable
     from typing import Any, BinaryIO, NoReturn
 
-    from client_session.explanation import Explanation
     from client_session.testing.replay import Moment
 
 _PIPED_WIDTH = 500
@@ -227,13 +226,11 @@ def _cells(moment: Moment) -> list[str | Text]:
 
 
 def _explained(moment: Moment) -> Text:
-    parts = [part for explanation in moment.explanations for part in _styled(explanation)]
+    parts: list[tuple[str, str]] = []
+    for explanation in moment.explanations:
+        styles = ["yellow"] * bool(explanation.ended) + ["green"] * bool(explanation.begun)
+        parts += itertools.zip_longest(explanation.clauses, styles, fillvalue="")
     return Text("; ").join(Text(*part) for part in parts)
-
-
-def _styled(explanation: Explanation) -> Iterator[tuple[str, str]]:
-    styles = ["yellow"] * bool(explanation.ended) + ["green"] * bool(explanation.begun)
-    return itertools.zip_longest(explanation.clauses, styles, fillvalue="")
 
 
 def _console() -> Console:

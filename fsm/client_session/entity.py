@@ -1,7 +1,4 @@
-"""What a session hands out: the ``client_session`` entity of each event, and the summary of an ended session.
-
-Schema: ``iglu:com.snowplowanalytics.snowplow/client_session/jsonschema/1-0-2`` (Iglu Central).
-"""
+"""What a session hands out: the ``client_session`` entity of each event, and the summary of an ended session."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ if TYPE_CHECKING:
     from client_session_persistence import Snapshot
 
 SCHEMA = "iglu:com.snowplowanalytics.snowplow/client_session/jsonschema/1-0-2"
-
+"""The schema of entities, in Iglu Central."""
 ZERO_USER_ID = "00000000-0000-0000-0000-000000000000"
 """The user id of anonymous events, as in the mobile trackers."""
 

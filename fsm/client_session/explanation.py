@@ -69,7 +69,7 @@ class Explanation:
     @property
     def clauses(self) -> tuple[str, ...]:
         """What changed, in words: first the end of a session, then a beginning, then the rest."""
-        return (*self._session_clauses(), *self._focus_clauses(), *self._checker_clauses())
+        return (*self._session_clauses(), *self._other_clauses())
 
     def _session_clauses(self) -> Iterator[str]:
         if self.ended:
@@ -81,7 +81,7 @@ class Explanation:
         elif self.ended and self.input != Command.CLOSE:
             yield "the next session is pending"
 
-    def _focus_clauses(self) -> Iterator[str]:
+    def _other_clauses(self) -> Iterator[str]:
         was_in_focus, in_focus = (state is SessionState.FOREGROUND_ACTIVE for state in (self.before, self.after))
         if self.input in {Input.BACKGROUND, Input.FOREGROUND} and was_in_focus is not in_focus:
             moved = "came to the foreground" if in_focus else "went to the background"
@@ -90,8 +90,6 @@ class Explanation:
             yield f"the timeout of the other focus changed; {_seconds_text(self.timeout)} stays in force"
         elif self.input == Command.TIMEOUTS:
             yield f"the timeout changed from {_seconds_text(self.timeout)} to {_seconds_text(self.new_timeout)}"
-
-    def _checker_clauses(self) -> Iterator[str]:
         if self.input == Command.CLOSE:
             if not self.ended:
                 yield "closed; no session ended"
