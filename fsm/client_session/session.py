@@ -19,9 +19,8 @@ from client_session.errors import SessionClosedError
 from client_session.graph import Command, Input, SessionState
 from client_session.ledger import Ledger, new_id
 from client_session.lifecycle import Lifecycle
-from client_session.locks import acquire_soon, is_held
 from client_session.ticking.thread import SHARED_CHECKER
-from client_session_persistence.deadline import deadline
+from client_session_persistence.deadline import acquire_soon, deadline, is_held
 from client_session_persistence.forks import Stage, register
 from client_session_persistence.snapshot import MAX_INDEX, SHAPE, UUID_SHAPE, as_utc
 
