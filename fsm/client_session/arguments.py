@@ -7,14 +7,14 @@ import os
 import sys
 import uuid
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from client_session_persistence.snapshot import is_uuid_text
 
 if TYPE_CHECKING:
-    from client_session_persistence import SnapshotStore, XmlStore
+    from collections.abc import Callable
 
-Callback = TypeVar("Callback")
+    from client_session_persistence import SnapshotStore, XmlStore
 
 Seconds = int | float | timedelta
 """A duration: a number of seconds or a `timedelta`."""
@@ -48,12 +48,13 @@ def require_methods(argument: str, value: object, *methods: str) -> None:
             raise TypeError(msg)
 
 
-def callback(argument: str, value: Callback) -> Callback:
-    """Return a callable or ``None``; raise `TypeError` for anything else."""
-    if value is not None and not callable(value):
-        msg = f"{argument} must be callable or None, not {value!r}"
-        raise TypeError(msg)
-    return value
+def callbacks(**values: Callable[..., object] | None) -> dict[str, Callable[..., object]]:
+    """Return the callables that are given; raise `TypeError` for what is neither callable nor ``None``."""
+    for argument, value in values.items():
+        if value is not None and not callable(value):
+            msg = f"{argument} must be callable or None, not {value!r}"
+            raise TypeError(msg)
+    return {argument: value for argument, value in values.items() if value is not None}
 
 
 def snapshot_store(save_path: str | os.PathLike[str] | None, store: SnapshotStore | None) -> SnapshotStore:

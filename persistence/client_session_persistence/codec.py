@@ -163,7 +163,9 @@ class _Reader:
         parser = expat.ParserCreate(encoding="utf-8", namespace_separator=" ")
         parser.buffer_text = True
         parser.XmlDeclHandler = self._declaration
-        parser.StartDoctypeDeclHandler = lambda name, *_: _corrupt(f"document type declaration {name!r} is not allowed")
+        parser.StartDoctypeDeclHandler = lambda name, _id, _public, _subset: _corrupt(
+            f"document type declaration {name!r} is not allowed"
+        )
         parser.ProcessingInstructionHandler = lambda name, _: _corrupt(
             f"processing instruction {name!r} is not allowed"
         )
