@@ -160,7 +160,7 @@ class _Reader:
         parser = expat.ParserCreate(encoding="utf-8", namespace_separator=" ")
         parser.buffer_text = True
         parser.XmlDeclHandler = self._declaration
-        parser.StartDoctypeDeclHandler = lambda name, *_: _corrupt(f"document type declaration {name!r} is not allowed")
+        parser.StartDoctypeDeclHandler = self._doctype
         parser.ProcessingInstructionHandler = lambda pi, _: _corrupt(f"processing instruction {pi!r} is not allowed")
         parser.StartNamespaceDeclHandler = lambda prefix, uri: self._uris[prefix].append(uri)
         parser.EndNamespaceDeclHandler = lambda prefix: self._uris[prefix].pop()
@@ -188,6 +188,9 @@ class _Reader:
     def _declaration(self, _version: str, encoding: str | None, _standalone: int) -> None:
         if encoding is not None and encoding.lower() != "utf-8":
             _corrupt(f"declared encoding {encoding!r}; UTF-8 is required")
+
+    def _doctype(self, name: str, *_: object) -> None:
+        _corrupt(f"document type declaration {name!r} is not allowed")
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         if self._ignored_depth or (self._path[-1:] == (_VALUE,) and self._key not in FIELDS):
