@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from client_session import ClientSession
@@ -18,7 +20,8 @@ from client_session_persistence import MemoryStore
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DATA = Path(__file__).parent / "data"
+ROOT = Path(__file__).parents[1]
+DATA = ROOT / "tests" / "data"
 
 _PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("dev", _PATIENT, max_examples=50)
@@ -99,3 +102,35 @@ def switching_fast() -> Iterator[None]:
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(before)
+
+
+@pytest.fixture(scope="session")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the sdist, and the wheel from it, once for all workers; return their folder."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # the workers' common folder
+    folder = base / "distributions"
+    with FileLock(base / "distributions.lock"):
+        if not folder.exists():
+            subprocess.run(  # noqa: S603  # our own interpreter
+                [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)],
+                check=True,
+                capture_output=True,
+                timeout=120,
+            )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wheel_path(distributions: Path) -> Path:
+    """Return the path of the wheel."""
+    (path,) = distributions.glob("client_session-*.whl")
+    return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_name_per_module() -> Iterator[None]:
+    """Fail the run if a module of ours was imported by a second name, as the import root `.` would allow."""
+    yield
+    assert not {"fsm.client_session", "persistence.client_session_persistence"} & sys.modules.keys()
