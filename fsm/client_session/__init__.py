@@ -11,14 +11,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from client_session.arguments import Seconds
+from client_session.callbacks import Logger
 from client_session.clock import Clock, SystemClock
-from client_session.entity import SessionContext, SessionSummary
+from client_session.entity import EntityData, SessionContext, SessionSummary
 from client_session.errors import SessionClosedError
 from client_session.explanation import Beginning, Ending, Explanation
-from client_session.graph import Input, SessionState
+from client_session.graph import Command, Input, SessionState
 from client_session.lifecycle import EndReason
 from client_session.session import ClientSession
-from client_session.ticking.scheduler import Scheduler
+from client_session.ticking.scheduler import Scheduler, Ticking
 from client_session_persistence import MemoryStore
 
 if TYPE_CHECKING:
@@ -30,17 +32,22 @@ __all__ = [
     "Beginning",
     "ClientSession",
     "Clock",
+    "Command",
     "EndReason",
     "Ending",
+    "EntityData",
     "Explanation",
     "Input",
+    "Logger",
     "MemoryStore",
     "Scheduler",
+    "Seconds",
     "SessionClosedError",
     "SessionContext",
     "SessionState",
     "SessionSummary",
     "SystemClock",
+    "Ticking",
     "XmlStore",
     "default_save_path",
 ]

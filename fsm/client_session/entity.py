@@ -29,6 +29,7 @@ _NEWER_KEYS: dict[str, frozenset[str]] = {
 }
 
 EntityData = dict[str, str | int | None]
+"""The data of an entity, by the schema's keys."""
 
 
 @attrs.frozen(weakref_slot=False)  # one for each session in memory
