@@ -10,7 +10,7 @@ WORKERS ?= auto
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: demo test lint types suite diagrams verify mutants torture fuzz bench bench-check docs clean
+.PHONY: demo test lint types suite matrix diagrams api verify mutants torture fuzz bench bench-check docs clean
 
 demo: $(INSTALLED)
 	rm -rf $(dir $(DEMO_SAVE))
@@ -39,6 +39,10 @@ diagrams: $(INSTALLED)
 	cp fsm/client_session/lifecycle.svg diagrams/lifecycle.svg
 	$(BIN)/client-session diagram -o diagrams/lifecycle.mmd
 	$(BIN)/client-session diagram -o diagrams/lifecycle.dot
+
+# Lists the public API in docs/api.txt.
+api: $(INSTALLED)
+	$(BIN)/python tests/public_api.py
 
 verify: $(INSTALLED)
 	$(BIN)/client-session verify --examples 1000 --report build/verification

@@ -1,4 +1,4 @@
-"""A Snowplow collector on loopback: takes GET and POST as a real one does, and decodes what arrives."""
+"""A Snowplow collector on loopback that accepts GET and POST requests and decodes their events."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ CLIENT_SESSION = "iglu:com.snowplowanalytics.snowplow/client_session/jsonschema/
 
 
 class Collector:
-    """Listens while its block runs. ``events`` are the name-value pairs of each event, in the order of arrival."""
+    """Listens inside a ``with`` block. ``events`` has each event's name-value pairs, in order of arrival."""
 
     def __init__(self) -> None:
-        """Bind a port that is free."""
+        """Bind a free port."""
         self.events: list[dict[str, str]] = []
         collector = self
 
         class Handler(BaseHTTPRequestHandler):
-            """One request."""
+            """Handles one request."""
 
             def do_GET(self) -> None:
-                """Take one event from the query."""
+                """Read one event from the query."""
                 url = urlsplit(self.path)
                 assert url.path == "/i"
                 self._take([dict(parse_qsl(url.query, strict_parsing=True))])
 
             def do_POST(self) -> None:
-                """Take a batch of events from the body."""
+                """Read a batch of events from the body."""
                 assert self.path == "/com.snowplowanalytics.snowplow/tp2"
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 assert body["schema"] == "iglu:com.snowplowanalytics.snowplow/payload_data/jsonschema/1-0-4"
@@ -44,29 +44,29 @@ class Collector:
                 self.send_response(200)
                 self.end_headers()
 
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base's signature
-                """Say nothing."""
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class's signature
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
 
     def __enter__(self) -> Self:
-        """Listen."""
+        """Start listening."""
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop, once all requests are answered."""
+        """Stop after all requests have been answered."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
 
 
 def entities_of(event: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the entities attached to an event, from whichever of the two fields carries them."""
+    """Return the entities attached to an event, whether base64-encoded or not."""
     if "cx" in event:
         assert "co" not in event
         envelope = json.loads(base64.urlsafe_b64decode(event["cx"]))
@@ -80,7 +80,7 @@ def entities_of(event: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def session_of(event: dict[str, Any]) -> dict[str, Any]:
-    """Return the data of the one session entity, which stands last."""
+    """Return the data of the session entity, which must be the last entity and the only one of its kind."""
     *others, entity = entities_of(event)
     assert entity["schema"] == CLIENT_SESSION
     assert all(other["schema"] != CLIENT_SESSION for other in others)

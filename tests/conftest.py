@@ -1,4 +1,4 @@
-"""What the suite shares: Hypothesis profiles, and sessions on a clock that stands still."""
+"""Shared fixtures: Hypothesis profiles, and sessions on a manual clock."""
 
 from __future__ import annotations
 
@@ -23,48 +23,48 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "tests" / "data"
 
-_PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("dev", _PATIENT, max_examples=50)
-settings.register_profile("ci", _PATIENT, max_examples=200, print_blob=True)
-settings.register_profile("nightly", _PATIENT, max_examples=5000, print_blob=True)
+_NO_DEADLINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("dev", _NO_DEADLINE, max_examples=50)
+settings.register_profile("ci", _NO_DEADLINE, max_examples=200, print_blob=True)
+settings.register_profile("nightly", _NO_DEADLINE, max_examples=5000, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
 
 
 class MakeSession(Protocol):
-    """Constructs a session on the test's clock, scheduler and store, unless told otherwise."""
+    """Creates a session, by default on the test's clock, scheduler and store."""
 
-    def __call__(self, **options: Any) -> ClientSession:  # noqa: ANN401  # any of the constructor's
-        """Construct it."""
+    def __call__(self, **options: Any) -> ClientSession:  # noqa: ANN401  # any constructor argument
+        """Create a session."""
         ...
 
 
 @pytest.fixture
 def clock() -> ManualClock:
-    """Return a clock that the test moves."""
+    """Return a manual clock."""
     return ManualClock()
 
 
 @pytest.fixture
 def scheduler() -> ManualScheduler:
-    """Return a scheduler that never ticks by itself."""
+    """Return a scheduler that ticks only on request."""
     return ManualScheduler()
 
 
 @pytest.fixture
 def store() -> MemoryStore:
-    """Return a store in memory, shared by all sessions of the test."""
+    """Return an in-memory store, shared by all sessions of the test."""
     return MemoryStore()
 
 
 @pytest.fixture
 def save_path(tmp_path: Path) -> Path:
-    """Return the path of a save file in a folder of the test's own."""
+    """Return the path of a save file in the test's temporary folder."""
     return tmp_path / "session.xml"
 
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """Return a folder that everybody may enter and write, which pytest's own are not."""
+    """Yield a folder that every user may enter and write to, unlike pytest's own."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o777)
         yield Path(name)
@@ -72,14 +72,14 @@ def open_folder() -> Iterator[Path]:
 
 @pytest.fixture
 def make(clock: ManualClock, scheduler: ManualScheduler, store: MemoryStore) -> MakeSession:
-    """Return the constructor of sessions for this test."""
+    """Return a function that creates sessions for this test."""
 
-    def construct(**options: Any) -> ClientSession:  # noqa: ANN401  # any of the constructor's
+    def create(**options: Any) -> ClientSession:  # noqa: ANN401  # any constructor argument
         if "save_path" not in options:
             options.setdefault("store", store)
         return ClientSession(**{"clock": clock, "scheduler": scheduler, **options})
 
-    return construct
+    return create
 
 
 @pytest.fixture
@@ -90,14 +90,14 @@ def session(make: MakeSession) -> ClientSession:
 
 @pytest.fixture(params=["dotnet_first_session.xml", "dotnet_later_session.xml", "hand_written_variant.xml"])
 def dotnet_file(request: pytest.FixtureRequest) -> Path:
-    """Return a save file that the .NET tracker wrote, or was seen to read."""
+    """Return a save file that the .NET tracker wrote or can read."""
     name: str = request.param
     return DATA / "save-files" / name
 
 
 @pytest.fixture
-def switching_fast() -> Iterator[None]:
-    """Switch threads as often as the interpreter can: plain stress finds no race."""
+def fast_thread_switching() -> Iterator[None]:
+    """Switch threads as often as the interpreter can, since ordinary stress finds no races."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield

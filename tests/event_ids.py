@@ -1,4 +1,4 @@
-"""Event ids that can be told apart at a glance."""
+"""Event ids that are easy to tell apart in test output."""
 
 from __future__ import annotations
 

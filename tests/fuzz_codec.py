@@ -1,7 +1,7 @@
-"""``make fuzz``: bytes for the codec, led by its coverage, with atheris (libFuzzer). Arguments are libFuzzer's.
+"""``make fuzz``: coverage-guided fuzzing of the codec with atheris (libFuzzer). Takes libFuzzer's arguments.
 
-Whatever the bytes are, `loads` gives a snapshot that reads back equal, or `CorruptSaveFileError`; anything else ends
-the run and leaves the bytes in ``build/fuzz``.
+For any bytes, `loads` returns a snapshot that reads back equal or raises `CorruptSaveFileError`. Anything else ends the
+run and leaves the bytes in ``build/fuzz``.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import atheris
 
 from event_ids import event_id
 
-with atheris.instrument_imports(include=["client_session_persistence"]):  # and nobody may have imported it before
+with atheris.instrument_imports(include=["client_session_persistence"]):  # must be their first import
     from client_session_persistence import CorruptSaveFileError, Snapshot, dumps, loads
     from client_session_persistence.codec import ARRAYS, FIELDS, INSTANCE, MAX_BYTES, SCHEMA, readable_user_id
     from hostile_bytes import HOSTILE
 
 SAVE_FILES = Path(__file__).parent / "data" / "save-files"
 BUILD = Path(__file__).parents[1] / "build" / "fuzz"
-WORDS = (
+DICTIONARY = (
     ARRAYS,
     INSTANCE,
     SCHEMA,
@@ -35,8 +35,8 @@ WORDS = (
 )
 
 
-def one_input(data: bytes) -> None:
-    """Read the bytes as a save file, and as the ruin of one."""
+def fuzz_one_input(data: bytes) -> None:
+    """Read the bytes as a save file, and as a corrupt one."""
     if user_id := readable_user_id(data):
         Snapshot(user_id=user_id)
     try:
@@ -50,8 +50,8 @@ def one_input(data: bytes) -> None:
 
 
 def main() -> None:
-    """Write seeds and words, and fuzz."""
-    corpus, words = BUILD / "corpus", BUILD / "words"
+    """Write the seeds and the dictionary, then fuzz."""
+    corpus, dictionary = BUILD / "corpus", BUILD / "dictionary"
     corpus.mkdir(parents=True, exist_ok=True)
     user = Snapshot(user_id=event_id(7))
     seeds = {path.stem: path.read_bytes() for path in SAVE_FILES.iterdir()}
@@ -59,9 +59,9 @@ def main() -> None:
     seeds |= {f"hostile-{number}": data for number, (data, _) in enumerate(HOSTILE.values())}
     for name, data in seeds.items():
         (corpus / name).write_bytes(data)
-    words.write_text("".join(f'"{word}"\n' for word in (*WORDS, *FIELDS)), encoding="ascii")
-    limits = [f"-max_len={MAX_BYTES + 1}", f"-dict={words}", "-timeout=2", "-rss_limit_mb=1024"]
-    atheris.Setup([sys.argv[0], *limits, f"-artifact_prefix={BUILD}/", *sys.argv[1:], str(corpus)], one_input)
+    dictionary.write_text("".join(f'"{word}"\n' for word in (*DICTIONARY, *FIELDS)), encoding="ascii")
+    limits = [f"-max_len={MAX_BYTES + 1}", f"-dict={dictionary}", "-timeout=2", "-rss_limit_mb=1024"]
+    atheris.Setup([sys.argv[0], *limits, f"-artifact_prefix={BUILD}/", *sys.argv[1:], str(corpus)], fuzz_one_input)
     atheris.Fuzz()
 
 

@@ -23,7 +23,7 @@ README = ROOT / "tests" / "README.md"
 # What is quick and starts no process, the plainest promises first; the model last, since it would catch the most.
 FAST = (
     "session_lifecycle", "callbacks", "entity", "tracker_cases", "session_saving", "graph", "machine", "codec",
-    "xml_store", "checker", "exploration", "schedule_independence", "model",
+    "xml_store", "ticking_thread", "exploration", "schedule_independence", "model",
 )  # fmt: skip
 
 

@@ -1,8 +1,8 @@
-"""The pages of the documentation: their blocks, and a run of all of them, in order, as a reader would.
+"""Read and run the code blocks of the documentation pages, in order, as a reader would.
 
-A page is one session at a desk, in an empty folder with the project's examples. A block with a title is a file of that
-name; any other of Python goes on where the last one ended, one of the shell is run by bash, and a ``text`` after either
-is what it prints, where … stands for anything. What installs packages is left out.
+A page runs as one session in a folder that has the project's examples. A block with a title becomes a file of that
+name. Other Python blocks share a namespace, and shell blocks run in bash. A ``text`` block after either must match its
+output, where … matches anything. Lines that install packages are skipped.
 
     python tests/pages.py PAGE
 """
@@ -29,7 +29,7 @@ _FENCE = re.compile(r"^( *)```(\w*)(?: title=\"([^\"]+)\")?\n(.*?)^\1```$", re.M
 
 @attrs.frozen
 class Block:
-    """A fenced block: its language, its title, and where it stands."""
+    """A fenced code block with its language, title and first line number."""
 
     language: str
     title: str | None
@@ -38,7 +38,7 @@ class Block:
 
 
 def read_blocks(page: Path) -> list[Block]:
-    """Return a page's blocks, with what is taken from the code when the site is built."""
+    """Return a page's blocks, after expanding the generated parts."""
     text = expand(page.read_text(encoding="utf-8"))
     return [
         Block(fence[2], fence[3], textwrap.dedent(fence[4]), text.count("\n", 0, fence.start()) + 2)
@@ -47,25 +47,25 @@ def read_blocks(page: Path) -> list[Block]:
 
 
 def without_installs(shell: str) -> str:
-    """Return a shell block without its lines that install packages."""
+    """Return a shell block without the lines that install packages."""
     return "".join(line for line in shell.splitlines(keepends=True) if not line.startswith("pip install"))
 
 
-def is_as_shown(output: str, shown: str) -> bool:
-    """Tell whether an output is what the page shows. How many spaces there are is not compared: columns vary."""
-    pattern = ".*".join(map(re.escape, _narrow(shown).split("…")))
-    return re.fullmatch(pattern, _narrow(output), re.DOTALL) is not None
+def matches_output(output: str, shown: str) -> bool:
+    """Return whether an output matches the page, ignoring the number of spaces, since column widths vary."""
+    pattern = ".*".join(map(re.escape, _collapse_spaces(shown).split("…")))
+    return re.fullmatch(pattern, _collapse_spaces(output), re.DOTALL) is not None
 
 
-def _narrow(text: str) -> str:
+def _collapse_spaces(text: str) -> str:
     return re.sub(r" +", " ", re.sub(r" +$", "", text, flags=re.MULTILINE))
 
 
 def run(page: Path) -> None:
-    """Run a page's blocks in this folder and interpreter; raise what goes wrong.
+    """Run a page's blocks in the current folder and interpreter.
 
     Raises:
-        AssertionError: a block prints something else than the page shows.
+        AssertionError: a block fails or prints something other than the page shows.
 
     """
     variables: dict[str, Any] = {"__name__": "__main__"}
@@ -79,16 +79,16 @@ def run(page: Path) -> None:
                 exec(code, variables)  # noqa: S102  # our own page
             output = printed.getvalue()
         elif block.language == "sh":
-            done = subprocess.run(  # noqa: S603  # our own page
-                ["bash", "-e", "-c", without_installs(block.text)],  # noqa: S607  # wherever it is
+            result = subprocess.run(  # noqa: S603  # our own page
+                ["bash", "-e", "-c", without_installs(block.text)],  # noqa: S607  # found on the path
                 capture_output=True,
                 text=True,
                 check=False,
             )
-            assert done.returncode == 0, f"{page}:{block.line}: {done.stdout}{done.stderr}"
-            output = done.stdout
+            assert result.returncode == 0, f"{page}:{block.line}: {result.stdout}{result.stderr}"
+            output = result.stdout
         elif block.language == "text":
-            assert is_as_shown(output, block.text), f"{page}:{block.line}: printed was\n{output}"
+            assert matches_output(output, block.text), f"{page}:{block.line}: printed\n{output}"
 
 
 if __name__ == "__main__":

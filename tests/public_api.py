@@ -224,7 +224,8 @@ class _Describer:
             self._add(depth, f"){result}")
 
     def _parameter(self, parameter: inspect.Parameter, module: str) -> str:
-        name = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "") + parameter.name
+        stars = {parameter.VAR_POSITIONAL.name: "*", parameter.VAR_KEYWORD.name: "**"}
+        name = stars.get(parameter.kind.name, "") + parameter.name
         if parameter.annotation is not parameter.empty:
             name = f"{name}: {self._use(type_text(parameter.annotation), module)}"
         return name if parameter.default is parameter.empty else f"{name} = {value_text(parameter.default)}"

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for what is saved."""
+"""Hypothesis strategies for snapshots."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TIMES = st.datetimes(
 
 
 def snapshots() -> st.SearchStrategy[Snapshot]:
-    """Return any snapshot that can be constructed."""
+    """Return a strategy for every valid snapshot."""
     return st.builds(
         Snapshot,
         user_id=USER_IDS,

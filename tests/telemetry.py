@@ -1,4 +1,4 @@
-"""OpenTelemetry's SDK with a session's processors in it, and what its exporters got."""
+"""OpenTelemetry's SDK with a session's processors and in-memory exporters."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Traces:
-    """A tracer whose spans a session's processor sees, and what was exported of them."""
+    """A tracer with a session's span processor, and the spans that it exported."""
 
     def __init__(self, session: ClientSession, *processing: Any, sampler: Sampler | None = None) -> None:  # noqa: ANN401
-        """Export to memory."""
+        """Set up a provider that exports to memory."""
         self._exporter = InMemorySpanExporter()
         self.provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
         self.provider.add_span_processor(SimpleSpanProcessor(self._exporter))
@@ -38,12 +38,12 @@ class Traces:
 
     @property
     def spans(self) -> tuple[ReadableSpan, ...]:
-        """What ended so far."""
+        """Return the spans that have ended."""
         return self._exporter.get_finished_spans()
 
     @property
     def attributes(self) -> list[dict[str, Any]]:
-        """The attributes of each."""
+        """Return the attributes of each exported span."""
         return [dict(span.attributes or {}) for span in self.spans]
 
     def span(self, name: str = "click", kind: SpanKind = SpanKind.INTERNAL, **options: Any) -> None:  # noqa: ANN401
@@ -52,31 +52,31 @@ class Traces:
 
 
 class Logs:
-    """A logger whose records a session's processor sees, and what was exported of them."""
+    """A logger with a session's log record processor, and the records that it exported."""
 
     def __init__(self) -> None:
-        """Export to memory, once a session is there."""
-        self._exporter = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]  # the SDK left its types out
+        """Set up a provider that exports to memory once `of` is called."""
+        self._exporter = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]  # untyped in the SDK
         self.provider = LoggerProvider(shutdown_on_exit=False)
         self.logger: Logger = self.provider.get_logger(__name__)
 
     def of(self, session: ClientSession, *processing: Any) -> Logs:  # noqa: ANN401
-        """Add the processors, ours before the exporter's."""
+        """Add the session's processor, then the exporter's."""
         self.provider.add_log_record_processor(SessionLogRecordProcessor(session, *processing))
         self.provider.add_log_record_processor(SimpleLogRecordProcessor(self._exporter))
         return self
 
     @property
     def records(self) -> list[LogRecord]:
-        """What was emitted so far."""
+        """Return the exported log records."""
         return [exported.log_record for exported in self._exporter.get_finished_logs()]
 
     @property
     def attributes(self) -> list[dict[str, Any]]:
-        """The attributes of each."""
+        """Return the attributes of each exported log record."""
         return [dict(record.attributes or {}) for record in self.records]
 
 
 def nanoseconds(time: datetime) -> int:
-    """Return a time as OpenTelemetry has it."""
+    """Return a time in nanoseconds since the epoch, as OpenTelemetry stores it."""
     return (time - EPOCH) // timedelta(microseconds=1) * 1000

@@ -1,4 +1,4 @@
-"""Arguments: what is taken, and how what is not is named."""
+"""Arguments: accepted values, and errors that name the argument, the value and what is allowed."""
 
 from __future__ import annotations
 
@@ -23,15 +23,13 @@ DURATIONS = ("foreground_timeout", "background_timeout", "check_interval")
 
 
 def test_defaults(make: MakeSession) -> None:
-    """600 s in focus, 300 s out of it, a check every 15 s."""
+    """By default, timeouts are 600 s in the foreground and 300 s in the background, with a check every 15 s."""
     session = make()
     assert [getattr(session, name) for name in DURATIONS] == [600.0, 300.0, 15.0]
 
 
-def test_the_tables_order_is_the_positional_one(
-    save_path: Path, clock: ManualClock, scheduler: ManualScheduler
-) -> None:
-    """Path, timeouts, interval and logger may be given by position."""
+def test_first_five_arguments_are_positional(save_path: Path, clock: ManualClock, scheduler: ManualScheduler) -> None:
+    """Path, timeouts, interval and logger can be passed by position."""
     session = ClientSession(save_path, 60, 30, 5, None, clock=clock, scheduler=scheduler)
     assert [getattr(session, name) for name in DURATIONS] == [60.0, 30.0, 5.0]
 
@@ -39,7 +37,7 @@ def test_the_tables_order_is_the_positional_one(
 @pytest.mark.parametrize("name", DURATIONS)
 @pytest.mark.parametrize("value", [1, 0.5, timedelta(minutes=2)])
 def test_durations_are_numbers_or_timedeltas(make: MakeSession, name: str, value: float | timedelta) -> None:
-    """Each is read back in seconds, from the constructor and when set."""
+    """Each duration reads back in seconds, whether passed to the constructor or set later."""
     expected = value.total_seconds() if isinstance(value, timedelta) else float(value)
     session = make(**{name: value})
     assert getattr(session, name) == expected
@@ -66,8 +64,8 @@ BAD_DURATIONS = [
 
 @pytest.mark.parametrize("name", DURATIONS)
 @pytest.mark.parametrize(("value", "error"), BAD_DURATIONS)
-def test_bad_durations_are_named(make: MakeSession, name: str, value: Any, error: type[Exception]) -> None:  # noqa: ANN401  # of any type
-    """The error names argument and value, in the constructor and when set; a refused setting changes nothing."""
+def test_bad_duration_is_named_in_the_error(make: MakeSession, name: str, value: Any, error: type[Exception]) -> None:  # noqa: ANN401  # any type
+    """The error names the argument and the value, and a refused setting changes nothing."""
     with pytest.raises(error, match=f"{name} must be") as caught:
         make(**{name: value})
     assert repr(value) in str(caught.value)
@@ -102,14 +100,14 @@ def test_bad_durations_are_named(make: MakeSession, name: str, value: Any, error
         ({"on_state_change": 7}, TypeError, "on_state_change must be callable or None, not 7"),
     ],
 )
-def test_bad_arguments_are_named(
+def test_bad_argument_is_named_in_the_error(
     clock: ManualClock,
     scheduler: ManualScheduler,
     options: dict[str, Any],
     error: type[Exception],
     message: str,
 ) -> None:
-    """The error names argument and value, and says what is allowed."""
+    """The error names the argument and the value, and says what is allowed."""
     given = {"clock": clock, "scheduler": scheduler, **options}
     if not options.keys() & {"save_path", "store"}:
         given["store"] = MemoryStore()
@@ -117,7 +115,7 @@ def test_bad_arguments_are_named(
         ClientSession(**given)
 
 
-def test_a_folder_is_no_save_file(tmp_path: Path) -> None:
+def test_folder_is_refused_as_a_save_path(tmp_path: Path) -> None:
     """An existing folder is refused at once, before anything is written."""
     with pytest.raises(ValueError, match="not a folder"):
         ClientSession(tmp_path)
@@ -125,8 +123,8 @@ def test_a_folder_is_no_save_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [0, 1, None, "True"])
-def test_background_is_true_or_false(make: MakeSession, value: Any) -> None:  # noqa: ANN401  # of any type
-    """set_background takes a bool alone."""
+def test_set_background_accepts_only_bools(make: MakeSession, value: Any) -> None:  # noqa: ANN401  # any type
+    """Anything other than True or False raises TypeError and changes nothing."""
     session = make()
     with pytest.raises(TypeError, match=f"background must be True or False, not {value!r}"):
         session.set_background(value)
@@ -160,8 +158,8 @@ CALL_NAMES = [
 
 
 @pytest.mark.parametrize(("call", "name"), list(zip(CALLS, CALL_NAMES, strict=True)), ids=CALL_NAMES)
-def test_a_closed_session_refuses_calls(make: MakeSession, call: Callable[[ClientSession], object], name: str) -> None:
-    """After close every call but close raises SessionClosedError, which names it."""
+def test_closed_session_refuses_calls(make: MakeSession, call: Callable[[ClientSession], object], name: str) -> None:
+    """After close(), every call except close() raises SessionClosedError naming the call."""
     session = make()
     session.get_session_context(event_id(1))
     session.close()
@@ -170,8 +168,8 @@ def test_a_closed_session_refuses_calls(make: MakeSession, call: Callable[[Clien
         call(session)
 
 
-def test_a_closed_session_can_be_read(make: MakeSession) -> None:
-    """Reading is no call: what was last true can still be read."""
+def test_closed_session_is_readable(make: MakeSession) -> None:
+    """After close(), the properties return their last values."""
     with make() as session:
         context = session.get_session_context(event_id(1))
     assert session.session_id == context.session_id

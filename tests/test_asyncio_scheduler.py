@@ -1,4 +1,4 @@
-"""Sessions on an asyncio loop: ticked there and by no thread, a moment at a time, and nothing is kept alive."""
+"""AsyncioScheduler: ticks run on the event loop, use no threads, and keep nothing alive."""
 
 from __future__ import annotations
 
@@ -25,51 +25,51 @@ if TYPE_CHECKING:
 
     from client_session import SessionSummary
 
-PATIENCE = 20.0
+WAIT_SECONDS = 20.0
 
 
 def run(main: Awaitable[None], *, debug: bool = True) -> None:
-    """Run a program on a loop of its own, within the test's patience."""
+    """Run a coroutine in a new event loop, with a time limit."""
 
-    async def patiently() -> None:
-        async with asyncio.timeout(PATIENCE):
+    async def with_timeout() -> None:
+        async with asyncio.timeout(WAIT_SECONDS):
             await main
 
-    asyncio.run(patiently(), debug=debug)
+    asyncio.run(with_timeout(), debug=debug)
 
 
 class Target:
-    """Something that is ticked, and can be waited for."""
+    """A target that records its ticks and lets a test wait for them."""
 
     def __init__(self, interval: float = 0.002) -> None:
-        """Tick at this interval."""
+        """Set the interval between ticks."""
         self.check_interval = interval
         self.ticked = asyncio.Event()
         self.threads: set[int] = set()
         self.on_tick: Callable[[], object] = int
 
     def tick(self) -> None:
-        """Note where it was called."""
+        """Record the calling thread and run the hook."""
         self.threads.add(threading.get_ident())
         self.ticked.set()
         self.on_tick()
 
     async def wait(self, ticks: int = 1) -> None:
-        """Wait for further ticks."""
+        """Wait for this many further ticks."""
         for _ in range(ticks):
             self.ticked.clear()
             await self.ticked.wait()
 
 
 def busy_for(seconds: float) -> None:
-    """Keep the loop from going on."""
+    """Block the calling thread."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         pass
 
 
 def test_sessions_expire_on_the_loop() -> None:
-    """A session that nothing happens to ends at its time, told on the loop's thread, and no thread is started."""
+    """An idle session ends on time, on the loop's thread, without starting a thread."""
 
     async def main() -> None:
         ended: asyncio.Future[SessionSummary] = asyncio.get_running_loop().create_future()
@@ -89,8 +89,8 @@ def test_sessions_expire_on_the_loop() -> None:
     run(main())
 
 
-def test_ticks_come_on_the_loop_until_stopped() -> None:
-    """A target is ticked at its interval, on the loop's thread alone, and not once it is stopped."""
+def test_target_is_ticked_on_the_loop_until_stopped() -> None:
+    """A target is ticked at its interval, only on the loop's thread, until it is stopped."""
 
     async def main() -> None:
         scheduler, target, other = AsyncioScheduler(), Target(), Target()
@@ -107,20 +107,20 @@ def test_ticks_come_on_the_loop_until_stopped() -> None:
     run(main())
 
 
-def test_a_thousand_sessions_make_no_slow_callback(caplog: pytest.LogCaptureFixture) -> None:
-    """Of 1,000 sessions that all expire in one round, with callbacks to make, the loop's debug log calls none slow."""
+def test_a_thousand_sessions_cause_no_slow_callback(caplog: pytest.LogCaptureFixture) -> None:
+    """When 1,000 sessions with callbacks expire in one round, asyncio's debug mode reports no slow callback."""
     caplog.set_level(logging.WARNING, "asyncio")
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        everybody, ended = loop.create_future(), 0
+        all_ended, ended = loop.create_future(), 0
 
         def end(_: SessionSummary) -> None:
             nonlocal ended
             ended += 1
             busy_for(0.0002)
             if ended == 1_000:
-                everybody.set_result(None)
+                all_ended.set_result(None)
 
         scheduler = AsyncioScheduler()
         sessions = []
@@ -135,38 +135,38 @@ def test_a_thousand_sessions_make_no_slow_callback(caplog: pytest.LogCaptureFixt
             session.get_session_context(event_id(1))
             sessions.append(session)
             await asyncio.sleep(0)
-        await everybody
+        await all_ended
 
     run(main())
     assert [record.getMessage() for record in caplog.records] == []
 
 
-def test_a_long_round_lets_the_loop_go_on() -> None:
-    """Between ticks that take their time, the loop does what else it has to do."""
+def test_long_round_yields_to_the_loop() -> None:
+    """Between slow ticks, the loop runs other work."""
 
     async def main() -> None:
         scheduler = AsyncioScheduler()
         turns = 0
-        between: list[int] = []
+        turns_at_tick: list[int] = []
 
-        def take_long() -> None:
+        def slow_tick() -> None:
             busy_for(0.006)
-            between.append(turns)
+            turns_at_tick.append(turns)
 
         targets = [Target(0.05) for _ in range(10)]
         for target in targets:
-            target.on_tick = take_long
+            target.on_tick = slow_tick
             scheduler.start(target, 0.0)
-        while len(between) < 10:
+        while len(turns_at_tick) < 10:
             turns += 1
             await asyncio.sleep(0)
-        assert len(set(between)) == 10
+        assert len(set(turns_at_tick)) == 10
 
     run(main())
 
 
-def test_a_session_may_be_started_from_another_thread() -> None:
-    """What is tracked in a worker thread is ticked on the loop all the same, and at once, also on a loop that waits."""
+def test_session_can_be_started_from_another_thread() -> None:
+    """A target started in a worker thread is ticked on the loop at once, even if the loop is idle."""
 
     async def main() -> None:
         scheduler, target = AsyncioScheduler(), Target()
@@ -178,8 +178,9 @@ def test_a_session_may_be_started_from_another_thread() -> None:
     run(main())
 
 
-def test_many_threads_start_and_stop_at_once(switching_fast: None) -> None:  # noqa: ARG001  # a setting
-    """No wish of any thread is lost: who was started last is ticked, who was stopped last is not."""
+@pytest.mark.usefixtures("fast_thread_switching")
+def test_concurrent_starts_and_stops_are_not_lost() -> None:
+    """After many threads start and stop targets at once, each target's last call wins."""
 
     async def main() -> None:
         scheduler = AsyncioScheduler()
@@ -201,8 +202,8 @@ def test_many_threads_start_and_stop_at_once(switching_fast: None) -> None:  # n
     run(main())
 
 
-def test_before_the_loop_runs_sessions_wait_for_it() -> None:
-    """A session constructed before ``asyncio.run`` is ticked from `attach` on, or from the next session's start."""
+def test_targets_started_before_the_loop_wait_for_it() -> None:
+    """A target started before ``asyncio.run`` is ticked after `attach`, or after the next target's start."""
     for begin in (AsyncioScheduler.attach, lambda scheduler: scheduler.start(Target(), 0.0)):
         scheduler, target = AsyncioScheduler(), Target()
         scheduler.start(target, 0.0)
@@ -218,59 +219,59 @@ def test_before_the_loop_runs_sessions_wait_for_it() -> None:
         run(main())
 
 
-def test_a_closed_loop_is_replaced_by_the_next() -> None:
-    """Between two loops sessions start and stop without error, and the second loop ticks those of the first."""
-    scheduler, old, between, stopped = AsyncioScheduler(), Target(), Target(), Target()
+def test_next_loop_takes_over_from_a_closed_loop() -> None:
+    """Targets can start and stop between two loops, and the second loop ticks those of the first."""
+    scheduler, first_target, started_between, stopped = AsyncioScheduler(), Target(), Target(), Target()
 
     async def first() -> None:
-        scheduler.start(old, 0.0)
+        scheduler.start(first_target, 0.0)
         scheduler.start(stopped, 0.0)
-        await old.wait()
+        await first_target.wait()
 
     async def second() -> None:
-        old.ticked, between.ticked = asyncio.Event(), asyncio.Event()
+        first_target.ticked, started_between.ticked = asyncio.Event(), asyncio.Event()
         scheduler.attach()
         stopped.threads.clear()
-        await asyncio.gather(old.wait(2), between.wait(2))
+        await asyncio.gather(first_target.wait(2), started_between.wait(2))
         assert stopped.threads == set()
 
     run(first())
-    scheduler.start(between, 0.0)
+    scheduler.start(started_between, 0.0)
     scheduler.stop(stopped)
     run(second())
 
 
-def test_a_second_loop_leaves_the_sessions_to_the_first() -> None:
-    """While its loop runs, a scheduler stays there, though a session is started on another."""
+def test_scheduler_stays_on_its_running_loop() -> None:
+    """While its loop runs, a scheduler uses only that loop, even for a target started on another."""
 
     async def main() -> None:
         scheduler, target, other = AsyncioScheduler(), Target(), Target()
         scheduler.start(target, 0.0)
 
-        async def elsewhere() -> None:
+        async def on_another_loop() -> None:
             scheduler.start(other, 0.0)
 
-        await asyncio.to_thread(asyncio.run, elsewhere())
+        await asyncio.to_thread(asyncio.run, on_another_loop())
         await asyncio.gather(target.wait(2), other.wait(2))
         assert other.threads == target.threads == {threading.get_ident()}
 
     run(main())
 
 
-def test_nothing_keeps_a_dropped_session_or_the_loop_alive() -> None:
-    """A session that is dropped is collected without a pass of the garbage collector, and a loop that ended as well."""
+def test_scheduler_keeps_no_session_or_loop_alive() -> None:
+    """A dropped session is freed without a garbage collection, and a finished loop is collected."""
     gc.collect()
     gc.disable()
     try:
-        kept = AsyncioScheduler()
+        scheduler = AsyncioScheduler()
         loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
 
         async def main() -> None:
             loops.append(weakref.ref(asyncio.get_running_loop()))
             target = Target()
-            kept.start(target, 0.0)
+            scheduler.start(target, 0.0)
             await target.wait(2)
-            session = ClientSession(store=MemoryStore(), scheduler=kept)
+            session = ClientSession(store=MemoryStore(), scheduler=scheduler)
             session.get_session_context(event_id(1))
             dropped = weakref.ref(session)
             del session
@@ -283,8 +284,8 @@ def test_nothing_keeps_a_dropped_session_or_the_loop_alive() -> None:
     assert loops[0]() is None
 
 
-def test_the_scheduler_itself_is_not_kept_by_its_sessions_references() -> None:
-    """A scheduler that is dropped with its sessions before any loop runs is collected."""
+def test_scheduler_is_collected_with_its_targets() -> None:
+    """A scheduler dropped with its targets before any loop runs is collected."""
     scheduler, target = AsyncioScheduler(), Target()
     scheduler.start(target, 0.0)
     dropped = weakref.ref(scheduler)
@@ -293,24 +294,24 @@ def test_the_scheduler_itself_is_not_kept_by_its_sessions_references() -> None:
     assert dropped() is None
 
 
-def test_cancelling_every_task_stops_no_tick() -> None:
-    """A program that cancels all of its tasks goes on being ticked: the scheduler has none."""
+def test_cancelling_every_task_does_not_stop_ticks() -> None:
+    """Ticks continue after a program cancels all of its tasks, because the scheduler has no task."""
 
     async def main() -> None:
         scheduler, target = AsyncioScheduler(), Target()
         scheduler.start(target, 0.0)
         await target.wait()
         assert asyncio.all_tasks() == {asyncio.current_task()}
-        victim = asyncio.create_task(asyncio.sleep(PATIENCE))
+        task = asyncio.create_task(asyncio.sleep(WAIT_SECONDS))
         await asyncio.sleep(0)
-        victim.cancel()
+        task.cancel()
         await target.wait(2)
 
     run(main())
 
 
-def test_ticks_see_no_variables_of_whoever_started_them() -> None:
-    """A context variable that was set where a session was started is neither seen by its ticks nor kept by them."""
+def test_ticks_do_not_see_the_callers_context_variables() -> None:
+    """Ticks neither see nor keep alive a context variable set by the code that started the target."""
     variable: contextvars.ContextVar[object] = contextvars.ContextVar("variable")
 
     async def main() -> None:
@@ -318,7 +319,7 @@ def test_ticks_see_no_variables_of_whoever_started_them() -> None:
         seen: set[object] = set()
         target.on_tick = lambda: seen.add(variable.get(None))
         request = asyncio.Event()
-        gone = weakref.ref(request)
+        request_ref = weakref.ref(request)
 
         async def handle(request: asyncio.Event) -> None:
             variable.set(request)
@@ -330,13 +331,13 @@ def test_ticks_see_no_variables_of_whoever_started_them() -> None:
         await target.wait(2)
         gc.collect()
         assert seen == {None}
-        assert gone() is None
+        assert request_ref() is None
 
     run(main())
 
 
-def test_a_failing_tick_is_logged_and_the_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
-    """One bad target does not stop the loop's ticks."""
+def test_failing_tick_is_logged_and_other_targets_continue(caplog: pytest.LogCaptureFixture) -> None:
+    """A target that raises does not stop the loop's ticks."""
 
     async def main() -> None:
         scheduler, bad, good = AsyncioScheduler(), Target(), Target()
@@ -354,13 +355,13 @@ def test_a_failing_tick_is_logged_and_the_others_go_on(caplog: pytest.LogCapture
     assert {str(record.exc_info[1]) for record in caplog.records if record.exc_info} == {"broken"}
 
 
-def test_a_tick_that_leaves_the_loop_stops_no_other() -> None:
-    """After a tick that ended the program's run, a loop that runs on goes on ticking."""
+def test_tick_that_stops_the_loop_does_not_stop_other_ticks() -> None:
+    """If a tick raises KeyboardInterrupt out of the loop, ticks continue when the loop runs again."""
     loop = asyncio.new_event_loop()
     try:
         targets = [Target(), Target()]
 
-        async def begin() -> AsyncioScheduler:  # on the loop, which it needs
+        async def begin() -> AsyncioScheduler:  # the scheduler needs the running loop
             scheduler = AsyncioScheduler()
             for target in targets:
                 scheduler.start(target, 0.0)
@@ -368,36 +369,36 @@ def test_a_tick_that_leaves_the_loop_stops_no_other() -> None:
 
         scheduler = loop.run_until_complete(begin())
 
-        def leave() -> None:
+        def interrupt() -> None:
             targets[0].on_tick = int
             raise KeyboardInterrupt
 
-        targets[0].on_tick = leave
+        targets[0].on_tick = interrupt
         with pytest.raises(KeyboardInterrupt):
             loop.run_forever()
 
-        async def go_on() -> None:
-            async with asyncio.timeout(PATIENCE):
+        async def continue_ticking() -> None:
+            async with asyncio.timeout(WAIT_SECONDS):
                 await asyncio.gather(*(target.wait(2) for target in targets))
 
-        loop.run_until_complete(go_on())
+        loop.run_until_complete(continue_ticking())
         del scheduler
     finally:
         loop.close()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="a system with fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_ticks_on_a_loop_of_its_own() -> None:
-    """A child that is forked on the loop has its session ticked on a loop of its own; the parent's ticks go on."""
+def test_forked_child_is_ticked_on_its_own_loop() -> None:
+    """A child forked on the loop ticks its session on a new loop, and the parent's ticks continue."""
     listeners: list[Callable[[], object]] = []
 
     async def in_child(session: ClientSession, scheduler: AsyncioScheduler) -> None:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         scheduler.attach()
         session.get_session_context(event_id(2))
-        listeners.append(lambda: ended.set_result(None))  # a future of the child's own loop
-        async with asyncio.timeout(PATIENCE):
+        listeners.append(lambda: ended.set_result(None))  # a future of the child's loop
+        async with asyncio.timeout(WAIT_SECONDS):
             await ended
 
     async def main() -> None:
@@ -410,7 +411,7 @@ def test_a_forked_child_ticks_on_a_loop_of_its_own() -> None:
             on_session_end=lambda _: [listener() for listener in listeners],
         )
         scheduler.start(target, 0.0)
-        with scheduler._updating:  # noqa: SLF001  # as if another thread were changing the rounds just now
+        with scheduler._updating:  # noqa: SLF001  # as if another thread were changing the schedule
             child = os.fork()
         if child == 0:
             status = 1

@@ -1,6 +1,6 @@
-"""The benchmarks' own promises: the references do the same work; table, results, chart and check say what was found.
+"""The benchmarks: references that do the same work, and correct tables, results, charts and checks.
 
-Nothing here is timed.
+No test here measures time.
 """
 
 from __future__ import annotations
@@ -32,51 +32,55 @@ MACHINES = [state_machines.TransitionsSession, state_machines.StatemachineSessio
 
 @pytest.fixture
 def pass_time(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Return what lets time pass, for a session and for the references alike."""
+    """Return a function that advances the clock of a session and of the references."""
     monkeypatch.setattr(minimal, "monotonic", clock.monotonic)
     monkeypatch.setattr(state_machines, "monotonic", clock.monotonic)
     return clock.advance
 
 
-def told(entity: Any) -> tuple[object, ...]:  # noqa: ANN401  # a SessionContext or an Entity
-    """Return what an entity says, but for ids and times, which are random or real."""
+def comparable(entity: Any) -> tuple[object, ...]:  # noqa: ANN401  # a SessionContext or an Entity
+    """Return the fields of an entity that are neither random nor real times."""
     return entity.session_index, entity.event_index, entity.previous_session_id is None, entity.first_event_id
 
 
 @pytest.mark.parametrize("reference", [minimal.MinimalSession, *MACHINES])
-def test_references_give_events_the_same_entities(
+def test_references_return_the_same_entities(
     make: MakeSession,
     pass_time: Callable[[float], None],
     reference: type[minimal.MinimalSession | state_machines.MachineSession],
 ) -> None:
-    """In focus, each reference puts the same events into the same sessions, and counts them alike."""
-    session, other = make(), reference()
+    """In the foreground, each reference puts the same events into the same sessions with the same counts."""
+    session, reference_session = make(), reference()
     for number, gap in enumerate((0, 1, 599, 600, 0, 601, 599.5)):
         pass_time(gap)
-        assert told(other.get_session_context(event_id(number))) == told(session.get_session_context(event_id(number)))
+        assert comparable(reference_session.get_session_context(event_id(number))) == comparable(
+            session.get_session_context(event_id(number))
+        )
 
 
 @pytest.mark.parametrize("reference", MACHINES)
-def test_machines_run_the_whole_lifecycle(
+def test_reference_machines_follow_the_whole_lifecycle(
     make: MakeSession, pass_time: Callable[[float], None], reference: type[state_machines.MachineSession]
 ) -> None:
-    """Through focus lost and won, expired in the background and back, each library goes the same way."""
-    session, other = make(), reference()
+    """Each library takes the same transitions through background, expiry and foreground."""
+    session, reference_session = make(), reference()
     for number, gap in enumerate((0, 299, 300, 0, 600)):
         for background in (number % 2 == 0, True, False, True):
             session.get_session_context(event_id(number))
-            other.get_session_context(event_id(number))
+            reference_session.get_session_context(event_id(number))
             pass_time(gap)
             session.set_background(background)
-            other.set_background(background=background)
-            assert other.state is session.state
-            assert other.checker_running == session.checker_running
-        assert told(other.get_session_context(event_id(9))) == told(session.get_session_context(event_id(9)))
+            reference_session.set_background(background=background)
+            assert reference_session.state is session.state
+            assert reference_session.checker_running == session.checker_running
+        assert comparable(reference_session.get_session_context(event_id(9))) == comparable(
+            session.get_session_context(event_id(9))
+        )
 
 
 @pytest.mark.parametrize("name", ["minimal", "session", "session, UUID", "transitions", "statemachine"])
 def test_timed_events_belong_to_an_active_session(name: str) -> None:
-    """What is timed is an event in an active session, never a session's first."""
+    """Each timed statement records an event in an active session, never a session's first event."""
     statement, setup = timings.STATEMENTS[name]
     names: dict[str, Any] = {}
     exec(setup, names)  # noqa: S102  # as pyperf does
@@ -84,8 +88,8 @@ def test_timed_events_belong_to_an_active_session(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", timings.STATEMENTS)
-def test_statements_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every statement can be timed, again and again, in a folder that holds nothing yet."""
+def test_statements_run_repeatedly(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every statement can be timed repeatedly in an empty folder."""
     monkeypatch.chdir(tmp_path)
     statement, setup = timings.STATEMENTS[name]
     names: dict[str, Any] = {}
@@ -94,8 +98,8 @@ def test_statements_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         exec(statement, names)  # noqa: S102  # as pyperf does
 
 
-def test_the_save_file_that_is_read_is_a_later_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file that is constructed on has a value for every key, and collecting finds them all."""
+def test_measured_save_file_has_every_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The save file used for reading has a value for every key, and the reader finds them all."""
     monkeypatch.chdir(tmp_path)
     path = parsing.create_save_file("any")
     snapshot = loads(path.read_bytes())
@@ -106,8 +110,8 @@ def test_the_save_file_that_is_read_is_a_later_session(tmp_path: Path, monkeypat
     assert parsing.parse(path) == 1
 
 
-def test_each_save_has_something_to_write(tmp_path: Path) -> None:
-    """Each `save()` that is measured reaches the file, and the bare write writes the same bytes."""
+def test_each_measured_save_writes_the_file(tmp_path: Path) -> None:
+    """Each measured `save()` changes the file, and the bare write writes the same bytes."""
     saves, writes = saving.time_pairs(tmp_path, 3)
     assert len(saves) == len(writes) == 3
     saved, bare = (parsing.create_save_file(name, tmp_path).read_bytes() for name in ("save", "bare"))
@@ -117,36 +121,36 @@ def test_each_save_has_something_to_write(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("threads", [1, 8])
 def test_threads_share_the_events(threads: int) -> None:
-    """However many threads, they track the same number of events in total."""
+    """Any number of threads track the same total number of events."""
     with ClientSession(store=MemoryStore()) as session:
         assert contention.track_all([session] * threads, 80) > 0
         assert session.event_index == 80
 
 
-def test_a_pass_is_told_from_the_next_by_the_pause() -> None:
-    """Passes are taken apart where nothing is ticked for long; one that was cut off does not count."""
+def test_passes_are_separated_by_pauses() -> None:
+    """A long pause between ticks separates two passes, and an incomplete pass is not counted."""
     assert many_sessions.pass_durations([0.5, 15, 15.5, 16, 30, 30.25, 31, 45], 3) == [1, 1]
 
 
 def ratio(name: str = "a row", ours: float = 1.0, *, bar: Bar | None = None) -> Row:
-    """Return a row whose ratio is ``ours``."""
+    """Return a row whose ratio is `ours`."""
     return Row.of_rounds(name, [ours], [1.0], against="another", unit="ns", bar=bar)
 
 
-def test_a_ratio_is_the_median_of_the_rounds() -> None:
-    """A round that was disturbed moves neither the ratio nor the figures."""
+def test_ratio_is_the_median_of_the_rounds() -> None:
+    """A single disturbed round changes neither the ratio nor the figures."""
     row = Row.of_rounds("a row", [2, 300, 4], [1, 100, 4], against="another", unit="ns")
     assert (row.ours, row.reference, row.value, row.low, row.high) == (4, 4, 2, 1, 3)
 
 
-def test_a_turned_ratio_says_how_many_times_faster() -> None:
-    """Where more is better, the ratio is the reference's time in ours."""
+def test_inverted_ratio_says_how_many_times_faster() -> None:
+    """If more is better, the ratio is the reference's time divided by ours."""
     row = Row.of_rounds("a row", [2, 2, 2], [10, 20, 30], against="another", unit="ns", speedup=True)
     assert row.value == 10
 
 
 @pytest.mark.parametrize(
-    ("bar", "value", "holds", "used"),
+    ("bar", "value", "expected_holds", "expected_usage"),
     [
         (Bar(1.5), 1.5, True, 1),
         (Bar(1.5), 3.0, False, 2),
@@ -154,24 +158,24 @@ def test_a_turned_ratio_says_how_many_times_faster() -> None:
         (Bar(5, at_least=True), 4.0, False, 1.25),
     ],
 )
-def test_a_bar_is_reached_or_not(bar: Bar, value: float, holds: bool, used: float) -> None:  # noqa: FBT001  # a case
-    """Just enough is enough; beyond the limit, more than all of what is allowed is used."""
+def test_bar_holds_up_to_its_limit(bar: Bar, value: float, expected_holds: bool, expected_usage: float) -> None:  # noqa: FBT001  # parametrized
+    """A value exactly at the limit holds; a value beyond it uses more than the whole allowance."""
     row = ratio(ours=value, bar=bar)
-    assert row.holds is holds
-    assert bar.used(value) == used
+    assert row.holds is expected_holds
+    assert bar.used(value) == expected_usage
 
 
 @pytest.mark.parametrize(("value", "is_changed"), [(1.24, False), (0.76, False), (1.26, True), (0.74, True)])
-def test_a_ratio_may_differ_by_a_quarter(value: float, is_changed: bool) -> None:  # noqa: FBT001  # a case
-    """The check names a row whose ratio went more than 25 % up or down."""
+def test_ratio_may_differ_by_a_quarter(value: float, is_changed: bool) -> None:  # noqa: FBT001  # parametrized
+    """The check names a row whose ratio changed by more than 25 %."""
     stored, measured = ratio(bar=Bar(2)), ratio(ours=value, bar=Bar(2))
     sentences = find_changes([stored], [measured])
     assert bool(sentences) is is_changed
     assert all("a row" in sentence for sentence in sentences)
 
 
-def test_an_absolute_figure_is_held_to_its_bar_alone() -> None:
-    """Seconds differ from machine to machine; the check objects when a bar that was reached no longer is."""
+def test_absolute_figure_is_checked_only_against_its_bar() -> None:
+    """Seconds vary between machines, so the check fails only if a bar that held no longer holds."""
     stored, slower, too_slow = (
         Row.of_values("a pass", [value], unit="s", bar=Bar(0.1)) for value in (0.01, 0.09, 0.11)
     )
@@ -180,13 +184,13 @@ def test_an_absolute_figure_is_held_to_its_bar_alone() -> None:
     assert find_changes([too_slow], [too_slow]) == []
 
 
-def test_a_new_row_is_not_stored_yet() -> None:
-    """The check names what has no stored figure, and passes over what is for information."""
+def test_row_without_a_stored_result_is_reported() -> None:
+    """The check names a judged row without a stored result and skips informational rows."""
     assert len(find_changes([], [ratio(bar=Bar(1)), ratio("for information")])) == 1
 
 
-def test_results_read_back(tmp_path: Path) -> None:
-    """What is written reads back equal, and says when and on what it was measured."""
+def test_results_round_trip(tmp_path: Path) -> None:
+    """Written results read back equal, with the date and machine of the measurement."""
     rows = [ratio(bar=Bar(5, at_least=True)), Row.of_values("memory", [1.5], unit="KiB", bar=Bar(2)), ratio("free")]
     write(tmp_path / "results.json", rows, machine())
     read_rows, measured_on = read(tmp_path / "results.json")
@@ -195,15 +199,15 @@ def test_results_read_back(tmp_path: Path) -> None:
     assert {"date", "cpu", "cores", "os", "python", "versions"} == set(measured_on)
 
 
-def test_the_chart_shows_every_bar_and_the_machine() -> None:
-    """Each judged row stands in the chart with its value and its limit, and what it was measured on."""
+def test_chart_shows_every_judged_row_and_the_machine() -> None:
+    """The chart shows each judged row with its value and limit, and the machine it was measured on."""
     rows = [
         ratio(EVENT_ROW, 1.2, bar=Bar(1.5)),
         ratio("event versus X", 90, bar=Bar(50, at_least=True)),
         Row.of_values("memory", [3], unit="KiB", bar=Bar(2)),
         ratio("free"),
     ]
-    texts = "\n".join(ET.fromstring(draw(rows, machine())).itertext())  # noqa: S314  # our own
+    texts = "\n".join(ET.fromstring(draw(rows, machine())).itertext())  # noqa: S314  # our own chart
     assert all(row.name in texts for row in rows[:3])
     assert "free" not in texts
     assert "2 of 3 limits met" in texts
@@ -211,8 +215,8 @@ def test_the_chart_shows_every_bar_and_the_machine() -> None:
     assert all(text in texts for text in shown)
 
 
-def test_the_table_says_what_holds() -> None:
-    """The table tells what holds, what does not, and what is for information."""
+def test_table_shows_a_verdict_for_each_row() -> None:
+    """Each row holds, does not hold, or is for information."""
     console = Console(width=200)
     rows = [ratio("fast", bar=Bar(2)), ratio("slow", 3, bar=Bar(2)), ratio("free")]
     with console.capture() as captured:
@@ -224,6 +228,6 @@ def test_the_table_says_what_holds() -> None:
     assert verdicts["free"].endswith("for information")
 
 
-def test_the_stored_chart_is_the_stored_results() -> None:
-    """The chart that the README shows is that of the stored results; ``make bench`` writes both."""
+def test_stored_chart_matches_the_stored_results() -> None:
+    """The chart in the README is drawn from the stored results; ``make bench`` writes both."""
     assert command.CHART.read_text(encoding="utf-8") == draw(*read(command.RESULTS))

@@ -1,4 +1,4 @@
-"""Callbacks: what is told, when, in which order, on which thread; and what a failing one does."""
+"""Callbacks: arguments, order and thread, and what happens when one raises."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ BACKGROUND = SessionState.BACKGROUND_ACTIVE
 EXPIRED = SessionState.EXPIRED_CHECKER_STOPPED
 
 
-def test_a_session_starts_at_its_first_event(make: MakeSession, clock: ManualClock) -> None:
-    """on_session_start gets the entity of each session's first event, and of no other."""
+def test_session_starts_at_its_first_event(make: MakeSession, clock: ManualClock) -> None:
+    """on_session_start is called with the entity of each session's first event, and only then."""
     started: list[SessionContext] = []
     session = make(on_session_start=started.append)
     assert started == []
@@ -36,8 +36,8 @@ def test_a_session_starts_at_its_first_event(make: MakeSession, clock: ManualClo
     assert started == [first, second]
 
 
-def test_the_summary_says_what_the_session_was(make: MakeSession, clock: ManualClock) -> None:
-    """Ids and index, first and last event time, event count, seconds in each focus, reason."""
+def test_summary_describes_the_session_that_ended(make: MakeSession, clock: ManualClock) -> None:
+    """The summary has ids, index, first and last event time, event count, seconds per focus, and reason."""
     ended: list[SessionSummary] = []
     session = make(on_session_end=ended.append)
     session.get_session_context(event_id(1))
@@ -67,8 +67,8 @@ def test_the_summary_says_what_the_session_was(make: MakeSession, clock: ManualC
     assert summary.reason == "timeout"
 
 
-def test_the_summarys_end_is_the_last_activity(make: MakeSession, clock: ManualClock) -> None:
-    """What follows the last activity counts in neither focus: not the silence, nor toggles in it."""
+def test_summary_durations_end_at_the_last_activity(make: MakeSession, clock: ManualClock) -> None:
+    """Idle time after the last activity, toggles included, counts as neither foreground nor background."""
     ended: list[SessionSummary] = []
     session = make(on_session_end=ended.append)
     start = clock.now()
@@ -85,8 +85,8 @@ def test_the_summarys_end_is_the_last_activity(make: MakeSession, clock: ManualC
     assert (ended[0].foreground_seconds, ended[0].background_seconds) == (50.0, 0.0)
 
 
-def test_a_touch_lengthens_the_time_but_is_no_event(make: MakeSession, clock: ManualClock) -> None:
-    """The seconds run to the last activity, the last event time is an event's."""
+def test_touch_extends_the_durations_but_not_the_last_event_time(make: MakeSession, clock: ManualClock) -> None:
+    """The durations run to the last activity; last_event_time is the time of an event."""
     ended: list[SessionSummary] = []
     session = make(on_session_end=ended.append)
     start = clock.now()
@@ -98,8 +98,8 @@ def test_a_touch_lengthens_the_time_but_is_no_event(make: MakeSession, clock: Ma
     assert (ended[0].event_count, ended[0].foreground_seconds) == (1, 50.0)
 
 
-def test_events_with_times_of_their_own_give_the_summary_theirs(make: MakeSession) -> None:
-    """event_timestamp stamps the summary's first and last event."""
+def test_summary_uses_the_event_timestamps(make: MakeSession) -> None:
+    """An event_timestamp sets the first and last event time in the summary."""
     ended: list[SessionSummary] = []
     session = make(on_session_end=ended.append)
     first, last = datetime(2020, 1, 1, tzinfo=UTC), datetime(2020, 1, 1, 0, 5, tzinfo=UTC)
@@ -111,10 +111,10 @@ def test_events_with_times_of_their_own_give_the_summary_theirs(make: MakeSessio
 
 @pytest.mark.parametrize("noticed_by", ["tick", "event", "toggle", "close"])
 @pytest.mark.parametrize(("background", "reason"), [(False, EndReason.TIMEOUT), (True, EndReason.BACKGROUND_TIMEOUT)])
-def test_the_reason_does_not_depend_on_who_noticed(
+def test_reason_does_not_depend_on_what_noticed_the_timeout(
     make: MakeSession, clock: ManualClock, noticed_by: str, reason: EndReason, *, background: bool
 ) -> None:
-    """A timeout is a timeout, of the state in which it happened, whatever noticed it."""
+    """The reason is the timeout of the state the session was in, whichever call notices it."""
     ended: list[SessionSummary] = []
     session = make(on_session_end=ended.append)
     session.get_session_context(event_id(1))
@@ -131,8 +131,8 @@ def test_the_reason_does_not_depend_on_who_noticed(
     assert [summary.reason for summary in ended] == [reason]
 
 
-def test_new_session_and_close_are_reasons(make: MakeSession) -> None:
-    """A session that the embedder ends says so."""
+def test_new_session_and_close_are_end_reasons(make: MakeSession) -> None:
+    """Ending a session by hand sets the reason new-session or close."""
     ended: list[SessionSummary] = []
     session = make(on_session_end=ended.append)
     session.get_session_context(event_id(1))
@@ -142,8 +142,8 @@ def test_new_session_and_close_are_reasons(make: MakeSession) -> None:
     assert [summary.reason for summary in ended] == ["new-session", "close"]
 
 
-def test_a_session_without_events_never_ends(make: MakeSession, clock: ManualClock) -> None:
-    """No summary of a pending session, nor of an empty one that is counted."""
+def test_session_without_events_has_no_summary(make: MakeSession, clock: ManualClock) -> None:
+    """on_session_end is not called for pending sessions or for counted empty ones."""
     for options in ({}, {"count_empty_sessions": True}):
         ended: list[SessionSummary] = []
         session = make(on_session_end=ended.append, **options)
@@ -154,8 +154,8 @@ def test_a_session_without_events_never_ends(make: MakeSession, clock: ManualClo
         assert ended == []
 
 
-def test_a_close_that_may_be_continued_ends_nothing(make: MakeSession) -> None:
-    """With continue_on_restart, the next start decides."""
+def test_close_does_not_end_a_resumable_session(make: MakeSession) -> None:
+    """With continue_on_restart, the next start decides whether the session has ended."""
     ended: list[SessionSummary] = []
     session = make(on_session_end=ended.append, continue_on_restart=True)
     session.get_session_context(event_id(1))
@@ -163,8 +163,8 @@ def test_a_close_that_may_be_continued_ends_nothing(make: MakeSession) -> None:
     assert ended == []
 
 
-def test_state_changes_are_told_with_their_input(make: MakeSession, clock: ManualClock) -> None:
-    """on_state_change gets the state before, the input, and the state after; a state that stays is not told."""
+def test_state_change_callback_gets_the_input(make: MakeSession, clock: ManualClock) -> None:
+    """on_state_change gets the old state, the input and the new state, and is not called when the state stays."""
     changes: list[tuple[SessionState, Input, SessionState]] = []
     session = make(on_state_change=lambda *change: changes.append(change))
     session.get_session_context(event_id(1))
@@ -182,74 +182,74 @@ def test_state_changes_are_told_with_their_input(make: MakeSession, clock: Manua
     ]
 
 
-def test_callbacks_come_in_order(make: MakeSession, clock: ManualClock) -> None:
-    """What one event causes is told as it happened: the old session's end before the new one's start."""
-    told: list[str] = []
+def test_callbacks_run_in_order(make: MakeSession, clock: ManualClock) -> None:
+    """The old session's end is reported before the new session's start."""
+    calls: list[str] = []
     session = make(
-        on_session_start=lambda context: told.append(f"start {context.session_index}"),
-        on_session_end=lambda summary: told.append(f"end {summary.session_index}"),
-        on_state_change=lambda *change: told.append(f"{change[1]}"),
+        on_session_start=lambda context: calls.append(f"start {context.session_index}"),
+        on_session_end=lambda summary: calls.append(f"end {summary.session_index}"),
+        on_state_change=lambda *change: calls.append(f"{change[1]}"),
     )
     session.get_session_context(event_id(1))
     session.set_background(True)
     clock.advance(300)
     session.get_session_context(event_id(2))
-    assert told == ["start 1", "background", "end 1", "tick", "event", "start 2"]
+    assert calls == ["start 1", "background", "end 1", "tick", "event", "start 2"]
 
 
-def test_a_callback_may_call_the_session(make: MakeSession, clock: ManualClock) -> None:
-    """Calls from a callback work, and what they cause is told afterwards."""
-    told: list[str] = []
+def test_callback_may_call_the_session(make: MakeSession, clock: ManualClock) -> None:
+    """A callback can call the session; the callbacks of that call run afterwards."""
+    calls: list[str] = []
 
     def on_end(summary: SessionSummary) -> None:
-        told.append(f"end {summary.session_index}")
+        calls.append(f"end {summary.session_index}")
         if summary.session_index < 3:
             session.get_session_context(event_id(90 + summary.session_index))
             session.start_new_session()
-        told.append(f"done {summary.session_index}")
+        calls.append(f"done {summary.session_index}")
 
     session = make(
-        on_session_start=lambda context: told.append(f"start {context.session_index}"), on_session_end=on_end
+        on_session_start=lambda context: calls.append(f"start {context.session_index}"), on_session_end=on_end
     )
     session.get_session_context(event_id(1))
     clock.advance(600)
     session.tick()
-    assert told == ["start 1", "end 1", "done 1", "start 2", "end 2", "done 2", "start 3", "end 3", "done 3"]
+    assert calls == ["start 1", "end 1", "done 1", "start 2", "end 2", "done 2", "start 3", "end 3", "done 3"]
 
 
-def test_the_lock_is_free_during_a_callback(make: MakeSession) -> None:
+def test_callbacks_run_without_the_lock(make: MakeSession) -> None:
     """Another thread gets an entity while a callback is running."""
-    answered = threading.Event()
+    recorded = threading.Event()
 
-    def event_elsewhere() -> None:
+    def event_on_another_thread() -> None:
         session.get_session_context(event_id(2))
-        answered.set()
+        recorded.set()
 
     def on_start(_: SessionContext) -> None:
-        thread = threading.Thread(target=event_elsewhere)
+        thread = threading.Thread(target=event_on_another_thread)
         thread.start()
-        assert answered.wait(timeout=10)
+        assert recorded.wait(timeout=10)
         thread.join()
 
     session = make(on_session_start=on_start)
     session.get_session_context(event_id(1))
-    assert answered.is_set()
+    assert recorded.is_set()
     assert session.event_index == 2
 
 
 def test_callbacks_run_on_the_thread_that_caused_them(make: MakeSession) -> None:
-    """An event on a thread is told on that thread."""
-    told_on: list[int] = []
-    session = make(on_session_start=lambda _: told_on.append(threading.get_ident()))
+    """A callback for an event on a worker thread runs on that thread."""
+    calling_threads: list[int] = []
+    session = make(on_session_start=lambda _: calling_threads.append(threading.get_ident()))
     thread = threading.Thread(target=lambda: session.get_session_context(event_id(1)))
     thread.start()
     ident = thread.ident
     thread.join()
-    assert told_on == [ident]
+    assert calling_threads == [ident]
 
 
-def test_a_failing_callback_is_logged_and_changes_nothing(make: MakeSession, caplog: pytest.LogCaptureFixture) -> None:
-    """The event gets its entity, and the callbacks after the failing one are called."""
+def test_failing_callback_is_logged_and_changes_nothing(make: MakeSession, caplog: pytest.LogCaptureFixture) -> None:
+    """The event still gets its entity, and the remaining callbacks run."""
 
     def fail(*_: object) -> None:
         message = "callback broke"
@@ -268,21 +268,21 @@ def test_a_failing_callback_is_logged_and_changes_nothing(make: MakeSession, cap
     assert all("callback broke" in str(record.exc_info and record.exc_info[1]) for record in failures)
 
 
-def test_a_logger_of_ones_own_is_used(make: MakeSession, caplog: pytest.LogCaptureFixture) -> None:
-    """What the session logs goes to the given logger."""
+def test_custom_logger_is_used(make: MakeSession, caplog: pytest.LogCaptureFixture) -> None:
+    """Everything the session logs goes to the given logger."""
 
     def fail(_: SessionContext) -> None:
         raise RuntimeError
 
-    make(logger=logging.getLogger("of.my.own"), on_session_start=fail).get_session_context(event_id(1))
-    assert [record.name for record in caplog.records] == ["of.my.own"]
+    make(logger=logging.getLogger("custom"), on_session_start=fail).get_session_context(event_id(1))
+    assert [record.name for record in caplog.records] == ["custom"]
 
 
-def test_a_logger_that_raises_is_not_in_the_way(make: MakeSession) -> None:
-    """A broken logger costs no event."""
+def test_logger_that_raises_does_not_break_an_event(make: MakeSession) -> None:
+    """With a broken logger, an event still gets its entity."""
 
     class BrokenLogger:
-        """Fails whatever it is asked to log."""
+        """Raise from every method."""
 
         def _fail(self, msg: str, /, *args: object) -> None:
             raise RuntimeError(msg, args)

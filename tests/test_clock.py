@@ -1,4 +1,4 @@
-"""Time: the clock that counts sleep, and the clocks of tests."""
+"""Clocks: the system clock, which counts system sleep, and the manual clock and scheduler for tests."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
         ("emscripten", None),
     ],
 )
-def test_each_platform_has_a_clock_that_counts_sleep(platform: str, name: str | None) -> None:
-    """The id of the right clock, where there is one."""
+def test_clock_is_chosen_by_platform(platform: str, name: str | None) -> None:
+    """Linux uses CLOCK_BOOTTIME, macOS and iOS use CLOCK_MONOTONIC, and other platforms have no such clock."""
     assert sleep_counting_clock(platform) == (name and getattr(time, name, None))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="CLOCK_BOOTTIME is Linux's")
-def test_the_system_clock_counts_from_boot() -> None:
-    """On Linux it reads CLOCK_BOOTTIME."""
+@pytest.mark.skipif(sys.platform != "linux", reason="CLOCK_BOOTTIME exists only on Linux")
+def test_system_clock_counts_from_boot() -> None:
+    """On Linux, monotonic() reads CLOCK_BOOTTIME."""
     before = time.clock_gettime(time.CLOCK_BOOTTIME)
     now = SystemClock().monotonic()
     assert before <= now <= time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def test_the_system_clock_tells_the_time_in_utc() -> None:
-    """now() is aware, in UTC."""
+def test_system_clock_returns_utc() -> None:
+    """now() is aware and in UTC."""
     before = datetime.now(UTC)
     now = SystemClock().now()
     assert before <= now <= datetime.now(UTC)
     assert now.tzinfo is UTC
 
 
-def test_a_manual_clock_moves_when_told() -> None:
-    """Advance and suspend move both clocks, set_wall the wall clock alone."""
+def test_manual_clock_moves_only_on_request() -> None:
+    """advance() and suspend() move both clocks; set_wall() moves only the wall clock."""
     clock = ManualClock(START)
     assert (clock.monotonic(), clock.now()) == (0.0, START)
     clock.advance(1.5)
@@ -65,25 +65,23 @@ def test_a_manual_clock_moves_when_told() -> None:
 
 
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
-def test_time_cannot_go_backwards(seconds: float) -> None:
-    """A manual clock refuses what no clock does."""
+def test_manual_clock_refuses_to_go_backwards(seconds: float) -> None:
+    """advance() and suspend() refuse negative, infinite and NaN durations."""
     for move in (ManualClock().advance, ManualClock().suspend):
         with pytest.raises(ValueError, match="seconds must be finite and not negative"):
             move(seconds)
 
 
-def test_a_manual_wall_clock_is_aware() -> None:
-    """A naive wall time is refused."""
+def test_manual_clock_refuses_a_naive_wall_time() -> None:
+    """A naive datetime raises ValueError, both in the constructor and in set_wall()."""
     with pytest.raises(ValueError, match="a time must have a time zone"):
-        ManualClock().set_wall(datetime(2026, 1, 1))  # noqa: DTZ001  # naive is the point
+        ManualClock().set_wall(datetime(2026, 1, 1))  # noqa: DTZ001  # naive on purpose
     with pytest.raises(ValueError, match="a time must have a time zone"):
-        ManualClock(datetime(2026, 1, 1))  # noqa: DTZ001  # naive is the point
+        ManualClock(datetime(2026, 1, 1))  # noqa: DTZ001  # naive on purpose
 
 
-def test_a_manual_scheduler_ticks_what_is_due(
-    make: MakeSession, clock: ManualClock, scheduler: ManualScheduler
-) -> None:
-    """A session is due an interval after its start, and again an interval after its last tick; late ticks are one."""
+def test_manual_scheduler_ticks_due_sessions(make: MakeSession, clock: ManualClock, scheduler: ManualScheduler) -> None:
+    """A session is due one interval after its start or last tick; missed ticks run as one."""
     slow = make(check_interval=10)
     quick = make(check_interval=4)
     assert scheduler.next_due() == 4
@@ -100,24 +98,24 @@ def test_a_manual_scheduler_ticks_what_is_due(
     assert scheduler.next_due() == 114
 
 
-def test_a_manual_scheduler_keeps_nothing_alive(make: MakeSession, scheduler: ManualScheduler) -> None:
-    """A dropped session is collected, and not ticked any more."""
-    gone = weakref.ref(make())
+def test_manual_scheduler_keeps_no_session_alive(make: MakeSession, scheduler: ManualScheduler) -> None:
+    """A dropped session is collected and no longer ticked."""
+    session_ref = weakref.ref(make())
     gc.collect()
-    assert gone() is None
+    assert session_ref() is None
     assert scheduler.next_due() is None
 
 
-def test_an_anchor_turns_monotonic_times_into_times_of_day() -> None:
-    """Times of a session agree with each other, before and after the anchor."""
+def test_anchor_converts_monotonic_times_to_wall_times() -> None:
+    """Monotonic times before and after the anchor map to the matching wall times."""
     anchor = Anchor(100.0, START)
     assert anchor.wall_time(160.0) == START + timedelta(minutes=1)
     assert anchor.wall_time(40.0) == START - timedelta(minutes=1)
 
 
 @pytest.mark.parametrize(("shift", "follows"), [(0.9, False), (-0.9, False), (1, True), (-86400, True)])
-def test_an_anchor_follows_a_clock_that_was_set(shift: float, *, follows: bool) -> None:
-    """A second or more is a clock that was set; less is rounding."""
+def test_anchor_follows_a_wall_clock_that_was_set(shift: float, *, follows: bool) -> None:
+    """A shift of one second or more means that the clock was set; a smaller one is rounding."""
     anchor = Anchor(100.0, START)
     later = Anchor(200.0, START + timedelta(seconds=100 + shift))
     expected = START + timedelta(seconds=shift) if follows else START

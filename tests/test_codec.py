@@ -1,4 +1,4 @@
-"""The save file's format: .NET's files read, ours have their shape, hostile bytes are refused and nothing worse."""
+"""The save file format: .NET's files can be read, ours have the same shape, and hostile bytes are only refused."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ FULL = Snapshot(
 )
 
 
-def test_dotnets_files_are_read(dotnet_file: Path) -> None:
-    """Each file that the .NET tracker wrote, or was seen to read, gives what stands in it."""
+def test_dotnet_files_are_read(dotnet_file: Path) -> None:
+    """Every value is read from each file that the .NET tracker wrote or can read."""
     expected = {
         "dotnet_first_session.xml": Snapshot(
             user_id="1951e5e8-f946-4a7d-a12a-937c3b55b238",
@@ -57,8 +57,8 @@ def test_dotnets_files_are_read(dotnet_file: Path) -> None:
     assert loads(dotnet_file.read_bytes()) == expected[dotnet_file.name]
 
 
-def test_our_files_have_dotnets_shape(dotnet_file: Path) -> None:
-    """What we write of .NET's session begins, to the byte, as .NET wrote it; our keys follow."""
+def test_our_files_start_with_the_dotnet_bytes(dotnet_file: Path) -> None:
+    """A file that we write starts with the same bytes as .NET's; our own keys follow."""
     theirs = dotnet_file.read_bytes()
     if dotnet_file.name.startswith("dotnet"):
         assert dumps(loads(theirs)).startswith(theirs.removesuffix(END.encode()))
@@ -66,7 +66,7 @@ def test_our_files_have_dotnets_shape(dotnet_file: Path) -> None:
 
 
 def test_every_key_is_written() -> None:
-    """Nine keys, with .NET's types; null is nil; times are UTC."""
+    """A file has nine keys with .NET's types; a null value is nil, and times are in UTC."""
     text = dumps(FULL).decode()
     keys = [part.split("<")[0] for part in text.split("<Key>")[1:]]
     assert keys == [
@@ -86,14 +86,14 @@ def test_every_key_is_written() -> None:
     assert '<Key>previousSessionId</Key><Value i:nil="true"/>' in nulls
 
 
-def test_the_user_alone_is_written_alone() -> None:
-    """A first run's file has one key."""
+def test_first_run_writes_only_the_user() -> None:
+    """The file of a first run has one key."""
     assert dumps(Snapshot(user_id=USER)).count(b"<Key>") == 1
 
 
 @given(snapshots())
-def test_whatever_can_be_constructed_reads_back_equal(snapshot: Snapshot) -> None:
-    """Round trip."""
+def test_snapshots_round_trip(snapshot: Snapshot) -> None:
+    """Any snapshot that can be constructed reads back equal."""
     assert loads(dumps(snapshot)) == snapshot
 
 
@@ -108,7 +108,7 @@ def test_whatever_can_be_constructed_reads_back_equal(snapshot: Snapshot) -> Non
         "\r\n\t ",
     ],
 )
-def test_what_is_not_known_is_ignored(extra: str) -> None:
+def test_unknown_content_is_ignored(extra: str) -> None:
     """Unknown keys of any type and content, comments and white space change nothing."""
     assert loads(file(extra, pair("sessionIndex", "3", "x:int"))) == Snapshot(user_id=USER, session_index=3)
 
@@ -122,14 +122,14 @@ def test_what_is_not_known_is_ignored(extra: str) -> None:
         ("2026-11-23T09:30:00-00:30", datetime(2026, 11, 23, 10, 0, tzinfo=UTC)),
     ],
 )
-def test_dotnets_times_are_read(time: str, expected: datetime) -> None:
-    """.NET writes up to seven digits, and an offset for local times."""
+def test_dotnet_times_are_read(time: str, expected: datetime) -> None:
+    """.NET writes up to seven fractional digits, and an offset for local times."""
     assert loads(file(pair("lastActivity", time, "x:dateTime"))).last_activity == expected
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_what_is_no_save_file_is_refused(name: str) -> None:
-    """CorruptSaveFileError with the reason, and nothing else."""
+def test_hostile_bytes_are_refused(name: str) -> None:
+    """Hostile bytes raise only CorruptSaveFileError, with the reason."""
     data, reason = HOSTILE[name]
     with pytest.raises(CorruptSaveFileError) as caught:
         loads(data)
@@ -137,8 +137,8 @@ def test_what_is_no_save_file_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_refusing_is_cheap(name: str) -> None:
-    """No file of 64 KiB costs more than 4 MiB, and no reason fills a log."""
+def test_refusing_a_file_is_cheap(name: str) -> None:
+    """Refusing a file of 64 KiB takes less than 4 MiB of memory, and the message stays short."""
     data, _ = HOSTILE[name]
     tracemalloc.start()
     try:
@@ -151,36 +151,36 @@ def test_refusing_is_cheap(name: str) -> None:
     assert len(str(caught.value)) < 300
 
 
-def test_what_is_ignored_may_be_nested() -> None:
-    """Up to 64 levels of unknown elements under an unknown key are ignored."""
+def test_unknown_elements_may_be_nested() -> None:
+    """Up to 64 levels of elements under an unknown key are ignored."""
     assert loads(file(pair("newer", "<a>" * 64 + "</a>" * 64))) == Snapshot(user_id=USER)
 
 
-def test_truncation_at_every_byte_is_noticed() -> None:
-    """No prefix of a file is a file."""
-    whole = dumps(FULL)
-    for length in range(len(whole)):
+def test_truncated_file_is_refused() -> None:
+    """A file that is cut off at any byte raises CorruptSaveFileError."""
+    data = dumps(FULL)
+    for length in range(len(data)):
         with pytest.raises(CorruptSaveFileError):
-            loads(whole[:length])
+            loads(data[:length])
 
 
-def test_a_flipped_bit_is_read_or_refused() -> None:
-    """One bit flipped at every byte gives a snapshot or CorruptSaveFileError."""
-    whole = dumps(FULL)
+def test_file_with_a_flipped_bit_is_read_or_refused() -> None:
+    """Flipping any bit gives a snapshot or CorruptSaveFileError."""
+    data = dumps(FULL)
     refused = 0
-    for place in range(len(whole) * 8):
-        damaged = bytearray(whole)
-        damaged[place // 8] ^= 1 << place % 8
+    for index in range(len(data) * 8):
+        damaged = bytearray(data)
+        damaged[index // 8] ^= 1 << index % 8
         try:
             loads(bytes(damaged))
         except CorruptSaveFileError:
             refused += 1
-    assert refused > len(whole) * 4
+    assert refused > len(data) * 4
 
 
 @given(st.binary() | st.lists(st.sampled_from([*file().split(b">"), b"<", b"<!DOCTYPE", b"&a;", b"\0"])).map(b">".join))
-def test_any_bytes_are_read_or_refused(data: bytes) -> None:
-    """Whatever the bytes are: a snapshot, which reads back equal, or CorruptSaveFileError."""
+def test_random_bytes_are_read_or_refused(data: bytes) -> None:
+    """Random bytes give a snapshot that reads back equal, or CorruptSaveFileError."""
     try:
         snapshot = loads(data)
     except CorruptSaveFileError:
@@ -188,7 +188,7 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     assert loads(dumps(snapshot)) == snapshot
 
 
-PIECE = re.compile(r"<[^>]*>|[^<]+")
+TAG_OR_TEXT = re.compile(r"<[^>]*>|[^<]+")
 FOREIGN = [
     "<a>", "</a>", "<!-- a -->", "<![CDATA[a]]>", "<?a b?>", "<!DOCTYPE a>", "&lt;", "&#0;", "&#x41;", "&a;", "1_000",
     "2147483648", "-1", " ", "é", '<Value i:nil="true"/>', '<Value i:nil="true" xmlns="urn:a">', "<Key/>",
@@ -197,30 +197,30 @@ FOREIGN = [
 
 
 @st.composite
-def misshapen(draw: st.DrawFn) -> bytes:
-    """Return a good file some of whose tags and texts were dropped, doubled, exchanged or replaced."""
-    pieces = PIECE.findall(dumps(draw(snapshots())).decode())
+def malformed(draw: st.DrawFn) -> bytes:
+    """Return a valid file with some tags and texts dropped, doubled, swapped, copied or replaced."""
+    pieces = TAG_OR_TEXT.findall(dumps(draw(snapshots())).decode())
     for _ in range(draw(st.integers(1, 4))):
-        place, other = draw(st.integers(0, len(pieces) - 1)), draw(st.integers(0, len(pieces) - 1))
-        match draw(st.sampled_from(["drop", "double", "exchange", "copy", "insert", "replace"])):
+        index, other_index = draw(st.integers(0, len(pieces) - 1)), draw(st.integers(0, len(pieces) - 1))
+        match draw(st.sampled_from(["drop", "double", "swap", "copy", "insert", "replace"])):
             case "drop" if len(pieces) > 1:
-                del pieces[place]
+                del pieces[index]
             case "double":
-                pieces.insert(place, pieces[place])
-            case "exchange":
-                pieces[place], pieces[other] = pieces[other], pieces[place]
+                pieces.insert(index, pieces[index])
+            case "swap":
+                pieces[index], pieces[other_index] = pieces[other_index], pieces[index]
             case "copy":
-                pieces[place:place] = pieces[other : other + 8]
+                pieces[index:index] = pieces[other_index : other_index + 8]
             case "insert":
-                pieces.insert(place, draw(st.sampled_from(FOREIGN)))
+                pieces.insert(index, draw(st.sampled_from(FOREIGN)))
             case _:
-                pieces[place] = draw(st.sampled_from(FOREIGN))
+                pieces[index] = draw(st.sampled_from(FOREIGN))
     return "".join(pieces).encode()
 
 
-@given(misshapen())
-def test_misshapen_files_are_read_or_refused(data: bytes) -> None:
-    """Whatever was done to a good file's structure: a snapshot, which reads back equal, or CorruptSaveFileError."""
+@given(malformed())
+def test_malformed_structure_is_read_or_refused(data: bytes) -> None:
+    """A file with a damaged structure gives a snapshot that reads back equal, or CorruptSaveFileError."""
     try:
         snapshot = loads(data)
     except CorruptSaveFileError:
@@ -228,8 +228,8 @@ def test_misshapen_files_are_read_or_refused(data: bytes) -> None:
     assert loads(dumps(snapshot)) == snapshot
 
 
-def test_the_user_is_seen_in_a_ruin() -> None:
-    """Just one user id in the bytes is it; none, or two different ones, are not."""
+def test_user_id_is_recovered_from_a_corrupt_file() -> None:
+    """The user id is recovered if the bytes contain exactly one distinct user id."""
     assert readable_user_id(dumps(FULL)[:300]) == USER
     assert readable_user_id(dumps(FULL)[:200]) is None
     assert readable_user_id(dumps(FULL) * 2) == USER
@@ -237,29 +237,29 @@ def test_the_user_is_seen_in_a_ruin() -> None:
 
 
 @given(snapshots(), st.data())
-def test_a_file_of_ours_is_read_as_any_other(snapshot: Snapshot, data: st.DataObject) -> None:
-    """What is read by its pattern, expat reads alike; so does it what differs from it in a byte."""
+def test_pattern_and_parser_agree(snapshot: Snapshot, data: st.DataObject) -> None:
+    """The pattern for our own files reads the same as expat, also after one byte has changed."""
     written = bytearray(dumps(snapshot))
     if data.draw(st.booleans()):
         written[data.draw(st.integers(0, len(written) - 1))] = data.draw(st.integers(0, 255))
-    by_pattern = read_or_refused(bytes(written))
+    by_pattern = load_or_reason(bytes(written))
     with mock.patch.object(codec, "_OURS", re.compile("(?!)")):
-        assert by_pattern == read_or_refused(bytes(written))
+        assert by_pattern == load_or_reason(bytes(written))
 
 
-def test_every_byte_of_the_frame_counts() -> None:
-    """A file of ours with another byte for a dot or a bracket is not taken for one of ours."""
+def test_pattern_requires_every_byte_of_the_frame() -> None:
+    """A file with a changed dot or bracket is not accepted by the pattern for our own files."""
     written = dumps(FULL)
-    for place, byte in enumerate(written):
+    for index, byte in enumerate(written):
         if not chr(byte).isalnum():
-            changed = written[:place] + b"x" + written[place + 1 :]
-            by_pattern = read_or_refused(changed)
+            changed = written[:index] + b"x" + written[index + 1 :]
+            by_pattern = load_or_reason(changed)
             with mock.patch.object(codec, "_OURS", re.compile("(?!)")):
-                assert by_pattern == read_or_refused(changed)
+                assert by_pattern == load_or_reason(changed)
 
 
-def read_or_refused(data: bytes) -> Snapshot | str:
-    """Return what the bytes hold, or why they are refused."""
+def load_or_reason(data: bytes) -> Snapshot | str:
+    """Return the snapshot, or the reason for refusing the bytes."""
     try:
         return loads(data)
     except CorruptSaveFileError as error:

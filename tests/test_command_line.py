@@ -1,4 +1,4 @@
-"""The command line, run as its users run it."""
+"""The command line, run as an installed program."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ COMMAND = str(Path(sys.executable).parent / "client-session")
 
 
 def run(
-    *arguments: str, given: str | None = None, command: Sequence[str] = (COMMAND,)
+    *arguments: str, stdin: str | None = None, command: Sequence[str] = (COMMAND,)
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command as installed."""
+    """Run the installed command."""
     environment = {name: value for name, value in os.environ.items() if name not in {"FORCE_COLOR", "COLUMNS"}}
     return subprocess.run(  # noqa: S603  # our own command
-        [*command, *arguments], input=given, capture_output=True, text=True, check=False, timeout=60, env=environment
+        [*command, *arguments], input=stdin, capture_output=True, text=True, check=False, timeout=60, env=environment
     )
 
 
@@ -51,11 +51,11 @@ TWO_EVENTS = trace(("09:00:00", "event"), ("09:02:00", "event"))
 
 
 def test_replay_prints_a_timeline() -> None:
-    """Time, input, state, session, index, event and what happened, in aligned columns, plain when piped."""
-    done = run("replay", EXAMPLE)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "\x1b" not in done.stdout
-    heading, *lines = done.stdout.splitlines()
+    """The timeline has aligned columns and no colors when piped."""
+    result = run("replay", EXAMPLE)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "\x1b" not in result.stdout
+    heading, *lines = result.stdout.splitlines()
     assert heading.split() == ["time", "input", "state", "session", "index", "event", "what", "happened"]
     columns = [heading.index(name) for name in ("time", "input", "state", "session")]
     row = re.compile(r"2026-11-23 \d\d:\d\d:\d\d  [a-z-]+ +[a-z-]+ +[0-9a-f]{8} +(\d+|-) +(\d+|-)( .*)?")
@@ -65,76 +65,76 @@ def test_replay_prints_a_timeline() -> None:
         assert all(line[column - 1] == " " != line[column] for column in columns[1:]), line
 
 
-def test_python_m_fsm_is_the_same_command() -> None:
-    """Without the script on the path there is the module."""
-    done = run("replay", "-", given=TWO_EVENTS, command=(sys.executable, "-m", "client_session"))
-    assert done.returncode == 0
-    assert "session 1 begins" in done.stdout
+def test_python_m_client_session_is_the_same_command() -> None:
+    """``python -m client_session`` works without the installed script."""
+    result = run("replay", "-", stdin=TWO_EVENTS, command=(sys.executable, "-m", "client_session"))
+    assert result.returncode == 0
+    assert "session 1 begins" in result.stdout
 
 
-def test_replay_has_colour_on_a_terminal() -> None:
-    """The states are coloured where somebody looks."""
-    leader, follower = pty.openpty()
+def test_replay_has_colors_on_a_terminal() -> None:
+    """States are colored if the output is a terminal."""
+    master, terminal = pty.openpty()
     with subprocess.Popen(  # noqa: S603  # our own command
-        [COMMAND, "replay", EXAMPLE], stdout=follower, env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "150"}
+        [COMMAND, "replay", EXAMPLE], stdout=terminal, env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "150"}
     ) as process:
-        os.close(follower)
-        shown = b""
+        os.close(terminal)
+        output = b""
         while True:
             try:
-                piece = os.read(leader, 65536)
-            except OSError:  # the other end is closed
+                chunk = os.read(master, 65536)
+            except OSError:  # the other end has closed
                 break
-            if not piece:
+            if not chunk:
                 break
-            shown += piece
+            output += chunk
         assert process.wait(timeout=60) == 0
-    os.close(leader)
-    assert b"\x1b[32mforeground-active" in shown
+    os.close(master)
+    assert b"\x1b[32mforeground-active" in output
 
 
 @pytest.mark.parametrize("columns", [80, 119])
-def test_in_a_narrow_terminal_what_happened_stands_below(columns: int) -> None:
-    """No column is cut off, no line is broken but between words, and the words are the same."""
+def test_narrow_terminal_moves_the_description_below_the_row(columns: int) -> None:
+    """No column is cut off, lines break only between words, and the words are the same."""
     environment = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": str(columns)}
-    done = subprocess.run(  # noqa: S603  # our own command
+    result = subprocess.run(  # noqa: S603  # our own command
         [COMMAND, "replay", EXAMPLE], capture_output=True, text=True, check=True, timeout=60, env=environment
     )
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).splitlines()
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", result.stdout).splitlines()
     assert max(map(len, lines)) <= columns
     assert lines[0].split() == ["time", "input", "state", "session", "index", "event"]
-    shown = " ".join(" ".join(lines).split())
-    told = [
+    output = " ".join(" ".join(lines).split())
+    descriptions = [
         line[line.index("session 1") :].strip()
         for line in run("replay", EXAMPLE).stdout.splitlines()
         if "610 s" in line
     ]
-    assert len(told) == 1
-    assert told[0] in shown
+    assert len(descriptions) == 1
+    assert descriptions[0] in output
 
 
 def test_replay_json_prints_the_entities() -> None:
-    """One valid entity for each event, a line each."""
-    done = run("replay", "--json", EXAMPLE)
-    entities = [json.loads(line) for line in done.stdout.splitlines()]
+    """``--json`` prints one valid entity per event, one per line."""
+    result = run("replay", "--json", EXAMPLE)
+    entities = [json.loads(line) for line in result.stdout.splitlines()]
     assert len(entities) == Path(EXAMPLE).read_text().count('"event"')
     for entity in entities:
         Draft4Validator(SCHEMA, format_checker=FormatChecker()).validate(entity["data"])
 
 
-def test_replay_saves_and_show_shows(save_path: Path) -> None:
-    """--save keeps the session in a file, a second run goes on from it, show prints it, as text and as JSON."""
+def test_replay_saves_and_show_prints_the_file(save_path: Path) -> None:
+    """``--save`` writes the session, a second run continues from it, and ``show`` prints it as text and as JSON."""
     for _ in range(2):
-        assert run("replay", "--save", str(save_path), "-", given=TWO_EVENTS).returncode == 0
+        assert run("replay", "--save", str(save_path), "-", stdin=TWO_EVENTS).returncode == 0
     saved = loads(save_path.read_bytes())
     assert (saved.session_index, saved.event_index) == (2, 2)
-    shown = run("show", str(save_path))
-    fields = dict(line.split(maxsplit=1) for line in shown.stdout.splitlines())
+    output = run("show", str(save_path))
+    fields = dict(line.split(maxsplit=1) for line in output.stdout.splitlines())
     assert fields["userId"].strip() == saved.user_id
     assert fields["sessionIndex"].strip() == "2"
     assert fields["lastActivity"].strip() == "2026-11-23T09:02:00.000Z"
-    began = "session 2 (2 events) began at 2026-11-23 09:00:00Z"
-    assert fields["description"].strip() == began
+    description = "session 2 (2 events) began at 2026-11-23 09:00:00Z"
+    assert fields["description"].strip() == description
     assert json.loads(run("show", "--json", str(save_path)).stdout) == {
         "userId": saved.user_id,
         "sessionId": saved.session_id,
@@ -148,15 +148,15 @@ def test_replay_saves_and_show_shows(save_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize(("minutes", "goes_on"), [(1, True), (10, False)])
-def test_show_says_what_a_start_would_make_of_it(save_path: Path, minutes: int, goes_on: bool) -> None:  # noqa: FBT001  # an example's outcome
-    """By the machine's clock and the default timeout, in the words of `ClientSession.explain`."""
+@pytest.mark.parametrize(("minutes", "continues"), [(1, True), (10, False)])
+def test_show_predicts_whether_a_start_would_continue(save_path: Path, minutes: int, continues: bool) -> None:  # noqa: FBT001  # parametrized
+    """The prediction uses the system clock, the default timeout and the wording of `ClientSession.explain`."""
     last_activity = datetime.now(UTC) - timedelta(minutes=minutes)
     saved = Snapshot(
         user_id=event_id(7), session_id=event_id(8), session_index=3, event_index=5, last_activity=last_activity
     )
     save_path.write_bytes(dumps(saved))
-    verb = "continue" if goes_on else "not continue"
+    verb = "continue" if continues else "not continue"
     expected = rf"with continue_on_restart, it would {verb} now: idle for \d+ s \(timeout 600 s\)"
     assert re.search(expected, run("show", str(save_path)).stdout)
 
@@ -172,84 +172,84 @@ def test_show_says_what_a_start_would_make_of_it(save_path: Path, minutes: int, 
         (["--foreground-timeout", "5000", "--continue-on-restart"], [1, 1, 1]),
     ],
 )
-def test_session_options(options: list[str], indexes: list[int]) -> None:
-    """Timeouts split sessions, empty ones are counted, and a restart in time goes on, as asked."""
-    given = trace(("09:00:00", "event"), ("09:02:00", "event"), ("09:20:00", "restart"), ("09:20:01", "event"))
-    done = run("replay", "--json", *options, "-", given=given)
-    assert [json.loads(line)["data"]["sessionIndex"] for line in done.stdout.splitlines()] == indexes
+def test_replay_applies_the_session_options(options: list[str], indexes: list[int]) -> None:
+    """Options set the timeouts, count empty sessions and continue the session after a restart."""
+    stdin = trace(("09:00:00", "event"), ("09:02:00", "event"), ("09:20:00", "restart"), ("09:20:01", "event"))
+    result = run("replay", "--json", *options, "-", stdin=stdin)
+    assert [json.loads(line)["data"]["sessionIndex"] for line in result.stdout.splitlines()] == indexes
 
 
-def test_a_bad_line_is_named_and_nothing_is_saved(save_path: Path, tmp_path: Path) -> None:
-    """File, line and fault on stderr, exit status 2, no save file, no output."""
+def test_bad_line_is_named_and_nothing_is_saved(save_path: Path, tmp_path: Path) -> None:
+    """A bad line gives file, line and error on stderr, exit status 2, no output and no save file."""
     bad = tmp_path / "bad.jsonl"
     bad.write_text(TWO_EVENTS + '\n{"at": "2026-11-23T09:03:00Z", "input": "explode"}\n')
-    done = run("replay", "--save", str(save_path), str(bad))
-    assert (done.returncode, done.stdout) == (2, "")
-    assert f"Error: {bad}:3: 'input' must be one of event," in done.stderr
+    result = run("replay", "--save", str(save_path), str(bad))
+    assert (result.returncode, result.stdout) == (2, "")
+    assert f"Error: {bad}:3: 'input' must be one of event," in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["bad.jsonl"]
 
 
 @pytest.mark.parametrize("option", ["foreground-timeout", "background-timeout", "check-interval"])
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "soon"])
-def test_bad_options_are_named(option: str, value: str) -> None:
-    """Exit status 2, and the option or argument in the message."""
-    done = run("replay", f"--{option}", value, EXAMPLE)
-    assert done.returncode == 2
-    assert option in done.stderr.replace("_", "-")
-    assert "Traceback" not in done.stderr
+def test_bad_option_is_named_in_the_error(option: str, value: str) -> None:
+    """A bad value gives exit status 2 and a message that names the option."""
+    result = run("replay", f"--{option}", value, EXAMPLE)
+    assert result.returncode == 2
+    assert option in result.stderr.replace("_", "-")
+    assert "Traceback" not in result.stderr
 
 
-def test_a_folder_is_no_save_file(tmp_path: Path) -> None:
-    """Exit status 2, before anything happens."""
-    done = run("replay", "--save", str(tmp_path), EXAMPLE)
-    assert done.returncode == 2
-    assert str(tmp_path) in done.stderr
+def test_folder_is_refused_as_a_save_file(tmp_path: Path) -> None:
+    """A folder gives exit status 2 before anything else happens."""
+    result = run("replay", "--save", str(tmp_path), EXAMPLE)
+    assert result.returncode == 2
+    assert str(tmp_path) in result.stderr
 
 
-def test_what_could_not_be_saved_is_said(tmp_path: Path) -> None:
-    """The timeline is printed all the same; exit status 1."""
+def test_failed_save_is_reported(tmp_path: Path) -> None:
+    """The timeline is still printed, and the exit status is 1."""
     (tmp_path / "file").write_text("")
-    done = run("replay", "--save", str(tmp_path / "file" / "session.xml"), "-", given=TWO_EVENTS)
-    assert done.returncode == 1
-    assert "session 1 begins" in done.stdout
-    assert "Error: not saved: " in done.stderr
+    result = run("replay", "--save", str(tmp_path / "file" / "session.xml"), "-", stdin=TWO_EVENTS)
+    assert result.returncode == 1
+    assert "session 1 begins" in result.stdout
+    assert "Error: not saved: " in result.stderr
 
 
-def test_show_says_what_is_wrong(save_path: Path) -> None:
-    """Of a corrupt file: the reason, and whether the user can be recovered; exit status 1."""
+def test_show_explains_a_corrupt_file(save_path: Path) -> None:
+    """``show`` prints the reason and whether the user can be recovered; exit status 1."""
     save_path.write_bytes(dumps(Snapshot(user_id=event_id(7), session_index=3))[:-1])
-    done = run("show", str(save_path))
-    assert (done.returncode, done.stdout) == (1, "")
-    assert f"Error: {save_path} is corrupt: not well-formed XML: unclosed token" in done.stderr
-    assert f"the next start recovers user {event_id(7)}" in done.stderr
+    result = run("show", str(save_path))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert f"Error: {save_path} is corrupt: not well-formed XML: unclosed token" in result.stderr
+    assert f"the next start recovers user {event_id(7)}" in result.stderr
     save_path.write_bytes(b"")
     assert "no user id" in run("show", str(save_path)).stderr
 
 
-def test_show_names_what_cannot_be_read(tmp_path: Path) -> None:
-    """A missing file or a folder is wrong use (2); a FIFO is said to be none, at once (1)."""
+def test_show_names_a_file_it_cannot_read(tmp_path: Path) -> None:
+    """A missing file or a folder gives exit status 2; a FIFO gives an error at once, with exit status 1."""
     assert run("show", str(tmp_path / "none.xml")).returncode == 2
     assert run("show", str(tmp_path)).returncode == 2
     os.mkfifo(tmp_path / "fifo")
-    done = run("show", str(tmp_path / "fifo"))
-    assert done.returncode == 1
-    assert "cannot be read: Not a regular file" in done.stderr
+    result = run("show", str(tmp_path / "fifo"))
+    assert result.returncode == 1
+    assert "cannot be read: Not a regular file" in result.stderr
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to become somebody else")
-def test_show_says_what_may_not_be_read(open_folder: Path) -> None:
-    """Somebody else's file is as it should be, and yet cannot be shown (1)."""
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to change the user")
+def test_show_reports_a_permission_error(open_folder: Path) -> None:
+    """A file that belongs to another user and cannot be read gives exit status 1."""
     save_path = open_folder / "session.xml"
     save_path.write_bytes(dumps(Snapshot(user_id=event_id(7))))
     save_path.chmod(0)
     program = "import os; from client_session.cli import client_session; os.setuid(65534); client_session()"
-    done = run("show", str(save_path), command=(sys.executable, "-c", program))
-    assert (done.returncode, done.stderr) == (1, f"Error: {save_path} cannot be read: Permission denied\n")
+    result = run("show", str(save_path), command=(sys.executable, "-c", program))
+    assert (result.returncode, result.stderr) == (1, f"Error: {save_path} cannot be read: Permission denied\n")
 
 
 @pytest.mark.parametrize("kind", ["mermaid", "dot"])
-def test_diagrams_as_text(kind: str, tmp_path: Path) -> None:
-    """Printed, or written to a file whose name says which."""
+def test_diagram_as_text(kind: str, tmp_path: Path) -> None:
+    """The diagram is printed, or written to a file whose extension sets the format."""
     expected = {"mermaid": drawing.mermaid(), "dot": drawing.dot()}[kind]
     assert run("diagram", "--format", kind).stdout == expected
     target = tmp_path / {"mermaid": "graph.mmd", "dot": "graph.dot"}[kind]
@@ -257,24 +257,24 @@ def test_diagrams_as_text(kind: str, tmp_path: Path) -> None:
     assert target.read_text() == expected
 
 
-def test_the_picture_needs_no_graphviz(tmp_path: Path) -> None:
-    """The SVG is the shipped one, printed or written to a file."""
+def test_diagram_as_svg_needs_no_graphviz(tmp_path: Path) -> None:
+    """The SVG in the package is printed or written to a file."""
     environment = {**os.environ, "PATH": str(tmp_path)}
     for arguments in (["--format", "svg"], ["-o", str(tmp_path / "graph.svg")]):
-        done = subprocess.run(  # noqa: S603  # our own command
+        result = subprocess.run(  # noqa: S603  # our own command
             [COMMAND, "diagram", *arguments], env=environment, capture_output=True, check=True, timeout=60
         )
-        picture = done.stdout or (tmp_path / "graph.svg").read_bytes()
+        picture = result.stdout or (tmp_path / "graph.svg").read_bytes()
         assert picture == (ROOT / "diagrams" / "lifecycle.svg").read_bytes()
 
 
-def test_a_stale_picture_is_one_line_of_error(tmp_path: Path) -> None:
-    """After a change of the table, without Graphviz: exit status 1, and no traceback."""
+def test_outdated_svg_without_graphviz_is_a_one_line_error(tmp_path: Path) -> None:
+    """If the table has changed and Graphviz is missing, the exit status is 1 and there is no traceback."""
     program = (
         "from client_session import cli, diagram; diagram.source_mark = lambda: 'changed';"
         "cli.client_session(['diagram', '--format', 'svg'])"
     )
-    done = subprocess.run(  # noqa: S603  # our own command
+    result = subprocess.run(  # noqa: S603  # our own command
         [sys.executable, "-c", program],
         env={**os.environ, "PATH": str(tmp_path)},
         capture_output=True,
@@ -282,27 +282,27 @@ def test_a_stale_picture_is_one_line_of_error(tmp_path: Path) -> None:
         check=False,
         timeout=60,
     )
-    assert (done.returncode, done.stderr) == (1, f"Error: {drawing.StalePictureError()}\n")
+    assert (result.returncode, result.stderr) == (1, f"Error: {drawing.StalePictureError()}\n")
 
 
-def test_an_unknown_suffix_needs_a_format(tmp_path: Path) -> None:
-    """Exit status 2, and no file."""
-    done = run("diagram", "-o", str(tmp_path / "graph.png"))
-    assert done.returncode == 2
-    assert "give --format" in done.stderr
+def test_unknown_extension_needs_a_format(tmp_path: Path) -> None:
+    """Without ``--format``, an unknown extension gives exit status 2 and no file."""
+    result = run("diagram", "-o", str(tmp_path / "graph.png"))
+    assert result.returncode == 2
+    assert "give --format" in result.stderr
     assert not (tmp_path / "graph.png").exists()
     assert run("diagram", "--format", "dot", "-o", str(tmp_path / "graph.txt")).returncode == 0
 
 
-def test_a_picture_that_cannot_be_written_is_said(tmp_path: Path) -> None:
-    """Exit status 1, naming the file."""
-    done = run("diagram", "-o", str(tmp_path / "none" / "graph.mmd"))
-    assert done.returncode == 1
-    assert "graph.mmd cannot be written: No such file" in done.stderr
+def test_diagram_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
+    """Exit status 1 and a message that names the file."""
+    result = run("diagram", "-o", str(tmp_path / "none" / "graph.mmd"))
+    assert result.returncode == 1
+    assert "graph.mmd cannot be written: No such file" in result.stderr
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named"),
+    ("arguments", "expected"),
     [
         (["--help"], ["replay", "show", "diagram", "--version"]),
         (
@@ -313,33 +313,33 @@ def test_a_picture_that_cannot_be_written_is_said(tmp_path: Path) -> None:
         (["diagram", "--help"], ["--format", "svg|mermaid|dot", "--output"]),
     ],
 )
-def test_help_names_everything(arguments: list[str], named: list[str]) -> None:
+def test_help_lists_arguments_and_options(arguments: list[str], expected: list[str]) -> None:
     """Each command explains its arguments and options."""
-    done = run(*arguments)
-    assert done.returncode == 0
-    shown = " ".join(done.stdout.split())
-    assert all(name in shown for name in named)
+    result = run(*arguments)
+    assert result.returncode == 0
+    output = " ".join(result.stdout.split())
+    assert all(name in output for name in expected)
 
 
-def test_wrong_use_is_explained() -> None:
-    """An unknown command or option, or none, is exit status 2 with the usage."""
-    for arguments in ([], ["dance"], ["replay"], ["replay", EXAMPLE, "--dance"], ["diagram", "--format", "gif"]):
-        done = run(*arguments)
-        assert done.returncode == 2
-        assert "Usage: client-session" in done.stderr + done.stdout
+def test_wrong_usage_is_explained() -> None:
+    """A missing or unknown command or option gives exit status 2 and the usage."""
+    for arguments in ([], ["unknown"], ["replay"], ["replay", EXAMPLE, "--unknown"], ["diagram", "--format", "gif"]):
+        result = run(*arguments)
+        assert result.returncode == 2
+        assert "Usage: client-session" in result.stderr + result.stdout
 
 
 @pytest.mark.parametrize("missing", ["click", "rich"])
-def test_without_the_extra_the_command_says_how_to_get_it(missing: str) -> None:
-    """No traceback, but what to install."""
+def test_missing_extra_is_explained(missing: str) -> None:
+    """A missing dependency gives exit status 1 and the pip command to install it."""
     program = f"import sys; sys.modules['{missing}'] = None; from client_session.__main__ import main; main()"
-    done = run("-c", program, command=(sys.executable,))
-    assert done.returncode == 1
-    assert done.stderr == f"client-session needs {missing}: pip install 'client-session[cli]'\n"
+    result = run("-c", program, command=(sys.executable,))
+    assert result.returncode == 1
+    assert result.stderr == f"client-session needs {missing}: pip install 'client-session[cli]'\n"
 
 
-def test_the_library_imports_nothing_of_the_commands() -> None:
-    """An embedder's import brings neither click nor rich nor hypothesis."""
+def test_library_does_not_import_the_command_lines_dependencies() -> None:
+    """Importing the library loads neither click, rich nor hypothesis."""
     modules = "sys, client_session, client_session_persistence, client_session.testing"
     program = f"import {modules}; print({{'click', 'rich', 'hypothesis'}} & sys.modules.keys())"
     assert run("-c", program, command=(sys.executable,)).stdout == "set()\n"

@@ -1,4 +1,4 @@
-"""How long a held lock of the save file delays a program: a second for each call, and not again for each tick."""
+"""Waiting for a locked save file delays a call by at most one second, and ticks wait only once."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from conftest import MakeSession
 
 BUSY = 0.6
-"""Seconds that a busy machine may add; together with one second still less than two."""
+"""Seconds that a busy machine may add. One second plus this is still less than two."""
 
 
 def seconds_of(call: Callable[[], object]) -> float:
-    """Return how long a call takes, whether or not it raises for want of the lock."""
+    """Return how long a call takes, even if it times out waiting for the lock."""
     start = time.monotonic()
     with contextlib.suppress(TimeoutError):
         call()
@@ -45,26 +45,26 @@ CALLS: dict[str, Callable[[ClientSession], object]] = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_call_waits_once(make: MakeSession, clock: ManualClock, save_path: Path, call: str) -> None:
-    """However often a call has to save, a held lock delays it by a second in all."""
+def test_call_waits_once_for_a_held_lock(make: MakeSession, clock: ManualClock, save_path: Path, call: str) -> None:
+    """A held lock delays a call by one second in total, even if the call saves several times."""
     session = make(save_path=save_path, count_empty_sessions=True, continue_on_restart=True)
     session.get_session_context(event_id(1))
     clock.advance(600)
     with XmlStore(save_path).lock():
-        taken = seconds_of(lambda: CALLS[call](session))
-    assert 0.9 < taken < LOCK_SECONDS + BUSY
+        seconds = seconds_of(lambda: CALLS[call](session))
+    assert 0.9 < seconds < LOCK_SECONDS + BUSY
     assert isinstance(session.save_error, TimeoutError)
 
 
-def test_a_first_start_waits_once(make: MakeSession, save_path: Path) -> None:
-    """A constructor that has to save both a user and a session is delayed by a second in all."""
+def test_first_start_waits_once_for_a_held_lock(make: MakeSession, save_path: Path) -> None:
+    """A constructor that saves both a user and a session is delayed by one second in total."""
     with XmlStore(save_path).lock():
-        taken = seconds_of(lambda: make(save_path=save_path, count_empty_sessions=True))
-    assert 0.9 < taken < LOCK_SECONDS + BUSY
+        seconds = seconds_of(lambda: make(save_path=save_path, count_empty_sessions=True))
+    assert 0.9 < seconds < LOCK_SECONDS + BUSY
 
 
-def test_ticks_do_not_wait_for_a_lock_that_is_known_to_be_held(make: MakeSession, save_path: Path) -> None:
-    """A game loop that ticks sixty times a second is held up once, and not for as long as another process hangs."""
+def test_ticks_do_not_wait_for_a_lock_known_to_be_held(make: MakeSession, save_path: Path) -> None:
+    """A game loop that ticks 60 times a second waits once, even while another process keeps the lock."""
     session = make(save_path=save_path)
     with XmlStore(save_path).lock():
         session.get_session_context(event_id(1))
@@ -77,19 +77,19 @@ def test_ticks_do_not_wait_for_a_lock_that_is_known_to_be_held(make: MakeSession
     assert session.save_error is None
 
 
-def test_threads_wait_together(make: MakeSession, save_path: Path) -> None:
-    """Calls that wait for each other do not wait for the store one after the other."""
+def test_threads_share_one_wait(make: MakeSession, save_path: Path) -> None:
+    """Calls that wait for each other do not wait for the store one after another."""
     session = make(save_path=save_path)
     session.get_session_context(event_id(1))
     session.start_new_session()
     calls = [lambda: session.get_session_context(event_id(2)), session.save, session.save, session.tick]
     with XmlStore(save_path).lock(), ThreadPoolExecutor(len(calls)) as pool:
-        taken = list(pool.map(seconds_of, calls))
-    assert max(taken) < LOCK_SECONDS + BUSY
+        seconds = list(pool.map(seconds_of, calls))
+    assert max(seconds) < LOCK_SECONDS + BUSY
 
 
-def test_a_callback_has_a_second_of_its_own(make: MakeSession, save_path: Path) -> None:
-    """What a callback calls is no part of the call that caused it, which may have waited."""
+def test_callback_has_its_own_deadline(make: MakeSession, save_path: Path) -> None:
+    """A call from a callback has a full second, even if the call that caused the callback has already waited."""
     left: list[float] = []
     session = make(
         save_path=save_path, continue_on_restart=True, on_state_change=lambda *_: left.append(seconds_left(-math.inf))
@@ -100,8 +100,8 @@ def test_a_callback_has_a_second_of_its_own(make: MakeSession, save_path: Path) 
     assert left == [LOCK_SECONDS]
 
 
-def test_who_calls_after_a_vain_wait_waits_again(make: MakeSession, save_path: Path) -> None:
-    """A lock that was held for long may soon be free: an event, save() and close() give it a second each time."""
+def test_calls_after_a_timeout_wait_again(make: MakeSession, save_path: Path) -> None:
+    """The lock may soon be free, so an event, save() and close() each wait up to one second again."""
     session = make(save_path=save_path)
     with XmlStore(save_path).lock():
         session.get_session_context(event_id(1))
@@ -109,8 +109,8 @@ def test_who_calls_after_a_vain_wait_waits_again(make: MakeSession, save_path: P
         assert seconds_of(session.close) > 0.9
 
 
-def test_who_was_waiting_for_one_that_waited_in_vain_waits_no_longer() -> None:
-    """A call that began before somebody gave up tries once more, however much of its second is left."""
+def test_queued_call_stops_waiting_when_another_call_gives_up() -> None:
+    """If another call gives up, a call that began earlier tries once more without waiting."""
     with deadline():
         assert seconds_left(timed_out_at=-math.inf) > 0.9
         assert seconds_left(timed_out_at=time.monotonic()) == 0.0

@@ -1,4 +1,4 @@
-"""The diagrams: fresh, and true to the running machine."""
+"""The diagrams are up to date and match the running machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 DIAGRAMS = ROOT / "diagrams"
 SVG = "{http://www.w3.org/2000/svg}"
-MEND = "run 'make diagrams'"
+HOW_TO_REGENERATE = "run 'make diagrams'"
 
 needs_dot = pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")
 
@@ -42,54 +42,54 @@ def machine_edges() -> set[tuple[str, str, str]]:
 
 
 def split(source: str, destination: str, labels: Iterable[str]) -> set[tuple[str, str, str]]:
-    """Return an edge for each line of an arrow's label."""
+    """Return one edge for each line of an arrow's label."""
     return {(source, destination, unescape(label).strip()) for label in labels if unescape(label).strip()}
 
 
-def test_the_mermaid_file_is_fresh() -> None:
-    """diagrams/lifecycle.mmd is what the code draws now."""
-    assert (DIAGRAMS / "lifecycle.mmd").read_text(encoding="utf-8") == diagram.mermaid(), MEND
+def test_mermaid_file_is_up_to_date() -> None:
+    """diagrams/lifecycle.mmd matches the output of the code."""
+    assert (DIAGRAMS / "lifecycle.mmd").read_text(encoding="utf-8") == diagram.mermaid(), HOW_TO_REGENERATE
 
 
-def test_the_dot_file_is_fresh() -> None:
-    """diagrams/lifecycle.dot is what the code draws now."""
-    assert (DIAGRAMS / "lifecycle.dot").read_text(encoding="utf-8") == diagram.dot(), MEND
+def test_dot_file_is_up_to_date() -> None:
+    """diagrams/lifecycle.dot matches the output of the code."""
+    assert (DIAGRAMS / "lifecycle.dot").read_text(encoding="utf-8") == diagram.dot(), HOW_TO_REGENERATE
 
 
-def test_the_svg_is_fresh() -> None:
-    """The shipped picture was drawn from the current table, and diagrams/lifecycle.svg is a copy of it."""
+def test_svg_is_up_to_date() -> None:
+    """The SVG in the package was drawn from the current table, and diagrams/lifecycle.svg is a copy of it."""
     shipped = (ROOT / "fsm" / "client_session" / "lifecycle.svg").read_text(encoding="utf-8")
-    assert f'id="{diagram.source_mark()}"' in shipped, MEND
-    assert (DIAGRAMS / "lifecycle.svg").read_text(encoding="utf-8") == shipped, MEND
+    assert f'id="{diagram.source_mark()}"' in shipped, HOW_TO_REGENERATE
+    assert (DIAGRAMS / "lifecycle.svg").read_text(encoding="utf-8") == shipped, HOW_TO_REGENERATE
 
 
-def test_the_readmes_graph_is_fresh() -> None:
-    """The README's Mermaid block is what the code draws now."""
+def test_readme_diagram_is_up_to_date() -> None:
+    """The Mermaid block in the README matches the output of the code."""
     (block,) = re.findall(r"```mermaid\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert block == diagram.mermaid()
 
 
-def test_mermaids_edges_are_the_machines() -> None:
-    """Each arrow, and each line inside a state, is a transition with guard and effects; none is missing."""
+def test_mermaid_edges_match_the_machine() -> None:
+    """The arrows and the labels inside states are exactly the machine's transitions, guards and effects."""
     edges = set()
     for line in diagram.mermaid().splitlines():
         if arrow := re.fullmatch(r"    (\w+) --> (\w+): (.*)", line):
             edges |= split(arrow[1], arrow[2], arrow[3].split("<br/>"))
-        elif inside := re.fullmatch(r"    (\w+): (.*)", line):
-            edges |= split(inside[1], inside[1], [inside[2]])
+        elif internal := re.fullmatch(r"    (\w+): (.*)", line):
+            edges |= split(internal[1], internal[1], [internal[2]])
     assert edges == machine_edges()
 
 
-def test_dots_edges_are_the_machines() -> None:
-    """Each arrow of the DOT source is a transition with guard and effects; none is missing."""
+def test_dot_edges_match_the_machine() -> None:
+    """The arrows of the DOT source are exactly the machine's transitions, guards and effects."""
     edges = set()
     for source, destination, label in re.findall(r'^    (\w+) -> (\w+) \[label="(.*)"\]$', diagram.dot(), re.MULTILINE):
         edges |= split(source, destination, label.split(r"\l"))
     assert edges == machine_edges()
 
 
-def test_the_drawings_edges_are_the_machines() -> None:
-    """Each arrow that is drawn in the SVG is a transition with guard and effects; none is missing."""
+def test_svg_edges_match_the_machine() -> None:
+    """The arrows drawn in the SVG are exactly the machine's transitions, guards and effects."""
     edges = set()
     for group in ET.parse(DIAGRAMS / "lifecycle.svg").iter(f"{SVG}g"):  # noqa: S314  # our own file
         title = group.findtext(f"{SVG}title") or ""
@@ -99,15 +99,15 @@ def test_the_drawings_edges_are_the_machines() -> None:
     assert edges == machine_edges()
 
 
-def test_every_state_is_drawn_by_its_value() -> None:
-    """A reader sees the states' names, not Python's."""
+def test_states_are_shown_by_value() -> None:
+    """The diagrams show the values of the states, not their Python names."""
     for state in SessionState:
         assert f'"{state.value}" as' in diagram.mermaid()
         assert f'label="{state.value}"' in diagram.dot()
 
 
-def test_coverage_writes_each_count_after_its_label() -> None:
-    """The shipped picture, with a count on each line; a row that was never taken is red, and so is its arrow."""
+def test_coverage_adds_a_count_to_each_label() -> None:
+    """The coverage SVG has a count on each label; a row that was never taken is red, and so is its arrow."""
     counts = {row: 1000 * number for number, row in enumerate(TABLE)}
     picture = ET.fromstring(diagram.coverage(counts))  # noqa: S314  # our own picture
     edges = {edge.findtext(f"{SVG}title"): edge for edge in picture.iter(f"{SVG}g")}
@@ -123,14 +123,14 @@ def test_coverage_writes_each_count_after_its_label() -> None:
 
 @pytest.fixture
 def changed_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the shipped picture be of another table."""
+    """Change the table, so that the SVG in the package is out of date."""
     monkeypatch.setattr(diagram.arrows, "__defaults__", (TABLE[:-1],))
 
 
 @needs_dot
 @pytest.mark.usefixtures("changed_table")
-def test_graphviz_redraws_a_stale_picture() -> None:
-    """The real dot draws the current table, without the counts that it left room for."""
+def test_graphviz_redraws_an_outdated_svg() -> None:
+    """The installed dot program draws the current table, without the placeholders for counts."""
     drawn = diagram.svg()
     assert f'id="{diagram.source_mark()}"' in drawn
     assert ET.fromstring(drawn).tag == f"{SVG}svg"  # noqa: S314  # Graphviz's output
@@ -138,8 +138,8 @@ def test_graphviz_redraws_a_stale_picture() -> None:
 
 
 @pytest.mark.usefixtures("changed_table")
-def test_a_stale_picture_without_graphviz_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """One line says that the picture is stale and what redraws it."""
+def test_outdated_svg_without_graphviz_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A one-line error says that the SVG is out of date and how to redraw it."""
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(diagram.StalePictureError, match=r"^lifecycle.svg is stale: .*apt-get install graphviz.*$"):
         diagram.svg()

@@ -1,4 +1,4 @@
-"""The documentation: its blocks run, its names exist, and its site is built without a warning and loads nothing."""
+"""The documentation: its code runs, its names exist, and its site builds without warnings or external resources."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from client_session.graph import TABLE
 from client_session_persistence import loads
 from collector import Collector, session_of
 from docs.generated import expand
-from pages import DOCS, is_as_shown, read_blocks
+from pages import DOCS, matches_output, read_blocks
 from test_entity import VALIDATORS, data_of
 from test_example_desktop import User, missing, toolkit, user  # noqa: F401  # two are fixtures
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 ROOT = DOCS.parent
 PAGES = sorted(DOCS.rglob("*.md"))
-SECONDS = 60.0
-"""How long anything is waited for before it counts as missing: ample, since the machine may be busy."""
+WAIT_SECONDS = 60.0
+"""How long to wait for a result before failing. Generous, because the machine may be busy."""
 
-SERVED = DOCS / "how-to" / "web-workers.md"
-NOT_ALONE = {"snowplow.md", "tkinter.md", "qt.md", SERVED.name}
-"""The pages that need a collector, a user or a visitor; each has a test of its own."""
+WEB_WORKERS = DOCS / "how-to" / "web-workers.md"
+NEEDS_MORE = {"snowplow.md", "tkinter.md", "qt.md", WEB_WORKERS.name}
+"""Pages that need a collector, a desktop user or an HTTP client. Each has its own test."""
 
 NEEDS = {"snowplow.md": "snowplow_tracker", "opentelemetry.md": "opentelemetry"}
 
@@ -49,99 +49,106 @@ DOTNET_MEMBERS = {
     *("SetBackgroundTimeoutSeconds", "SetCheckIntervalSeconds", "SetBackground", "GetForegroundTimeout"),
     *("GetBackgroundTimeout", "GetCheckInterval", "Dispose", "Close"),
 }
-"""All that is public of the .NET tracker's ClientSession (Snowplow.Tracker/Models/ClientSession.cs)."""
+"""All public members of the .NET tracker's ClientSession (Snowplow.Tracker/Models/ClientSession.cs)."""
 
 
 def name_of(page: Path) -> str:
-    """Return a page's path, as the list of tests shows it."""
+    """Return a page's path relative to the docs, for use as a test id."""
     return page.relative_to(DOCS).as_posix()
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Path:
-    """Return a folder with the project's examples in it."""
+def folder(tmp_path: Path) -> Path:
+    """Return a temporary folder that contains the project's examples."""
     shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path
 
 
-def at(desk: Path) -> dict[str, str]:
-    """Return the environment of programs at a desk: our commands, and a home of its own."""
+def environment_in(folder: Path) -> dict[str, str]:
+    """Return the environment for programs in a folder: our commands on the path, and the folder as home."""
     return {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join((os.fspath(ROOT / "tests"), os.fspath(ROOT))),
         "COLUMNS": "80",
-        "HOME": os.fspath(desk),
-        "XDG_DATA_HOME": os.fspath(desk / "data"),
+        "HOME": os.fspath(folder),
+        "XDG_DATA_HOME": os.fspath(folder / "data"),
     }
 
 
-def runner(page: Path) -> list[str]:
+def command_for(page: Path) -> list[str]:
     """Return the command that runs a page's blocks."""
     return [sys.executable, "-W", "error", os.fspath(ROOT / "tests" / "pages.py"), os.fspath(page)]
 
 
-def run_page(page: Path, desk: Path) -> None:
+def run_page(page: Path, folder: Path) -> None:
     """Run a page's blocks."""
-    done = subprocess.run(  # noqa: S603  # our own interpreter and page
-        runner(page), cwd=desk, env=at(desk), capture_output=True, text=True, check=False, timeout=SECONDS
+    result = subprocess.run(  # noqa: S603  # our own interpreter and page
+        command_for(page),
+        cwd=folder,
+        env=environment_in(folder),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=WAIT_SECONDS,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def skip_without(package: str | None) -> None:
-    """Skip the test where a package is not installed."""
+    """Skip the test if a package is not installed."""
     if package is not None and importlib.util.find_spec(package) is None:
         pytest.skip(f"needs {package}")
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in NOT_ALONE], ids=name_of)
-def test_the_blocks_of_a_page_run(page: Path, desk: Path) -> None:
-    """Copied out and run in order, a page's blocks do and print what it says."""
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in NEEDS_MORE], ids=name_of)
+def test_code_blocks_run_and_print_what_the_page_shows(page: Path, folder: Path) -> None:
+    """A page's code blocks run in order and print the output that the page shows."""
     skip_without(NEEDS.get(page.name))
-    run_page(page, desk)
+    run_page(page, folder)
 
 
-def test_the_snowplow_page_sends_its_events(desk: Path) -> None:
-    """The page's events reach a collector, in one session."""
+def test_snowplow_page_sends_its_events(folder: Path) -> None:
+    """The page's events reach a collector and share one session."""
     skip_without(NEEDS["snowplow.md"])
     text = (DOCS / "how-to" / "snowplow.md").read_text(encoding="utf-8")
-    page = desk / "snowplow.md"
+    page = folder / "snowplow.md"
     with Collector() as collector:
         page.write_text(text.replace("port=9090", f"port={collector.port}"), encoding="utf-8")
-        run_page(page, desk)
+        run_page(page, folder)
     assert [session_of(event)["eventIndex"] for event in collector.events] == [1, 2]
 
 
 @pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}")
 @pytest.mark.usefixtures("toolkit")
 @pytest.mark.parametrize(("toolkit", "name"), [("tk", "tkinter.md"), ("qt", "qt.md")], indirect=["toolkit"])
-def test_a_windows_page_opens_its_window_and_tracks(name: str, desk: Path, request: pytest.FixtureRequest) -> None:
-    """The page's window opens, its button tracks an event, and closing it ends the page's program."""
-    visitor: User = request.getfixturevalue("user")
-    display = {"DISPLAY": visitor.environment["DISPLAY"]}
-    with subprocess.Popen(runner(DOCS / "how-to" / name), cwd=desk, env=at(desk) | display) as program:  # noqa: S603
+def test_desktop_page_opens_its_window_and_tracks(name: str, folder: Path, request: pytest.FixtureRequest) -> None:
+    """The page's window opens, its button tracks an event, and closing the window ends the program."""
+    desktop_user: User = request.getfixturevalue("user")
+    display = {"DISPLAY": desktop_user.environment["DISPLAY"]}
+    command, environment = command_for(DOCS / "how-to" / name), environment_in(folder) | display
+    with subprocess.Popen(command, cwd=folder, env=environment) as program:  # noqa: S603  # our own page
         try:
-            visitor.switch_to("My app")
-            visitor.do("mousemove", "--window", visitor.window("My app"), "20", "15", "click", "1")
-            visitor.switch_to("My app: 1")
-            visitor.press("alt+F4")
-            assert program.wait(SECONDS) == 0
+            desktop_user.switch_to("My app")
+            desktop_user.do("mousemove", "--window", desktop_user.window("My app"), "20", "15", "click", "1")
+            desktop_user.switch_to("My app: 1")
+            desktop_user.press("alt+F4")
+            assert program.wait(WAIT_SECONDS) == 0
         finally:
             program.kill()
-    assert loads((desk / "data" / "my-app" / "session.xml").read_bytes()).event_index == 1
+    assert loads((folder / "data" / "my-app" / "session.xml").read_bytes()).event_index == 1
 
 
-def test_the_web_workers_page_serves(desk: Path) -> None:
-    """The page's program, under the page's command, answers with entities and stops without a word of failure."""
+def test_web_workers_page_serves_requests(folder: Path) -> None:
+    """The page's program, started with the page's command, returns entities and stops without errors."""
     skip_without("gunicorn")
-    program, command, *others = read_blocks(SERVED)
+    program, command, *others = read_blocks(WEB_WORKERS)
     assert (program.title, command.language, others) == ("my_app.py", "sh", [])
-    (desk / "my_app.py").write_text(program.text, encoding="utf-8")
-    environment = {**at(desk), "GUNICORN_CMD_ARGS": "--bind=127.0.0.1:0"}
+    (folder / "my_app.py").write_text(program.text, encoding="utf-8")
+    environment = {**environment_in(folder), "GUNICORN_CMD_ARGS": "--bind=127.0.0.1:0"}
     with subprocess.Popen(  # noqa: S603  # our own page
-        ["bash", "-c", f"exec {command.text}"],  # noqa: S607  # wherever it is
-        cwd=desk,
+        ["bash", "-c", f"exec {command.text}"],  # noqa: S607  # found on the path
+        cwd=folder,
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -150,7 +157,7 @@ def test_the_web_workers_page_serves(desk: Path) -> None:
         try:
             assert server.stderr is not None
             port = next(int(found[1]) for line in server.stderr if (found := re.search(r"http://.*:(\d+)", line)))
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SECONDS)
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_SECONDS)
             connection.request("GET", "/")
             VALIDATORS["1-0-2"].validate(data_of(json.loads(connection.getresponse().read())))
             connection.close()
@@ -162,8 +169,8 @@ def test_the_web_workers_page_serves(desk: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_what_is_data_can_be_read(page: Path) -> None:
-    """JSON is JSON, an entity is valid, a save file can be loaded, and there is no language that no test knows."""
+def test_data_in_code_blocks_is_valid(page: Path) -> None:
+    """JSON parses, entities validate, save files load, and every block's language is known to the tests."""
     for block in read_blocks(page):
         assert block.language in {"python", "sh", "text", "json", "xml"}, block
         if block.language == "json":
@@ -175,15 +182,15 @@ def test_what_is_data_can_be_read(page: Path) -> None:
             assert loads(block.text.encode()).session_index == 3
 
 
-def test_what_is_installed_can_be_had() -> None:
-    """Each extra that a page installs exists."""
+def test_installed_extras_exist() -> None:
+    """The pages install exactly the extras that the package provides."""
     texts = [page.read_text(encoding="utf-8") for page in PAGES]
     extras = {extra for text in texts for extra in re.findall(r"^pip install .*\[(\w+)\]", text, re.MULTILINE)}
     assert extras == set(importlib.metadata.metadata("client-session").get_all("Provides-Extra", []))
 
 
-def test_the_graphs_page_has_every_row() -> None:
-    """Each row of the graph stands there, with its reason, below the drawing."""
+def test_graph_page_has_every_row() -> None:
+    """The page shows the diagram and, below it, each row of the graph with its reason."""
     page = expand((DOCS / "explanation" / "graph.md").read_text(encoding="utf-8"))
     assert f'id="{diagram.source_mark()}"' in page
     for row in TABLE:
@@ -191,59 +198,59 @@ def test_the_graphs_page_has_every_row() -> None:
         assert f"| {row.why} |" in section
 
 
-def rows_below(heading: str) -> list[tuple[str, str]]:
-    """Return the first two columns of the tables below a heading of the page for those who come from .NET."""
+def name_pairs(heading: str) -> list[tuple[str, str]]:
+    """Return the first two columns of the tables below a heading of the migration page."""
     text = (DOCS / "migrating.md").read_text(encoding="utf-8")
     section = text.split(f"## {heading}\n")[1].split("\n## ")[0]
     return re.findall(r"^\| `(\w+)` \| `(\w+)` \|", section, re.MULTILINE)
 
 
-def test_every_name_of_dotnets_has_one_here() -> None:
-    """Every argument and member of .NET's ClientSession is answered by one of ours that exists."""
-    arguments = rows_below("The constructor")
-    assert [theirs for theirs, _ in arguments] == DOTNET_ARGUMENTS
-    assert [ours for _, ours in arguments] == list(ClientSession.__init__.__annotations__)[: len(arguments)]
-    members = rows_below("The members")
-    assert {theirs for theirs, _ in members} == DOTNET_MEMBERS | {"GetSchema", "GetData", "GetJson"}
-    for theirs, ours in members:
-        assert hasattr(ClientSession if theirs in DOTNET_MEMBERS else SessionContext, ours), ours
+def test_every_dotnet_name_has_an_equivalent() -> None:
+    """The migration page maps every argument and member of .NET's ClientSession to one of ours that exists."""
+    arguments = name_pairs("The constructor")
+    assert [dotnet_name for dotnet_name, _ in arguments] == DOTNET_ARGUMENTS
+    assert [our_name for _, our_name in arguments] == list(ClientSession.__init__.__annotations__)[: len(arguments)]
+    members = name_pairs("The members")
+    assert {dotnet_name for dotnet_name, _ in members} == DOTNET_MEMBERS | {"GetSchema", "GetData", "GetJson"}
+    for dotnet_name, our_name in members:
+        assert hasattr(ClientSession if dotnet_name in DOTNET_MEMBERS else SessionContext, our_name), our_name
 
 
 @pytest.mark.parametrize(
     "module", [client_session, client_session_persistence, client_session.testing], ids=lambda module: module.__name__
 )
-def test_the_reference_is_complete(module: ModuleType) -> None:
-    """Every public name has its place in the reference."""
+def test_reference_is_complete(module: ModuleType) -> None:
+    """Every public name is listed in the reference."""
     texts = [page.read_text(encoding="utf-8") for page in (DOCS / "reference").glob("*.md")]
     listed = {name for text in texts for name in re.findall(r"^::: \S+\.(\w+)$", text, re.MULTILINE)}
     assert set(module.__all__) <= listed
 
 
-def test_the_site_is_built_without_a_warning_and_loads_nothing(tmp_path: Path) -> None:
-    """The strict build succeeds; no page loads a style, script or picture from elsewhere."""
+def test_site_builds_without_warnings_or_external_resources(tmp_path: Path) -> None:
+    """The strict build succeeds, and no page loads a style, script or image from another host."""
     skip_without("material")
-    done = subprocess.run(  # noqa: S603  # our own interpreter
+    result = subprocess.run(  # noqa: S603  # our own interpreter
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path],
         cwd=ROOT,
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
         check=False,
-        timeout=SECONDS,
+        timeout=WAIT_SECONDS,
     )
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    assert (result.returncode, result.stdout + result.stderr) == (0, "")
     built = list(tmp_path.rglob("*.html"))
-    assert len(built) == len(PAGES) + 1  # and the one for what is not found
+    assert len(built) == len(PAGES) + 1  # plus the 404 page
     for page in built:
         text = page.read_text(encoding="utf-8")
         assert not re.findall(r"<(?:script|img|iframe)[^>]* src=\"?(?:https?:)?//[^>]*>", text)
         assert not re.findall(r"<link[^>]* href=\"?(?:https?:)?//[^>]*>", text)
-        assert not re.findall(r"<blockquote>\s*<blockquote>|====", text), "a docstring is no Markdown"
+        assert not re.findall(r"<blockquote>\s*<blockquote>|====", text), "a docstring is not valid Markdown"
 
 
-def test_what_is_shown_is_compared() -> None:
-    """The dots of an output stand for anything, and for nothing else."""
-    assert is_as_shown("a 1 b\n", "a … b\n")
-    assert is_as_shown("a   1  \nb\n", "a 1\nb\n")
-    assert not is_as_shown("a 1 c\n", "a … b\n")
-    assert not is_as_shown("a\nb\n", "a\n")
+def test_shown_output_is_compared() -> None:
+    """An ellipsis in the shown output matches any text; everything else must match."""
+    assert matches_output("a 1 b\n", "a … b\n")
+    assert matches_output("a   1  \nb\n", "a 1\nb\n")
+    assert not matches_output("a 1 c\n", "a … b\n")
+    assert not matches_output("a\nb\n", "a\n")

@@ -1,4 +1,4 @@
-"""The real .NET tracker's recorded behaviour, and ours."""
+"""Our session behaves like the real .NET tracker in the recorded traces."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PARTS = 10
 
 
 def read_traces(part: int) -> Iterator[dict[str, Any]]:
-    """Yield every tenth recorded trace."""
+    """Yield the recorded traces of one part."""
     with gzip.open(TRACES, "rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines):
             if number % PARTS == part:
@@ -29,17 +29,17 @@ def read_traces(part: int) -> Iterator[dict[str, Any]]:
 
 
 class DotnetReplay:
-    """Our session under the .NET tracker's operations, with ids named as the recording names them."""
+    """Replays a .NET trace on our session, naming session ids as the recording does."""
 
     def __init__(self) -> None:
-        """Start at time zero, on a fresh save file."""
+        """Start at time zero with an empty store."""
         self.clock = ManualClock()
         self.store = MemoryStore()
         self.names: dict[str, str] = {}
         self.session: ClientSession
 
     def construct(self, foreground: float, background: float, interval: float) -> None:
-        """Construct a session that numbers as .NET does."""
+        """Construct a session that numbers sessions as .NET does."""
         self.session = ClientSession(
             store=self.store,
             foreground_timeout=foreground,
@@ -50,15 +50,15 @@ class DotnetReplay:
             count_empty_sessions=True,
         )
 
-    def apply(self, operation: str, *arguments: Any) -> dict[str, Any]:  # noqa: ANN401  # of many operations
-        """Apply one operation; return what the object shows."""
+    def apply(self, operation: str, *arguments: Any) -> dict[str, Any]:  # noqa: ANN401  # differs by operation
+        """Apply one operation and return the session's visible state."""
         context = None
         if operation == "new":
             self.construct(*arguments)
         elif operation == "restart":
-            before = self.session
-            before.close()
-            self.construct(before.foreground_timeout, before.background_timeout, before.check_interval)
+            old = self.session
+            old.close()
+            self.construct(old.foreground_timeout, old.background_timeout, old.check_interval)
         elif operation == "event":
             context = self.session.get_session_context(*arguments)
         elif operation == "background":
@@ -73,7 +73,7 @@ class DotnetReplay:
                 "stop": self.session.stop_checker,
                 "start": self.session.start_checker,
             }[operation]()
-        shown: dict[str, Any] = {
+        visible: dict[str, Any] = {
             "background": self.session.background,
             "checker": self.session.checker_running,
             "previous": self.name(self.session.previous_session_id),
@@ -82,22 +82,22 @@ class DotnetReplay:
             "first_event_id": self.session.first_event_id,
         }
         if context is not None:
-            shown["context"] = {
+            visible["context"] = {
                 "session": self.name(context.session_id),
                 "previous": self.name(context.previous_session_id),
                 "index": context.session_index,
                 "first_event_id": context.first_event_id,
             }
-        return shown
+        return visible
 
     def name(self, session_id: str | None) -> str | None:
-        """Return S1, S2, … in order of appearance."""
+        """Return S1, S2, … for session ids in order of appearance."""
         return session_id and self.names.setdefault(session_id, f"S{len(self.names) + 1}")
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_agrees_with_dotnet_after_every_operation(part: int) -> None:
-    """With count_empty_sessions, we show what .NET's ClientSession showed after every operation of every trace."""
+def test_session_matches_dotnet_after_every_operation(part: int) -> None:
+    """With count_empty_sessions, our state equals that of .NET's ClientSession after every recorded operation."""
     replayed = 0
     for trace in read_traces(part):
         replay = DotnetReplay()

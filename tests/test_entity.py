@@ -1,4 +1,4 @@
-"""The entity: fields, schema, immutability."""
+"""The client_session entity: fields, schema and immutability."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SCHEMAS = Path(__file__).parent / "data" / "iglu"
 
 
 def validator(version: str) -> Draft4Validator:
-    """Return a validator of the real Iglu schema, formats included."""
+    """Return a validator for the real Iglu schema that also checks formats."""
     schema = json.loads((SCHEMAS / f"client_session-{version}.json").read_text())
     return Draft4Validator(schema, format_checker=FormatChecker())
 
@@ -38,14 +38,14 @@ VALIDATORS = {version: validator(version) for version in ("1-0-1", "1-0-2")}
 
 
 def data_of(entity: dict[str, Any]) -> dict[str, Any]:
-    """Return an entity's data, after checking its outer shape."""
+    """Check an entity's outer shape and return its data."""
     assert entity.keys() == {"schema", "data"}
     data: dict[str, Any] = entity["data"]
     return data
 
 
-def test_carries_the_eight_fields(make: MakeSession, clock: ManualClock) -> None:
-    """Each field stands in the entity under both its names, and says what it should."""
+def test_entity_has_eight_fields(make: MakeSession, clock: ManualClock) -> None:
+    """Each field is available as an attribute and in the data, with the right value."""
     session = make()
     session.get_session_context(event_id(1))
     first = session.session_id
@@ -72,8 +72,8 @@ def test_carries_the_eight_fields(make: MakeSession, clock: ManualClock) -> None
     assert context.first_event_timestamp == "2026-01-01T00:10:00.000Z"
 
 
-def test_the_session_shows_what_its_entity_carries(make: MakeSession) -> None:
-    """The properties of the session are those of its last entity."""
+def test_session_properties_match_the_last_entity(make: MakeSession) -> None:
+    """The session's properties equal the fields of its last entity."""
     session = make()
     context = session.get_session_context(event_id(1))
     for name in (
@@ -89,34 +89,34 @@ def test_the_session_shows_what_its_entity_carries(make: MakeSession) -> None:
         assert getattr(session, name) == getattr(context, name), name
 
 
-def test_is_self_describing(make: MakeSession) -> None:
-    """to_dict is schema and data, to_json the same as text."""
+def test_entity_is_self_describing_json(make: MakeSession) -> None:
+    """to_dict() returns schema and data, and to_json() the same as text."""
     context = make().get_session_context(event_id(1))
     assert context.schema == "iglu:com.snowplowanalytics.snowplow/client_session/jsonschema/1-0-2"
     assert context.to_dict() == {"schema": context.schema, "data": context.data}
     assert json.loads(context.to_json()) == context.to_dict()
 
 
-def test_to_dict_gives_what_dotnet_sends(make: MakeSession) -> None:
-    """Version 1-0-1 lacks the two newer fields, and validates."""
+def test_to_dict_supports_the_dotnet_schema_version(make: MakeSession) -> None:
+    """Version 1-0-1 omits the two newer fields and validates."""
     entity = make().get_session_context(event_id(1)).to_dict(version="1-0-1")
     assert entity["schema"] == "iglu:com.snowplowanalytics.snowplow/client_session/jsonschema/1-0-1"
     VALIDATORS["1-0-1"].validate(data_of(entity))
 
 
-def test_another_version_is_refused(make: MakeSession) -> None:
-    """The error names what was given and what is allowed."""
+def test_unknown_schema_version_is_refused(make: MakeSession) -> None:
+    """The error names the given version and the allowed ones."""
     context = make().get_session_context(event_id(1))
     with pytest.raises(ValueError, match=r"version must be one of 1-0-2, 1-0-1, not '2-0-0'"):
         context.to_dict("2-0-0")
 
 
-def test_is_immutable(make: MakeSession) -> None:
-    """Nobody can change an entity, nor through its data a later one."""
+def test_entity_is_immutable(make: MakeSession) -> None:
+    """An entity cannot be changed, and changing its data affects no later entity."""
     session = make()
     context = session.get_session_context(event_id(1))
     with pytest.raises(AttributeError):
-        setattr(context, "session_index", 7)  # noqa: B010  # a type checker refuses it too
+        setattr(context, "session_index", 7)  # noqa: B010  # type checkers refuse it too
     context.data["sessionIndex"] = 7
     data_of(context.to_dict())["userId"] = "changed"
     assert context.data["sessionIndex"] == 1
@@ -124,47 +124,47 @@ def test_is_immutable(make: MakeSession) -> None:
     assert session.get_session_context(event_id(2)).data["userId"] == session.user_id
 
 
-def test_can_be_compared_hashed_pickled_and_shown(make: MakeSession) -> None:
-    """An entity is a value."""
+def test_entity_supports_equality_hash_pickle_and_repr(make: MakeSession) -> None:
+    """An entity behaves as a value."""
     session = make()
-    one, two = session.get_session_context(event_id(1)), session.get_session_context(event_id(2))
-    copy = pickle.loads(pickle.dumps(one))  # noqa: S301  # our own bytes
-    assert copy == one != two
-    assert len({one, copy, two}) == 2
-    assert copy.data == one.data
-    assert re.fullmatch(r"SessionContext\(userId='[^']+', .*, eventIndex=1, .*\)", repr(one))
+    first, second = session.get_session_context(event_id(1)), session.get_session_context(event_id(2))
+    copy = pickle.loads(pickle.dumps(first))  # noqa: S301  # our own bytes
+    assert copy == first != second
+    assert len({first, copy, second}) == 2
+    assert copy.data == first.data
+    assert re.fullmatch(r"SessionContext\(userId='[^']+', .*, eventIndex=1, .*\)", repr(first))
 
 
-@pytest.mark.parametrize("given_id", [uuid.UUID(event_id(10)), event_id(10), "ABCDEF00-0000-4000-8000-00000000000A"])
-def test_event_ids_become_lower_case_text(make: MakeSession, given_id: uuid.UUID | str) -> None:
-    """A UUID or its text in any case is taken; the entity carries lower case."""
-    assert make().get_session_context(given_id).first_event_id == str(given_id).lower()
+@pytest.mark.parametrize("argument", [uuid.UUID(event_id(10)), event_id(10), "ABCDEF00-0000-4000-8000-00000000000A"])
+def test_event_id_becomes_lower_case_text(make: MakeSession, argument: uuid.UUID | str) -> None:
+    """A UUID or its text in any case is accepted, and the entity contains it in lower case."""
+    assert make().get_session_context(argument).first_event_id == str(argument).lower()
 
 
-def test_any_kind_of_id_is_counted_by_a_later_event_too(make: MakeSession) -> None:
-    """Texts, UUIDs and what is derived from them count alike, also where no first event needs their text."""
+def test_every_kind_of_event_id_is_counted(make: MakeSession) -> None:
+    """Strings, UUIDs and their subclasses are counted as later events, too."""
 
-    class Text(str):
-        """Text of the embedder's own."""
+    class StringId(str):
+        """A subclass of str."""
 
         __slots__ = ()
 
-    class Id(uuid.UUID):
-        """A UUID of the embedder's own."""
+    class UuidId(uuid.UUID):
+        """A subclass of UUID."""
 
     session = make()
-    given: list[uuid.UUID | str] = [
+    ids: list[uuid.UUID | str] = [
         event_id(1),
         uuid.UUID(event_id(2)),
         event_id(3).upper(),
-        Text(event_id(4)),
-        Id(event_id(5)),
+        StringId(event_id(4)),
+        UuidId(event_id(5)),
     ]
-    assert [session.get_session_context(each).event_index for each in given] == [1, 2, 3, 4, 5]
+    assert [session.get_session_context(each).event_index for each in ids] == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize(
-    "bad",
+    "value",
     [
         "",
         "1",
@@ -183,42 +183,42 @@ def test_any_kind_of_id_is_counted_by_a_later_event_too(make: MakeSession) -> No
         event_id(1).encode(),
     ],
 )
-def test_anything_else_is_no_event_id(make: MakeSession, bad: Any) -> None:  # noqa: ANN401  # of any type
-    """A bad event id is a ValueError that names it, and counts as no event."""
+def test_invalid_event_id_is_refused(make: MakeSession, value: Any) -> None:  # noqa: ANN401  # any type
+    """A bad event id raises a ValueError that names it, and is not counted as an event."""
     session = make()
     session.get_session_context(event_id(1))
     with pytest.raises(ValueError, match="event_id must be a uuid") as caught:
-        session.get_session_context(bad)
-    assert repr(bad) in str(caught.value)
+        session.get_session_context(value)
+    assert repr(value) in str(caught.value)
     assert session.event_index == 1
 
 
-def test_the_first_event_has_its_own_time(make: MakeSession) -> None:
-    """event_timestamp stamps the first event, in UTC, whatever its zone; microseconds are kept."""
+def test_event_timestamp_is_converted_to_utc(make: MakeSession) -> None:
+    """event_timestamp sets the time of the first event, in UTC and to the microsecond."""
     when = datetime(2025, 5, 1, 14, 30, 0, 123456, tzinfo=timezone(timedelta(hours=2)))
     context = make().get_session_context(event_id(1), when)
     assert context.first_event_timestamp == "2025-05-01T12:30:00.123456Z"
 
 
 @pytest.mark.parametrize(
-    ("bad", "error"),
+    ("value", "error"),
     [
-        (datetime(2025, 5, 1), ValueError),  # noqa: DTZ001  # naive is the point
+        (datetime(2025, 5, 1), ValueError),  # noqa: DTZ001  # naive on purpose
         (datetime.max.replace(tzinfo=timezone(timedelta(hours=-1))), ValueError),
         ("2025-05-01T00:00:00Z", TypeError),
         (1.5, TypeError),
     ],
 )
-def test_anything_else_is_no_event_timestamp(make: MakeSession, bad: Any, error: type[Exception]) -> None:  # noqa: ANN401  # of any type
-    """A naive or impossible time is a ValueError, another type a TypeError; neither counts as an event."""
+def test_invalid_event_timestamp_is_refused(make: MakeSession, value: Any, error: type[Exception]) -> None:  # noqa: ANN401  # any type
+    """A naive or impossible time is a ValueError, another type a TypeError; neither is counted as an event."""
     session = make()
     with pytest.raises(error, match="a time must"):
-        session.get_session_context(event_id(1), bad)
+        session.get_session_context(event_id(1), value)
     assert session.event_index == 0
 
 
-def test_anonymous_events_name_no_user(make: MakeSession, clock: ManualClock) -> None:
-    """An anonymous event has the zero user and no previous session; it counts all the same."""
+def test_anonymous_event_does_not_identify_the_user(make: MakeSession, clock: ManualClock) -> None:
+    """An anonymous event has the zero user and no previous session, but is counted."""
     session = make()
     session.get_session_context(event_id(1))
     clock.advance(600)
@@ -233,15 +233,15 @@ def test_anonymous_events_name_no_user(make: MakeSession, clock: ManualClock) ->
     VALIDATORS["1-0-2"].validate(context.data)
 
 
-def test_a_first_event_can_be_anonymous(make: MakeSession) -> None:
-    """Its session is an ordinary one for the events that follow."""
+def test_first_event_can_be_anonymous(make: MakeSession) -> None:
+    """Later events of a session that began anonymously name the user."""
     session = make()
     assert session.get_session_context(event_id(1), anonymous=True).user_id == "00000000-0000-0000-0000-000000000000"
     assert session.get_session_context(event_id(2)).user_id == session.user_id
 
 
-def test_indexes_stay_at_the_schemas_maximum() -> None:
-    """Neither index passes 2³¹ - 1: entity and save file stay valid."""
+def test_indexes_stop_at_the_schema_maximum() -> None:
+    """Neither index exceeds 2³¹ - 1, so entity and save file stay valid."""
     facts = SessionFacts.of(Snapshot(user_id="0" * 16, session_id=event_id(1), session_index=MAX_INDEX))
     VALIDATORS["1-0-2"].validate(SessionContext(facts, MAX_INDEX + 5).data)
     store = MemoryStore()
@@ -251,7 +251,7 @@ def test_indexes_stay_at_the_schemas_maximum() -> None:
     assert session.save_error is None
 
 
-MOMENTS = st.datetimes(
+TIMESTAMPS = st.datetimes(
     min_value=datetime(1, 1, 2),  # noqa: DTZ001  # Hypothesis adds the zone
     max_value=datetime(9999, 12, 30),  # noqa: DTZ001
     timezones=st.just(UTC) | st.timezones(),
@@ -262,7 +262,7 @@ MOMENTS = st.datetimes(
     events=st.lists(
         st.tuples(
             st.uuids(),
-            st.none() | MOMENTS,
+            st.none() | TIMESTAMPS,
             st.booleans(),
             st.sampled_from([0.0, 1.0, 299.0, 300.0, 600.0, 1e6]),
             st.none() | st.booleans(),
@@ -272,11 +272,11 @@ MOMENTS = st.datetimes(
     ),
     count_empty_sessions=st.booleans(),
 )
-def test_every_entity_validates(
+def test_every_entity_is_valid(
     events: list[tuple[uuid.UUID, datetime | None, bool, float, bool | None]],
     count_empty_sessions: bool,  # noqa: FBT001  # Hypothesis passes by name
 ) -> None:
-    """Whatever happens, every entity handed out validates against client_session 1-0-2, and its 1-0-1 form too."""
+    """Every entity validates against client_session 1-0-2, and in its 1-0-1 form."""
     clock = ManualClock()
     session = ClientSession(
         store=MemoryStore(), clock=clock, scheduler=ManualScheduler(), count_empty_sessions=count_empty_sessions

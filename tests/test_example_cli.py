@@ -1,4 +1,4 @@
-"""The command-line example: runs one after another, and at the same time."""
+"""The command-line example, run repeatedly and concurrently."""
 
 from __future__ import annotations
 
@@ -27,62 +27,62 @@ def start(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
 
 
 def entities(run: subprocess.Popen[str], *, silent: bool = True) -> list[dict[str, Any]]:
-    """Return what a run printed, when it has ended well."""
+    """Wait for a run to succeed and return the data of the entities it printed."""
     output, errors = run.communicate(timeout=60)
     assert run.returncode == 0, errors
     assert (errors == "") is silent, errors
-    found = [data_of(json.loads(line)) for line in output.splitlines()]
-    for data in found:
+    entities_data = [data_of(json.loads(line)) for line in output.splitlines()]
+    for data in entities_data:
         VALIDATORS["1-0-2"].validate(data)
-    return found
+    return entities_data
 
 
-def test_runs_within_the_timeout_are_one_session(save_path: Path) -> None:
-    """Events count on from run to run; a run after the timeout begins the next session."""
+def test_runs_within_the_timeout_share_a_session(save_path: Path) -> None:
+    """Events are numbered across runs; a run after the timeout begins the next session."""
     first = [entities(start("--save", save_path, "build", "test")), entities(start("--save", save_path, "deploy"))]
-    same = [data for run in first for data in run]
-    assert [data["eventIndex"] for data in same] == [1, 2, 3]
-    assert {(data["sessionIndex"], data["sessionId"], data["firstEventId"]) for data in same} == {
-        (1, same[0]["sessionId"], same[0]["firstEventId"])
+    events = [data for run in first for data in run]
+    assert [data["eventIndex"] for data in events] == [1, 2, 3]
+    assert {(data["sessionIndex"], data["sessionId"], data["firstEventId"]) for data in events} == {
+        (1, events[0]["sessionId"], events[0]["firstEventId"])
     }
-    (late,) = entities(start("--save", save_path, "--timeout", "0.001", "build"))
-    assert (late["sessionIndex"], late["eventIndex"]) == (2, 1)
-    assert (late["previousSessionId"], late["userId"]) == (same[0]["sessionId"], same[0]["userId"])
+    (next_event,) = entities(start("--save", save_path, "--timeout", "0.001", "build"))
+    assert (next_event["sessionIndex"], next_event["eventIndex"]) == (2, 1)
+    assert (next_event["previousSessionId"], next_event["userId"]) == (events[0]["sessionId"], events[0]["userId"])
 
 
-def test_runs_at_the_same_time_are_one_session(save_path: Path) -> None:
-    """Six runs that start together on no save file share user, session and first event; none doubles an index."""
-    together = [start("--save", save_path, "build", "test") for _ in range(6)]
-    found = [data for run in together for data in entities(run)]
-    assert sorted(data["eventIndex"] for data in found) == list(range(1, 13))
+def test_concurrent_runs_share_a_session(save_path: Path) -> None:
+    """Six runs that start together share a user, a session and its first event, with no duplicate event index."""
+    runs = [start("--save", save_path, "build", "test") for _ in range(6)]
+    entities_data = [data for run in runs for data in entities(run)]
+    assert sorted(data["eventIndex"] for data in entities_data) == list(range(1, 13))
     names = ("userId", "sessionId", "sessionIndex", "previousSessionId", "firstEventId", "firstEventTimestamp")
-    assert len({tuple(data[name] for name in names) for data in found}) == 1
-    assert found[0]["sessionIndex"] == 1
+    assert len({tuple(data[name] for name in names) for data in entities_data}) == 1
+    assert entities_data[0]["sessionIndex"] == 1
 
 
-def test_a_killed_run_doubles_no_event(save_path: Path) -> None:
-    """What a run printed before it was killed was saved before: the next run counts on from there."""
+def test_killed_run_does_not_duplicate_an_event(save_path: Path) -> None:
+    """A run saves each event before printing it, so the next run continues the numbering."""
     with start("--save", save_path, *["build"] * 100, PYTHONUNBUFFERED="1") as run:
         assert run.stdout is not None
         lines = [run.stdout.readline()]
         run.kill()
         lines += run.stdout
     printed = [data_of(json.loads(line)) for line in lines if line.endswith("\n")]
-    (after,) = entities(start("--save", save_path, "build"))
-    assert after["sessionId"] == printed[0]["sessionId"]
+    (next_event,) = entities(start("--save", save_path, "build"))
+    assert next_event["sessionId"] == printed[0]["sessionId"]
     assert [data["eventIndex"] for data in printed] == list(range(1, len(printed) + 1))
-    assert after["eventIndex"] in {len(printed) + 1, len(printed) + 2}
+    assert next_event["eventIndex"] in {len(printed) + 1, len(printed) + 2}
 
 
-def test_a_save_file_that_cannot_be_is_never_in_the_way(tmp_path: Path) -> None:
-    """Where no file can be made, the program says so and goes on."""
+def test_unusable_save_path_does_not_stop_the_program(tmp_path: Path) -> None:
+    """If the save file cannot be created, the program reports it and continues."""
     (tmp_path / "file").touch()
     (event,) = entities(start("--save", tmp_path / "file" / "session.xml", "build"), silent=False)
     assert event["eventIndex"] == 1
 
 
-def test_the_file_is_where_the_platform_wants_it(tmp_path: Path) -> None:
-    """Without a path the save file is the user's own."""
+def test_default_save_path_is_the_platforms(tmp_path: Path) -> None:
+    """Without a path, the file is created in the user's data directory."""
     entities(start("build", HOME=str(tmp_path), XDG_DATA_HOME=str(tmp_path)))
     assert [path.parent.name for path in tmp_path.rglob("session.xml")] == [
         default_save_path("client-session-cli").parent.name

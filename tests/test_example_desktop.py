@@ -1,4 +1,4 @@
-"""The desktop examples: real windows on a display of the test's own, whose focus xdotool moves."""
+"""The desktop examples, in real windows on a virtual display, with xdotool moving the focus."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     Start = Callable[..., "Program"]
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-SECONDS = 60.0
-"""How long anything is waited for before it counts as missing: ample, since the machine may be busy."""
+WAIT_SECONDS = 60.0
+"""How long to wait for a result before failing. Generous, because the machine may be busy."""
 
 missing = [program for program in ("Xvfb", "openbox", "xdotool") if shutil.which(program) is None]
 pytestmark = pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)} to move the focus of real windows")
 
-LOADS = {
+IMPORTS = {
     "tk": "import tkinter",
     "qt": """
 import ctypes, pathlib, PySide6.QtWidgets
@@ -38,11 +38,11 @@ plugin = pathlib.Path(PySide6.__file__).parent / "Qt/plugins/platforms/libqxcb.s
 ctypes.CDLL(str(plugin))
 """,
 }
-"""What must be possible for a toolkit to open a window."""
+"""Code that must run before a toolkit can open a window."""
 
 TITLES = {"tk": "A session in tkinter", "qt": "A session in Qt"}
 
-NO_THREAD = """
+REFUSE_THREADS = """
 import runpy, sys, threading
 def refuse(thread):
     raise AssertionError("a thread was started")
@@ -50,9 +50,9 @@ threading.Thread.start = refuse
 del sys.argv[0]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-"""Runs a program that may start no thread."""
+"""Runs a program in which starting a thread is an error."""
 
-# Each example's window in a program that opens a dialog with F2, and says after half a second that it is open.
+# Each example's window in a program that opens a dialog on F2 and reports half a second later that it is open.
 WITH_DIALOG = {
     "tk": """
 import sys, tkinter as tk
@@ -114,114 +114,114 @@ def run(seconds):
     app.exec()
 """,
 }
-USE_SCHEDULER = """
+CHECK_SCHEDULER = """
 import gc, weakref
 from client_session import ClientSession
 from client_session_persistence import MemoryStore
 
-class Counted(ClientSession):
+class CountingSession(ClientSession):
     __slots__ = ()
     def tick(self):
         ticks.append(self.state)
         super().tick()
 
 ticks = []
-session = Counted(store=MemoryStore(), check_interval=3600, scheduler=scheduler)
+session = CountingSession(store=MemoryStore(), check_interval=3600, scheduler=scheduler)
 run(0.2)
-print("at an interval of an hour", len(ticks))
+print("ticks at an interval of an hour:", len(ticks))
 session.check_interval = 0.02
 run(1)
-print("then of 0.02 s, many", len(ticks) >= 3)
+print("several ticks at 0.02 s:", len(ticks) >= 3)
 session.stop_checker()
 ticks.clear()
 run(0.2)
-print("stopped", len(ticks))
+print("ticks while stopped:", len(ticks))
 session.start_checker()
 run(1)
-print("started again, many", len(ticks) >= 3)
+print("several ticks after a restart:", len(ticks) >= 3)
 reference = weakref.ref(session)
 del session
 gc.collect()
-print("dropped", reference())
+print("dropped session:", reference())
 ticks.clear()
 run(0.2)
-print("of the dropped one", len(ticks))
+print("ticks after the drop:", len(ticks))
 """
 
-USE_ON_THREAD = """
+CHECK_OTHER_THREAD = """
 import threading
 from client_session import ClientSession
 from client_session_persistence import MemoryStore
 
-class Named(ClientSession):
+class RecordingSession(ClientSession):
     __slots__ = ()
     def tick(self):
-        tickers.append(threading.current_thread().name)
+        thread_names.append(threading.current_thread().name)
         super().tick()
 
-def on_a_thread(work):
+def run_on_thread(work):
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
 
-tickers = []
-session = Named(store=MemoryStore(), check_interval=0.02, scheduler=scheduler)
+thread_names = []
+session = RecordingSession(store=MemoryStore(), check_interval=0.02, scheduler=scheduler)
 session.stop_checker()
 run(0.1)
-tickers.clear()
-on_a_thread(session.start_checker)
+thread_names.clear()
+run_on_thread(session.start_checker)
 run(1)
 print("started")
-print(set(tickers))
-on_a_thread(session.stop_checker)
+print(set(thread_names))
+run_on_thread(session.stop_checker)
 run(0.1)
-tickers.clear()
+thread_names.clear()
 run(0.2)
-print("stopped", len(tickers))
+print("ticks while stopped:", len(thread_names))
 """
 
 
 @attrs.frozen
 class Program:
-    """A running program, its lines as they come, and the hand of its user."""
+    """A running program, its output lines and the user at its display."""
 
     process: subprocess.Popen[str]
     lines: queue.SimpleQueue[str]
     user: User
 
     def line(self) -> str:
-        """Wait for the next line that it prints."""
-        return self.lines.get(timeout=SECONDS)
+        """Wait for the next line of output."""
+        return self.lines.get(timeout=WAIT_SECONDS)
 
 
 @attrs.frozen
 class User:
-    """What a user does on a display."""
+    """A user at a display, simulated with xdotool."""
 
     environment: dict[str, str]
 
     def do(self, *command: str) -> str:
-        """Let xdotool do something."""
-        done = subprocess.run(  # noqa: S603  # fixed arguments
-            ["xdotool", *command],  # noqa: S607  # wherever the system has it
+        """Run an xdotool command and return its output."""
+        result = subprocess.run(  # noqa: S603  # fixed arguments
+            ["xdotool", *command],  # noqa: S607  # found on the path
             env=self.environment,
             capture_output=True,
             text=True,
             check=True,
-            timeout=SECONDS,
+            timeout=WAIT_SECONDS,
         )
-        return done.stdout
+        return result.stdout
 
     def window(self, title: str) -> str:
-        """Wait for a window, and return its id."""
+        """Wait for a window and return its id."""
         return self.do("search", "--sync", "--onlyvisible", "--name", f"^{title}$").split()[0]
 
     def switch_to(self, title: str) -> None:
-        """Give a window the focus."""
+        """Focus a window."""
         self.do("windowactivate", "--sync", self.window(title))
 
     def click(self, title: str, button: str) -> None:
-        """Click on the left or the right one of the two buttons at the bottom of a window."""
+        """Click the left or right button at the bottom of a window."""
         window = self.window(title)
         geometry = dict(line.split("=") for line in self.do("getwindowgeometry", "--shell", window).splitlines())
         x = int(geometry["WIDTH"]) * (1 if button == "left" else 3) // 4
@@ -229,16 +229,16 @@ class User:
         self.do("mousemove", "--window", window, str(x), str(y), "click", "1")
 
     def press(self, key: str) -> None:
-        """Press a key, for the window that has the focus."""
+        """Press a key in the focused window."""
         self.do("key", key)
 
 
 @pytest.fixture(scope="module", params=["tk", "qt"])
 def toolkit(request: pytest.FixtureRequest) -> str:
-    """Return a toolkit that is installed, with the libraries that it needs."""
+    """Return the name of a toolkit, or skip if it cannot be loaded."""
     name: str = request.param
     loaded = subprocess.run(  # noqa: S603  # our own interpreter
-        [sys.executable, "-c", LOADS[name]], capture_output=True, text=True, check=False, timeout=SECONDS
+        [sys.executable, "-c", IMPORTS[name]], capture_output=True, text=True, check=False, timeout=WAIT_SECONDS
     )
     if loaded.returncode != 0:
         pytest.skip(f"{name} cannot be loaded here: {loaded.stderr.strip().splitlines()[-1]}")
@@ -247,7 +247,7 @@ def toolkit(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def user() -> Iterator[User]:
-    """Return the user of a display with a window manager and another program's window, titled "tk"."""
+    """Return the user of a display that has a window manager and a second program's window, titled "tk"."""
     reading, writing = os.pipe()
     with subprocess.Popen(  # noqa: S603  # fixed arguments
         ["Xvfb", "-displayfd", str(writing), "-screen", "0", "800x600x24", "-nolisten", "tcp"],  # noqa: S607
@@ -258,22 +258,22 @@ def user() -> Iterator[User]:
             os.close(writing)
             with os.fdopen(reading) as pipe:
                 environment = {**os.environ, "DISPLAY": f":{pipe.readline().strip()}"}
-            # A window that opens while the manager starts may never be shown: let it open the window when it is ready.
+            # A window opened before the manager is ready may never appear, so the manager starts the program.
             manager = ["openbox", "--startup", f"{sys.executable} -m tkinter"]
-            with subprocess.Popen(manager, env=environment, stderr=subprocess.DEVNULL) as running:  # noqa: S603  # ours
+            with subprocess.Popen(manager, env=environment, stderr=subprocess.DEVNULL) as manager_process:  # noqa: S603  # ours
                 try:
                     user = User(environment)
                     user.switch_to("tk")
                     yield user
                 finally:
-                    running.kill()
+                    manager_process.kill()
         finally:
-            server.kill()  # and the other program loses its display
+            server.kill()  # the other program exits with its display
 
 
 @pytest.fixture
 def start(user: User) -> Iterator[Start]:
-    """Return what starts a program on the display."""
+    """Return a function that starts a program on the display."""
     started: list[tuple[subprocess.Popen[str], threading.Thread]] = []
 
     def run(*arguments: str | Path) -> Program:
@@ -281,7 +281,7 @@ def start(user: User) -> Iterator[Start]:
             [sys.executable, "-u", *map(str, arguments)],
             env={**user.environment, "PYTHONPATH": str(EXAMPLES)},
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,  # a traceback is a line that is not expected
+            stderr=subprocess.STDOUT,  # a traceback becomes an unexpected line
             text=True,
         )
         lines: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -298,17 +298,17 @@ def start(user: User) -> Iterator[Start]:
 
 
 def read(output: IO[str], lines: queue.SimpleQueue[str]) -> None:
-    """Put each line of the output into the queue, until there are no more."""
+    """Put each line of the output into the queue."""
     with output:
         for line in output:
             lines.put(line.strip())
 
 
-def test_the_session_follows_the_focus(toolkit: str, start: Start, save_path: Path) -> None:
-    """Focus lost: background; the toolkit's timer ends the session; focus won: foreground. No thread is started."""
+def test_session_follows_the_window_focus(toolkit: str, start: Start, save_path: Path) -> None:
+    """Focus changes set the state and the toolkit's timer ends the session, without starting a thread."""
     program = start(
         "-c",
-        NO_THREAD,
+        REFUSE_THREADS,
         EXAMPLES / f"{toolkit}_app.py",
         save_path,
         "--background-timeout",
@@ -331,13 +331,13 @@ def test_the_session_follows_the_focus(toolkit: str, start: Start, save_path: Pa
         assert (entity["sessionIndex"], entity["eventIndex"]) == (2, expected)
         assert (entity["previousSessionId"], entity["userId"]) == (first["sessionId"], first["userId"])
     user.press("alt+F4")
-    assert program.process.wait(SECONDS) == 0
+    assert program.process.wait(WAIT_SECONDS) == 0
     saved = loads(save_path.read_bytes())
     assert (saved.session_index, saved.event_index) == (2, 2)
 
 
-def test_the_buttons_do_what_they_say(toolkit: str, start: Start, save_path: Path) -> None:
-    """A click on the left one tracks an event, on the right one begins a new session."""
+def test_buttons_track_events_and_begin_sessions(toolkit: str, start: Start, save_path: Path) -> None:
+    """The left button tracks an event; the right button begins a new session."""
     program = start(EXAMPLES / f"{toolkit}_app.py", save_path)
     program.user.switch_to(TITLES[toolkit])
     indexes: list[tuple[int, int]] = []
@@ -349,8 +349,8 @@ def test_the_buttons_do_what_they_say(toolkit: str, start: Start, save_path: Pat
     assert indexes == [(1, 1), (1, 2), (2, 1)]
 
 
-def test_a_dialog_is_no_loss_of_focus(toolkit: str, start: Start, save_path: Path) -> None:
-    """While the program's own dialog has the focus, and when it closes, the session stays in the foreground."""
+def test_dialog_keeps_the_session_in_the_foreground(toolkit: str, start: Start, save_path: Path) -> None:
+    """The session stays in the foreground while the program's own dialog has focus and when it closes."""
     program = start("-c", WITH_DIALOG[toolkit], save_path)
     user = program.user
     user.switch_to(TITLES[toolkit])
@@ -363,23 +363,23 @@ def test_a_dialog_is_no_loss_of_focus(toolkit: str, start: Start, save_path: Pat
     assert program.line() == "foreground-active --background--> background-active"
 
 
-def test_the_scheduler_keeps_its_contract(toolkit: str, start: Start) -> None:
-    """It ticks at the interval of the moment, stops and starts, and keeps no session alive."""
-    program = start("-c", SCHEDULER[toolkit] + USE_SCHEDULER)
+def test_scheduler_meets_its_contract(toolkit: str, start: Start) -> None:
+    """The scheduler follows interval changes, stops and restarts, and keeps no session alive."""
+    program = start("-c", SCHEDULER[toolkit] + CHECK_SCHEDULER)
     assert [program.line() for _ in range(6)] == [
-        "at an interval of an hour 0",
-        "then of 0.02 s, many True",
-        "stopped 0",
-        "started again, many True",
-        "dropped None",
-        "of the dropped one 0",
+        "ticks at an interval of an hour: 0",
+        "several ticks at 0.02 s: True",
+        "ticks while stopped: 0",
+        "several ticks after a restart: True",
+        "dropped session: None",
+        "ticks after the drop: 0",
     ]
-    assert program.process.wait(SECONDS) == 0
+    assert program.process.wait(WAIT_SECONDS) == 0
 
 
 @pytest.mark.parametrize("toolkit", ["qt"], indirect=True)
-def test_qts_scheduler_hears_of_any_thread(toolkit: str, start: Start) -> None:
-    """Ticks that another thread stops and starts come from the application's own, as before."""
-    program = start("-c", SCHEDULER[toolkit] + USE_ON_THREAD)
-    assert [program.line() for _ in range(3)] == ["started", "{'MainThread'}", "stopped 0"]
-    assert program.process.wait(SECONDS) == 0
+def test_qt_scheduler_accepts_calls_from_any_thread(toolkit: str, start: Start) -> None:
+    """After another thread stops or starts checking, ticks still run on the application's main thread."""
+    program = start("-c", SCHEDULER[toolkit] + CHECK_OTHER_THREAD)
+    assert [program.line() for _ in range(3)] == ["started", "{'MainThread'}", "ticks while stopped: 0"]
+    assert program.process.wait(WAIT_SECONDS) == 0

@@ -1,4 +1,4 @@
-"""The web worker example, under gunicorn: forked workers, one of them killed, and a graceful stop."""
+"""The web worker example under gunicorn: forked workers, a killed worker and a graceful stop."""
 
 from __future__ import annotations
 
@@ -26,44 +26,44 @@ if TYPE_CHECKING:
     Entities = list[dict[str, Any]]
 
 pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("gunicorn") is None, reason="needs gunicorn, of the dependency group examples"
+    importlib.util.find_spec("gunicorn") is None, reason="needs gunicorn (dependency group examples)"
 )
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-SECONDS = 60.0
-"""How long anything is waited for before it counts as missing: ample, since the machine may be busy."""
+WAIT_SECONDS = 60.0
+"""How long to wait for a result before failing. Generous, because the machine may be busy."""
 
 
 class Server:
-    """A gunicorn of three workers, and every entity that it answered."""
+    """A gunicorn server with three workers, and every entity it returned."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
-        """Wait until it listens and has its workers."""
+        """Wait until the server listens and has started its workers."""
         self.process = process
         self.entities: Entities = []
         self.port = int(self.wait_for(r"Listening at: http://127\.0\.0\.1:(\d+)"))
         self.workers = [self.next_worker() for _ in range(3)]
 
     def wait_for(self, pattern: str) -> str:
-        """Read its output up to what matches; return the group."""
+        """Read the output up to a line that matches; return the matched group."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            if found := re.search(pattern, line):
-                return found[1]
-        pytest.fail(f"gunicorn said nothing of {pattern}")
+            if match := re.search(pattern, line):
+                return match[1]
+        pytest.fail(f"gunicorn printed nothing that matches {pattern}")
 
-    def rest(self) -> str:
-        """Read its output to the end."""
+    def read_rest(self) -> str:
+        """Read the rest of the output."""
         assert self.process.stdout is not None
         return self.process.stdout.read()
 
     def next_worker(self) -> int:
-        """Wait for a worker, and return its process's id."""
+        """Wait for a worker to start and return its process id."""
         return int(self.wait_for(r"Booting worker with pid: (\d+)"))
 
     def get(self, _number: int) -> dict[str, Any]:
-        """Make a request, and return the data of the entity that it is answered with."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=SECONDS)
+        """Make a request and return the data of the entity in the response."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT_SECONDS)
         try:
             connection.request("GET", "/")
             response = connection.getresponse()
@@ -73,7 +73,7 @@ class Server:
             connection.close()
 
     def get_until(self, sessions: int) -> None:
-        """Make requests, eight at a time, until so many sessions have answered."""
+        """Make requests, eight at a time, until this many sessions have responded."""
         with ThreadPoolExecutor(8) as pool:
             for _round in range(200):
                 self.entities += pool.map(self.get, range(40))
@@ -82,20 +82,20 @@ class Server:
         pytest.fail(f"fewer than {sessions} sessions answered {len(self.entities)} requests")
 
     def events(self) -> dict[int, int]:
-        """Return the number of events of each session, by its index, after checking that nothing is lost or doubled."""
+        """Check that indexes have no gaps or duplicates; return the number of events by session index."""
         assert len({entity["userId"] for entity in self.entities}) == 1
         sessions: dict[int, Entities] = {}
         for entity in self.entities:
             VALIDATORS["1-0-2"].validate(entity)
             sessions.setdefault(entity["sessionIndex"], []).append(entity)
         assert sorted(sessions) == list(range(1, len(sessions) + 1))
-        before = None
+        previous_id = None
         for index in sorted(sessions):
             ((session_id, previous, _first),) = {
                 (entity["sessionId"], entity["previousSessionId"], entity["firstEventId"]) for entity in sessions[index]
             }
-            assert previous == before
-            before = session_id
+            assert previous == previous_id
+            previous_id = session_id
             numbers = sorted(entity["eventIndex"] for entity in sessions[index])
             assert numbers == list(range(1, len(numbers) + 1))
         return {index: len(entities) for index, entities in sessions.items()}
@@ -103,7 +103,7 @@ class Server:
 
 @pytest.fixture(params=["", "--preload", "--preload --threads 4"])
 def server(request: pytest.FixtureRequest, save_path: Path) -> Iterator[Server]:
-    """Return gunicorn, serving the example: imported by each worker, or by the master before it forks them."""
+    """Yield gunicorn serving the example, imported by each worker or by the master before it forks."""
     options: str = request.param
     with subprocess.Popen(  # noqa: S603  # our own interpreter
         [
@@ -111,12 +111,12 @@ def server(request: pytest.FixtureRequest, save_path: Path) -> Iterator[Server]:
             *options.split(),
             f"gunicorn_app:create_app({os.fspath(save_path)!r})",
         ],
-        env={**os.environ, "HOME": os.fspath(save_path.parent)},  # where it puts its control socket
+        env={**os.environ, "HOME": os.fspath(save_path.parent)},  # gunicorn puts its control socket here
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     ) as process:
-        watchdog = threading.Timer(2 * SECONDS, process.kill)
+        watchdog = threading.Timer(2 * WAIT_SECONDS, process.kill)
         watchdog.start()
         try:
             yield Server(process)
@@ -125,8 +125,8 @@ def server(request: pytest.FixtureRequest, save_path: Path) -> Iterator[Server]:
             process.kill()
 
 
-def test_workers_share_the_user_and_have_sessions_of_their_own(server: Server, save_path: Path) -> None:
-    """One user; a session for each worker, the killed one's successor too; indexes without gaps; a stop closes."""
+def test_workers_share_the_user_but_not_the_session(server: Server, save_path: Path) -> None:
+    """Each worker, and the one that replaces a killed worker, has its own session; a graceful stop ends them."""
     server.get_until(sessions=3)
     assert set(server.events()) == {1, 2, 3}
     os.kill(server.workers[0], signal.SIGKILL)
@@ -136,7 +136,7 @@ def test_workers_share_the_user_and_have_sessions_of_their_own(server: Server, s
     assert set(events) == {1, 2, 3, 4}
 
     server.process.terminate()
-    output = server.rest()
+    output = server.read_rest()
     assert server.process.wait() == 0
     ended = {
         int(index): int(count) for index, count in re.findall(r"session (\d+) ended \(close\) after (\d+)", output)

@@ -1,4 +1,4 @@
-"""A session says what happened: its last decisions, in plain words, wherever they are read."""
+"""Explanations: a session records its last decisions, in the same words for explain(), the log and the command line."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 FOREGROUND, BACKGROUND, EXPIRED = SessionState
 
 
-def words(session: ClientSession) -> list[str]:
-    """Return what a session explains, without the times."""
+def descriptions(session: ClientSession) -> list[str]:
+    """Return a session's explanations without the times."""
     return [str(explanation).split(maxsplit=2)[2] for explanation in session.explain()]
 
 
-def at(session: ClientSession, clock: ManualClock, *inputs: tuple[float, str]) -> list[str]:
-    """Let inputs come at seconds after one another; return what each of them added, in words."""
+def apply(session: ClientSession, clock: ManualClock, *inputs: tuple[float, str]) -> list[str]:
+    """Apply inputs, each this many seconds after the one before, and return all explanations."""
     calls: dict[str, Callable[[], object]] = {
         "event": lambda: session.get_session_context(event_id(1)),
         "background": lambda: session.set_background(True),
@@ -48,19 +48,19 @@ def at(session: ClientSession, clock: ManualClock, *inputs: tuple[float, str]) -
         "save": session.save,
         "close": session.close,
     }
-    for seconds, given in inputs:
+    for seconds, input_name in inputs:
         clock.advance(seconds)
-        calls[given]()
-    return words(session)
+        calls[input_name]()
+    return descriptions(session)
 
 
-# What is told of each decision
+# The text of each decision.
 
 
-def test_an_explanation_has_all_that_decided(make: MakeSession, clock: ManualClock) -> None:
-    """Time, input, states, idle seconds, the timeouts, the checker, what ended, what began."""
+def test_explanation_has_everything_that_mattered(make: MakeSession, clock: ManualClock) -> None:
+    """It has the time, input, states, idle seconds, timeouts, checker, and the sessions that ended and began."""
     session = make()
-    at(session, clock, (0, "event"), (1, "event"), (0, "background"), (700, "event"))
+    apply(session, clock, (0, "event"), (1, "event"), (0, "background"), (700, "event"))
     assert session.explain()[-1] == Explanation(
         at=datetime(2026, 1, 1, 0, 11, 41, tzinfo=UTC),
         input="event",
@@ -80,13 +80,13 @@ def test_an_explanation_has_all_that_decided(make: MakeSession, clock: ManualClo
     )
 
 
-def test_a_new_session_has_nothing_to_explain(session: ClientSession) -> None:
-    """A pending session that nothing was told of has made no decision."""
+def test_new_session_has_no_explanations(session: ClientSession) -> None:
+    """A pending session without inputs has made no decision."""
     assert session.explain() == ()
 
 
 @pytest.mark.parametrize(
-    ("inputs", "told"),
+    ("inputs", "expected"),
     [
         ([(0, "event")], "event: session 1 begins"),
         (
@@ -145,44 +145,46 @@ def test_a_new_session_has_nothing_to_explain(session: ClientSession) -> None:
         ([(0, "close")], "close: closed; no session ended"),
     ],
 )
-def test_each_kind_of_decision_in_words(
-    session: ClientSession, clock: ManualClock, inputs: list[tuple[float, str]], told: str
+def test_each_kind_of_decision_has_a_description(
+    session: ClientSession, clock: ManualClock, inputs: list[tuple[float, str]], expected: str
 ) -> None:
-    """One sentence for what the last input changed."""
-    assert at(session, clock, *inputs)[-1] == told
+    """The description says what the last input changed."""
+    assert apply(session, clock, *inputs)[-1] == expected
 
 
-def test_timeouts_that_are_set(session: ClientSession) -> None:
-    """The new one and the old, or that the one in force stays."""
+def test_timeout_changes_are_explained(session: ClientSession) -> None:
+    """The explanation has the old and the new timeout, or says that the current one still applies."""
     session.foreground_timeout = 60.5
     session.background_timeout = timedelta(minutes=1)
-    assert words(session) == [
+    assert descriptions(session) == [
         "timeouts: the timeout changed from 600 s to 60.5 s",
         "timeouts: the timeout of the other focus changed; 60.5 s stays in force",
     ]
 
 
-def test_a_restart_says_whether_the_saved_session_goes_on(make: MakeSession, clock: ManualClock) -> None:
-    """With continue_on_restart: which session goes on, or why it does not; without, nothing."""
+def test_restart_explains_whether_the_saved_session_continues(make: MakeSession, clock: ManualClock) -> None:
+    """With continue_on_restart, a start explains its decision; without it, there is no explanation."""
     first = make(continue_on_restart=True)
-    assert at(first, clock, (0, "event"), (5, "close"))[-1] == "close: closed; no session ended"
+    assert apply(first, clock, (0, "event"), (5, "close"))[-1] == "close: closed; no session ended"
     clock.advance(594)
     assert make().explain() == ()
     again = make(continue_on_restart=True)
-    assert words(again) == ["start: session 1 continues: idle for 599 s (timeout 600 s)"]
+    assert descriptions(again) == ["start: session 1 continues: idle for 599 s (timeout 600 s)"]
     assert again.explain()[0].begun == Beginning(1, first.session_id, is_continued=True)
     clock.advance(1)
-    assert words(make(continue_on_restart=True)) == ["start: the saved session is over: idle for 600 s (timeout 600 s)"]
+    assert descriptions(make(continue_on_restart=True)) == [
+        "start: the saved session is over: idle for 600 s (timeout 600 s)"
+    ]
     clock.set_wall(clock.now() - timedelta(hours=1))
-    assert words(make(continue_on_restart=True)) == [
+    assert descriptions(make(continue_on_restart=True)) == [
         "start: the saved session is over: last activity 3,000 s in the future (timeout 600 s)"
     ]
 
 
 def test_counted_empty_sessions_are_explained(make: MakeSession, clock: ManualClock) -> None:
-    """Each is counted when it takes the last one's place, and begins with its first event."""
+    """Each session is counted when it replaces the last one, and begins with its first event."""
     session = make(count_empty_sessions=True)
-    assert at(session, clock, (600, "tick"), (600, "tick"), (1, "event")) == [
+    assert apply(session, clock, (600, "tick"), (600, "tick"), (1, "event")) == [
         "start: session 1 is counted before its first event",
         (
             "tick: session 1 (no events) ended: idle for 600 s in the foreground (timeout 600 s); "
@@ -196,30 +198,30 @@ def test_counted_empty_sessions_are_explained(make: MakeSession, clock: ManualCl
     ]
 
 
-# What is not, so that 32 tell of hours
+# Inputs without an entry, so that 32 entries usually cover hours.
 
 
-def test_what_only_notes_activity_or_changes_nothing_is_no_decision(session: ClientSession, clock: ManualClock) -> None:
-    """10,000 events within the session and ticks in time, toggles told twice, touches and saves make no entry."""
-    at(session, clock, (0, "event"), (0, "background"))
+def test_routine_inputs_add_no_entry(session: ClientSession, clock: ManualClock) -> None:
+    """Events within a session, early ticks, repeated toggles, touches and saves add no entry."""
+    apply(session, clock, (0, "event"), (0, "background"))
     before = session.explain()
     for _ in range(10_000):
         at_once = session.get_session_context(event_id(2))
         clock.advance(1)
         session.tick()
     assert at_once.event_index == 10_001
-    at(session, clock, (1, "background"), (1, "touch"), (1, "save"), (1, "start-checker"))
+    apply(session, clock, (1, "background"), (1, "touch"), (1, "save"), (1, "start-checker"))
     session.background_timeout = 300
     session.check_interval = 1
     assert session.explain() == before
-    at(session, clock, (300, "tick"))
+    apply(session, clock, (300, "tick"))
     before = session.explain()
-    at(session, clock, (300, "tick"), (300, "background"), (5, "new-session"), (5, "save"))
+    apply(session, clock, (300, "tick"), (300, "background"), (5, "new-session"), (5, "save"))
     assert session.explain() == before
 
 
-def test_the_last_32_are_kept(session: ClientSession, clock: ManualClock) -> None:
-    """Oldest first, however many there were."""
+def test_the_last_32_explanations_are_kept(session: ClientSession, clock: ManualClock) -> None:
+    """explain() returns the last 32, oldest first."""
     for number in range(100):
         clock.advance(1)
         session.set_background(number % 2 == 0)
@@ -228,77 +230,77 @@ def test_the_last_32_are_kept(session: ClientSession, clock: ManualClock) -> Non
     assert times == [datetime(2026, 1, 1, 0, 1, second, tzinfo=UTC) for second in range(9, 41)]
 
 
-def test_times_are_kept_to_the_microsecond(session: ClientSession, clock: ManualClock) -> None:
-    """However compact the history is kept."""
-    at(session, clock, (0, "event"), (0.000001, "background"))
+def test_times_have_microsecond_precision(session: ClientSession, clock: ManualClock) -> None:
+    """The compact history keeps times to the microsecond."""
+    apply(session, clock, (0, "event"), (0.000001, "background"))
     assert session.explain()[-1].idle_seconds == pytest.approx(1e-6)
     assert session.explain()[-1].at == clock.now()
 
 
-def test_asking_extends_nothing_and_works_after_close(session: ClientSession, clock: ManualClock) -> None:
-    """The session expires as if nobody had asked; closed, it still tells, and cannot be changed by who asked."""
-    at(session, clock, (0, "event"), (300, "event"))
+def test_explain_extends_nothing_and_works_after_close(session: ClientSession, clock: ManualClock) -> None:
+    """explain() does not extend the session, works after close(), and returns immutable entries."""
+    apply(session, clock, (0, "event"), (300, "event"))
     clock.advance(599)
-    told = session.explain()
+    before_close = session.explain()
     assert session.expires_in == 1.0
     session.close()
-    assert session.explain()[:-1] == told
+    assert session.explain()[:-1] == before_close
     assert session.explain()[-1].input == "close"
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
-        told[0].input = "other"  # type: ignore[misc]
+        before_close[0].input = "other"  # type: ignore[misc]
 
 
-# Whoever comes between
+# Re-entrant calls, forks and threads.
 
 
-def test_only_the_decision_that_stands_is_kept(make: MakeSession) -> None:
-    """A draft that is thrown away, since a call came between on the same thread, leaves no entry."""
+def test_superseded_decision_leaves_no_entry(make: MakeSession) -> None:
+    """A decision that a re-entrant call makes obsolete is discarded without an entry."""
 
-    class Meddling(MemoryStore):
-        meddler: Callable[[], object] | None = None
+    class ReentrantStore(MemoryStore):
+        reentrant_call: Callable[[], object] | None = None
 
         def save(self, snapshot: Snapshot) -> None:
-            meddler, self.meddler = self.meddler, None
-            if meddler:
-                meddler()
+            reentrant_call, self.reentrant_call = self.reentrant_call, None
+            if reentrant_call:
+                reentrant_call()
             super().save(snapshot)
 
-    store = Meddling()
+    store = ReentrantStore()
     session = make(store=store)
-    store.meddler = lambda: session.set_background(True)
+    store.reentrant_call = lambda: session.set_background(True)
     session.get_session_context(event_id(1))
-    assert words(session) == [
+    assert descriptions(session) == [
         "background: the app went to the background (timeout 300 s)",
         "event: session 1 begins",
     ]
     assert session.explain()[-1].before is BACKGROUND
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no os.fork()")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
 @pytest.mark.filterwarnings(
     "ignore:This process .* is multi-threaded:DeprecationWarning"
-)  # Python 3.12; others' threads
-def test_a_forked_child_begins_with_an_empty_history(session: ClientSession, clock: ManualClock) -> None:
-    """What was decided before is the parent's to explain; the child explains what it decides itself."""
-    at(session, clock, (0, "event"), (0, "background"))
-    reading, writing = os.pipe()
+)  # Python 3.12; other tests' threads
+def test_forked_child_starts_with_an_empty_history(session: ClientSession, clock: ManualClock) -> None:
+    """The parent's decisions stay with the parent; the child explains only its own."""
+    apply(session, clock, (0, "event"), (0, "background"))
+    read_end, write_end = os.pipe()
     child = os.fork()
-    if not child:  # pragma: no cover  # it has a process of its own
+    if not child:  # pragma: no cover  # runs in the child
         try:
-            told = [words(session), at(session, clock, (0, "event"))]
-            os.write(writing, repr(told).encode())
+            received = [descriptions(session), apply(session, clock, (0, "event"))]
+            os.write(write_end, repr(received).encode())
         finally:
             os._exit(0)
     os.waitpid(child, 0)
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
+    os.close(write_end)
+    with os.fdopen(read_end) as pipe:
         assert pipe.read() == "[[], ['event: session 2 begins']]"
     assert len(session.explain()) == 2
 
 
-@pytest.mark.usefixtures("switching_fast")
-def test_threads_lose_no_entry(make: MakeSession) -> None:
-    """However many threads end and begin sessions: each end is told once, in order, and no entry is half of another."""
+@pytest.mark.usefixtures("fast_thread_switching")
+def test_threads_lose_no_explanation(make: MakeSession) -> None:
+    """With many threads, each end is explained exactly once and in order, and no entry mixes two decisions."""
     session = make()
     histories: list[tuple[Explanation, ...]] = []
 
@@ -313,107 +315,107 @@ def test_threads_lose_no_entry(make: MakeSession) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    told = session.explain()
-    ended = [explanation.ended.session_index for explanation in told if explanation.ended]
-    begun = [explanation.begun.session_index for explanation in told if explanation.begun]
+    explanations = session.explain()
+    ended = [explanation.ended.session_index for explanation in explanations if explanation.ended]
+    begun = [explanation.begun.session_index for explanation in explanations if explanation.begun]
     assert ended == begun == list(range(1, len(ended) + 1))
-    assert len(told) == len(ended) + len(begun)
-    assert all(history == told[: len(history)] for history in histories)
+    assert len(explanations) == len(ended) + len(begun)
+    assert all(history == explanations[: len(history)] for history in histories)
 
 
-# The log
+# The log.
 
 
-def test_the_log_uses_the_same_words(make: MakeSession, clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
-    """At level DEBUG each decision is a line, and the explanation its argument."""
+def test_log_uses_the_same_words(make: MakeSession, clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
+    """At level DEBUG each decision is one log line, with the explanation as its argument."""
     caplog.set_level(logging.DEBUG)
     session = make(continue_on_restart=True)
-    at(session, clock, (0, "event"), (1, "event"), (600, "tick"), (0, "close"))
-    assert [record.getMessage() for record in caplog.records] == [str(told) for told in session.explain()]
-    assert [record.args for record in caplog.records] == [(told,) for told in session.explain()]
+    apply(session, clock, (0, "event"), (1, "event"), (600, "tick"), (0, "close"))
+    assert [record.getMessage() for record in caplog.records] == [str(explanation) for explanation in session.explain()]
+    assert [record.args for record in caplog.records] == [(explanation,) for explanation in session.explain()]
     assert {record.levelno for record in caplog.records} == {logging.DEBUG}
 
 
-def test_a_host_that_did_not_ask_for_debug_lines_gets_none(
-    make: MakeSession, clock: ManualClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    """At level INFO nothing is logged of what goes as it should."""
+def test_nothing_is_logged_above_debug(make: MakeSession, clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
+    """At level INFO, normal operation logs nothing."""
     caplog.set_level(logging.INFO)
-    at(make(), clock, (0, "event"), (600, "tick"), (0, "close"))
+    apply(make(), clock, (0, "event"), (600, "tick"), (0, "close"))
     assert caplog.records == []
 
 
-def test_what_is_told_when_no_lock_is_held(make: MakeSession) -> None:
-    """A handler's other thread can call the session meanwhile."""
-    told: list[str] = []
+def test_log_handlers_run_without_the_lock(make: MakeSession) -> None:
+    """While a log handler runs, another thread can call the session."""
+    received: list[str] = []
 
-    class Calling(logging.Handler):
+    class ReentrantHandler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             other = threading.Thread(
-                target=lambda: told.append(str(session.get_session_context(event_id(2)).event_index))
+                target=lambda: received.append(str(session.get_session_context(event_id(2)).event_index))
             )
             other.start()
             other.join(timeout=10)
-            told.append(record.getMessage().split(maxsplit=2)[2])
+            received.append(record.getMessage().split(maxsplit=2)[2])
 
-    logger = logging.Logger("of.its.own")  # noqa: LOG001  # nobody else's
-    logger.addHandler(Calling(logging.DEBUG))
+    logger = logging.Logger("custom")  # noqa: LOG001  # a logger of its own
+    logger.addHandler(ReentrantHandler(logging.DEBUG))
     session = make(logger=logger)
     session.get_session_context(event_id(1))
-    assert told == ["2", "event: session 1 begins"]
+    assert received == ["2", "event: session 1 begins"]
 
 
-class Plain:
-    """A logger that has the required methods, and ``debug``, but cannot be asked."""
+class BasicLogger:
+    """A logger with the required methods and ``debug``, but without isEnabledFor."""
 
     def __init__(self) -> None:
-        """Have been told nothing."""
+        """Start without lines."""
         self.lines: list[object] = []
 
     def debug(self, *line: object) -> None:
-        """Keep the line."""
+        """Record the line."""
         self.lines.append(line)
 
     info = warning = exception = debug
 
 
-class Asked(Plain):
-    """One that can be asked."""
+class LevelLogger(BasicLogger):
+    """A logger with isEnabledFor."""
 
     def __init__(self, answer: Callable[[int], bool]) -> None:
-        """Answer so."""
+        """Set the answer of isEnabledFor."""
         super().__init__()
         self.isEnabledFor = answer
 
 
-@pytest.mark.parametrize("logger", [Plain(), Asked(lambda level: level > logging.DEBUG), Asked(lambda _: bool(1 / 0))])
-def test_a_logger_that_does_not_say_yes_is_told_nothing(make: MakeSession, clock: ManualClock, logger: Plain) -> None:
-    """One without levels, at another level or broken gets no line, and costs no event."""
-    assert at(make(logger=logger), clock, (0, "event")) == ["event: session 1 begins"]
+@pytest.mark.parametrize(
+    "logger", [BasicLogger(), LevelLogger(lambda level: level > logging.DEBUG), LevelLogger(lambda _: bool(1 / 0))]
+)
+def test_logger_that_is_not_enabled_gets_no_lines(make: MakeSession, clock: ManualClock, logger: BasicLogger) -> None:
+    """A logger that has no levels, is at another level, or raises gets no line and does not break an event."""
+    assert apply(make(logger=logger), clock, (0, "event")) == ["event: session 1 begins"]
     assert logger.lines == []
 
 
-def test_any_logger_that_says_yes_is_told(make: MakeSession, clock: ManualClock) -> None:
-    """It need not be the standard library's."""
-    logger = Asked(lambda level: level == logging.DEBUG)
+def test_custom_logger_enabled_for_debug_gets_the_lines(make: MakeSession, clock: ManualClock) -> None:
+    """A logger that is not from the standard library also gets the lines."""
+    logger = LevelLogger(lambda level: level == logging.DEBUG)
     session = make(logger=logger)
-    at(session, clock, (0, "event"))
+    apply(session, clock, (0, "event"))
     assert logger.lines == [("%s", session.explain()[0])]
 
 
-# The command line
+# The command line.
 
 
-def test_replay_tells_what_sessions_explain(clock: ManualClock) -> None:
-    """Each moment has the explanations that its inputs added, those of a session closed by a restart too."""
+def test_replay_returns_the_explanations_of_each_input(clock: ManualClock) -> None:
+    """Each moment has the explanations that its input added, also those of a session closed by a restart."""
     start = clock.now()
     steps = [
-        Step(start + timedelta(seconds=seconds), given, event_id(1) if given == "event" else None)
-        for seconds, given in ((0, "event"), (5, "touch"), (700, "event"), (701, "restart"), (702, "event"))
+        Step(start + timedelta(seconds=seconds), input_name, event_id(1) if input_name == "event" else None)
+        for seconds, input_name in ((0, "event"), (5, "touch"), (700, "event"), (701, "restart"), (702, "event"))
     ]
     run = Replay(steps, MemoryStore(), SessionOptions(continue_on_restart=True))
     moments = list(run.run())
-    assert [(moment.input, [told.input for told in moment.explanations]) for moment in moments] == [
+    assert [(moment.input, [explanation.input for explanation in moment.explanations]) for moment in moments] == [
         ("event", ["event"]),
         ("touch", []),
         ("tick", ["tick"]),
@@ -442,7 +444,7 @@ NEXT = "the next event begins session 4"
 
 
 @pytest.mark.parametrize(
-    ("saved", "described"),
+    ("saved", "expected"),
     [
         (Snapshot(user_id=event_id(7)), ["no session yet: the next event begins session 1"]),
         (
@@ -497,20 +499,20 @@ NEXT = "the next event begins session 4"
             ],
         ),
     ],
-    ids=["no session", "in time", "timed out", "future", "ended", "empty", "of .NET"],
+    ids=["no session", "resumable", "timed out", "in the future", "ended", "empty", "written by .NET"],
 )
-def test_a_save_file_is_described(saved: Snapshot, described: list[str]) -> None:
-    """The newest session's progress, and what a start would make of it now."""
-    assert list(describe_save_file(saved, NOW, 600)) == described
+def test_save_file_is_described(saved: Snapshot, expected: list[str]) -> None:
+    """The description has the saved session's progress and predicts what a start would do now."""
+    assert list(describe_save_file(saved, NOW, 600)) == expected
 
 
-def test_the_description_comes_true(make: MakeSession, clock: ManualClock) -> None:
-    """What a start does with a saved session is what its description said, in the same words."""
+def test_description_predicts_the_next_start(make: MakeSession, clock: ManualClock) -> None:
+    """A start does what the description predicted, and says so in the same words."""
     for minutes, verb in ((9, "session 3 continues"), (10, "the saved session is over")):
         store = MemoryStore()
         clock.set_wall(NOW)
         store.save(attrs.evolve(SAVED, last_activity=NOW - timedelta(minutes=minutes)))
         saved = store.load()
         assert saved is not None
-        promise = list(describe_save_file(saved, NOW, 600))[3].partition(": ")[2]
-        assert words(make(store=store, continue_on_restart=True)) == [f"start: {verb}: {promise}"]
+        prediction = list(describe_save_file(saved, NOW, 600))[3].partition(": ")[2]
+        assert descriptions(make(store=store, continue_on_restart=True)) == [f"start: {verb}: {prediction}"]

@@ -1,4 +1,4 @@
-"""The proof for the core, and its short path."""
+"""The exhaustive exploration of the lifecycle core, and the core's short path for events."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from client_session.verify.tally import Tally
 from client_session_persistence import MemoryStore
 
 
-def test_every_edge_of_the_core_holds_every_invariant() -> None:
-    """All states that can be reached, every input in each: no invariant fails, and each row is gone through."""
+def test_every_edge_satisfies_every_invariant() -> None:
+    """Exploring every input in every reachable state breaks no invariant and takes every row."""
     tally = Tally()
-    found = explore(tally)
+    result = explore(tally)
     assert set(tally.rows) == set(TABLE)
     assert set(tally.invariants) == set(exploration.INVARIANTS)
-    assert found.edges == found.states * (len(exploration.MOVES) + 1)
-    assert found.states > 50
+    assert result.edges == result.states * (len(exploration.MOVES) + 1)
+    assert result.states > 50
 
 
-def test_the_way_to_each_row_is_the_shortest() -> None:
-    """The sample of each row is found breadth first: a reader sees at a glance what leads there, and can replay it."""
+def test_sample_of_each_row_is_the_shortest() -> None:
+    """Each row's sample is found breadth first, so it is short, and replaying it takes the row."""
     tally = Tally()
     explore(tally)
     assert set(tally.samples) == set(TABLE)
-    # After the start, the focus is lost, a tick expires; then the row's own input.
+    # start, background, an expiring tick, then the input of the row itself
     assert {len(sample.steps) for row, sample in tally.samples.items() if row.source is EXPIRED} <= {3, 4}
     assert max(len(sample.steps) for sample in tally.samples.values()) == 4
     for row, sample in tally.samples.items():
-        followed = Tally()
+        replayed = Tally()
         core = Lifecycle(
-            sample.options.foreground_timeout, sample.options.background_timeout, 0.0, observer=followed.count
+            sample.options.foreground_timeout, sample.options.background_timeout, 0.0, observer=replayed.count
         )
         moments = Replay(sample.steps, MemoryStore(), sample.options, ticking=False).run()
         for step, moment in zip(sample.steps, moments, strict=False):
             if isinstance(step.input, Input | Command):
                 core.decide(step.input, (step.at - START).total_seconds())
             assert (moment.state, moment.event_index) == (core.state, core.event_count)
-        assert followed.rows[row]
+        assert replayed.rows[row]
 
 
 @given(lifecycles())
-def test_the_short_path_equals_the_machine(drawn: tuple[Lifecycle, float]) -> None:
-    """At random times at and round the timeout, an event that skips the machine does what the machine would."""
+def test_short_path_matches_the_machine(drawn: tuple[Lifecycle, float]) -> None:
+    """At random times near the timeout, an event that skips the machine has the same effect as one that does not."""
     tally = Tally()
     check_short_path(*drawn, tally)
     assert tally.invariants["short path"] == 1

@@ -1,4 +1,4 @@
-"""The table: the specification's rows, and the check at import."""
+"""The transition table: the rows of the specification and the check at import."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from client_session.graph import TABLE, Effect, Guard, Input, Row, SessionState, check
 
-# The specification's table, section 2, as it stands there.
+# A copy of the table in section 2 of the specification.
 SPECIFIED = """
 | foreground-active | event | | (same) | activity |
 | foreground-active | tick | over | (same) | renew |
@@ -27,8 +27,8 @@ SPECIFIED = """
 """
 
 
-def test_the_states_are_the_specifications() -> None:
-    """Three members, by name and value; each is its own text."""
+def test_states_match_the_specification() -> None:
+    """There are three states, and the text of each is its value."""
     assert {state.name: str(state) for state in SessionState} == {
         "FOREGROUND_ACTIVE": "foreground-active",
         "BACKGROUND_ACTIVE": "background-active",
@@ -36,8 +36,8 @@ def test_the_states_are_the_specifications() -> None:
     }
 
 
-def test_the_table_is_the_specifications() -> None:
-    """Row for row: source, input, guard, destination, effects."""
+def test_table_matches_the_specification() -> None:
+    """Source, input, guard, destination and effects match in every row."""
     specified = [tuple(cell.strip() for cell in line.split("|")[1:-1]) for line in SPECIFIED.strip().splitlines()]
     assert specified == [
         (
@@ -52,30 +52,30 @@ def test_the_table_is_the_specifications() -> None:
 
 
 def test_every_row_has_a_reason() -> None:
-    """A sentence that ends as one."""
+    """Each reason is a sentence that ends with a period."""
     assert all(len(row.why) > 10 and row.why.endswith(".") for row in TABLE)
 
 
-def test_a_row_is_shown_in_umls_notation() -> None:
-    """Input [guard] / effects."""
+def test_row_is_shown_in_uml_notation() -> None:
+    """A row's label has the form: input [guard] / effects."""
     row = TABLE[5]
     assert row.label == "tick [over] / renew, stop checker"
     assert str(row) == ("row 'background-active, tick [over] / renew, stop checker → expired-checker-stopped'")
 
 
 FOREGROUND, BACKGROUND, EXPIRED = SessionState
-RESUMED = Row(FOREGROUND, Input.RESUME, None, FOREGROUND, (Effect.START_CHECKER,), "Not the graph's.")
+INVALID_ROW = Row(FOREGROUND, Input.RESUME, None, FOREGROUND, (Effect.START_CHECKER,), "Not in the graph.")
 
 
 @pytest.mark.parametrize(
-    ("rows", "sentence"),
+    ("rows", "message"),
     [
         (
             [*TABLE, attrs.evolve(TABLE[0], guard=Guard.OVER)],
             f"{attrs.evolve(TABLE[0], guard=Guard.OVER)} decides the same case as {TABLE[0]}",
         ),
         ([*TABLE[:4], *TABLE[5:]], "input 'event' in state 'background-active' has no row"),
-        ([*TABLE, RESUMED], "input 'resume' in state 'foreground-active' has a row"),
+        ([*TABLE, INVALID_ROW], "input 'resume' in state 'foreground-active' has a row"),
         (
             [attrs.evolve(row, destination=row.source) for row in TABLE],
             "no row leads to ['background-active', 'expired-checker-stopped'] from 'foreground-active'",
@@ -86,7 +86,7 @@ RESUMED = Row(FOREGROUND, Input.RESUME, None, FOREGROUND, (Effect.START_CHECKER,
         ),
     ],
 )
-def test_a_bad_table_fails_with_a_sentence(rows: list[Row], sentence: str) -> None:
-    """The check names the row, state or input at fault."""
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+def test_invalid_table_is_refused(rows: list[Row], message: str) -> None:
+    """The error names the row, state or input at fault."""
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         check(rows)

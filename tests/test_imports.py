@@ -1,4 +1,4 @@
-"""What is imported, and when: a program pays for what it uses."""
+"""Imports: a program loads only the modules it uses."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ FOR_FILES = {"filelock", "platformdirs", "xml.parsers.expat"}
 
 
 def modules_after(program: str) -> set[str]:
-    """Return what a fresh interpreter has imported at the end of a program."""
-    printing = f"{program}\nimport sys; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", printing], capture_output=True, text=True, check=True, timeout=60)  # noqa: S603  # our own interpreter
-    return set(done.stdout.split())
+    """Run a program in a new interpreter and return the names of the modules it loaded."""
+    script = f"{program}\nimport sys; print(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)  # noqa: S603  # our own interpreter
+    return set(result.stdout.split())
 
 
-def test_a_session_in_memory_needs_no_files() -> None:
-    """What reads, writes and locks files is imported with the first of them, optional packages never."""
+def test_in_memory_session_loads_no_file_modules() -> None:
+    """Modules for files load with the first use of a file store, and optional packages never load."""
     in_memory = modules_after(
         "from client_session import ClientSession; from client_session_persistence import MemoryStore, Snapshot"
     )
@@ -33,8 +33,8 @@ def test_a_session_in_memory_needs_no_files() -> None:
     assert not in_a_file & (OPTIONAL | FOR_LOOPS | {"client_session"})
 
 
-def test_every_public_name_is_there() -> None:
-    """What is imported late is there like the rest; what is not there is an AttributeError."""
+def test_every_public_name_is_available() -> None:
+    """Lazily imported names are available like the rest; an unknown name raises AttributeError."""
     assert all(getattr(client_session_persistence, name) is not None for name in client_session_persistence.__all__)
     with pytest.raises(AttributeError, match="'client_session_persistence' has no attribute 'YamlStore'"):
         _ = client_session_persistence.YamlStore

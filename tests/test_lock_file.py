@@ -1,4 +1,4 @@
-"""The lock file: it agrees with the `filelock` package's, and with whoever uses that."""
+"""The lock file is compatible with the `filelock` package and the processes that use it."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-posix = pytest.mark.skipif(os.name != "posix", reason="modes and removing open files as POSIX has them")
+posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX modes and removal of open files")
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Return the path of a lock file that is not there yet."""
+    """Return the path of a lock file that does not exist yet."""
     return tmp_path / "session.xml.lock"
 
 
 @pytest.fixture
 def lock(path: Path) -> Iterator[LockFile]:
-    """Return a lock that is unlocked in the end."""
+    """Yield a lock that is released after the test."""
     lock = LockFile(os.fspath(path))
     yield lock
     lock.drop()
 
 
 def is_free(path: Path) -> bool:
-    """Tell whether filelock's own lock can be had."""
+    """Return whether filelock.FileLock can take the lock now."""
     try:
         with filelock.FileLock(path, timeout=0):
             return True
@@ -45,8 +45,8 @@ def is_free(path: Path) -> bool:
         return False
 
 
-def test_it_keeps_filelocks_own_out(lock: LockFile, path: Path) -> None:
-    """What this package locks, filelock's FileLock finds locked; unlocked as often as it was locked, it is free."""
+def test_held_lock_excludes_filelock(lock: LockFile, path: Path) -> None:
+    """filelock.FileLock cannot take our lock until it has been unlocked as often as it was locked."""
     lock.lock(0)
     lock.lock(0)
     assert lock.is_locked
@@ -58,21 +58,21 @@ def test_it_keeps_filelocks_own_out(lock: LockFile, path: Path) -> None:
     assert is_free(path)
 
 
-def test_filelocks_own_keeps_it_out(lock: LockFile, path: Path) -> None:
-    """What FileLock has locked is waited for as long as told, and named."""
+def test_lock_held_by_filelock_times_out(lock: LockFile, path: Path) -> None:
+    """Waiting for a lock that FileLock holds ends after the given time with an error that names the file."""
     with filelock.FileLock(path):
-        begin = time.monotonic()
+        start = time.monotonic()
         with pytest.raises(TimeoutError, match="Another process holds the lock") as caught:
             lock.lock(0.05)
-        assert time.monotonic() - begin >= 0.05
+        assert time.monotonic() - start >= 0.05
         assert caught.value.filename == os.fspath(path)
         assert not lock.is_locked
     lock.lock(0)
 
 
 @posix
-def test_a_lock_file_that_was_removed_keeps_nobody_out(lock: LockFile, path: Path) -> None:
-    """The file that stands under the name counts, not one that was removed while it was being locked."""
+def test_removed_lock_file_is_not_a_lock(lock: LockFile, path: Path) -> None:
+    """A lock on a file that was removed while it was being locked does not count."""
     path.touch()
 
     def remove_and_lock(descriptor: int, *, blocking: bool) -> bool:
@@ -88,8 +88,8 @@ def test_a_lock_file_that_was_removed_keeps_nobody_out(lock: LockFile, path: Pat
     assert not is_free(path)
 
 
-def test_what_cannot_be_unlocked_stays_locked_until_it_can(lock: LockFile, path: Path) -> None:
-    """A failing unlock is raised, and the next use makes up for it."""
+def test_failed_unlock_is_retried_by_the_next_use(lock: LockFile, path: Path) -> None:
+    """A failing unlock raises and leaves the file locked; the next use of the lock releases it."""
 
     def fail(_: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
@@ -107,8 +107,8 @@ def test_what_cannot_be_unlocked_stays_locked_until_it_can(lock: LockFile, path:
 
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOTSUP])
-def test_where_there_are_no_locks_it_is_as_if_alone(lock: LockFile, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    """A file system without locks (some network and FUSE ones) keeps nobody from saving; any other error is one."""
+def test_file_system_without_locks_is_accepted(lock: LockFile, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """Saving works on a file system without locks, such as some network and FUSE ones; other errors are raised."""
 
     def refuse(_: int, **__: bool) -> bool:
         raise OSError(code, os.strerror(code))
@@ -123,25 +123,25 @@ def test_where_there_are_no_locks_it_is_as_if_alone(lock: LockFile, monkeypatch:
     assert not lock.is_locked
 
 
-def test_who_comes_between_a_threads_own_locking_is_told_at_once(path: Path) -> None:
-    """A signal handler's call amid the locking of its own thread neither waits for itself nor unlocks what is got."""
+def test_reentrant_locking_fails_at_once(path: Path) -> None:
+    """A signal handler that interrupts its own thread's locking gets an error, and the thread keeps its lock."""
     lock = ProcessLock(os.fspath(path))
-    told: list[str] = []
+    errors: list[str] = []
 
-    def come_between(descriptor: int, *, blocking: bool) -> bool:
-        got = filelock.lock_descriptor(descriptor, blocking=blocking)
-        begin = time.monotonic()
+    def lock_reentrantly(descriptor: int, *, blocking: bool) -> bool:
+        locked = filelock.lock_descriptor(descriptor, blocking=blocking)
+        start = time.monotonic()
         with pytest.raises(TimeoutError, match="This thread is already acquiring") as caught, lock.held():
             pass
-        assert time.monotonic() - begin < 0.5
-        told.append(str(caught.value))
-        return got
+        assert time.monotonic() - start < 0.5
+        errors.append(str(caught.value))
+        return locked
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lock_file, "lock_descriptor", come_between)
+        patch.setattr(lock_file, "lock_descriptor", lock_reentrantly)
         with lock.held():
             assert not is_free(path)
-    assert len(told) == 1
+    assert len(errors) == 1
     with lock.held():
         assert not is_free(path)
     assert is_free(path)
@@ -149,8 +149,8 @@ def test_who_comes_between_a_threads_own_locking_is_told_at_once(path: Path) -> 
 
 @posix
 @pytest.mark.parametrize("umask", [0o000, 0o777])
-def test_it_is_private_from_its_making(lock: LockFile, path: Path, umask: int) -> None:
-    """The lock file is 0600 under any umask, and one that stands already keeps its mode."""
+def test_lock_file_is_private_from_creation(lock: LockFile, path: Path, umask: int) -> None:
+    """A new lock file has mode 0600 under any umask, and an existing one keeps its mode."""
     before = os.umask(umask)
     try:
         lock.lock(0)
@@ -164,53 +164,53 @@ def test_it_is_private_from_its_making(lock: LockFile, path: Path, umask: int) -
 
 
 @posix
-@pytest.mark.parametrize("target", ["victim", "nowhere"])
-def test_a_link_in_its_place_is_refused(lock: LockFile, path: Path, target: str) -> None:
-    """A planted link is an error at once, wherever it leads, and its victim is not even opened."""
-    victim = path.with_name("victim")
-    victim.write_text("precious")
+@pytest.mark.parametrize("target", ["target", "missing"])
+def test_symbolic_link_as_lock_file_is_refused(lock: LockFile, path: Path, target: str) -> None:
+    """A planted link raises at once, wherever it points, and its target is not opened."""
+    target_file = path.with_name("target")
+    target_file.write_text("precious")
     path.symlink_to(target)
     with pytest.raises(OSError, match=r"symbolic link|File exists"):
         lock.lock(1)
-    assert victim.read_text() == "precious"
-    assert not path.with_name("nowhere").exists()
+    assert target_file.read_text() == "precious"
+    assert not path.with_name("missing").exists()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no os.fork()")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_child_does_not_keep_its_parents_lock(lock: LockFile, path: Path) -> None:
-    """A forked child has no part in the lock that it inherits: it is not unlocked by it, nor outlived in it."""
+def test_forked_child_does_not_keep_the_parents_lock(lock: LockFile, path: Path) -> None:
+    """A forked child neither releases the lock that it inherited nor keeps it after the parent's death."""
     lock.lock(0)
-    go, gone = os.pipe(), os.pipe()
+    to_child, to_parent = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(go[1])
-        os.write(gone[1], b"1" if lock.is_locked else b"0")
-        os.read(go[0], 1)
+        os.close(to_child[1])
+        os.write(to_parent[1], b"1" if lock.is_locked else b"0")
+        os.read(to_child[0], 1)
         os._exit(0)
-    assert os.read(gone[0], 1) == b"0"
+    assert os.read(to_parent[0], 1) == b"0"
     assert not is_free(path)
-    lock.drop()  # as if the parent had died: no unlocking
+    lock.drop()  # as if the parent had died without unlocking
     assert is_free(path)
-    os.write(go[1], b"x")
+    os.write(to_child[1], b"x")
     assert os.waitpid(child, 0)[1] == 0
-    for descriptor in (*go, *gone):
+    for descriptor in (*to_child, *to_parent):
         os.close(descriptor)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no os.fork()")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_child_that_is_forked_amid_the_locking_does_not_unlock_it(lock: LockFile, path: Path) -> None:
-    """A fork between the system's lock and its note: the child, which shares it, closes it and no more."""
+def test_child_forked_during_locking_does_not_unlock(lock: LockFile, path: Path) -> None:
+    """A child forked right after the system call closes the shared lock without releasing it."""
     children: list[int] = []
 
-    def fork_amid(descriptor: int, *, blocking: bool) -> bool:
-        got = filelock.lock_descriptor(descriptor, blocking=blocking)
+    def lock_and_fork(descriptor: int, *, blocking: bool) -> bool:
+        locked = filelock.lock_descriptor(descriptor, blocking=blocking)
         children.append(os.fork())
-        return got
+        return locked
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lock_file, "lock_descriptor", fork_amid)
+        patch.setattr(lock_file, "lock_descriptor", lock_and_fork)
         lock.lock(0)
     if children == [0]:
         lock.unlock()

@@ -1,4 +1,4 @@
-"""The store that forgets."""
+"""The store that keeps a snapshot in memory."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from client_session_persistence import MemoryStore, Snapshot
 from event_ids import event_id
 
 
-def test_keeps_what_it_is_given() -> None:
-    """Nothing at first, then the last snapshot."""
+def test_load_returns_the_last_snapshot() -> None:
+    """A new store is empty; afterwards load() returns the snapshot saved last."""
     store = MemoryStore()
     assert store.load() is None
     for number in (1, 2):
@@ -15,8 +15,8 @@ def test_keeps_what_it_is_given() -> None:
         assert store.load() == Snapshot(user_id=event_id(number))
 
 
-def test_its_lock_can_be_entered_again() -> None:
-    """Reading, deciding and saving happen within one lock, and saving locks too."""
+def test_lock_is_reentrant() -> None:
+    """A caller that holds the lock can save, which takes the lock again."""
     store = MemoryStore()
     with store.lock(), store.lock():
         store.save(Snapshot(user_id=event_id(1)))

@@ -1,4 +1,4 @@
-"""The model-based test: a real session, a real file, every input in every order, against the oracle."""
+"""The model-based test: a real session and file must match the oracle after every sequence of inputs."""
 
 from __future__ import annotations
 

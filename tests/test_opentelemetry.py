@@ -1,4 +1,4 @@
-"""Sessions in OpenTelemetry: which session spans and log records name, and what counts as activity in it."""
+"""OpenTelemetry: session ids on spans and log records, and which of them count as activity."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from event_ids import event_id
 
 pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed (the extra opentelemetry)")
 
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, Sampler, SamplingResult  # after the skip
-from opentelemetry.trace import (  # after the skip
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, Sampler, SamplingResult  # imported after the skip
+from opentelemetry.trace import (  # imported after the skip
     NonRecordingSpan,
     SpanContext,
     SpanKind,
@@ -22,9 +22,9 @@ from opentelemetry.trace import (  # after the skip
     set_span_in_context,
 )
 
-from client_session import ClientSession  # after the skip
-from client_session_persistence import MemoryStore  # after the skip
-from telemetry import Logs, Traces, nanoseconds  # after the skip
+from client_session import ClientSession  # imported after the skip
+from client_session_persistence import MemoryStore  # imported after the skip
+from telemetry import Logs, Traces, nanoseconds  # imported after the skip
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -33,24 +33,24 @@ if TYPE_CHECKING:
 
 
 class RecordOnly(Sampler):
-    """Keeps spans in the program, and exports none."""
+    """A sampler that records spans but does not export them."""
 
     def should_sample(self, *_: object, **__: object) -> SamplingResult:
-        """Decide always the same."""
+        """Return the same decision for every span."""
         return SamplingResult(Decision.RECORD_ONLY)
 
     def get_description(self) -> str:
-        """Name it."""
+        """Return the sampler's name."""
         return "record only"
 
 
 def parent(*, is_remote: bool) -> Context:
-    """Return the context of a span elsewhere, in this program or in another."""
+    """Return the context of a parent span in this program or a remote one."""
     return set_span_in_context(NonRecordingSpan(SpanContext(1, 2, is_remote, TraceFlags(TraceFlags.SAMPLED))))
 
 
-def test_a_span_starts_a_session_and_names_it(session: ClientSession) -> None:
-    """The first one is the session's first event: its trace id is the event's, its start the event's time."""
+def test_root_span_starts_a_session(session: ClientSession) -> None:
+    """The first span is the session's first event; its trace id becomes the event id, its start the event time."""
     traces = Traces(session)
     traces.span(start_time=nanoseconds(datetime(2026, 5, 4, 3, 2, 1, 987654, tzinfo=UTC)) + 321)
     (span,) = traces.spans
@@ -59,8 +59,8 @@ def test_a_span_starts_a_session_and_names_it(session: ClientSession) -> None:
     assert session.first_event_timestamp == "2026-05-04T03:02:01.987654Z"
 
 
-def test_the_next_session_names_the_one_before(session: ClientSession, clock: ManualClock) -> None:
-    """After the timeout, spans and log records carry the previous session's id too, and it is another one."""
+def test_previous_session_id_is_added(session: ClientSession, clock: ManualClock) -> None:
+    """After the timeout, spans and log records also carry the id of the previous session."""
     traces, logs = Traces(session), Logs().of(session)
     traces.span()
     first = session.session_id
@@ -75,8 +75,8 @@ def test_the_next_session_names_the_one_before(session: ClientSession, clock: Ma
 
 @pytest.mark.parametrize("context", [None, "local", "remote"])
 @pytest.mark.parametrize("kind", SpanKind)
-def test_which_spans_are_activity_by_default(session: ClientSession, kind: SpanKind, context: str | None) -> None:
-    """Those of kind SERVER, CLIENT and INTERNAL that have no parent, here or elsewhere; the others name the session."""
+def test_default_activity_is_a_root_span(session: ClientSession, kind: SpanKind, context: str | None) -> None:
+    """Only SERVER, CLIENT and INTERNAL spans without a parent count as activity; others get the current id."""
     traces = Traces(session)
     traces.span(kind=kind, context=context and parent(is_remote=context == "remote"))
     is_activity = context is None and kind in {SpanKind.SERVER, SpanKind.CLIENT, SpanKind.INTERNAL}
@@ -84,8 +84,8 @@ def test_which_spans_are_activity_by_default(session: ClientSession, kind: SpanK
     assert traces.attributes == [{"session.id": session.session_id}]
 
 
-def test_the_user_says_what_is_activity(session: ClientSession) -> None:
-    """A predicate of one's own sees the span as it starts, its name, kind and attributes."""
+def test_custom_predicate_decides_what_is_activity(session: ClientSession) -> None:
+    """A custom predicate sees the starting span with its name, kind and attributes."""
     traces = Traces(session, lambda span: span.name == "click" and (span.attributes or {}).get("by") == "user")
     traces.span("click", SpanKind.CONSUMER, attributes={"by": "user"}, context=parent(is_remote=True))
     traces.span("click", attributes={"by": "timer"})
@@ -94,8 +94,8 @@ def test_the_user_says_what_is_activity(session: ClientSession) -> None:
     assert [attributes["session.id"] for attributes in traces.attributes] == 3 * [session.session_id]
 
 
-def test_what_is_no_activity_extends_nothing(session: ClientSession, clock: ManualClock) -> None:
-    """Spans inside others and log records, however many, let the session time out as if they were not there."""
+def test_inner_spans_and_log_records_do_not_extend_the_session(session: ClientSession, clock: ManualClock) -> None:
+    """Any number of inner spans and log records leave the timeout unchanged."""
     traces, logs = Traces(session), Logs().of(session)
     with traces.tracer.start_as_current_span("click"):
         for _ in range(9):
@@ -107,8 +107,8 @@ def test_what_is_no_activity_extends_nothing(session: ClientSession, clock: Manu
     assert {attributes["session.id"] for attributes in [*traces.attributes, *logs.attributes]} == {session.session_id}
 
 
-def test_a_pending_session_is_named_at_once(session: ClientSession) -> None:
-    """What comes before the first event carries the id of the session that this event starts."""
+def test_pending_session_id_is_used_before_the_first_event(session: ClientSession) -> None:
+    """Spans and log records before the first event carry the id of the session that it will start."""
     traces, logs = Traces(session), Logs().of(session)
     logs.logger.emit(body="starting")
     traces.span(kind=SpanKind.PRODUCER)
@@ -118,8 +118,8 @@ def test_a_pending_session_is_named_at_once(session: ClientSession) -> None:
     assert [*logs.attributes, *traces.attributes] == 3 * [{"session.id": session.session_id}]
 
 
-def test_what_comes_after_the_timeout_is_no_part_of_the_old_session(session: ClientSession, clock: ManualClock) -> None:
-    """Even if no tick came: it names the pending session, whose previous one is not known yet."""
+def test_log_record_after_the_timeout_gets_the_pending_session(session: ClientSession, clock: ManualClock) -> None:
+    """Even without a tick, a late log record carries the pending session's id, with no previous id yet."""
     traces, logs = Traces(session), Logs().of(session)
     traces.span()
     old = session.session_id
@@ -130,18 +130,18 @@ def test_what_comes_after_the_timeout_is_no_part_of_the_old_session(session: Cli
     assert session.session_index is None
 
 
-def test_while_the_checker_is_stopped_the_session_goes_on(session: ClientSession, clock: ManualClock) -> None:
-    """A film is playing: what is logged after the timeout is part of the session."""
+def test_stopped_checker_keeps_the_session_current(session: ClientSession, clock: ManualClock) -> None:
+    """With the checker stopped, a log record after the timeout still belongs to the session."""
     traces, logs = Traces(session), Logs().of(session)
     traces.span()
     session.stop_checker()
     clock.advance(6000)
-    logs.logger.emit(body="a scene")
+    logs.logger.emit(body="after the timeout")
     assert logs.attributes == traces.attributes
 
 
-def test_a_dropped_span_is_no_activity(session: ClientSession) -> None:
-    """No processor sees what the sampler drops; what is recorded and not exported counts."""
+def test_unsampled_span_is_not_activity(session: ClientSession) -> None:
+    """A span that the sampler drops is not counted; one that is recorded but not exported is."""
     Traces(session, sampler=ALWAYS_OFF).span()
     assert session.event_index == 0
     recorded = Traces(session, sampler=RecordOnly())
@@ -150,18 +150,18 @@ def test_a_dropped_span_is_no_activity(session: ClientSession) -> None:
     assert session.event_index == 1
 
 
-def test_a_session_id_of_its_own_is_kept(session: ClientSession) -> None:
-    """A span or log record that tells of another session is left alone, and is no activity in this one."""
+def test_existing_session_id_is_kept(session: ClientSession) -> None:
+    """A span or log record with another session.id is left unchanged and does not count as activity."""
     traces, logs = Traces(session), Logs().of(session, lambda _: True)
-    other = {"session.id": "other", "by": "them"}
+    other = {"session.id": "other", "source": "other"}
     traces.span(attributes=other)
     logs.logger.emit(attributes=other)
     assert [*traces.attributes, *logs.attributes] == [other, other]
     assert session.event_index == 0
 
 
-def test_a_log_record_keeps_its_attributes(session: ClientSession) -> None:
-    """The session's come beside them, also when the record was activity."""
+def test_log_record_keeps_its_attributes(session: ClientSession) -> None:
+    """The session's attributes are added to a log record's own, also when the record counts as activity."""
     logs = Logs().of(session, lambda record: record.log_record.event_name == "click")
     logs.logger.emit(event_name="click", attributes={"x": 3}, timestamp=nanoseconds(datetime(2026, 5, 4, tzinfo=UTC)))
     logs.logger.emit(body="drawn", attributes={"ms": 7})
@@ -170,8 +170,8 @@ def test_a_log_record_keeps_its_attributes(session: ClientSession) -> None:
     assert session.first_event_timestamp == "2026-05-04T00:00:00.000Z"
 
 
-def test_a_log_record_in_a_trace_has_the_traces_event_id(session: ClientSession) -> None:
-    """Activity that was logged leads to its trace too; outside of one its id is random."""
+def test_log_record_in_a_trace_uses_the_trace_id_as_event_id(session: ClientSession) -> None:
+    """Logged activity within a trace has the trace's event id; outside one, its event id is random."""
     traces, logs = Traces(session, lambda _: False), Logs().of(session, lambda _: True)
     with traces.tracer.start_as_current_span("click") as span:
         logs.logger.emit(body="clicked")
@@ -181,9 +181,9 @@ def test_a_log_record_in_a_trace_has_the_traces_event_id(session: ClientSession)
     assert session.first_event_id not in {None, str(uuid.UUID(int=0))}
 
 
-def test_threads_share_a_processor(session: ClientSession, switching_fast: None) -> None:
-    """Spans of eight threads are all counted, and name one session."""
-    del switching_fast
+@pytest.mark.usefixtures("fast_thread_switching")
+def test_threads_share_a_processor(session: ClientSession) -> None:
+    """Spans of eight threads are all counted in one session."""
     traces = Traces(session)
 
     def work() -> None:
@@ -200,11 +200,11 @@ def test_threads_share_a_processor(session: ClientSession, switching_fast: None)
     assert traces.attributes == 800 * [{"session.id": session.session_id}]
 
 
-def test_both_ids_are_read_of_one_session(clock: ManualClock, scheduler: ManualScheduler) -> None:
-    """A session that gives way to the next between the two readings is not named with the next one's previous."""
+def test_both_ids_belong_to_the_same_session(clock: ManualClock, scheduler: ManualScheduler) -> None:
+    """If the next session starts while the ids are being read, its previous id is not mixed with the old id."""
 
-    class GivingWay(ClientSession):
-        """The next session starts while the ids are being read, as another thread may have it."""
+    class ReplacedSession(ClientSession):
+        """A session that is replaced while its ids are being read, as by another thread."""
 
         first = ""
 
@@ -216,7 +216,7 @@ def test_both_ids_are_read_of_one_session(clock: ManualClock, scheduler: ManualS
                 self.get_session_context(event_id(2))
             return super().previous_session_id
 
-    session = GivingWay(store=MemoryStore(), clock=clock, scheduler=scheduler)
+    session = ReplacedSession(store=MemoryStore(), clock=clock, scheduler=scheduler)
     session.get_session_context(event_id(1))
     traces = Traces(session, lambda _: False)
     traces.span()

@@ -1,4 +1,4 @@
-"""The session's own events in OpenTelemetry, session.start and session.end, and a newcomer's whole program."""
+"""OpenTelemetry: the events session.start and session.end, and a complete example program."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from event_ids import event_id
 
 pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed (the extra opentelemetry)")
 
-from client_session.trackers.opentelemetry import SessionEvents  # after the skip
-from telemetry import Logs, Traces, nanoseconds  # after the skip
+from client_session.trackers.opentelemetry import SessionEvents  # imported after the skip
+from telemetry import Logs, Traces, nanoseconds  # imported after the skip
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from conftest import MakeSession
 
 
-def test_events_tell_of_start_and_end(make: MakeSession, clock: ManualClock) -> None:
-    """session.start and session.end, the end before the next start, with the conventions' attributes and times."""
+def test_start_and_end_events_are_emitted(make: MakeSession, clock: ManualClock) -> None:
+    """session.end precedes the next session.start, with the attributes and times of the semantic conventions."""
     logs = Logs()
     events = SessionEvents(logs.provider)
     session = make(on_session_start=events.started, on_session_end=events.ended)
     logs.of(session)
     first, last = datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 1, 2, 0, 5, 0, 42, tzinfo=UTC)
-    old = session.session_id
+    first_id = session.session_id
     session.get_session_context(event_id(1), first)
     session.get_session_context(event_id(2), last)
     clock.advance(600)
     session.get_session_context(event_id(3))
-    new = session.session_id
+    second_id = session.session_id
     session.close()
     assert [(record.event_name, record.timestamp) for record in logs.records] == [
         ("session.start", nanoseconds(first)),
@@ -45,32 +45,32 @@ def test_events_tell_of_start_and_end(make: MakeSession, clock: ManualClock) -> 
         ("session.end", nanoseconds(clock.now())),
     ]
     assert logs.attributes == [
-        {"session.id": old},
-        {"session.id": old},
-        {"session.id": new, "session.previous_id": old},
-        {"session.id": new},
+        {"session.id": first_id},
+        {"session.id": first_id},
+        {"session.id": second_id, "session.previous_id": first_id},
+        {"session.id": second_id},
     ]
 
 
-def test_a_session_that_a_restart_continues_neither_ends_nor_starts(make: MakeSession) -> None:
-    """Its spans name it after the restart as before, and session.start came once."""
+def test_continued_session_emits_no_events_at_restart(make: MakeSession) -> None:
+    """After a restart the spans keep their session id, and session.start is emitted once."""
     logs = Logs()
     logs.of(make())
     events = SessionEvents(logs.provider)
-    named: list[dict[str, Any]] = []
+    attributes: list[dict[str, Any]] = []
     for _ in range(2):
         session = make(on_session_start=events.started, on_session_end=events.ended, continue_on_restart=True)
         traces = Traces(session)
         traces.span()
-        named += traces.attributes
+        attributes += traces.attributes
         session.close()
-    assert named[0] == named[1]
+    assert attributes[0] == attributes[1]
     assert [record.event_name for record in logs.records] == ["session.start"]
-    assert logs.attributes == named[:1]
+    assert logs.attributes == attributes[:1]
 
 
-def test_the_sessions_own_events_are_no_activity(make: MakeSession, clock: ManualClock) -> None:
-    """Even where every log record is activity, the end of a session starts no other."""
+def test_session_events_are_not_activity(make: MakeSession, clock: ManualClock) -> None:
+    """Even if every log record counts as activity, session.end does not start another session."""
     logs = Logs()
     events = SessionEvents(logs.provider)
     session = make(on_session_start=events.started, on_session_end=events.ended)
@@ -82,8 +82,8 @@ def test_the_sessions_own_events_are_no_activity(make: MakeSession, clock: Manua
     assert [record.event_name for record in logs.records] == ["session.start", None, "session.end"]
 
 
-def test_a_late_log_record_tells_of_the_end_first(make: MakeSession, clock: ManualClock) -> None:
-    """session.end comes before the first record that is no longer part of the session."""
+def test_session_end_precedes_a_late_log_record(make: MakeSession, clock: ManualClock) -> None:
+    """session.end is emitted before the first record that no longer belongs to the session."""
     logs = Logs()
     events = SessionEvents(logs.provider)
     session = make(on_session_start=events.started, on_session_end=events.ended)
@@ -96,10 +96,10 @@ def test_a_late_log_record_tells_of_the_end_first(make: MakeSession, clock: Manu
     assert ids[0] == ids[1] != ids[2]
 
 
-def test_three_lines_are_enough(tmp_path: Path) -> None:
-    """A newcomer's program, run as one: spans, log records and the session's events come out of the console exporters.
+def test_example_program_exports_session_ids(tmp_path: Path) -> None:
+    """Spans, log records and session events of a complete program reach the console exporters.
 
-    The events go to the global provider, even though it is set after they were made.
+    The events use the global provider even if it is set after SessionEvents was created.
     """
     program = """
 import sys
@@ -127,7 +127,7 @@ session.close()
 tracer_provider.shutdown()
 logger_provider.shutdown()
 """
-    done = subprocess.run(  # noqa: S603  # our own interpreter and program
+    result = subprocess.run(  # noqa: S603  # our own interpreter and program
         [sys.executable, "-W", "error", "-c", program],
         cwd=tmp_path,
         capture_output=True,
@@ -135,8 +135,8 @@ logger_provider.shutdown()
         check=True,
         timeout=60,
     )
-    (span,) = map(json.loads, done.stdout.splitlines())
-    records = [json.loads(line) for line in done.stderr.splitlines()]
+    (span,) = map(json.loads, result.stdout.splitlines())
+    records = [json.loads(line) for line in result.stderr.splitlines()]
     assert [record["event_name"] for record in records] == ["session.start", "", "session.end"]
     assert [record["attributes"] for record in records] == 3 * [span["attributes"]]
     assert span["attributes"].keys() == {"session.id"}

@@ -1,4 +1,4 @@
-"""What a session costs a program with OpenTelemetry when something fails or shuts down: nothing."""
+"""OpenTelemetry: failures and shutdown of a session never break the program."""
 
 from __future__ import annotations
 
@@ -11,29 +11,32 @@ from event_ids import event_id
 
 pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed (the extra opentelemetry)")
 
-from opentelemetry._logs import NoOpLogger  # after the skip
-from opentelemetry.sdk._logs import LoggerProvider  # after the skip
+from opentelemetry._logs import NoOpLogger  # imported after the skip
+from opentelemetry.sdk._logs import LoggerProvider  # imported after the skip
 
-from client_session.trackers.opentelemetry import SessionLogRecordProcessor, SessionSpanProcessor  # after the skip
-from telemetry import Logs, Traces  # after the skip
+from client_session.trackers.opentelemetry import (
+    SessionLogRecordProcessor,
+    SessionSpanProcessor,
+)  # imported after the skip
+from telemetry import Logs, Traces  # imported after the skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from client_session import ClientSession
 
-FAILURES = "client_session.trackers.opentelemetry"
+LOGGER = "client_session.trackers.opentelemetry"
 
 
 def failures(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return what was logged of failures."""
-    return [record.getMessage() for record in caplog.records if record.name == FAILURES and record.exc_info]
+    """Return the logged failures."""
+    return [record.getMessage() for record in caplog.records if record.name == LOGGER and record.exc_info]
 
 
-def test_a_failing_session_costs_neither_span_nor_record(
+def test_failing_session_does_not_lose_spans_or_records(
     session: ClientSession, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They are exported without the attributes; nothing is raised, and the log says so once a streak."""
+    """They are exported without session attributes, nothing raises, and one line is logged for a series of failures."""
     traces, logs = Traces(session), Logs().of(session, lambda _: True)
     session.close()
     for _ in range(3):
@@ -44,8 +47,8 @@ def test_a_failing_session_costs_neither_span_nor_record(
     assert failures(caplog) == ["A span lacks its session's attributes", "A log record lacks its session's attributes"]
 
 
-def test_a_closed_session_is_still_named_by_what_is_no_activity(session: ClientSession) -> None:
-    """What a program logs on its way out belongs to the session that it closed, however late."""
+def test_closed_session_still_labels_log_records(session: ClientSession) -> None:
+    """Log records that a program emits after close() carry the id of the closed session."""
     traces, logs = Traces(session), Logs().of(session)
     traces.span()
     session.close()
@@ -53,8 +56,8 @@ def test_a_closed_session_is_still_named_by_what_is_no_activity(session: ClientS
     assert logs.attributes == traces.attributes == [{"session.id": session.session_id}]
 
 
-def test_a_failing_predicate_costs_nothing(session: ClientSession, caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged, the span goes on, and the session has no event."""
+def test_failing_predicate_is_logged(session: ClientSession, caplog: pytest.LogCaptureFixture) -> None:
+    """The span is exported, the failure is logged, and the session counts no event."""
     traces = Traces(session, lambda span: span.attributes["kind"] == "click")
     traces.span()
     assert traces.attributes == [{}]
@@ -62,29 +65,29 @@ def test_a_failing_predicate_costs_nothing(session: ClientSession, caplog: pytes
     assert session.event_index == 0
 
 
-def test_a_failure_whose_log_line_fails_likewise_ends(session: ClientSession) -> None:
-    """Where the log goes to OpenTelemetry, and its records fail in turn, each is exported and the program goes on."""
+def test_failure_logged_through_opentelemetry_does_not_recurse(session: ClientSession) -> None:
+    """If the log line itself becomes a failing log record, both are exported."""
     logs = Logs().of(session, lambda _: True)
 
-    class Bridge(logging.Handler):
-        """Emits what is logged as a log record."""
+    class LogRecordHandler(logging.Handler):
+        """A handler that emits log lines as log records."""
 
         def emit(self, record: logging.LogRecord) -> None:
-            """Emit it."""
+            """Emit the line as a log record."""
             logs.logger.emit(body=record.getMessage())
 
     session.close()
-    bridge, logger = Bridge(), logging.getLogger(FAILURES)
-    logger.addHandler(bridge)
+    handler, logger = LogRecordHandler(), logging.getLogger(LOGGER)
+    logger.addHandler(handler)
     try:
         logs.logger.emit(body="hello")
     finally:
-        logger.removeHandler(bridge)
+        logger.removeHandler(handler)
     assert [record.body for record in logs.records] == ["A log record lacks its session's attributes", "hello"]
 
 
-def test_shutting_down_leaves_the_session_to_its_owner(session: ClientSession) -> None:
-    """Providers that flush find nothing to wait for here, and after their shutdown the session goes on."""
+def test_provider_shutdown_leaves_the_session_open(session: ClientSession) -> None:
+    """Providers flush without waiting for the session, which continues after their shutdown."""
     traces, logs = Traces(session), Logs().of(session)
     for provider in (traces.provider, logs.provider):
         assert provider.force_flush()
@@ -92,9 +95,9 @@ def test_shutting_down_leaves_the_session_to_its_owner(session: ClientSession) -
     assert session.get_session_context(event_id(1)).event_index == 1
 
 
-@pytest.mark.skipif(not hasattr(NoOpLogger, "enabled"), reason="loggers of this version cannot be asked")
-def test_a_log_record_that_nobody_exports_need_not_be_made(session: ClientSession) -> None:
-    """The processor alone does not make a logger say that it is enabled; beside an exporter it does not forbid it."""
+@pytest.mark.skipif(not hasattr(NoOpLogger, "enabled"), reason="this version has no Logger.enabled")
+def test_processor_does_not_change_whether_a_logger_is_enabled(session: ClientSession) -> None:
+    """The processor by itself does not enable a logger; with an exporter, the logger is enabled."""
     provider = LoggerProvider(shutdown_on_exit=False)
     provider.add_log_record_processor(SessionLogRecordProcessor(session))
     assert not provider.get_logger(__name__).enabled(event_name="click")
@@ -102,10 +105,10 @@ def test_a_log_record_that_nobody_exports_need_not_be_made(session: ClientSessio
 
 
 @pytest.mark.parametrize("make_processor", [SessionSpanProcessor, SessionLogRecordProcessor])
-def test_wrong_arguments_are_named(
+def test_invalid_processor_argument_is_named_in_the_error(
     session: ClientSession, make_processor: Callable[..., SessionSpanProcessor | SessionLogRecordProcessor]
 ) -> None:
-    """What is no session, or cannot be called, is refused when the processor is made."""
+    """A bad session or predicate is refused when the processor is created."""
     with pytest.raises(TypeError, match=r"session must have the methods get_session_context, tick; 'session\.xml' la"):
         make_processor("session.xml")
     with pytest.raises(TypeError, match="is_activity must be callable, not 7"):

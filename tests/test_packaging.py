@@ -1,4 +1,4 @@
-"""What is published: the wheel, built and looked into."""
+"""The wheel: its contents and metadata."""
 
 from __future__ import annotations
 
@@ -34,11 +34,14 @@ def sdist_names(distributions: Path) -> set[str]:
         return {name.split("/", 1)[1] for name in opened.getnames()}
 
 
-def test_the_wheel_holds_the_two_packages_alone(wheel: zipfile.ZipFile) -> None:
-    """Nothing with a generic name is installed, and no tests."""
-    tops = {name.split("/")[0] for name in wheel.namelist()}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"client_session", "client_session_persistence"}
-    assert len(tops) == 3
+def test_wheel_has_only_the_two_packages(wheel: zipfile.ZipFile) -> None:
+    """The wheel installs no tests and nothing with a generic name."""
+    top_level = {name.split("/")[0] for name in wheel.namelist()}
+    assert {top for top in top_level if not top.endswith(".dist-info")} == {
+        "client_session",
+        "client_session_persistence",
+    }
+    assert len(top_level) == 3
     data = {"py.typed", "lifecycle.svg", "verify/report.css"}
     assert {f"client_session/{name}" for name in data} <= set(wheel.namelist())
     assert "client_session_persistence/py.typed" in wheel.namelist()
@@ -50,8 +53,8 @@ def test_the_wheel_holds_the_two_packages_alone(wheel: zipfile.ZipFile) -> None:
     } <= set(wheel.namelist())
 
 
-def test_the_metadata_is_fit_for_publishing(wheel: zipfile.ZipFile) -> None:
-    """Name, licence with its text, the README, what is required and what is extra, and the command."""
+def test_metadata_is_ready_for_publishing(wheel: zipfile.ZipFile) -> None:
+    """The metadata has name, license, README, requirements, extras and the command."""
     (info,) = {name.split("/")[0] for name in wheel.namelist() if ".dist-info/" in name}
     metadata = message_from_bytes(wheel.read(f"{info}/METADATA"))
     assert metadata["Name"] == "client-session"
@@ -60,8 +63,8 @@ def test_the_metadata_is_fit_for_publishing(wheel: zipfile.ZipFile) -> None:
     assert metadata["Requires-Python"] == ">=3.11"
     assert "# client-session" in str(metadata.get_payload())
     requirements = metadata.get_all("Requires-Dist") or []
-    plain = {requirement.split(">")[0] for requirement in requirements if "extra" not in requirement}
-    assert plain == {"attrs", "filelock", "platformdirs", "transitions"}
+    required = {requirement.split(">")[0] for requirement in requirements if "extra" not in requirement}
+    assert required == {"attrs", "filelock", "platformdirs", "transitions"}
     assert {r.split(">")[0] for r in requirements if "extra == 'cli'" in r} == {"click", "rich"}
     assert f"{info}/licenses/LICENSE" in wheel.namelist()
     assert "client-session = client_session.__main__:main" in wheel.read(f"{info}/entry_points.txt").decode()

@@ -1,4 +1,4 @@
-"""The README: its example runs, its table is the graph's, its defaults are the constructor's."""
+"""The README: its examples run, and its tables match the graph and the constructor."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_example_runs(tmp_path: Path) -> None:
-    """The embedding example, copied out and run, prints an entity and the session's numbers, and leaves a save file."""
+def test_first_example_runs(tmp_path: Path) -> None:
+    """The example prints an entity and the session's numbers, and leaves a save file."""
     example = EXAMPLES[0]
     assert len(example.strip().splitlines()) <= 10
-    done = subprocess.run(  # noqa: S603  # our own interpreter and program
+    result = subprocess.run(  # noqa: S603  # our own interpreter and program
         [sys.executable, "-W", "error", "-c", example],
         cwd=tmp_path,
         capture_output=True,
@@ -30,33 +30,33 @@ def test_the_example_runs(tmp_path: Path) -> None:
         check=True,
         timeout=60,
     )
-    entity, numbers = done.stdout.splitlines()
+    entity, numbers = result.stdout.splitlines()
     assert '"sessionIndex":1' in entity
     assert numbers.startswith("1 1 ")
-    assert done.stderr == ""
+    assert result.stderr == ""
     assert (tmp_path / "session.xml").exists()
 
 
-@pytest.mark.parametrize(("place", "package"), [(1, "snowplow_tracker"), (2, "opentelemetry.sdk"), (3, "asyncio")])
-def test_the_trackers_examples_run(tmp_path: Path, place: int, package: str) -> None:
-    """Copied out and run, the embeddings leave a save file; a collector that is not there costs nothing."""
+@pytest.mark.parametrize(("index", "package"), [(1, "snowplow_tracker"), (2, "opentelemetry.sdk"), (3, "asyncio")])
+def test_tracker_example_runs(tmp_path: Path, index: int, package: str) -> None:
+    """Each tracker example leaves a save file, even if its collector does not exist."""
     pytest.importorskip(package)
-    example = EXAMPLES[place].replace("collector.example.com", "localhost:9")
-    done = subprocess.run(  # noqa: S603  # our own interpreter and program
+    example = EXAMPLES[index].replace("collector.example.com", "localhost:9")
+    result = subprocess.run(  # noqa: S603  # our own interpreter and program
         [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
     )
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr
     assert (tmp_path / "session.xml").exists()
 
 
-def test_the_kits_example_runs(tmp_path: Path) -> None:
-    """The toy tracker's test, copied out and run by pytest, passes; with a tracker that repeats itself it fails."""
+def test_test_kit_example_runs(tmp_path: Path) -> None:
+    """The example test passes with the toy tracker and fails with one that sends events twice."""
     assert len(EXAMPLES) == 5
-    kit = EXAMPLES[4]
-    repeating = kit.replace("self.sent.append(", "self.sent.extend(2 * [").replace("uuid4()))", "uuid4())])")
-    for name, example, status in (("good", kit, 0), ("bad", repeating, 1)):
+    correct = EXAMPLES[4]
+    repeating = correct.replace("self.sent.append(", "self.sent.extend(2 * [").replace("uuid4()))", "uuid4())])")
+    for name, example, status in (("correct", correct, 0), ("repeating", repeating, 1)):
         (tmp_path / f"test_{name}.py").write_text(example, encoding="utf-8")
-        done = subprocess.run(  # noqa: S603  # our own interpreter
+        result = subprocess.run(  # noqa: S603  # our own interpreter
             [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"test_{name}.py"],
             cwd=tmp_path,
             capture_output=True,
@@ -64,12 +64,12 @@ def test_the_kits_example_runs(tmp_path: Path) -> None:
             check=False,
             timeout=120,
         )
-        assert done.returncode == status, done.stdout
-    assert "events counted" in done.stdout
+        assert result.returncode == status, result.stdout
+    assert "events counted" in result.stdout
 
 
-def test_the_table_is_the_graphs() -> None:
-    """Each row of the graph stands in the README, with its reason, and no other."""
+def test_graph_table_matches_the_graph() -> None:
+    """The README's table has exactly the rows of the graph, with their reasons."""
     rows = re.findall(r"^\| (\S+-\S+) \| (\w+) \| (.*?) ?\| (.*?) \| (.*?) ?\| (.*) \|$", README, re.MULTILINE)
     assert rows == [
         (
@@ -84,15 +84,15 @@ def test_the_table_is_the_graphs() -> None:
     ]
 
 
-def test_the_constructors_table_is_complete() -> None:
-    """Every argument stands in the table, in the constructor's order."""
+def test_constructor_table_is_complete() -> None:
+    """The table lists every argument in the constructor's order."""
     section = README.split("## The constructor")[1].split("\n## ")[0]
-    named = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
-    assert named == list(inspect.signature(ClientSession).parameters)
+    arguments = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    assert arguments == list(inspect.signature(ClientSession).parameters)
 
 
-def test_the_list_of_mutants_is_complete() -> None:
-    """tests/README.md, which a run of ``make mutants`` writes, lists each deliberate bug and what caught it."""
+def test_mutant_table_is_complete() -> None:
+    """tests/README.md, which ``make mutants`` writes, lists every deliberate bug and the test that caught it."""
     text = (Path(__file__).parent / "README.md").read_text(encoding="utf-8")
     listed = re.findall(r"^\| (.*) \| `\w+\.py::.*` \|$", text, re.MULTILINE)
     assert listed == [mutant.bug for mutant in MUTANTS]

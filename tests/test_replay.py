@@ -26,7 +26,7 @@ START = datetime.fromisoformat("2026-11-23T09:00:00Z")
 
 
 def steps(*inputs: tuple[float, str]) -> list[Step]:
-    """Return a trace of inputs at seconds after the start."""
+    """Return a trace of inputs at these seconds after the start."""
     return [
         Step(START + timedelta(seconds=at), name, event_id(number) if name == "event" else None)
         for number, (at, name) in enumerate(inputs)
@@ -34,29 +34,29 @@ def steps(*inputs: tuple[float, str]) -> list[Step]:
 
 
 def replay(*inputs: tuple[float, str], **options: float) -> list[Moment]:
-    """Return what is seen of a trace, in memory."""
+    """Replay inputs in memory and return the moments."""
     return list(Replay(steps(*inputs), MemoryStore(), SessionOptions(**options)).run())  # type: ignore[arg-type]  # durations
 
 
-def test_the_example_day_shows_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    """About 60 inputs, and each row of the graph is gone through."""
-    gone_through: set[tuple[SessionState, Input]] = set()
+def test_example_day_covers_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example has about 60 inputs and takes each row of the graph."""
+    covered: set[tuple[SessionState, Input]] = set()
 
-    def watch(cursor: Cursor, given: Input) -> None:
-        gone_through.add((cursor.state, given))
-        send(cursor, given)
+    def record(cursor: Cursor, input_: Input) -> None:
+        covered.add((cursor.state, input_))
+        send(cursor, input_)
 
-    monkeypatch.setattr("client_session.lifecycle.send", watch)
+    monkeypatch.setattr("client_session.lifecycle.send", record)
     day = read_trace(EXAMPLE.read_bytes().splitlines(), EXAMPLE.name)
     assert 55 <= len(day) <= 75
     moments = list(Replay(day, MemoryStore(), SessionOptions()).run())
-    # Events that change no state take the short path, past the machine.
-    gone_through |= {(moment.state, Input.EVENT) for moment in moments if moment.context and moment.event_index > 1}
-    assert gone_through == {(row.source, row.input) for row in TABLE}
+    # Events that change no state take the short path and bypass the machine.
+    covered |= {(moment.state, Input.EVENT) for moment in moments if moment.context and moment.event_index > 1}
+    assert covered == {(row.source, row.input) for row in TABLE}
 
 
-def test_the_example_day_makes_no_empty_sessions() -> None:
-    """Sessions are numbered 1, 2, 3… and each that began has ended at the close."""
+def test_example_day_has_no_empty_sessions() -> None:
+    """Sessions are numbered 1, 2, 3…, and every session that began has ended after the close."""
     day = read_trace(EXAMPLE.read_bytes().splitlines(), EXAMPLE.name)
     moments = list(Replay(day, MemoryStore(), SessionOptions()).run())
     begun = [moment.session_index for moment in moments if moment.begun]
@@ -64,8 +64,8 @@ def test_the_example_day_makes_no_empty_sessions() -> None:
     assert [summary.session_index for moment in moments for summary in moment.ended] == begun
 
 
-def test_ticks_come_where_they_would_have_come() -> None:
-    """A session ends at the first multiple of the interval that finds it timed out, and only such ticks are shown."""
+def test_only_effective_ticks_are_shown() -> None:
+    """A session ends at the first multiple of the interval after its timeout, and only that tick is shown."""
     moments = replay((0, "event"), (7, "event"), (2000, "touch"))
     assert [(moment.input, (moment.at - START).total_seconds()) for moment in moments] == [
         ("event", 0),
@@ -77,8 +77,8 @@ def test_ticks_come_where_they_would_have_come() -> None:
     assert moments[2].ended[0].reason == "timeout"
 
 
-def test_no_tick_comes_while_the_machine_sleeps() -> None:
-    """After sleep the next input notices what time it is."""
+def test_no_ticks_run_during_sleep() -> None:
+    """After system sleep, the next input ends a session that timed out."""
     moments = replay((0, "event"), (10, "sleep"), (5000, "event"))
     assert [moment.input for moment in moments] == ["event", "sleep", "event", "close"]
     assert moments[2].ended[0].session_index == 1
@@ -86,14 +86,14 @@ def test_no_tick_comes_while_the_machine_sleeps() -> None:
 
 
 def test_every_input_is_applied() -> None:
-    """Focus, touch, restart, start-checker and tick do what they say."""
+    """Background, foreground, touch, restart, start-checker and tick have their effect."""
     moments = replay(
         (0, "background"), (1, "foreground"), (2, "event"), (500, "touch"), (1000, "event"), (1001, "restart"),
         (1002, "event"), (1003, "background"), (3000, "tick"), (3001, "start-checker"),
     )  # fmt: skip
-    shown = [(moment.input, moment.state, moment.session_index, moment.event_index) for moment in moments]
+    observed = [(moment.input, moment.state, moment.session_index, moment.event_index) for moment in moments]
     foreground, background, expired = SessionState
-    assert shown == [
+    assert observed == [
         ("background", background, None, 0),
         ("foreground", foreground, None, 0),
         ("event", foreground, 1, 1),
@@ -109,16 +109,16 @@ def test_every_input_is_applied() -> None:
     ]
 
 
-def test_a_century_of_silence_is_replayed_at_once() -> None:
-    """Ticks that can change nothing take no time."""
-    begin = time.monotonic()
+def test_a_century_of_idle_time_replays_quickly() -> None:
+    """Ticks that cannot change anything take no time."""
+    start = time.monotonic()
     moments = replay((0, "event"), (100 * 365 * 86400, "event"))
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - start < 5
     assert [moment.session_index for moment in moments if moment.input == "event"] == [1, 2]
 
 
-def test_two_days_on_one_file_are_one_users(save_path: Path) -> None:
-    """The second run keeps the user, and its index goes on."""
+def test_replays_on_one_file_share_the_user(save_path: Path) -> None:
+    """A second run on the same file keeps the user and continues the session index."""
     runs = [
         list(Replay(steps((0, "event"), (1000, "event")), XmlStore(save_path), SessionOptions()).run())
         for _ in range(2)

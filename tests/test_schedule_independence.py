@@ -1,4 +1,4 @@
-"""The main theorem: which events share a session depends on events and toggles alone, never on when ticks come."""
+"""Schedule independence: which events share a session depends only on events and toggles, not on when ticks run."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ if TYPE_CHECKING:
 
 
 @given(timelines(), SCHEDULES, SCHEDULES, st.booleans())
-def test_any_two_schedules_of_ticks_give_the_same(
+def test_any_two_tick_schedules_agree(
     timeline: list[Step],
-    one: Schedule,
-    two: Schedule,
+    first: Schedule,
+    second: Schedule,
     continue_on_restart: bool,  # noqa: FBT001  # Hypothesis passes by name
 ) -> None:
-    """No ticks, few, many or late ones: the same entities, and the same save file at the end."""
+    """With no, few, many or late ticks, the entities and the final save file are the same."""
     tally = Tally()
-    check_schedules(timeline, one, two, SessionOptions(continue_on_restart=continue_on_restart), tally)
+    check_schedules(timeline, first, second, SessionOptions(continue_on_restart=continue_on_restart), tally)
     assert tally.invariants["schedule independence"] == 1
 
 
 @given(timelines(), SCHEDULES, SCHEDULES)
-def test_counting_empty_sessions_keeps_the_partition(timeline: list[Step], one: Schedule, two: Schedule) -> None:
-    """With count_empty_sessions ticks change the numbers, but not which events share a session."""
+def test_counting_empty_sessions_does_not_change_the_partition(
+    timeline: list[Step], first: Schedule, second: Schedule
+) -> None:
+    """With count_empty_sessions, ticks change the numbers but not which events share a session."""
     tally = Tally()
-    check_schedules(timeline, one, two, SessionOptions(count_empty_sessions=True), tally)
+    check_schedules(timeline, first, second, SessionOptions(count_empty_sessions=True), tally)
     assert tally.invariants["same partition"] == 1

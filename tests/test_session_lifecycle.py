@@ -1,4 +1,4 @@
-"""Which events share a session: the graph's rows and the two rules, seen from outside."""
+"""Which events share a session: every row of the graph and both rules, through the public API."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ BACKGROUND = SessionState.BACKGROUND_ACTIVE
 EXPIRED = SessionState.EXPIRED_CHECKER_STOPPED
 
 
-def test_starts_in_focus_with_the_checker_running(make: MakeSession, scheduler: ManualScheduler) -> None:
-    """A new session is in the foreground, pending, and ticked."""
+def test_session_starts_in_the_foreground_with_the_checker_running(
+    make: MakeSession, scheduler: ManualScheduler
+) -> None:
+    """A new session is pending, in the foreground, and checked for expiry."""
     session = make()
     assert session.state is FOREGROUND
     assert not session.background
@@ -29,8 +31,8 @@ def test_starts_in_focus_with_the_checker_running(make: MakeSession, scheduler: 
     assert session.event_index == 0
 
 
-def test_an_event_is_activity_in_focus(make: MakeSession, clock: ManualClock) -> None:
-    """foreground-active, event: the timeout starts anew."""
+def test_event_in_the_foreground_restarts_the_timeout(make: MakeSession, clock: ManualClock) -> None:
+    """foreground-active, event: the event counts as activity."""
     session = make()
     first = session.get_session_context(event_id(1))
     clock.advance(599)
@@ -39,8 +41,8 @@ def test_an_event_is_activity_in_focus(make: MakeSession, clock: ManualClock) ->
     assert session.get_session_context(event_id(3)).session_id == first.session_id
 
 
-def test_a_tick_in_time_changes_nothing(make: MakeSession, clock: ManualClock) -> None:
-    """foreground-active, tick, in time: no row, no change, and a tick is no activity."""
+def test_tick_before_the_timeout_changes_nothing(make: MakeSession, clock: ManualClock) -> None:
+    """foreground-active, tick before the timeout: nothing changes, and the tick does not count as activity."""
     session = make()
     session.get_session_context(event_id(1))
     before = session.session_id
@@ -50,8 +52,8 @@ def test_a_tick_in_time_changes_nothing(make: MakeSession, clock: ManualClock) -
     assert session.expires_in == 0.5
 
 
-def test_a_tick_renews_a_session_that_timed_out_in_focus(make: MakeSession, clock: ManualClock) -> None:
-    """foreground-active, tick, timed out: a pending session follows, and the checker runs on."""
+def test_tick_after_the_foreground_timeout_starts_a_pending_session(make: MakeSession, clock: ManualClock) -> None:
+    """foreground-active, tick after the timeout: a pending session replaces this one and the checker keeps running."""
     session = make()
     session.get_session_context(event_id(1))
     before = session.session_id
@@ -63,8 +65,8 @@ def test_a_tick_renews_a_session_that_timed_out_in_focus(make: MakeSession, cloc
     assert session.first_event_id is None
 
 
-def test_losing_the_focus_is_no_activity(make: MakeSession, clock: ManualClock) -> None:
-    """foreground-active, background: the state changes, and the timeout runs on from the last event."""
+def test_going_to_the_background_does_not_extend_the_session(make: MakeSession, clock: ManualClock) -> None:
+    """foreground-active, background: the state changes, and the timeout still counts from the last event."""
     session = make()
     session.get_session_context(event_id(1))
     clock.advance(100)
@@ -74,8 +76,8 @@ def test_losing_the_focus_is_no_activity(make: MakeSession, clock: ManualClock) 
     assert session.expires_in == 200
 
 
-def test_foreground_always_starts_the_checker(make: MakeSession, scheduler: ManualScheduler) -> None:
-    """foreground-active, foreground: the state stays, and a checker stopped by hand runs again."""
+def test_foreground_restarts_a_stopped_checker(make: MakeSession, scheduler: ManualScheduler) -> None:
+    """foreground-active, foreground: the state stays the same, and a checker stopped by hand runs again."""
     session = make()
     session.stop_checker()
     assert session not in scheduler
@@ -85,8 +87,8 @@ def test_foreground_always_starts_the_checker(make: MakeSession, scheduler: Manu
     assert session in scheduler
 
 
-def test_an_event_is_activity_out_of_focus(make: MakeSession, clock: ManualClock) -> None:
-    """background-active, event: the session goes on, still in the background."""
+def test_event_in_the_background_restarts_the_timeout(make: MakeSession, clock: ManualClock) -> None:
+    """background-active, event: the session continues in the background."""
     session = make()
     first = session.get_session_context(event_id(1))
     session.set_background(True)
@@ -97,8 +99,10 @@ def test_an_event_is_activity_out_of_focus(make: MakeSession, clock: ManualClock
     assert session.state is BACKGROUND
 
 
-def test_expires_once_out_of_focus(make: MakeSession, clock: ManualClock, scheduler: ManualScheduler) -> None:
-    """background-active, tick, timed out: the session is renewed and the checker stops."""
+def test_tick_after_the_background_timeout_stops_the_checker(
+    make: MakeSession, clock: ManualClock, scheduler: ManualScheduler
+) -> None:
+    """background-active, tick after the timeout: the session is renewed and the checker stops."""
     session = make()
     session.get_session_context(event_id(1))
     before = session.session_id
@@ -112,8 +116,8 @@ def test_expires_once_out_of_focus(make: MakeSession, clock: ManualClock, schedu
     assert session not in scheduler
 
 
-def test_winning_the_focus_back_in_time_goes_on(make: MakeSession, clock: ManualClock) -> None:
-    """background-active, foreground: the same session, under the foreground timeout."""
+def test_returning_to_the_foreground_in_time_continues_the_session(make: MakeSession, clock: ManualClock) -> None:
+    """background-active, foreground: the same session continues under the foreground timeout."""
     session = make()
     first = session.get_session_context(event_id(1))
     session.set_background(True)
@@ -125,7 +129,7 @@ def test_winning_the_focus_back_in_time_goes_on(make: MakeSession, clock: Manual
     assert session.get_session_context(event_id(2)).session_id == first.session_id
 
 
-def test_background_twice_changes_nothing(make: MakeSession, clock: ManualClock) -> None:
+def test_repeated_background_changes_nothing(make: MakeSession, clock: ManualClock) -> None:
     """background-active, background: nothing changes."""
     session = make()
     session.get_session_context(event_id(1))
@@ -136,10 +140,10 @@ def test_background_twice_changes_nothing(make: MakeSession, clock: ManualClock)
     assert session.expires_in == 200
 
 
-def test_an_event_after_expiry_begins_the_pending_session_in_the_background(
+def test_event_after_expiry_begins_the_pending_session_in_the_background(
     make: MakeSession, clock: ManualClock, scheduler: ManualScheduler
 ) -> None:
-    """expired-checker-stopped, event: background-active, the checker runs, the pending session has its first event."""
+    """expired-checker-stopped, event: the pending session gets its first event, and the checker runs again."""
     session = make()
     session.get_session_context(event_id(1))
     session.set_background(True)
@@ -154,10 +158,10 @@ def test_an_event_after_expiry_begins_the_pending_session_in_the_background(
     assert session.expires_in == 300
 
 
-def test_the_focus_after_expiry_starts_the_checker(
+def test_foreground_after_expiry_starts_the_checker(
     make: MakeSession, clock: ManualClock, scheduler: ManualScheduler
 ) -> None:
-    """expired-checker-stopped, foreground: foreground-active, and the pending session waits on."""
+    """expired-checker-stopped, foreground: the state is foreground-active, and the session is still pending."""
     session = make()
     session.get_session_context(event_id(1))
     session.set_background(True)
@@ -171,10 +175,10 @@ def test_the_focus_after_expiry_starts_the_checker(
     assert session.session_index is None
 
 
-def test_starting_the_checker_after_expiry_resumes(
+def test_start_checker_after_expiry_resumes_checking(
     make: MakeSession, clock: ManualClock, scheduler: ManualScheduler
 ) -> None:
-    """expired-checker-stopped, resume: start_checker() leads back to background-active."""
+    """expired-checker-stopped, resume: start_checker() returns to background-active."""
     session = make()
     session.set_background(True)
     clock.advance(300)
@@ -186,7 +190,7 @@ def test_starting_the_checker_after_expiry_resumes(
 
 
 def test_ticks_and_background_after_expiry_change_nothing(make: MakeSession, clock: ManualClock) -> None:
-    """expired-checker-stopped, tick or background: nothing changes, however long it lasts."""
+    """expired-checker-stopped, tick or background: nothing changes, no matter how much time passes."""
     session = make()
     session.get_session_context(event_id(1))
     session.set_background(True)
@@ -202,8 +206,10 @@ def test_ticks_and_background_after_expiry_change_nothing(make: MakeSession, clo
 
 
 @pytest.mark.parametrize(("background", "timeout"), [(False, 600.0), (True, 300.0)])
-def test_equal_counts_as_timed_out(make: MakeSession, clock: ManualClock, timeout: float, *, background: bool) -> None:
-    """At exactly the timeout an event begins a new session; an instant before, it does not."""
+def test_session_is_over_at_exactly_the_timeout(
+    make: MakeSession, clock: ManualClock, timeout: float, *, background: bool
+) -> None:
+    """An event exactly at the timeout begins a new session; an instant earlier, it does not."""
     session = make()
     session.set_background(background)
     first = session.get_session_context(event_id(1))
@@ -213,13 +219,11 @@ def test_equal_counts_as_timed_out(make: MakeSession, clock: ManualClock, timeou
     assert session.get_session_context(event_id(3)).session_id != first.session_id
 
 
-# Rule 1: check first
+# Rule 1: check first.
 
 
-def test_an_event_after_the_timeout_begins_a_new_session_without_any_tick(
-    make: MakeSession, clock: ManualClock
-) -> None:
-    """Check first: an event never revives a session by beating the timer."""
+def test_event_after_the_timeout_begins_a_new_session_without_a_tick(make: MakeSession, clock: ManualClock) -> None:
+    """An event that arrives before the next tick does not revive a session that has timed out."""
     session = make(check_interval=3600)
     first = session.get_session_context(event_id(1))
     clock.advance(600)
@@ -229,8 +233,8 @@ def test_an_event_after_the_timeout_begins_a_new_session_without_any_tick(
     assert (second.session_index, second.event_index) == (2, 1)
 
 
-def test_a_toggle_is_judged_by_the_timeout_of_the_state_that_is_left(make: MakeSession, clock: ManualClock) -> None:
-    """A background stay of 300 s ends the session although the foreground timeout would let it live."""
+def test_returning_to_the_foreground_is_judged_by_the_background_timeout(make: MakeSession, clock: ManualClock) -> None:
+    """After 300 s in the background the session is over, although the foreground timeout is longer."""
     session = make()
     first = session.get_session_context(event_id(1))
     session.set_background(True)
@@ -240,8 +244,8 @@ def test_a_toggle_is_judged_by_the_timeout_of_the_state_that_is_left(make: MakeS
     assert session.get_session_context(event_id(2)).session_id != first.session_id
 
 
-def test_losing_the_focus_is_judged_by_the_foreground_timeout(make: MakeSession, clock: ManualClock) -> None:
-    """After 400 s in focus a session lives on when the focus is lost, although 300 s would be over."""
+def test_going_to_the_background_is_judged_by_the_foreground_timeout(make: MakeSession, clock: ManualClock) -> None:
+    """After 400 s in the foreground the session survives the change, although the background timeout is 300 s."""
     session = make()
     first = session.get_session_context(event_id(1))
     clock.advance(400)
@@ -250,8 +254,8 @@ def test_losing_the_focus_is_judged_by_the_foreground_timeout(make: MakeSession,
     assert session.expires_in == 0.0
 
 
-def test_a_late_toggle_ends_the_session_first(make: MakeSession, clock: ManualClock) -> None:
-    """A session that timed out in focus ends when the focus is lost, without any tick in between."""
+def test_late_toggle_ends_the_session_first(make: MakeSession, clock: ManualClock) -> None:
+    """A session that timed out in the foreground ends when it goes to the background, without a tick in between."""
     session = make()
     first = session.get_session_context(event_id(1))
     clock.advance(600)
@@ -261,8 +265,8 @@ def test_a_late_toggle_ends_the_session_first(make: MakeSession, clock: ManualCl
 
 
 @pytest.mark.parametrize("revive", ["touch", "timeout", "stop"])
-def test_nothing_revives_a_session_that_timed_out_unnoticed(make: MakeSession, clock: ManualClock, revive: str) -> None:
-    """A touch, a longer timeout or a stopped checker after the timeout come too late, as after a tick."""
+def test_session_past_its_timeout_cannot_be_revived(make: MakeSession, clock: ManualClock, revive: str) -> None:
+    """A touch, a longer timeout, or stopping the checker after the timeout has no effect on a session that is over."""
     session = make()
     first = session.get_session_context(event_id(1))
     clock.advance(600)
@@ -275,11 +279,11 @@ def test_nothing_revives_a_session_that_timed_out_unnoticed(make: MakeSession, c
     assert session.get_session_context(event_id(2)).session_id != first.session_id
 
 
-# Rule 2: a session is numbered at its first event
+# Rule 2: a session is numbered at its first event.
 
 
-def test_an_idle_session_uses_up_no_number(make: MakeSession, clock: ManualClock, scheduler: ManualScheduler) -> None:
-    """A long silence counts once: eight idle hours in focus leave one pending session and no gap in the index."""
+def test_idle_time_uses_no_session_index(make: MakeSession, clock: ManualClock, scheduler: ManualScheduler) -> None:
+    """Eight idle hours in the foreground leave one pending session and no gap in the index."""
     session = make()
     first = session.get_session_context(event_id(1))
     ids = set()
@@ -293,8 +297,8 @@ def test_an_idle_session_uses_up_no_number(make: MakeSession, clock: ManualClock
     assert second.previous_session_id == first.session_id
 
 
-def test_background_stays_use_up_no_number(make: MakeSession, clock: ManualClock) -> None:
-    """Going to and fro without events makes no sessions."""
+def test_background_toggles_use_no_session_index(make: MakeSession, clock: ManualClock) -> None:
+    """Toggling without events creates no sessions."""
     session = make()
     first = session.get_session_context(event_id(1))
     for _ in range(10):
@@ -307,8 +311,8 @@ def test_background_stays_use_up_no_number(make: MakeSession, clock: ManualClock
     assert session.get_session_context(event_id(2)).session_index == first.session_index + 1
 
 
-def test_a_pending_session_cannot_expire(make: MakeSession, clock: ManualClock) -> None:
-    """A pending session is never replaced, and expires_in says so."""
+def test_pending_session_does_not_expire(make: MakeSession, clock: ManualClock) -> None:
+    """A pending session is never replaced, and its expires_in is None."""
     session = make()
     pending = session.session_id
     assert session.expires_in is None
@@ -317,8 +321,8 @@ def test_a_pending_session_cannot_expire(make: MakeSession, clock: ManualClock) 
     assert session.session_id == pending
 
 
-def test_counting_empty_sessions_numbers_every_expiry(make: MakeSession, clock: ManualClock) -> None:
-    """With count_empty_sessions, construction and each idle timeout make, count and save a session."""
+def test_count_empty_sessions_numbers_every_expiry(make: MakeSession, clock: ManualClock) -> None:
+    """With count_empty_sessions, construction and each idle timeout create and number a session."""
     session = make(count_empty_sessions=True)
     assert session.session_index == 1
     assert session.expires_in == 600
@@ -330,11 +334,11 @@ def test_counting_empty_sessions_numbers_every_expiry(make: MakeSession, clock: 
         assert session.previous_session_id == before
 
 
-# By hand
+# Calls that control the session explicitly.
 
 
-def test_a_new_session_on_demand_can_be_read_at_once(make: MakeSession) -> None:
-    """start_new_session: the next id is there before the next event, which carries it."""
+def test_start_new_session_assigns_the_next_id_at_once(make: MakeSession) -> None:
+    """After start_new_session the next id can be read before the next event, which carries it."""
     session = make()
     first = session.get_session_context(event_id(1))
     session.start_new_session()
@@ -345,16 +349,16 @@ def test_a_new_session_on_demand_can_be_read_at_once(make: MakeSession) -> None:
     assert second.session_index == 2
 
 
-def test_a_new_session_on_demand_needs_events_to_end(make: MakeSession) -> None:
-    """start_new_session leaves a pending session alone."""
+def test_start_new_session_keeps_a_pending_session(make: MakeSession) -> None:
+    """start_new_session does not replace a pending session."""
     session = make()
     pending = session.session_id
     session.start_new_session()
     assert session.session_id == pending
 
 
-def test_touch_starts_the_timeout_anew(make: MakeSession, clock: ManualClock) -> None:
-    """What is not tracked can still be activity, and is no event."""
+def test_touch_restarts_the_timeout(make: MakeSession, clock: ManualClock) -> None:
+    """A touch counts as activity but not as an event."""
     session = make()
     first = session.get_session_context(event_id(1))
     clock.advance(599)
@@ -367,7 +371,7 @@ def test_touch_starts_the_timeout_anew(make: MakeSession, clock: ManualClock) ->
 
 
 def test_stopping_the_checker_suspends_expiry(make: MakeSession, clock: ManualClock) -> None:
-    """While a film is playing nothing expires: not by a tick, not at the next event, which starts the checker again."""
+    """With the checker stopped, nothing expires the session; the next event belongs to it and restarts the checker."""
     session = make()
     first = session.get_session_context(event_id(1))
     session.stop_checker()
@@ -380,8 +384,8 @@ def test_stopping_the_checker_suspends_expiry(make: MakeSession, clock: ManualCl
     assert session.expires_in == 600
 
 
-def test_an_event_that_starts_the_checker_again_is_no_first_event(make: MakeSession, clock: ManualClock) -> None:
-    """A session has one first event, however often its checker was stopped."""
+def test_event_that_restarts_the_checker_is_not_a_first_event(make: MakeSession, clock: ManualClock) -> None:
+    """A session has one first event, no matter how often its checker was stopped."""
     session = make()
     first = session.get_session_context(event_id(1))
     clock.advance(5)
@@ -391,7 +395,7 @@ def test_an_event_that_starts_the_checker_again_is_no_first_event(make: MakeSess
 
 
 def test_starting_the_checker_ends_the_suspension(make: MakeSession, clock: ManualClock) -> None:
-    """After start_checker the time since the last activity counts again."""
+    """After start_checker, the time since the last activity counts again."""
     session = make()
     first = session.get_session_context(event_id(1))
     session.stop_checker()
@@ -402,7 +406,7 @@ def test_starting_the_checker_ends_the_suspension(make: MakeSession, clock: Manu
 
 
 def test_settings_take_effect_at_once(make: MakeSession, clock: ManualClock, scheduler: ManualScheduler) -> None:
-    """Timeouts and interval can be changed at any time."""
+    """Timeouts and check interval can be changed at any time."""
     session = make()
     session.get_session_context(event_id(1))
     clock.advance(100)
@@ -415,8 +419,8 @@ def test_settings_take_effect_at_once(make: MakeSession, clock: ManualClock, sch
     assert scheduler.next_due() == 105.0
 
 
-def test_reading_never_extends_the_session(make: MakeSession, clock: ManualClock) -> None:
-    """No property is activity."""
+def test_reading_does_not_extend_the_session(make: MakeSession, clock: ManualClock) -> None:
+    """No property counts as activity."""
     session = make()
     first = session.get_session_context(event_id(1))
     for _ in range(6):
@@ -429,8 +433,8 @@ def test_reading_never_extends_the_session(make: MakeSession, clock: ManualClock
     assert session.get_session_context(event_id(2)).session_id != first.session_id
 
 
-def test_the_wall_clock_never_rotates_a_session(make: MakeSession, clock: ManualClock) -> None:
-    """Setting the wall clock a day back or forth neither ends a session nor keeps it alive."""
+def test_wall_clock_changes_do_not_affect_the_session(make: MakeSession, clock: ManualClock) -> None:
+    """Setting the wall clock back or forward neither ends a session nor keeps it alive."""
     session = make()
     first = session.get_session_context(event_id(1))
     clock.set_wall(clock.now().replace(year=2030))
@@ -441,8 +445,8 @@ def test_the_wall_clock_never_rotates_a_session(make: MakeSession, clock: Manual
     assert session.get_session_context(event_id(4)).session_id != first.session_id
 
 
-def test_a_laptops_sleep_counts(make: MakeSession, clock: ManualClock) -> None:
-    """A machine that slept for the timeout ends the session, though no tick came."""
+def test_system_sleep_counts_toward_the_timeout(make: MakeSession, clock: ManualClock) -> None:
+    """A session ends if the machine slept for the timeout, even without a tick."""
     session = make()
     first = session.get_session_context(event_id(1))
     clock.suspend(3600)

@@ -1,4 +1,4 @@
-"""The session and its save file: when it is written, what a restart finds, and what a failing file costs (nothing)."""
+"""Saving: when a session writes its save file, what a restart finds, and how failures are handled."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ if TYPE_CHECKING:
     from conftest import MakeSession
 
 
-def on_disk(path: Path) -> Snapshot:
-    """Return what a save file holds."""
+def load_from_disk(path: Path) -> Snapshot:
+    """Return the snapshot in a save file."""
     return loads(path.read_bytes())
 
 
 class FailingStore:
-    """A store whose system calls fail while it is told so, over a real one."""
+    """A memory store whose calls fail on request."""
 
     def __init__(self) -> None:
-        """Start working, and empty."""
+        """Start empty and in working order."""
         self.inner = MemoryStore()
         self.fail_load: Exception | None = None
         self.fail_save: Exception | None = None
         self.fail_lock: Exception | None = None
 
     def load(self) -> Snapshot | None:
-        """Load, or fail."""
+        """Load, or raise the given error."""
         if self.fail_load:
             raise self.fail_load
         return self.inner.load()
 
     def save(self, snapshot: Snapshot) -> None:
-        """Save, or fail."""
+        """Save, or raise the given error."""
         if self.fail_save:
             raise self.fail_save
         self.inner.save(snapshot)
 
     def lock(self) -> AbstractContextManager[object]:
-        """Lock, or fail."""
+        """Lock, or raise the given error."""
         return self._locked()
 
     @contextlib.contextmanager
@@ -65,29 +65,29 @@ class FailingStore:
             yield
 
 
-# When it is written
+# When the file is written.
 
 
-def test_the_first_run_writes_the_user_id_alone(make: MakeSession, save_path: Path) -> None:
-    """Construction saves the user, and no session."""
+def test_first_run_writes_only_the_user_id(make: MakeSession, save_path: Path) -> None:
+    """Construction saves the user, but no session."""
     session = make(save_path=save_path)
-    assert on_disk(save_path) == Snapshot(user_id=session.user_id)
+    assert load_from_disk(save_path) == Snapshot(user_id=session.user_id)
     assert b"sessionId" not in save_path.read_bytes()
 
 
-def test_parent_folders_are_made(make: MakeSession, tmp_path: Path) -> None:
-    """A save path in folders that do not exist yet is fine."""
+def test_missing_parent_folders_are_created(make: MakeSession, tmp_path: Path) -> None:
+    """A save path in folders that do not exist yet works."""
     path = tmp_path / "a" / "b" / "session.xml"
     session = make(save_path=path)
-    assert on_disk(path).user_id == session.user_id
+    assert load_from_disk(path).user_id == session.user_id
 
 
-def test_a_session_is_written_at_its_first_event(make: MakeSession, save_path: Path, clock: ManualClock) -> None:
-    """The file holds a session from its first event on, and is not written again for later ones."""
+def test_session_is_written_at_its_first_event(make: MakeSession, save_path: Path, clock: ManualClock) -> None:
+    """A session is in the file from its first event on; later events do not write the file."""
     session = make(save_path=save_path)
     clock.advance(10)
     context = session.get_session_context(event_id(1))
-    assert on_disk(save_path) == Snapshot(
+    assert load_from_disk(save_path) == Snapshot(
         user_id=session.user_id,
         session_id=context.session_id,
         session_index=1,
@@ -105,10 +105,8 @@ def test_a_session_is_written_at_its_first_event(make: MakeSession, save_path: P
 
 
 @pytest.mark.parametrize("write", ["save", "close"])
-def test_save_and_close_write_how_far_it_came(
-    make: MakeSession, save_path: Path, clock: ManualClock, write: str
-) -> None:
-    """The event count and the last activity, by the wall clock, are brought up to date."""
+def test_save_and_close_write_the_progress(make: MakeSession, save_path: Path, clock: ManualClock, write: str) -> None:
+    """save() and close() update the event count and the wall time of the last activity."""
     session = make(save_path=save_path)
     session.get_session_context(event_id(1))
     clock.advance(50)
@@ -116,12 +114,12 @@ def test_save_and_close_write_how_far_it_came(
     last = clock.now()
     clock.advance(20)
     getattr(session, write)()
-    assert on_disk(save_path).event_index == 2
-    assert on_disk(save_path).last_activity == last
+    assert load_from_disk(save_path).event_index == 2
+    assert load_from_disk(save_path).last_activity == last
 
 
-def test_a_pending_session_is_never_written(make: MakeSession, save_path: Path, clock: ManualClock) -> None:
-    """After an expiry the file keeps the last session that had events, with its final count."""
+def test_pending_session_is_never_written(make: MakeSession, save_path: Path, clock: ManualClock) -> None:
+    """After an expiry, the file keeps the last session that had events, with its final count."""
     session = make(save_path=save_path)
     session.get_session_context(event_id(1))
     last = session.get_session_context(event_id(2))
@@ -129,15 +127,15 @@ def test_a_pending_session_is_never_written(make: MakeSession, save_path: Path, 
     session.tick()
     session.save()
     session.close()
-    assert on_disk(save_path).session_id == last.session_id
-    assert on_disk(save_path).event_index == 2
+    assert load_from_disk(save_path).session_id == last.session_id
+    assert load_from_disk(save_path).event_index == 2
 
 
-@pytest.mark.parametrize("finder", ["tick", "toggle"])
-def test_unsaved_activity_is_written_if_a_restart_may_need_it(
-    make: MakeSession, save_path: Path, clock: ManualClock, finder: str
+@pytest.mark.parametrize("trigger", ["tick", "toggle"])
+def test_progress_is_saved_for_a_possible_restart(
+    make: MakeSession, save_path: Path, clock: ManualClock, trigger: str
 ) -> None:
-    """With continue_on_restart, a tick or a toggle that finds unsaved activity saves it; without, it does not."""
+    """With continue_on_restart, ticks and toggles save unsaved activity; without it, they do not."""
     for continues in (True, False):
         session = make(save_path=save_path, continue_on_restart=continues)
         session.start_new_session()
@@ -145,34 +143,34 @@ def test_unsaved_activity_is_written_if_a_restart_may_need_it(
         clock.advance(50)
         session.get_session_context(event_id(2))
         clock.advance(15)
-        if finder == "tick":
+        if trigger == "tick":
             session.tick()
         else:
             session.set_background(True)
-        assert on_disk(save_path).event_index == (2 if continues else 1)
+        assert load_from_disk(save_path).event_index == (2 if continues else 1)
         session.close()
 
 
 def test_counted_empty_sessions_are_saved(make: MakeSession, save_path: Path, clock: ManualClock) -> None:
     """With count_empty_sessions, construction and expiry write a session without events, as .NET does."""
     session = make(save_path=save_path, count_empty_sessions=True)
-    saved = on_disk(save_path)
+    saved = load_from_disk(save_path)
     assert (saved.session_id, saved.session_index, saved.first_event_id) == (session.session_id, 1, None)
     clock.advance(600)
     session.tick()
-    assert on_disk(save_path).session_index == 2
-    assert on_disk(save_path).previous_session_id == saved.session_id
+    assert load_from_disk(save_path).session_index == 2
+    assert load_from_disk(save_path).previous_session_id == saved.session_id
     session.get_session_context(event_id(1))
-    assert on_disk(save_path).first_event_id == event_id(1)
+    assert load_from_disk(save_path).first_event_id == event_id(1)
 
 
-# What a restart finds
+# What a restart finds.
 
 
-def test_dotnets_file_is_gone_on_with(make: MakeSession, save_path: Path, dotnet_file: Path) -> None:
-    """A save file of the .NET tracker: the same user, the index going on, the previous session its own."""
+def test_dotnet_file_is_continued(make: MakeSession, save_path: Path, dotnet_file: Path) -> None:
+    """With a file of the .NET tracker, the user stays, the index increases, and its session is the previous one."""
     save_path.write_bytes(dotnet_file.read_bytes())
-    before = on_disk(save_path)
+    before = load_from_disk(save_path)
     context = make(save_path=save_path).get_session_context(event_id(1))
     assert context.user_id == before.user_id
     assert context.session_index == before.session_index + 1
@@ -180,15 +178,17 @@ def test_dotnets_file_is_gone_on_with(make: MakeSession, save_path: Path, dotnet
 
 
 @pytest.mark.parametrize(
-    ("away", "continues"),
+    ("elapsed", "continues"),
     [(timedelta(0), True), (timedelta(seconds=599.999), True), (timedelta(seconds=600), False)],
 )
-def test_a_restart_in_time_goes_on(make: MakeSession, clock: ManualClock, away: timedelta, *, continues: bool) -> None:
-    """With continue_on_restart, a session goes on if its last activity is less than the foreground timeout ago."""
+def test_restart_in_time_continues_the_session(
+    make: MakeSession, clock: ManualClock, elapsed: timedelta, *, continues: bool
+) -> None:
+    """With continue_on_restart, a session continues if its last activity is less than the foreground timeout ago."""
     session = make(continue_on_restart=True)
     first = session.get_session_context(event_id(1))
     session.close()
-    clock.advance(away.total_seconds())
+    clock.advance(elapsed.total_seconds())
     after = make(continue_on_restart=True)
     assert (after.session_id == first.session_id) is continues
     second = after.get_session_context(event_id(2))
@@ -196,8 +196,8 @@ def test_a_restart_in_time_goes_on(make: MakeSession, clock: ManualClock, away: 
     assert (second.session_index, second.event_index) == ((1, 2) if continues else (2, 1))
 
 
-def test_a_continued_session_expires_as_if_nothing_had_happened(make: MakeSession, clock: ManualClock) -> None:
-    """The time before the restart counts."""
+def test_time_before_the_restart_counts_toward_the_timeout(make: MakeSession, clock: ManualClock) -> None:
+    """A continued session expires as if the program had not restarted."""
     with make(continue_on_restart=True) as session:
         session.get_session_context(event_id(1))
     clock.advance(400)
@@ -205,8 +205,8 @@ def test_a_continued_session_expires_as_if_nothing_had_happened(make: MakeSessio
 
 
 @pytest.mark.parametrize("end", ["new-session", "shorter timeout", "background timeout"])
-def test_a_session_that_ended_is_not_continued(make: MakeSession, clock: ManualClock, end: str) -> None:
-    """What was told to have ended stays so, though a restart comes within the foreground timeout."""
+def test_ended_session_is_not_continued(make: MakeSession, clock: ManualClock, end: str) -> None:
+    """A session whose end was reported does not continue, even within the foreground timeout."""
     ended: list[object] = []
     session = make(continue_on_restart=True, on_session_end=ended.append)
     first = session.get_session_context(event_id(1))
@@ -223,16 +223,16 @@ def test_a_session_that_ended_is_not_continued(make: MakeSession, clock: ManualC
     assert make(continue_on_restart=True).get_session_context(event_id(2)).previous_session_id == first.session_id
 
 
-def test_activity_in_the_future_means_a_new_session(make: MakeSession, clock: ManualClock) -> None:
-    """A wall clock that was set back between two runs proves nothing about the gap."""
+def test_last_activity_in_the_future_means_a_new_session(make: MakeSession, clock: ManualClock) -> None:
+    """If the wall clock was set back between two runs, the gap is unknown, so a new session begins."""
     with make(continue_on_restart=True) as session:
         first = session.get_session_context(event_id(1))
     clock.set_wall(clock.now() - timedelta(seconds=5))
     assert make(continue_on_restart=True).get_session_context(event_id(2)).session_id != first.session_id
 
 
-def test_the_saved_activity_follows_a_wall_clock_that_was_set(make: MakeSession, clock: ManualClock) -> None:
-    """A device that learns the date after its first event continues its session at a restart."""
+def test_saved_activity_follows_a_corrected_wall_clock(make: MakeSession, clock: ManualClock) -> None:
+    """A device that learns the date after its first event still continues its session at a restart."""
     session = make(continue_on_restart=True)
     first = session.get_session_context(event_id(1))
     clock.set_wall(clock.now() + timedelta(days=20_000))
@@ -241,49 +241,49 @@ def test_the_saved_activity_follows_a_wall_clock_that_was_set(make: MakeSession,
     assert make(continue_on_restart=True).get_session_context(event_id(2)).session_id == first.session_id
 
 
-def test_without_the_option_every_start_is_a_new_session(make: MakeSession) -> None:
-    """continue_on_restart is off unless asked for."""
+def test_every_start_is_a_new_session_by_default(make: MakeSession) -> None:
+    """Without continue_on_restart, a start begins a new session."""
     with make() as session:
         first = session.get_session_context(event_id(1))
     second = make().get_session_context(event_id(2))
     assert (second.session_index, second.previous_session_id) == (2, first.session_id)
 
 
-# Shared files
+# Shared files.
 
 
-def test_two_sessions_on_one_file_share_user_and_numbers(make: MakeSession, save_path: Path) -> None:
-    """Each session gets its own index, and a previous session that had it."""
-    one, two = make(save_path=save_path), make(save_path=save_path)
+def test_sessions_on_one_file_share_the_user_and_the_numbering(make: MakeSession, save_path: Path) -> None:
+    """Each session gets its own index, and the session with the index before as its previous one."""
+    first_session, second_session = make(save_path=save_path), make(save_path=save_path)
     contexts = [
-        one.get_session_context(event_id(1)),
-        two.get_session_context(event_id(2)),
+        first_session.get_session_context(event_id(1)),
+        second_session.get_session_context(event_id(2)),
     ]
-    one.start_new_session()
-    contexts.append(one.get_session_context(event_id(3)))
+    first_session.start_new_session()
+    contexts.append(first_session.get_session_context(event_id(3)))
     assert len({context.user_id for context in contexts}) == 1
     assert [context.session_index for context in contexts] == [1, 2, 3]
     assert [context.previous_session_id for context in contexts[1:]] == [c.session_id for c in contexts[:-1]]
 
 
-def test_an_older_session_never_overwrites_a_newer_one(make: MakeSession, save_path: Path) -> None:
+def test_older_session_never_overwrites_a_newer_one(make: MakeSession, save_path: Path) -> None:
     """Closing session 1 leaves session 2 of another process in the file."""
-    one, two = make(save_path=save_path), make(save_path=save_path)
-    one.get_session_context(event_id(1))
-    newer = two.get_session_context(event_id(2))
-    one.get_session_context(event_id(3))
-    one.close()
-    assert on_disk(save_path).session_id == newer.session_id
-    assert one.save_error is None
+    first_session, second_session = make(save_path=save_path), make(save_path=save_path)
+    first_session.get_session_context(event_id(1))
+    newer = second_session.get_session_context(event_id(2))
+    first_session.get_session_context(event_id(3))
+    first_session.close()
+    assert load_from_disk(save_path).session_id == newer.session_id
+    assert first_session.save_error is None
 
 
-# Never in the way
+# Failing stores.
 
 
-def test_a_failing_save_costs_nothing_but_a_warning(
+def test_failing_save_is_logged_once_and_retried(
     make: MakeSession, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The session goes on in memory, with one warning for the streak, and is saved at the first tick that can."""
+    """The session continues in memory, one warning covers a series of failures, and the first tick that can saves."""
     caplog.set_level(logging.INFO)
     store = FailingStore()
     session = make(store=store)
@@ -309,8 +309,8 @@ def test_a_failing_save_costs_nothing_but_a_warning(
     assert caplog.records[-1].levelno == logging.INFO
 
 
-def test_a_second_streak_warns_again(make: MakeSession, caplog: pytest.LogCaptureFixture) -> None:
-    """One warning for each streak."""
+def test_new_series_of_failures_is_logged_again(make: MakeSession, caplog: pytest.LogCaptureFixture) -> None:
+    """After a successful save, the next failure logs another warning."""
     store = FailingStore()
     session = make(store=store)
     for number in (1, 2):
@@ -322,24 +322,24 @@ def test_a_second_streak_warns_again(make: MakeSession, caplog: pytest.LogCaptur
     assert [record.levelno for record in caplog.records].count(logging.WARNING) == 2
 
 
-def test_a_file_that_cannot_be_read_is_never_overwritten(make: MakeSession, caplog: pytest.LogCaptureFixture) -> None:
-    """Until it can be read, nothing is written; then its user and index go on."""
+def test_unreadable_file_is_never_overwritten(make: MakeSession, caplog: pytest.LogCaptureFixture) -> None:
+    """As long as the file cannot be read, nothing is written."""
     store = FailingStore()
-    kept = Snapshot(user_id=event_id(7), session_id=event_id(8), session_index=41)
-    store.save(kept)
+    saved = Snapshot(user_id=event_id(7), session_id=event_id(8), session_index=41)
+    store.save(saved)
     store.fail_load = PermissionError(errno.EACCES, "Permission denied")
     session = make(store=store)
-    stranger = session.get_session_context(event_id(1))
+    context = session.get_session_context(event_id(1))
     session.tick()
     session.close()
-    assert store.inner.load() == kept
+    assert store.inner.load() == saved
     assert isinstance(session.save_error, PermissionError)
-    assert stranger.user_id != kept.user_id
+    assert context.user_id != saved.user_id
     assert len(caplog.records) == 1
 
 
-def test_a_file_that_can_be_read_again_gives_its_user(make: MakeSession) -> None:
-    """A failure that passes before the first event costs neither user nor index."""
+def test_user_is_restored_when_the_file_becomes_readable(make: MakeSession) -> None:
+    """A read failure that ends before the first event loses neither user nor index."""
     store = FailingStore()
     store.save(Snapshot(user_id=event_id(7), session_id=event_id(8), session_index=41))
     store.fail_load = OSError(errno.EMFILE, "Too many open files")
@@ -352,25 +352,25 @@ def test_a_file_that_can_be_read_again_gives_its_user(make: MakeSession) -> None
     assert (context.user_id, context.session_index, context.previous_session_id) == (event_id(7), 42, event_id(8))
 
 
-def test_a_session_under_a_provisional_user_is_left_out_of_the_file(make: MakeSession) -> None:
-    """A session that began while the file could not be read keeps its user; the next one has the file's."""
+def test_session_of_a_provisional_user_is_not_saved(make: MakeSession) -> None:
+    """A session that began while the file was unreadable keeps its provisional user; the next has the saved user."""
     store = FailingStore()
-    kept = Snapshot(user_id=event_id(7), session_id=event_id(8), session_index=41)
-    store.save(kept)
+    saved = Snapshot(user_id=event_id(7), session_id=event_id(8), session_index=41)
+    store.save(saved)
     store.fail_load = OSError(errno.EMFILE, "Too many open files")
     session = make(store=store)
     first = session.get_session_context(event_id(1))
     store.fail_load = None
     session.tick()
     assert session.get_session_context(event_id(2)).user_id == first.user_id == session.user_id
-    assert store.inner.load() == kept
+    assert store.inner.load() == saved
     session.start_new_session()
-    assert session.user_id == kept.user_id
+    assert session.user_id == saved.user_id
     assert session.get_session_context(event_id(3)).session_index == 42
 
 
-def test_a_store_that_raises_anything_is_not_in_the_way(make: MakeSession) -> None:
-    """A store of the embedder's own may fail in ways of its own."""
+def test_any_exception_from_a_store_is_tolerated(make: MakeSession) -> None:
+    """A custom store may raise any exception without breaking an event."""
     store = FailingStore()
     store.fail_lock = RuntimeError("keyring is locked")
     session = make(store=store)
@@ -379,8 +379,8 @@ def test_a_store_that_raises_anything_is_not_in_the_way(make: MakeSession) -> No
     session.close()
 
 
-def test_save_raises_what_went_wrong(make: MakeSession) -> None:
-    """save() alone tells by an exception, the store's own."""
+def test_save_raises_the_stores_error(make: MakeSession) -> None:
+    """Only save() raises, with the store's own exception."""
     store = FailingStore()
     session = make(store=store)
     session.get_session_context(event_id(1))
@@ -394,13 +394,13 @@ def test_save_raises_what_went_wrong(make: MakeSession) -> None:
     assert session.save_error is None
 
 
-@pytest.mark.skipif(os.name != "posix", reason="Windows syncs no folders")
-def test_a_replaced_file_whose_folder_was_not_synced_is_saved_again(
+@pytest.mark.skipif(os.name != "posix", reason="Windows does not sync folders")
+def test_file_is_saved_again_if_its_folder_was_not_synced(
     make: MakeSession, save_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file is new, but may not survive a power cut: the next tick makes up for it."""
+    """The new file might not survive a power failure, so the next tick saves it again."""
     session = make(save_path=save_path)
-    real, failing, synced = os.fsync, True, 0
+    fsync, failing, synced = os.fsync, True, 0
 
     def sync(descriptor: int) -> None:
         nonlocal synced
@@ -408,11 +408,11 @@ def test_a_replaced_file_whose_folder_was_not_synced_is_saved_again(
             if failing:
                 raise OSError(errno.EIO, "Input/output error")
             synced += 1
-        real(descriptor)
+        fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", sync)
     context = session.get_session_context(event_id(1))
-    assert on_disk(save_path).session_id == context.session_id
+    assert load_from_disk(save_path).session_id == context.session_id
     assert session.save_error is not None
     failing = False
     session.tick()
@@ -420,36 +420,38 @@ def test_a_replaced_file_whose_folder_was_not_synced_is_saved_again(
     assert session.save_error is None
 
 
-@pytest.mark.skipif(os.name != "posix", reason="Windows keeps a current folder")
-def test_no_current_folder_is_no_exception(tmp_path: Path, make: MakeSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A relative path in a current folder that was removed costs nothing but a warning."""
-    gone = tmp_path / "gone"
-    gone.mkdir()
-    monkeypatch.chdir(gone)
-    gone.rmdir()
+@pytest.mark.skipif(os.name != "posix", reason="Windows does not let a current folder be removed")
+def test_missing_current_folder_does_not_raise(
+    tmp_path: Path, make: MakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative path in a deleted current folder sets save_error and is retried."""
+    folder = tmp_path / "deleted"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
     session = make(save_path="session.xml")
     assert session.get_session_context(event_id(1)).session_index == 1
     assert isinstance(session.save_error, FileNotFoundError)
     monkeypatch.chdir(tmp_path)
     session.tick()
     assert session.save_error is None
-    assert on_disk(tmp_path / "session.xml").session_id == session.session_id
+    assert load_from_disk(tmp_path / "session.xml").session_id == session.session_id
 
 
-def test_save_creates_a_file_that_was_deleted(make: MakeSession, save_path: Path) -> None:
-    """A file deleted under a running session is written again, with the same user."""
+def test_save_recreates_a_deleted_file(make: MakeSession, save_path: Path) -> None:
+    """A file deleted while a session is running is written again with the same user."""
     session = make(save_path=save_path)
     save_path.unlink()
     session.save()
-    assert on_disk(save_path) == Snapshot(user_id=session.user_id)
+    assert load_from_disk(save_path) == Snapshot(user_id=session.user_id)
     context = session.get_session_context(event_id(1))
     save_path.unlink()
     session.save()
-    assert on_disk(save_path).session_id == context.session_id
+    assert load_from_disk(save_path).session_id == context.session_id
 
 
-def test_a_hanging_lock_holder_delays_a_second(make: MakeSession, save_path: Path) -> None:
-    """While another holds the lock, the session goes on in memory with TimeoutError; then it saves."""
+def test_hung_lock_holder_delays_a_call_by_one_second(make: MakeSession, save_path: Path) -> None:
+    """While the lock is held, the session continues in memory and sets save_error to TimeoutError; then it saves."""
     session = make(save_path=save_path)
     with XmlStore(save_path).lock():
         context = session.get_session_context(event_id(1))
@@ -457,11 +459,11 @@ def test_a_hanging_lock_holder_delays_a_second(make: MakeSession, save_path: Pat
     assert context.session_index == 1
     session.tick()
     assert session.save_error is None
-    assert on_disk(save_path).session_id == context.session_id
+    assert load_from_disk(save_path).session_id == context.session_id
 
 
-def test_a_number_follows_the_file_though_its_lock_is_held(make: MakeSession, save_path: Path) -> None:
-    """What others saved since the last look is seen without the lock, so that no number is used again."""
+def test_index_follows_the_file_while_its_lock_is_held(make: MakeSession, save_path: Path) -> None:
+    """Sessions that others have saved are seen without the lock, so that their indexes are not reused."""
     session, other = make(save_path=save_path), make(save_path=save_path)
     for number in range(3):
         other.start_new_session()
@@ -471,31 +473,31 @@ def test_a_number_follows_the_file_though_its_lock_is_held(make: MakeSession, sa
     assert isinstance(session.save_error, TimeoutError)
     assert (context.session_index, context.previous_session_id) == (4, newest.session_id)
     session.tick()
-    assert on_disk(save_path).session_id == context.session_id
+    assert load_from_disk(save_path).session_id == context.session_id
 
 
-def test_no_number_stands_twice_in_the_file(make: MakeSession, save_path: Path) -> None:
-    """Of two sessions that got a number while the lock was held, one is saved; the next have numbers of their own."""
+def test_file_never_contains_a_duplicate_index(make: MakeSession, save_path: Path) -> None:
+    """If two sessions get the same index while the lock is held, one is saved; the next ones get new indexes."""
     sessions = [make(save_path=save_path) for _ in range(2)]
     with XmlStore(save_path).lock():
         first = [session.get_session_context(event_id(1)) for session in sessions]
     for session in sessions:
         session.tick()
         assert session.save_error is None
-        assert on_disk(save_path).session_id == first[0].session_id
+        assert load_from_disk(save_path).session_id == first[0].session_id
         session.start_new_session()
     second = [session.get_session_context(event_id(2)) for session in sessions]
     assert [context.session_index for context in (*first, *second)] == [1, 1, 2, 3]
     assert [context.previous_session_id for context in second] == [first[0].session_id, second[0].session_id]
 
 
-# Corrupt files
+# Corrupt files.
 
 
-def test_a_corrupt_file_is_kept_and_the_user_comes_back_from_the_backup(
+def test_corrupt_file_is_kept_and_the_user_recovered_from_the_backup(
     make: MakeSession, save_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The evidence stays as .corrupt, user and index go on, one warning names file and reason."""
+    """The corrupt file is kept as .corrupt, user and index continue, and one warning names file and reason."""
     with make(save_path=save_path) as session:
         session.get_session_context(event_id(1))
         session.get_session_context(event_id(2))
@@ -509,15 +511,15 @@ def test_a_corrupt_file_is_kept_and_the_user_comes_back_from_the_backup(
     assert (error.path, error.recovered is not None) == (str(save_path), True)
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert str(save_path) in caplog.text
-    assert on_disk(save_path).user_id == session.user_id
+    assert load_from_disk(save_path).user_id == session.user_id
     context = after.get_session_context(event_id(3))
     assert (context.session_index, context.previous_session_id) == (2, session.session_id)
     assert after.save_error is None
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a FIFO, as POSIX has them")
-def test_while_the_file_cannot_be_read_the_user_is_the_backups(make: MakeSession, save_path: Path) -> None:
-    """A file that is not to be read makes no new user where there is a backup, and is left alone."""
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX FIFOs")
+def test_user_comes_from_the_backup_while_the_file_is_unreadable(make: MakeSession, save_path: Path) -> None:
+    """A file that cannot be read is left alone, and the backup provides the user."""
     with make(save_path=save_path) as session:
         session.get_session_context(event_id(1))
         session.get_session_context(event_id(2))
@@ -530,22 +532,22 @@ def test_while_the_file_cannot_be_read_the_user_is_the_backups(make: MakeSession
     assert save_path.is_fifo()
 
 
-def test_while_a_corrupt_file_cannot_be_mended_the_user_is_the_backups(make: MakeSession, save_path: Path) -> None:
-    """A lock that cannot be had keeps the ruin from being replaced, not the user from being known."""
+def test_user_comes_from_the_backup_while_a_corrupt_file_cannot_be_replaced(make: MakeSession, save_path: Path) -> None:
+    """If the lock cannot be taken, the corrupt file stays, and the backup provides the user."""
     with make(save_path=save_path) as session:
         session.get_session_context(event_id(1))
         session.get_session_context(event_id(2))
-    save_path.write_bytes(b"ruin")
+    save_path.write_bytes(b"corrupt")
     save_path.with_name("session.xml.lock").unlink()
     save_path.with_name("session.xml.lock").mkdir()
     after = make(save_path=save_path)
     assert isinstance(after.save_error, OSError)
     assert after.user_id == session.user_id
-    assert save_path.read_bytes() == b"ruin"
+    assert save_path.read_bytes() == b"corrupt"
 
 
-def test_without_a_backup_the_user_is_read_from_what_is_left(make: MakeSession, save_path: Path) -> None:
-    """A truncated file that still shows its user id gives it."""
+def test_user_id_is_recovered_from_a_truncated_file(make: MakeSession, save_path: Path) -> None:
+    """Without a backup, the user id is read from the truncated file itself."""
     with make(save_path=save_path) as session:
         pass
     save_path.write_bytes(save_path.read_bytes()[:-10])
@@ -553,17 +555,17 @@ def test_without_a_backup_the_user_is_read_from_what_is_left(make: MakeSession, 
     assert make(save_path=save_path).user_id == session.user_id
 
 
-def test_an_unreadable_ruin_gives_a_new_user(make: MakeSession, save_path: Path) -> None:
-    """With nothing to recover there is a new user, the ruin is kept, and the session works."""
+def test_unrecoverable_file_gives_a_new_user(make: MakeSession, save_path: Path) -> None:
+    """If no user id can be recovered, a new user is created, and the corrupt file is kept."""
     save_path.write_bytes(b"\0" * 100)
     session = make(save_path=save_path)
     assert save_path.with_name("session.xml.corrupt").read_bytes() == b"\0" * 100
     assert session.get_session_context(event_id(1)).session_index == 1
-    assert on_disk(save_path).user_id == session.user_id
+    assert load_from_disk(save_path).user_id == session.user_id
 
 
-def test_a_file_that_goes_bad_under_a_running_session_is_mended(make: MakeSession, save_path: Path) -> None:
-    """The next session's first event keeps the ruin, and writes user and index as the session knows them."""
+def test_file_corrupted_during_a_session_is_repaired(make: MakeSession, save_path: Path) -> None:
+    """The next session's first event keeps the corrupt file and writes a new one with user and index."""
     session = make(save_path=save_path)
     first = session.get_session_context(event_id(1))
     save_path.write_bytes(b"not XML")
@@ -571,25 +573,25 @@ def test_a_file_that_goes_bad_under_a_running_session_is_mended(make: MakeSessio
     session.start_new_session()
     second = session.get_session_context(event_id(2))
     assert (second.user_id, second.session_index, second.previous_session_id) == (first.user_id, 2, first.session_id)
-    assert on_disk(save_path).session_id == second.session_id
+    assert load_from_disk(save_path).session_id == second.session_id
     assert save_path.with_name("session.xml.corrupt").read_bytes() == b"not XML"
 
 
-def test_numbering_is_idempotent_per_pending_session(store: MemoryStore) -> None:
-    """A decision that is made again gets the same number; a session that is no longer pending gets none."""
+def test_indexing_a_pending_session_is_idempotent(store: MemoryStore) -> None:
+    """Deciding again gives a pending session the same index; a session that is no longer pending gets none."""
     logger = logging.getLogger(__name__)
     ledger = Ledger(store, logger, Callbacks(logger))
-    moment, first_id = datetime.now(UTC), ledger.pending_id
-    numbered = [ledger.number(first_id, moment, event_id(number), moment) for number in (1, 2)]
+    now, first_id = datetime.now(UTC), ledger.pending_id
+    numbered = [ledger.number(first_id, now, event_id(number), now) for number in (1, 2)]
     assert [(record.session_id, record.session_index) for record in numbered] == [(first_id, 1), (first_id, 1)]
     assert ledger.newest == store.load() == numbered[1]
     ledger.pending_id = event_id(3)
-    ledger.number(event_id(4), moment, event_id(5), moment)
+    ledger.number(event_id(4), now, event_id(5), now)
     assert ledger.newest == store.load() == numbered[1]
 
 
-def test_saving_an_older_session_heals_only_with_the_newest(make: MakeSession) -> None:
-    """The store works again when it has the newest session, whichever a thread was about to save meanwhile."""
+def test_store_recovers_only_with_the_newest_session(make: MakeSession) -> None:
+    """A successful save of an older session writes the newest one, even if another thread requested it."""
     store = FailingStore()
     session = make(store=store)
     session.get_session_context(event_id(1))
@@ -598,36 +600,34 @@ def test_saving_an_older_session_heals_only_with_the_newest(make: MakeSession) -
     store.fail_save = OSError(errno.ENOSPC, "disk full")
     newest = session.get_session_context(event_id(2))
     store.fail_save = None
-    session._ledger.save(before)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # what another thread would
+    session._ledger.save(before)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # as another thread would
     assert session.save_error is None
-    kept = store.load()
-    assert kept is not None
-    assert kept.session_id == newest.session_id
+    saved = store.load()
+    assert saved is not None
+    assert saved.session_id == newest.session_id
 
 
-@pytest.mark.parametrize("call", ["an event", "a toggle"])
-def test_a_call_that_comes_between_a_renewal_uses_up_no_number(
-    call: str, make: MakeSession, clock: ManualClock
-) -> None:
-    """A signal handler that calls the session amid an event's save, too, finds one next session, with one number."""
+@pytest.mark.parametrize("call", ["event", "toggle"])
+def test_reentrant_call_during_a_renewal_uses_no_extra_index(call: str, make: MakeSession, clock: ManualClock) -> None:
+    """A signal handler that interrupts an event's save shares the next session and its index."""
 
-    class InterruptedStore(MemoryStore):
-        """Is come between when it saves a second session."""
+    class ReentrantStore(MemoryStore):
+        """Makes a re-entrant call when it saves the second session."""
 
         def save(self, snapshot: Snapshot) -> None:
             super().save(snapshot)
             if snapshot.session_index == 2 and not interrupted:
                 interrupted.append(True)
-                if call == "an event":
+                if call == "event":
                     session.get_session_context(event_id(2))
                 else:
                     session.set_background(True)
 
     interrupted: list[bool] = []
-    session = make(store=InterruptedStore())
+    session = make(store=ReentrantStore())
     session.get_session_context(event_id(1))
     clock.advance(600)
     context = session.get_session_context(event_id(3))
-    assert (context.session_index, context.event_index) == (2, 2 if call == "an event" else 1)
+    assert (context.session_index, context.event_index) == (2, 2 if call == "event" else 1)
     session.start_new_session()
     assert session.get_session_context(event_id(4)).session_index == 3

@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from client_session.testing import ManualClock
     from conftest import MakeSession
 
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no os.fork()")
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
 
 
-def in_threads(number: int, work: Callable[[int], object]) -> None:
-    """Run the same work on several threads, started together; what fails there fails here."""
-    together = threading.Barrier(number)
+def run_in_threads(number: int, work: Callable[[int], object]) -> None:
+    """Run the same function on several threads at once, and raise the first error."""
+    barrier = threading.Barrier(number)
     failures: list[BaseException] = []
 
     def run(index: int) -> None:
-        together.wait()
+        barrier.wait()
         try:
             work(index)
         except BaseException as error:  # noqa: BLE001  # raised again on the test's thread
@@ -51,9 +51,9 @@ def in_threads(number: int, work: Callable[[int], object]) -> None:
         raise failures[0]
 
 
-@pytest.mark.usefixtures("switching_fast")
-def test_threads_share_one_session_without_gaps(make: MakeSession) -> None:
-    """Event numbers are without holes, and just one event is the first of each session."""
+@pytest.mark.usefixtures("fast_thread_switching")
+def test_threads_share_a_session_without_gaps(make: MakeSession) -> None:
+    """Event indexes have no gaps, and each session has exactly one first event."""
     contexts: list[SessionContext] = []
     session = make()
 
@@ -65,19 +65,19 @@ def test_threads_share_one_session_without_gaps(make: MakeSession) -> None:
             session.set_background(number % 7 == 0)
             session.tick()
 
-    in_threads(8, work)
+    run_in_threads(8, work)
     numbers: dict[tuple[str, int], list[int]] = {}
     for context in contexts:
         numbers.setdefault((context.session_id, context.session_index), []).append(context.event_index)
-    assert all(sorted(found) == list(range(1, len(found) + 1)) for found in numbers.values())
+    assert all(sorted(indexes) == list(range(1, len(indexes) + 1)) for indexes in numbers.values())
     assert sorted(index for _, index in numbers) == list(range(1, len(numbers) + 1))
     firsts = Counter((context.session_id, context.first_event_id) for context in contexts)
     assert len(firsts) == len(numbers)
 
 
-@pytest.mark.usefixtures("switching_fast")
+@pytest.mark.usefixtures("fast_thread_switching")
 def test_sessions_on_many_threads_share_a_store_without_gaps() -> None:
-    """Sessions that share a store share a user, and their numbers form one unbroken chain."""
+    """Sessions that share a store share a user, and their indexes form one unbroken chain."""
     store = MemoryStore()
     contexts: list[SessionContext] = []
 
@@ -87,17 +87,17 @@ def test_sessions_on_many_threads_share_a_store_without_gaps() -> None:
                 contexts.append(session.get_session_context(event_id(thread * 1000 + number)))
                 session.start_new_session()
 
-    in_threads(8, work)
+    run_in_threads(8, work)
     contexts.sort(key=lambda context: context.session_index)
     assert [context.session_index for context in contexts] == list(range(1, 321))
     assert all(after.previous_session_id == before.session_id for before, after in pairwise(contexts))
     assert len({context.user_id for context in contexts}) == 1
 
 
-@pytest.mark.usefixtures("switching_fast")
-def test_closing_while_others_call_is_clean() -> None:
-    """A call either works or raises SessionClosedError, and closing never hangs."""
-    from client_session import SessionClosedError  # noqa: PLC0415  # beside its one use
+@pytest.mark.usefixtures("fast_thread_switching")
+def test_close_during_other_calls_is_clean() -> None:
+    """A concurrent call either works or raises SessionClosedError, and close() never hangs."""
+    from client_session import SessionClosedError  # noqa: PLC0415  # used only here
 
     for _ in range(20):
         session = ClientSession(store=MemoryStore(), check_interval=0.001)
@@ -114,21 +114,21 @@ def test_closing_while_others_call_is_clean() -> None:
             else:
                 assert thread != 0
 
-        in_threads(4, work)
+        run_in_threads(4, work)
 
 
-def test_a_dropped_session_is_collected() -> None:
-    """Nothing keeps a session that was dropped without close: not the checker, not a callback's queue."""
+def test_dropped_session_is_collected() -> None:
+    """Neither the checker nor the callbacks keep alive a session that was dropped without close()."""
     session = ClientSession(store=MemoryStore(), on_session_start=lambda _: None)
     session.get_session_context(event_id(1))
-    gone = weakref.ref(session)
+    session_ref = weakref.ref(session)
     del session
     gc.collect()
-    assert gone() is None
+    assert session_ref() is None
 
 
-def test_the_real_checker_expires_a_session() -> None:
-    """With nothing but defaults for clock and scheduler, a session expires by itself."""
+def test_default_checker_expires_a_session() -> None:
+    """With the default clock and scheduler, a session expires on its own."""
     ended = threading.Event()
     session = ClientSession(
         store=MemoryStore(), foreground_timeout=0.05, check_interval=0.01, on_session_end=lambda _: ended.set()
@@ -139,27 +139,27 @@ def test_the_real_checker_expires_a_session() -> None:
     session.close()
 
 
-def test_an_open_session_does_not_delay_the_exit(tmp_path: Path) -> None:
-    """A program that forgets to close leaves at once, and says nothing."""
+def test_open_session_does_not_delay_the_exit(tmp_path: Path) -> None:
+    """A program that never closes its session exits at once, without output."""
     program = (
         "import sys, time, uuid; from client_session import ClientSession;"
         "session = ClientSession(sys.argv[1], check_interval=0.001);"
         "session.get_session_context(uuid.uuid4());"
         "print(time.monotonic(), flush=True)"
     )
-    done = subprocess.run(  # noqa: S603  # our own interpreter and program
+    result = subprocess.run(  # noqa: S603  # our own interpreter and program
         [sys.executable, "-c", program, str(tmp_path / "session.xml")],
         capture_output=True,
         text=True,
         check=True,
         timeout=60,
     )
-    assert time.monotonic() - float(done.stdout) < 2
-    assert done.stderr == ""
+    assert time.monotonic() - float(result.stdout) < 2
+    assert result.stderr == ""
 
 
-def in_child(work: Callable[[], object]) -> Any:  # noqa: ANN401  # whatever evaluates
-    """Fork, run work in the child, and return what it returned; a child that hangs or fails fails the test."""
+def run_in_child(work: Callable[[], object]) -> Any:  # noqa: ANN401  # any literal
+    """Fork, run a function in the child, require it to succeed, and return its result."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -178,12 +178,14 @@ def in_child(work: Callable[[], object]) -> Any:  # noqa: ANN401  # whatever eva
 
 
 @needs_fork
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12; the point
-def test_a_forked_child_has_a_session_of_its_own(save_path: Path) -> None:
-    """Parent and child never number two sessions alike: the child's next event begins a session of the same user."""
+@pytest.mark.filterwarnings(
+    "ignore:This process .* is multi-threaded:DeprecationWarning"
+)  # Python 3.12; forked on purpose
+def test_forked_child_begins_its_own_session(save_path: Path) -> None:
+    """The child's next event begins a session of the same user, so parent and child never share an index."""
     session = ClientSession(save_path)
     first = session.get_session_context(event_id(1))
-    data = in_child(lambda: session.get_session_context(event_id(2)).data)
+    data = run_in_child(lambda: session.get_session_context(event_id(2)).data)
     assert data["userId"] == first.user_id
     assert data["sessionId"] != first.session_id
     assert (data["sessionIndex"], data["eventIndex"], data["previousSessionId"]) == (2, 1, first.session_id)
@@ -194,45 +196,49 @@ def test_a_forked_child_has_a_session_of_its_own(save_path: Path) -> None:
 
 
 @needs_fork
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12; the point
-def test_a_child_is_not_hung_by_a_lock_that_was_held(save_path: Path) -> None:
-    """A fork while another thread holds the session's lock, in a callback of its store, hangs nothing in the child."""
-    inside, leave = threading.Event(), threading.Event()
+@pytest.mark.filterwarnings(
+    "ignore:This process .* is multi-threaded:DeprecationWarning"
+)  # Python 3.12; forked on purpose
+def test_forked_child_does_not_hang_on_a_held_lock(save_path: Path) -> None:
+    """A fork while another thread holds the session's lock inside a store does not block the child."""
+    saving, proceed = threading.Event(), threading.Event()
 
     class SlowStore(MemoryStore):
-        """Waits within the lock when it saves a session."""
+        """Waits inside the lock when it saves a session."""
 
         def save(self, snapshot: Any) -> None:  # noqa: ANN401  # passed on
-            if snapshot.session_id is not None and not leave.is_set():
-                inside.set()
-                leave.wait(timeout=30)
+            if snapshot.session_id is not None and not proceed.is_set():
+                saving.set()
+                proceed.wait(timeout=30)
             super().save(snapshot)
 
     session = ClientSession(store=SlowStore())
     other = ClientSession(save_path)
     thread = threading.Thread(target=lambda: session.get_session_context(event_id(1)))
     thread.start()
-    assert inside.wait(timeout=10)
+    assert saving.wait(timeout=10)
 
     def child() -> tuple[int, int]:
-        leave.set()
+        proceed.set()
         session.touch()
         session.set_background(True)
         return other.get_session_context(event_id(2)).session_index, session.get_session_context(
             event_id(3)
         ).event_index
 
-    assert in_child(child) == (1, 1)
-    leave.set()
+    assert run_in_child(child) == (1, 1)
+    proceed.set()
     thread.join()
     session.close()
     other.close()
 
 
 @needs_fork
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12; the point
-def test_the_checker_runs_in_the_child_too(save_path: Path) -> None:
-    """A child's session expires by itself, though no thread came along."""
+@pytest.mark.filterwarnings(
+    "ignore:This process .* is multi-threaded:DeprecationWarning"
+)  # Python 3.12; forked on purpose
+def test_checker_runs_in_a_forked_child(save_path: Path) -> None:
+    """A child's session expires on its own, although threads do not survive a fork."""
     ended = threading.Event()
     session = ClientSession(
         save_path, foreground_timeout=0.05, check_interval=0.01, on_session_end=lambda _: ended.set()
@@ -243,15 +249,15 @@ def test_the_checker_runs_in_the_child_too(save_path: Path) -> None:
         session.get_session_context(event_id(2))
         return ended.wait(timeout=10)
 
-    assert in_child(child)
+    assert run_in_child(child)
     session.close()
 
 
-def test_a_scheduler_may_tick_while_it_is_told(make: MakeSession, clock: ManualClock) -> None:
-    """A scheduler that ticks at once when it is started or stopped, on the same thread, neither hangs nor recurs."""
+def test_scheduler_may_tick_in_start_and_stop(make: MakeSession, clock: ManualClock) -> None:
+    """A scheduler that ticks from start() or stop() on the same thread causes neither deadlock nor recursion."""
 
     class EagerScheduler:
-        """Ticks at once."""
+        """Ticks from start() and stop()."""
 
         def start(self, session: Any, now: float) -> None:  # noqa: ANN401, ARG002  # any session
             session.tick()

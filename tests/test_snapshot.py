@@ -1,4 +1,4 @@
-"""The snapshot: what can be saved, and what cannot."""
+"""Snapshots: the values that can be saved."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ USER = "0123456789abcdef"
         ("storage_mechanism", None, "one of SQLITE, COOKIE_1"),
     ],
 )
-def test_what_the_schema_would_refuse_is_refused(field: str, value: Any, allowed: str) -> None:  # noqa: ANN401  # of any type
-    """The error names field, value and what is allowed."""
+def test_values_outside_the_schema_are_refused(field: str, value: Any, allowed: str) -> None:  # noqa: ANN401  # any type
+    """The error names the field, the value and what is allowed."""
     with pytest.raises(ValueError, match=f"^{field} must be {allowed}") as caught:
         Snapshot(**{"user_id": USER, field: value})
     assert repr(value) in str(caught.value)
@@ -55,50 +55,50 @@ def test_what_the_schema_would_refuse_is_refused(field: str, value: Any, allowed
 @pytest.mark.parametrize(
     ("value", "error"),
     [
-        (datetime(2026, 1, 1), ValueError),  # noqa: DTZ001  # naive is the point
+        (datetime(2026, 1, 1), ValueError),  # noqa: DTZ001  # naive on purpose
         (datetime.min.replace(tzinfo=timezone(timedelta(hours=1))), ValueError),
         ("2026-01-01T00:00:00Z", TypeError),
         (7, TypeError),
     ],
 )
-def test_times_are_aware(field: str, value: Any, error: type[Exception]) -> None:  # noqa: ANN401  # of any type
-    """A naive time, one outside the calendar, or what is no time at all is refused."""
+def test_times_must_be_aware(field: str, value: Any, error: type[Exception]) -> None:  # noqa: ANN401  # any type
+    """A naive time, one outside the calendar, or another type is refused."""
     with pytest.raises(error, match="a time must"):
         Snapshot(**{"user_id": USER, field: value})
 
 
 def test_limits_are_inclusive() -> None:
-    """0 and 2³¹ - 1 are indexes, 16 hexadecimal digits are a user."""
+    """Indexes range from 0 to 2³¹ - 1, and a user id may be 16 hexadecimal digits."""
     assert Snapshot(user_id=USER, session_index=2**31 - 1, event_index=0).session_index == 2**31 - 1
 
 
-def test_is_immutable() -> None:
-    """A snapshot cannot be changed."""
+def test_snapshot_is_immutable() -> None:
+    """Assigning a field raises an error."""
     snapshot = Snapshot(user_id=USER)
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
-        setattr(snapshot, "user_id", "x")  # noqa: B010  # a type checker refuses it too
+        setattr(snapshot, "user_id", "x")  # noqa: B010  # type checkers refuse it too
 
 
 @given(TIMES)
 def test_times_become_utc(time: datetime) -> None:
-    """The same moment, in UTC."""
-    kept = Snapshot(user_id=USER, last_activity=time).last_activity
-    assert kept is not None
-    assert kept - EPOCH == time - EPOCH
-    assert kept.tzinfo is UTC
+    """A time is converted to the same moment in UTC."""
+    converted = Snapshot(user_id=USER, last_activity=time).last_activity
+    assert converted is not None
+    assert converted - EPOCH == time - EPOCH
+    assert converted.tzinfo is UTC
 
 
 @given(TIMES)
 def test_text_of_a_time_loses_nothing(time: datetime) -> None:
-    """RFC 3339 text in UTC, with as many digits as the time needs, milliseconds at least."""
+    """The text is RFC 3339 in UTC, with milliseconds, or microseconds if needed."""
     text = iso_time(as_utc(time))
     assert datetime.fromisoformat(text) - EPOCH == time - EPOCH
     assert len(text) == (24 if time.microsecond % 1000 == 0 else 27)
 
 
 @given(UUID_TEXTS | st.text() | st.text("0aF-\u0660\ud800", min_size=36, max_size=36))
-def test_a_uuids_text_is_told_from_all_others(text: str) -> None:
-    """36 characters, hexadecimal digits of ASCII in five groups, in any case; nothing else."""
+def test_uuid_text_is_recognized(text: str) -> None:
+    """A UUID's text has 36 characters: ASCII hexadecimal digits of any case in five groups."""
     digit = "[0-9a-fA-F]"
     pattern = f"{digit}{{8}}-{digit}{{4}}-{digit}{{4}}-{digit}{{4}}-{digit}{{12}}"
     assert is_uuid_text(text) is bool(re.fullmatch(pattern, text))

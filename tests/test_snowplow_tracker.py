@@ -1,4 +1,4 @@
-"""Sessions in Snowplow's tracker: what arrives at a real collector, and what a failing session costs (nothing)."""
+"""The Snowplow tracker adapter: events arrive at a real collector with their entity, even if a session fails."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from collector import Collector, entities_of, session_of
 
 pytest.importorskip("snowplow_tracker", reason="snowplow-tracker is not installed (the extra snowplow)")
 
-from snowplow_tracker.emitters import AsyncEmitter, Emitter  # after the skip
-from snowplow_tracker.events.event import Event  # after the skip
-from snowplow_tracker.events.page_ping import PagePing  # after the skip
-from snowplow_tracker.events.page_view import PageView  # after the skip
-from snowplow_tracker.events.screen_view import ScreenView  # after the skip
-from snowplow_tracker.events.self_describing import SelfDescribing  # after the skip
-from snowplow_tracker.events.structured_event import StructuredEvent  # after the skip
-from snowplow_tracker.self_describing_json import SelfDescribingJson  # after the skip
-from snowplow_tracker.snowplow import Snowplow  # after the skip
-from snowplow_tracker.tracker import Tracker  # after the skip
+from snowplow_tracker.emitters import AsyncEmitter, Emitter  # imported after the skip
+from snowplow_tracker.events.event import Event  # imported after the skip
+from snowplow_tracker.events.page_ping import PagePing  # imported after the skip
+from snowplow_tracker.events.page_view import PageView  # imported after the skip
+from snowplow_tracker.events.screen_view import ScreenView  # imported after the skip
+from snowplow_tracker.events.self_describing import SelfDescribing  # imported after the skip
+from snowplow_tracker.events.structured_event import StructuredEvent  # imported after the skip
+from snowplow_tracker.self_describing_json import SelfDescribingJson  # imported after the skip
+from snowplow_tracker.snowplow import Snowplow  # imported after the skip
+from snowplow_tracker.tracker import Tracker  # imported after the skip
 
-from client_session.trackers.snowplow import SessionTracker  # after the skip
+from client_session.trackers.snowplow import SessionTracker  # imported after the skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,38 +49,38 @@ VALIDATOR = Draft4Validator(SCHEMA, format_checker=FormatChecker())
 PLACE: dict[str, Any] = {"schema": "iglu:com.example/place/jsonschema/1-0-0", "data": {"name": "Zürich ☕", "floor": 3}}
 
 
-class Kept:
-    """An emitter that keeps what it is given."""
+class RecordingEmitter:
+    """An emitter that records its events."""
 
     def __init__(self) -> None:
         """Start empty."""
         self.events: list[PayloadDict] = []
 
     def input(self, payload: PayloadDict) -> None:
-        """Keep an event."""
+        """Record an event."""
         self.events.append(payload)
 
     def flush(self) -> None:
-        """Do nothing: there is nowhere to send to."""
+        """Do nothing, since no events are sent."""
 
     async_flush = sync_flush = flush
 
 
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
-    """Return a collector that listens, and is reached whatever proxy the machine has."""
+    """Return a listening collector, bypassing any proxy of the machine."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with Collector() as collector:
         yield collector
 
 
 def place() -> SelfDescribingJson:
-    """Return an entity of the caller's."""
+    """Return an entity of the caller."""
     return SelfDescribingJson(**PLACE)
 
 
 def milliseconds(text: str) -> int:
-    """Return an entity's timestamp as the payload has it."""
+    """Return an entity's timestamp in the payload's unit."""
     since = datetime.fromisoformat(text) - datetime(1970, 1, 1, tzinfo=UTC)
     return since.days * 86_400_000 + since.seconds * 1000 + since.microseconds // 1000
 
@@ -90,7 +90,7 @@ def milliseconds(text: str) -> int:
 def test_every_event_arrives_with_a_valid_entity(
     collector: Collector, session: ClientSession, method: Method, *, encode_base64: bool
 ) -> None:
-    """Of each kind of event, by POST and GET, in base64 or not: one entity, by the schema, after the caller's own."""
+    """Each kind of event, by POST or GET, with or without base64, has one valid session entity after the caller's."""
     emitter = Emitter("127.0.0.1", protocol="http", port=collector.port, method=method, batch_size=4)
     tracker = SessionTracker("ns", emitter, app_id="app", encode_base64=encode_base64, session=session)
     events = [
@@ -115,14 +115,14 @@ def test_every_event_arrives_with_a_valid_entity(
     assert [entities_of(event)[:-1] for event in collector.events] == [[PLACE], [], [PLACE, PLACE], [], [PLACE]]
 
 
-def test_a_session_follows_the_one_before(session: ClientSession, clock: ManualClock) -> None:
-    """After the timeout, the next event is the first of a session that names the last one."""
-    kept = Kept()
-    tracker = SessionTracker("ns", kept, session=session)
+def test_event_after_the_timeout_names_the_previous_session(session: ClientSession, clock: ManualClock) -> None:
+    """After the timeout, the next event is the first of a session that refers to the last one."""
+    emitter = RecordingEmitter()
+    tracker = SessionTracker("ns", emitter, session=session)
     tracker.track(PageView("https://example.com"))
     clock.advance(600)
     event_id = tracker.track(PageView("https://example.com"))
-    first, second = map(session_of, kept.events)
+    first, second = map(session_of, emitter.events)
     assert second["previousSessionId"] == first["sessionId"] != second["sessionId"]
     assert (second["sessionIndex"], second["eventIndex"], second["firstEventId"]) == (2, 1, event_id)
 
@@ -134,12 +134,12 @@ def test_a_session_follows_the_one_before(session: ClientSession, clock: ManualC
         Event({"e": "pv", "url": "https://example.com", "ttm": "1577934245678"}),
     ],
 )
-def test_the_first_events_time_is_its_true_one(session: ClientSession, event: Event) -> None:
-    """Where the event has a true timestamp (ttm), the session's first event happened then, to the millisecond."""
-    kept = Kept()
-    SessionTracker("ns", kept, session=session).track(event)
-    assert int(kept.events[0]["ttm"]) == 1577934245678
-    assert session_of(kept.events[0])["firstEventTimestamp"] == "2020-01-02T03:04:05.678Z"
+def test_first_event_time_is_the_true_timestamp(session: ClientSession, event: Event) -> None:
+    """If an event has a true timestamp (ttm), it is the time of the session's first event, to the millisecond."""
+    emitter = RecordingEmitter()
+    SessionTracker("ns", emitter, session=session).track(event)
+    assert int(emitter.events[0]["ttm"]) == 1577934245678
+    assert session_of(emitter.events[0])["firstEventTimestamp"] == "2020-01-02T03:04:05.678Z"
 
 
 DEPRECATED: dict[str, Callable[[Tracker], Tracker]] = {
@@ -163,63 +163,63 @@ DEPRECATED: dict[str, Callable[[Tracker], Tracker]] = {
 }
 
 
-def test_the_list_of_deprecated_calls_is_complete() -> None:
-    """Each track_ method of the installed tracker is tried."""
+def test_every_deprecated_method_is_covered() -> None:
+    """The table has each track_ method of the installed tracker."""
     assert {f"track_{name}" for name in DEPRECATED} == {name for name in vars(Tracker) if name.startswith("track_")}
 
 
 @pytest.mark.parametrize("name", DEPRECATED)
-def test_a_deprecated_call_attaches_the_entity_too(session: ClientSession, name: str) -> None:
-    """It warns, returns the tracker, and sends the caller's entity and the session's."""
-    kept = Kept()
-    tracker = SessionTracker("ns", kept, session=session)
+def test_deprecated_method_attaches_the_entity(session: ClientSession, name: str) -> None:
+    """A deprecated method warns, returns the tracker, and sends the caller's entity and the session's."""
+    emitter = RecordingEmitter()
+    tracker = SessionTracker("ns", emitter, session=session)
     with pytest.warns(DeprecationWarning, match=r"^track_\w+ will be") as warned:
         assert DEPRECATED[name](tracker) is tracker
     assert str(warned[0].message).startswith(f"track_{name} will be")
-    (event,) = kept.events
+    (event,) = emitter.events
     assert entities_of(event)[0] == PLACE
     VALIDATOR.validate(session_of(event))
     assert session_of(event)["firstEventId"] == event["eid"]
 
 
-def test_a_transactions_items_are_events_of_their_own(session: ClientSession) -> None:
-    """A deprecated transaction with two items is three events, each with its number."""
-    kept = Kept()
+def test_transaction_items_are_separate_events(session: ClientSession) -> None:
+    """A deprecated transaction with two items sends three events, each with its own event index."""
+    emitter = RecordingEmitter()
     items = [{"sku": "tea", "price": 3, "quantity": 1}, {"sku": "cup", "price": 6, "quantity": 2}]
     with pytest.warns(DeprecationWarning, match="^track_ecommerce_transaction"):
-        SessionTracker("ns", kept, session=session).track_ecommerce_transaction("order", 15, items=items)
-    assert [event["e"] for event in kept.events] == ["tr", "ti", "ti"]
-    assert [session_of(event)["eventIndex"] for event in kept.events] == [1, 2, 3]
+        SessionTracker("ns", emitter, session=session).track_ecommerce_transaction("order", 15, items=items)
+    assert [event["e"] for event in emitter.events] == ["tr", "ti", "ti"]
+    assert [session_of(event)["eventIndex"] for event in emitter.events] == [1, 2, 3]
 
 
-def test_several_emitters_get_one_event(collector: Collector, session: ClientSession) -> None:
-    """It has one id and one entity for all, and counts once."""
+def test_several_emitters_share_one_event(collector: Collector, session: ClientSession) -> None:
+    """The event has one id and one entity for all emitters and is counted once."""
     by_get = Emitter("127.0.0.1", protocol="http", port=collector.port, method="get")
     by_post = Emitter("127.0.0.1", protocol="http", port=collector.port, method="post", batch_size=1)
-    kept = Kept()
+    recorder = RecordingEmitter()
     tracker = SessionTracker("ns", [by_get, by_post], session=session)
-    tracker.add_emitter(kept)
+    tracker.add_emitter(recorder)
     tracker.track(PageView("https://example.com"))
-    events = [*collector.events, *kept.events]
+    events = [*collector.events, *recorder.events]
     assert len(events) == 3
     assert len({event["eid"] for event in events}) == 1
-    assert [session_of(event) for event in events] == 3 * [session_of(kept.events[0])]
+    assert [session_of(event) for event in events] == 3 * [session_of(recorder.events[0])]
     assert session.event_index == 1
 
 
-def test_what_the_caller_gave_is_left_as_it_was(session: ClientSession) -> None:
-    """Neither the event nor its list of contexts is changed."""
+def test_callers_event_is_not_modified(session: ClientSession) -> None:
+    """Neither the event nor its list of contexts changes."""
     contexts = [place()]
     event = StructuredEvent("shop", "add", context=contexts)
     before = copy.deepcopy(event.payload.get())
-    SessionTracker("ns", Kept(), session=session).track(event)
+    SessionTracker("ns", RecordingEmitter(), session=session).track(event)
     assert event.payload.get() == before
     assert event.context is contexts
     assert [context.to_json() for context in contexts] == [PLACE]
 
 
-def test_one_event_tracked_twice_is_two(collector: Collector, session: ClientSession) -> None:
-    """Each time it has an id and an entity of its own, even where the emitter sends them in one batch by GET."""
+def test_event_tracked_twice_is_two_events(collector: Collector, session: ClientSession) -> None:
+    """Each time it has a new id and entity, even if the emitter sends both in one batch by GET."""
     emitter = Emitter("127.0.0.1", protocol="http", port=collector.port, method="get", batch_size=2)
     tracker = SessionTracker("ns", emitter, session=session)
     event = PageView("https://example.com", context=[place()])
@@ -231,46 +231,46 @@ def test_one_event_tracked_twice_is_two(collector: Collector, session: ClientSes
 
 
 @pytest.mark.parametrize("encode_base64", [True, False])
-def test_an_events_own_way_of_adding_entities_is_kept(session: ClientSession, *, encode_base64: bool) -> None:
-    """What a class of events adds while its payload is built arrives too, encoded by the tracker's encoder."""
+def test_entities_added_by_an_event_class_are_kept(session: ClientSession, *, encode_base64: bool) -> None:
+    """Entities that an event subclass adds while building its payload are sent, encoded by the tracker's encoder."""
 
-    class Placed(PageView):
-        """A page view that knows where it is."""
+    class PlacedPageView(PageView):
+        """A page view that adds a place."""
 
-        def build_payload(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # the base's
+        def build_payload(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # the base class's signature
             """Add the place."""
             inner = PageView(
                 "https://example.com/place", context=[*self.context, SelfDescribingJson(PLACE["schema"], {"at": {1}})]
             )
             return inner.build_payload(*args, **kwargs)
 
-    kept = Kept()
-    tracker = SessionTracker("ns", kept, None, None, encode_base64, list, session=session)
-    tracker.track(Placed("https://example.com", context=[place()]))
-    own, added, _ = entities_of(kept.events[0])
-    assert own == PLACE
+    emitter = RecordingEmitter()
+    tracker = SessionTracker("ns", emitter, None, None, encode_base64, list, session=session)
+    tracker.track(PlacedPageView("https://example.com", context=[place()]))
+    callers_entity, added, _ = entities_of(emitter.events[0])
+    assert callers_entity == PLACE
     assert added["data"] == {"at": [1]}
-    VALIDATOR.validate(session_of(kept.events[0]))
+    VALIDATOR.validate(session_of(emitter.events[0]))
 
 
-def test_an_event_that_cannot_be_built_is_no_part_of_the_session(session: ClientSession) -> None:
-    """It raises what the plain tracker raises, and uses up no number."""
-    kept = Kept()
-    tracker = SessionTracker("ns", kept, session=session)
-    for plain_or_not in (Tracker("ns", kept), tracker):
+def test_event_that_cannot_be_built_is_not_counted(session: ClientSession) -> None:
+    """It raises the plain tracker's error and uses no event index."""
+    emitter = RecordingEmitter()
+    tracker = SessionTracker("ns", emitter, session=session)
+    for each_tracker in (Tracker("ns", emitter), tracker):
         with pytest.raises(TypeError, match="not JSON serializable"):
-            plain_or_not.track(SelfDescribing(SelfDescribingJson("iglu:a/b/jsonschema/1-0-0", {"at": object()})))
-    assert kept.events == []
+            each_tracker.track(SelfDescribing(SelfDescribingJson("iglu:a/b/jsonschema/1-0-0", {"at": object()})))
+    assert emitter.events == []
     assert session.event_index == 0
 
 
-@pytest.mark.parametrize("why", ["the session is closed", "the timestamp is out of range"])
-def test_a_failing_session_never_costs_the_event(
-    collector: Collector, session: ClientSession, why: str, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("cause", ["the session is closed", "the timestamp is out of range"])
+def test_failing_session_does_not_lose_the_event(
+    collector: Collector, session: ClientSession, cause: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The event arrives with the caller's entities and without the session's; the log says so, once a streak."""
+    """The event arrives with the caller's entities only, and one line is logged for a series of failures."""
     true_timestamp = None
-    if why == "the session is closed":
+    if cause == "the session is closed":
         session.close()
     else:
         true_timestamp = 1e18
@@ -285,18 +285,18 @@ def test_a_failing_session_never_costs_the_event(
     assert logged.exc_info
 
 
-def test_a_streak_of_failures_ends_with_a_success(session: ClientSession, caplog: pytest.LogCaptureFixture) -> None:
-    """What fails anew after it went well is logged anew."""
-    tracker = SessionTracker("ns", Kept(), session=session)
+def test_new_failure_after_a_success_is_logged_again(session: ClientSession, caplog: pytest.LogCaptureFixture) -> None:
+    """A success ends a series of failures, so the next failure is logged again."""
+    tracker = SessionTracker("ns", RecordingEmitter(), session=session)
     for true_timestamp in (1e18, 1e18, 0, 1e18):
         tracker.track(PageView("https://example.com", true_timestamp=true_timestamp))
     assert len([record for record in caplog.records if record.name == "client_session.trackers.snowplow"]) == 2
     assert session.event_index == 1
 
 
-def test_threads_share_a_tracker(collector: Collector, session: ClientSession, switching_fast: None) -> None:
-    """Eight threads that track one and the same event lose and repeat nothing, with an emitter of two threads."""
-    del switching_fast
+@pytest.mark.usefixtures("fast_thread_switching")
+def test_threads_share_a_tracker(collector: Collector, session: ClientSession) -> None:
+    """With eight threads tracking the same event and a two-threaded emitter, no event is lost or repeated."""
     emitter = AsyncEmitter("127.0.0.1", protocol="http", port=collector.port, thread_count=2)
     tracker = SessionTracker("ns", emitter, session=session)
     event = PageView("https://example.com", context=[place()])
@@ -322,31 +322,31 @@ def test_threads_share_a_tracker(collector: Collector, session: ClientSession, s
         VALIDATOR.validate(entity)
 
 
-def test_its_arguments_are_those_of_a_tracker_and_one_more() -> None:
-    """The same names, order and defaults; and ``session``, by name."""
+def test_constructor_adds_one_argument_to_the_trackers() -> None:
+    """The arguments have the tracker's names, order and defaults, plus keyword-only ``session``."""
     *arguments, session = inspect.signature(SessionTracker).parameters.values()
     plain = inspect.signature(Tracker).parameters.values()
-    assert [(given.name, given.kind, given.default) for given in arguments] == [
-        (given.name, given.kind, given.default) for given in plain
+    assert [(parameter.name, parameter.kind, parameter.default) for parameter in arguments] == [
+        (parameter.name, parameter.kind, parameter.default) for parameter in plain
     ]
     assert (session.name, session.kind, session.default) == ("session", session.KEYWORD_ONLY, session.empty)
 
 
-def test_snowplow_takes_it_for_a_tracker(session: ClientSession) -> None:
-    """The registry of trackers by namespace has it like any other."""
-    tracker = SessionTracker("a namespace of its own", Kept(), session=session)
+def test_tracker_can_be_registered_with_snowplow(session: ClientSession) -> None:
+    """Snowplow's registry accepts the tracker like any other."""
+    tracker = SessionTracker("another namespace", RecordingEmitter(), session=session)
     assert Snowplow.add_tracker(tracker) is tracker
     Snowplow.remove_tracker(tracker)
 
 
-def test_what_is_no_session_is_refused() -> None:
+def test_invalid_session_is_refused() -> None:
     """The error names the argument."""
     with pytest.raises(TypeError, match=r"session must have the methods get_session_context; 'session\.xml' lacks"):
-        SessionTracker("ns", Kept(), session="session.xml")  # type: ignore[arg-type]  # what is tested
+        SessionTracker("ns", RecordingEmitter(), session="session.xml")  # type: ignore[arg-type]  # wrong on purpose
 
 
-def test_three_lines_are_enough(collector: Collector, tmp_path: Path) -> None:
-    """A newcomer's program, run as one: the events arrive with the entity, and the next run is the next session."""
+def test_example_program_sends_the_session(collector: Collector, tmp_path: Path) -> None:
+    """The example program's events arrive with the entity, and its next run begins the next session."""
     program = f"""
 from snowplow_tracker import Emitter, PageView
 from client_session import ClientSession

@@ -1,4 +1,4 @@
-"""Traces: what can be replayed, and how a bad line is named."""
+"""Traces: valid inputs, and errors that name a bad line."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ GOOD = json.dumps({"at": AT, "input": "touch"})
 
 
 def line(**fields: object) -> bytes:
-    """Return a line of a trace, an event's unless told otherwise."""
+    """Return a line of a trace, by default with an event."""
     return json.dumps({"at": AT, "input": "event", "id": event_id(1), **fields}).encode()
 
 
-def test_reads_every_input() -> None:
-    """Each input, an event with its id in lower case, times in UTC; empty lines are skipped."""
+def test_every_input_is_read() -> None:
+    """Event ids become lower case and times UTC, and empty lines are skipped."""
     lines = [line(id=event_id(1).upper()), b"", b"  \r\n"]
     at = datetime(2026, 11, 23, 9, tzinfo=UTC)
     steps = [Step(at, "event", event_id(1))]
@@ -40,7 +40,7 @@ def test_reads_every_input() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bad", "fault"),
+    ("bad_line", "problem"),
     [
         (b"{", "not JSON: Expecting property name"),
         (b"event", "not JSON: Expecting value at column 1"),
@@ -72,16 +72,16 @@ def test_reads_every_input() -> None:
         (line(at="2026-11-23T08:59:59Z"), "'at' must not go backwards, from 2026-11-23T09:00:00+00:00"),
     ],
 )
-def test_a_bad_line_is_named(bad: bytes, fault: str) -> None:
-    """The error says file, line and fault."""
+def test_bad_line_is_named_in_the_error(bad_line: bytes, problem: str) -> None:
+    """The error gives the file, the line and the problem."""
     with pytest.raises(TraceError) as caught:
-        read_trace([GOOD.encode(), b"\n", bad], "day.jsonl")
-    assert str(caught.value).startswith(f"day.jsonl:3: {fault}")
+        read_trace([GOOD.encode(), b"\n", bad_line], "day.jsonl")
+    assert str(caught.value).startswith(f"day.jsonl:3: {problem}")
     assert (caught.value.name, caught.value.line) == ("day.jsonl", 3)
 
 
 @pytest.mark.parametrize("lines", [[], [b"\n", b" "]])
-def test_an_empty_trace_is_an_error(lines: list[bytes]) -> None:
-    """A file without inputs is a mistake, and said to be."""
+def test_empty_trace_is_refused(lines: list[bytes]) -> None:
+    """A file without inputs raises TraceError."""
     with pytest.raises(TraceError, match="the trace has no inputs"):
         read_trace(lines, "day.jsonl")

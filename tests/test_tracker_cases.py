@@ -1,4 +1,4 @@
-"""The session test cases of the .NET and Android trackers' own suites, on a manual clock."""
+"""The session test cases from the .NET and Android trackers' own suites, on a manual clock."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from conftest import MakeSession
 
 
-def test_session_init(make: MakeSession) -> None:
-    """.NET testClientSession: a new installation has a user, a session id, no previous session, the timeouts given."""
+def test_new_installation_has_a_user_and_a_session_id(make: MakeSession) -> None:
+    """.NET testClientSession: there is no previous session, and the timeouts are the given ones."""
     session = make(foreground_timeout=10, background_timeout=5, check_interval=2)
     assert (session.foreground_timeout, session.background_timeout, session.check_interval) == (10.0, 5.0, 2.0)
     assert len(session.user_id) == len(session.session_id) == 36
@@ -23,16 +23,16 @@ def test_session_init(make: MakeSession) -> None:
     assert not session.background
 
 
-def test_first_session(make: MakeSession) -> None:
-    """Android testFirstSession: the first event begins session 1."""
+def test_first_event_begins_session_1(make: MakeSession) -> None:
+    """Android testFirstSession: the first event of a new installation begins session 1."""
     context = make().get_session_context(event_id(1))
     assert (context.session_index, context.event_index) == (1, 1)
     assert context.previous_session_id is None
     assert context.first_event_id == event_id(1)
 
 
-def test_subsequent_events(make: MakeSession, clock: ManualClock) -> None:
-    """Android testForegroundEventsOnSameSession: later events share session and first event, and are counted."""
+def test_later_events_share_the_session(make: MakeSession, clock: ManualClock) -> None:
+    """Android testForegroundEventsOnSameSession: they have the same session and first event, and are counted."""
     session = make()
     first = session.get_session_context(event_id(1))
     for number in range(2, 8):
@@ -44,8 +44,8 @@ def test_subsequent_events(make: MakeSession, clock: ManualClock) -> None:
         assert context.event_index == number
 
 
-def test_timeout_in_foreground(make: MakeSession, clock: ManualClock, scheduler: ManualScheduler) -> None:
-    """.NET testForegroundTimeout: the next event begins session 2, whose previous one is session 1."""
+def test_foreground_timeout_begins_session_2(make: MakeSession, clock: ManualClock, scheduler: ManualScheduler) -> None:
+    """.NET testForegroundTimeout: after the timeout the next event begins session 2; its previous session is 1."""
     session = make(foreground_timeout=10, check_interval=1)
     first = session.get_session_context(event_id(1))
     for _ in range(12):
@@ -57,8 +57,10 @@ def test_timeout_in_foreground(make: MakeSession, clock: ManualClock, scheduler:
     assert second.first_event_id == event_id(2)
 
 
-def test_timeout_in_background(make: MakeSession, clock: ManualClock, scheduler: ManualScheduler) -> None:
-    """.NET testBackgroundTimeout: the checker stops, and runs again when the focus is back."""
+def test_background_timeout_stops_the_checker(
+    make: MakeSession, clock: ManualClock, scheduler: ManualScheduler
+) -> None:
+    """.NET testBackgroundTimeout: the checker stops and runs again in the foreground."""
     session = make(background_timeout=10, check_interval=1)
     session.get_session_context(event_id(1))
     session.set_background(True)
@@ -71,8 +73,8 @@ def test_timeout_in_background(make: MakeSession, clock: ManualClock, scheduler:
     assert session.get_session_context(event_id(2)).session_index == 2
 
 
-def test_events_in_background_on_the_same_session(make: MakeSession, clock: ManualClock) -> None:
-    """Android testBackgroundEventsOnSameSession: events closer than the background timeout stay together."""
+def test_background_events_share_the_session(make: MakeSession, clock: ManualClock) -> None:
+    """Android testBackgroundEventsOnSameSession: events within the background timeout share a session."""
     session = make()
     session.set_background(True)
     first = session.get_session_context(event_id(1))
@@ -81,8 +83,8 @@ def test_events_in_background_on_the_same_session(make: MakeSession, clock: Manu
         assert session.get_session_context(event_id(number)).session_id == first.session_id
 
 
-def test_mixed_events_on_many_sessions(make: MakeSession, clock: ManualClock) -> None:
-    """Android testMixedEventsOnManySessions: foreground, background, foreground, background, each too late."""
+def test_alternating_late_events_begin_sessions(make: MakeSession, clock: ManualClock) -> None:
+    """Android testMixedEventsOnManySessions: each event comes after the timeout, in either focus."""
     session = make()
     contexts = []
     for number, background in enumerate((False, True, False, True), start=1):
@@ -94,8 +96,8 @@ def test_mixed_events_on_many_sessions(make: MakeSession, clock: ManualClock) ->
     assert [context.first_event_id for context in contexts] == [event_id(number) for number in (1, 2, 3, 4)]
 
 
-def test_pause_and_resume(make: MakeSession, clock: ManualClock) -> None:
-    """Android testTimeoutSessionWhenPauseAndResume: a suspended checker keeps the session, a resumed one does not."""
+def test_stopped_checker_keeps_the_session(make: MakeSession, clock: ManualClock) -> None:
+    """Android testTimeoutSessionWhenPauseAndResume: expiry is suspended while the checker is stopped."""
     session = make(foreground_timeout=1, background_timeout=1)
     first = session.get_session_context(event_id(1))
     session.stop_checker()
@@ -109,8 +111,8 @@ def test_pause_and_resume(make: MakeSession, clock: ManualClock) -> None:
     assert third.previous_session_id == first.session_id
 
 
-def test_a_long_silence_counts_once(make: MakeSession, clock: ManualClock, scheduler: ManualScheduler) -> None:
-    """Android testNoEventsForLongTimeDontIncreaseSessionIndexMultipleTimes: one silence, one new index."""
+def test_long_idle_time_uses_one_index(make: MakeSession, clock: ManualClock, scheduler: ManualScheduler) -> None:
+    """Android testNoEventsForLongTimeDontIncreaseSessionIndexMultipleTimes: idle time adds one to the index."""
     session = make(foreground_timeout=1, background_timeout=1, check_interval=0.5)
     session.get_session_context(event_id(1))
     for _ in range(20):
@@ -119,8 +121,8 @@ def test_a_long_silence_counts_once(make: MakeSession, clock: ManualClock, sched
     assert session.get_session_context(event_id(2)).session_index == 2
 
 
-def test_background_time_bigger_than_the_background_timeout(make: MakeSession, clock: ManualClock) -> None:
-    """Android testBackgroundTimeBiggerThanBackgroundTimeoutCausesNewSession: the stay ends the session."""
+def test_long_background_time_ends_the_session(make: MakeSession, clock: ManualClock) -> None:
+    """Android testBackgroundTimeBiggerThanBackgroundTimeoutCausesNewSession: the next event begins a new session."""
     session = make(foreground_timeout=8, background_timeout=4)
     first = session.get_session_context(event_id(1))
     clock.advance(3)
@@ -131,8 +133,8 @@ def test_background_time_bigger_than_the_background_timeout(make: MakeSession, c
     assert (second.session_index, second.previous_session_id) == (2, first.session_id)
 
 
-def test_background_time_smaller_than_the_background_timeout(make: MakeSession, clock: ManualClock) -> None:
-    """Android testBackgroundTimeSmallerThanBackgroundTimeoutDoesntCauseNewSession: a short stay does not."""
+def test_short_background_time_keeps_the_session(make: MakeSession, clock: ManualClock) -> None:
+    """Android testBackgroundTimeSmallerThanBackgroundTimeoutDoesntCauseNewSession: the session continues."""
     session = make(foreground_timeout=20, background_timeout=8)
     first = session.get_session_context(event_id(1))
     clock.advance(2)
@@ -143,8 +145,8 @@ def test_background_time_smaller_than_the_background_timeout(make: MakeSession, 
     assert session.get_session_context(event_id(2)).session_id == first.session_id
 
 
-def test_new_session_on_demand(make: MakeSession) -> None:
-    """Android testStartNewSessionRenewTheSession: the id changes at once, the index with the next event."""
+def test_start_new_session_renews_the_session(make: MakeSession) -> None:
+    """Android testStartNewSessionRenewTheSession: the next event has a new session id and the next index."""
     session = make()
     first = session.get_session_context(event_id(1))
     session.start_new_session()
@@ -153,8 +155,8 @@ def test_new_session_on_demand(make: MakeSession) -> None:
     assert second.session_index == first.session_index + 1
 
 
-def test_incomplete_data(make: MakeSession) -> None:
-    """A save file with a user alone, or an index without a session, is gone on with."""
+def test_incomplete_save_file_is_continued(make: MakeSession) -> None:
+    """A save file with only a user, or with an index but no session, is continued."""
     store = MemoryStore()
     store.save(Snapshot(user_id=event_id(7)))
     context = make(store=store).get_session_context(event_id(1))
@@ -165,7 +167,7 @@ def test_incomplete_data(make: MakeSession) -> None:
 
 
 def test_restart_begins_a_new_session(make: MakeSession) -> None:
-    """Android testStartsNewSessionOnRestartByDefault: the same user, the next index, the old session as previous."""
+    """Android testStartsNewSessionOnRestartByDefault: same user, next index, old session as the previous."""
     with make() as before:
         first = before.get_session_context(event_id(1))
     second = make().get_session_context(event_id(2))
@@ -174,8 +176,8 @@ def test_restart_begins_a_new_session(make: MakeSession) -> None:
     assert second.previous_session_id == first.session_id
 
 
-def test_resume_after_restart(make: MakeSession, clock: ManualClock) -> None:
-    """Android testResumesPreviousSessionOnRestartWhenEnabled: session, index, first event and counts go on."""
+def test_restart_in_time_resumes_the_session(make: MakeSession, clock: ManualClock) -> None:
+    """Android testResumesPreviousSessionOnRestartWhenEnabled: session, index, first event and counts continue."""
     with make(continue_on_restart=True) as before:
         before.get_session_context(event_id(1))
         last = before.get_session_context(event_id(2))
@@ -186,7 +188,7 @@ def test_resume_after_restart(make: MakeSession, clock: ManualClock) -> None:
     assert context.data == {**last.data, "eventIndex": 3}
 
 
-def test_resume_after_restart_in_time_only(make: MakeSession, clock: ManualClock) -> None:
+def test_late_restart_begins_a_new_session(make: MakeSession, clock: ManualClock) -> None:
     """Android testStartsNewSessionOnRestartOnTimeout: after the timeout a restart begins a new session."""
     with make(continue_on_restart=True) as before:
         last = before.get_session_context(event_id(1))
@@ -195,8 +197,8 @@ def test_resume_after_restart_in_time_only(make: MakeSession, clock: ManualClock
     assert (context.session_index, context.previous_session_id) == (2, last.session_id)
 
 
-def test_persisted_at_the_first_event(make: MakeSession, save_path: Path) -> None:
-    """Android testUpdatesPersistedSessionOnSessionUpdate: the file holds each session from its first event on."""
+def test_session_is_saved_at_its_first_event(make: MakeSession, save_path: Path) -> None:
+    """Android testUpdatesPersistedSessionOnSessionUpdate: the file contains each session from its first event on."""
     session = make(save_path=save_path)
     assert loads(save_path.read_bytes()) == Snapshot(user_id=session.user_id)
     context = session.get_session_context(event_id(1))
@@ -204,16 +206,16 @@ def test_persisted_at_the_first_event(make: MakeSession, save_path: Path) -> Non
     assert (saved.session_id, saved.session_index, saved.first_event_id) == (context.session_id, 1, event_id(1))
 
 
-def test_trackers_with_different_files_do_not_meet(make: MakeSession, tmp_path: Path) -> None:
-    """Android testMultipleTrackersUpdateDifferentSessions: two save files, two users, two sessions."""
+def test_sessions_with_different_files_are_independent(make: MakeSession, tmp_path: Path) -> None:
+    """Android testMultipleTrackersUpdateDifferentSessions: two save files have two users and two sessions."""
     one, two = make(save_path=tmp_path / "one.xml"), make(save_path=tmp_path / "two.xml")
     first, second = one.get_session_context(event_id(1)), two.get_session_context(event_id(2))
     assert first.user_id != second.user_id
     assert (first.session_index, second.session_index) == (1, 1)
 
 
-def test_anonymous(make: MakeSession, clock: ManualClock) -> None:
-    """Android testAnonymisesUserAndPreviousSessionIdentifiers: neither user nor previous session is named."""
+def test_anonymous_event_hides_user_and_previous_session(make: MakeSession, clock: ManualClock) -> None:
+    """Android testAnonymisesUserAndPreviousSessionIdentifiers: the index is still the user's."""
     session = make()
     session.get_session_context(event_id(1))
     clock.advance(600)

@@ -1,4 +1,4 @@
-"""The trackers' modules: nothing is imported unasked, and a missing package is named with its extra."""
+"""Tracker adapters: optional imports, and errors that name the missing extra."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ PACKAGES = {"snowplow": "snowplow_tracker", "opentelemetry": "opentelemetry"}
 
 
 def run(program: str) -> subprocess.CompletedProcess[str]:
-    """Run a program of Python."""
+    """Run a Python program."""
     return subprocess.run(  # noqa: S603  # our own interpreter and program
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
     )
 
 
-def test_the_library_imports_no_trackers_package() -> None:
-    """Neither client_session nor client_session.trackers brings what only one of the trackers needs."""
+def test_library_does_not_import_tracker_packages() -> None:
+    """Neither client_session nor client_session.trackers imports a package that only one tracker needs."""
     program = (
         f"import sys, client_session, client_session.trackers; print({set(PACKAGES.values())} & sys.modules.keys())"
     )
@@ -28,11 +28,11 @@ def test_the_library_imports_no_trackers_package() -> None:
 
 
 @pytest.mark.parametrize("name", PACKAGES)
-def test_without_the_package_the_import_says_how_to_get_it(name: str) -> None:
-    """An ImportError names the extra, and the extra exists."""
-    done = run(f"import sys; sys.modules['{PACKAGES[name]}'] = None; import client_session.trackers.{name}")
-    last = done.stderr.splitlines()[-1]
+def test_missing_package_error_names_the_extra(name: str) -> None:
+    """The ImportError names the extra to install, and the extra exists."""
+    result = run(f"import sys; sys.modules['{PACKAGES[name]}'] = None; import client_session.trackers.{name}")
+    last_line = result.stderr.splitlines()[-1]
     assert re.fullmatch(
-        rf"ImportError: client_session\.trackers\.{name} needs .*: pip install 'client-session\[{name}\]'", last
+        rf"ImportError: client_session\.trackers\.{name} needs .*: pip install 'client-session\[{name}\]'", last_line
     )
     assert name in importlib.metadata.metadata("client-session").get_all("Provides-Extra", [])

@@ -1,4 +1,4 @@
-"""client-session verify: its tables, its report, and what it does when something is broken."""
+"""client-session verify: its tables, its report and its failures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 
 def run(*arguments: str, broken: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command; ``broken``: with a line of Python run before, to break something."""
+    """Run the command, optionally after a line of Python that breaks something."""
     command = [COMMAND]
     if broken:
         command = [sys.executable, "-c", f"{broken}\nfrom client_session.__main__ import main; main()"]
@@ -31,49 +31,49 @@ def run(*arguments: str, broken: str | None = None) -> subprocess.CompletedProce
 
 
 @pytest.fixture(scope="module")
-def verified(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
-    """Return a finished verification and its report's folder."""
+def verification(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """Run a verification and return its result and the folder of its report."""
     folder = tmp_path_factory.mktemp("report") / "new"
     return run("verify", "--examples", "60", "--seed", "7", "--report", str(folder)), folder
 
 
-def test_all_holds(verified: tuple[subprocess.CompletedProcess[str], Path]) -> None:
-    """Exit status 0; every row gone through, every invariant checked, states, edges and seconds printed."""
-    done, _ = verified
-    assert (done.returncode, done.stderr) == (0, "")
-    rows = re.findall(r"^ *[1-9][\d,]*  (?:foreground|background|expired)-", done.stdout, re.MULTILINE)
+def test_correct_library_passes(verification: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    """Exit status 0; every row taken and every invariant checked; states, edges and seconds are printed."""
+    result, _ = verification
+    assert (result.returncode, result.stderr) == (0, "")
+    rows = re.findall(r"^ *[1-9][\d,]*  (?:foreground|background|expired)-", result.stdout, re.MULTILINE)
     assert len(rows) == len(TABLE)
     for name in INVARIANTS:
-        assert re.search(rf"^ *[1-9][\d,]*  {re.escape(name)}  ", done.stdout, re.MULTILINE), name
-    assert re.search(r"explored all 108 states and 972 edges\n60 examples, seed 7, \d+\.\d s\n", done.stdout)
+        assert re.search(rf"^ *[1-9][\d,]*  {re.escape(name)}  ", result.stdout, re.MULTILINE), name
+    assert re.search(r"explored all 108 states and 972 edges\n60 examples, seed 7, \d+\.\d s\n", result.stdout)
 
 
 class Page(HTMLParser):
-    """What a page refers to, and its words."""
+    """Collects the references and the text of a page."""
 
     def __init__(self) -> None:
         """Start empty."""
         super().__init__()
         self.references: list[str] = []
-        self.words: list[str] = []
+        self.text: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note what is loaded from elsewhere."""
+        """Record references to other resources."""
         loading = {"src", "href", "xlink:href"}
         self.references += [f"{tag} {value}" for name, value in attrs if name in loading and value]
 
     def handle_data(self, data: str) -> None:
-        """Note words."""
-        self.words.append(data)
+        """Record text."""
+        self.text.append(data)
 
 
-def test_the_report_is_one_page(verified: tuple[subprocess.CompletedProcess[str], Path]) -> None:
-    """It loads nothing, and shows every row with its reason, every invariant, and a timeline for each row."""
-    text = (verified[1] / "report.html").read_text(encoding="utf-8")
+def test_report_is_a_self_contained_page(verification: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    """The report loads nothing and shows every row with its reason and a timeline, and every invariant."""
+    text = (verification[1] / "report.html").read_text(encoding="utf-8")
     page = Page()
     page.feed(text)
     assert page.references == []
-    words = " ".join(" ".join(page.words).split())
+    words = " ".join(" ".join(page.text).split())
     for row in TABLE:
         assert row.label in words
         assert row.why.split("`")[0].strip() in words
@@ -81,27 +81,27 @@ def test_the_report_is_one_page(verified: tuple[subprocess.CompletedProcess[str]
     assert text.count('<ol class="timeline">') == len(TABLE)
 
 
-def test_the_graph_shows_its_counts(verified: tuple[subprocess.CompletedProcess[str], Path]) -> None:
-    """coverage.svg has a count on each arrow's line; the report shows the same graph."""
-    drawn = (verified[1] / "coverage.svg").read_text(encoding="utf-8")
-    counts = re.findall(r"×([\d,]+)", drawn)  # noqa: RUF001  # a multiplication sign
+def test_coverage_graph_shows_counts(verification: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    """coverage.svg has a count on each arrow, and the report shows the same graph."""
+    svg = (verification[1] / "coverage.svg").read_text(encoding="utf-8")
+    counts = re.findall(r"×([\d,]+)", svg)  # noqa: RUF001  # a multiplication sign
     assert len(counts) == len(TABLE)
     assert "0" not in counts
-    report = (verified[1] / "report.html").read_text(encoding="utf-8")
+    report = (verification[1] / "report.html").read_text(encoding="utf-8")
     assert all(f"×{count}" in report for count in counts)  # noqa: RUF001  # a multiplication sign
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian's package chromium)")
 @pytest.mark.parametrize("width", [500, 1280])
-def test_the_report_fits_a_browser(
-    verified: tuple[subprocess.CompletedProcess[str], Path], tmp_path: Path, width: int
+def test_report_fits_the_browser_window(
+    verification: tuple[subprocess.CompletedProcess[str], Path], tmp_path: Path, width: int
 ) -> None:
-    """In headless Chromium the page is no wider than the window, and complains of nothing."""
+    """In headless Chromium the page is no wider than the window."""
     page = tmp_path / "page.html"
     probe = "<script>document.title = document.documentElement.scrollWidth + ' of ' + window.innerWidth</script>"
-    report = (verified[1] / "report.html").read_text(encoding="utf-8")
+    report = (verification[1] / "report.html").read_text(encoding="utf-8")
     page.write_text(report.replace("</body>", f"{probe}</body>"), encoding="utf-8")
-    done = subprocess.run(  # noqa: S603  # the browser, on our own page
+    result = subprocess.run(  # noqa: S603  # the browser, on our own page
         [
             str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
             "--no-first-run", "--disable-component-update", "--disable-sync", f"--window-size={width},900",
@@ -112,7 +112,7 @@ def test_the_report_fits_a_browser(
         check=True,
         timeout=120,
     )  # fmt: skip
-    measured = re.search(r"<title>(\d+) of (\d+)</title>", done.stdout)
+    measured = re.search(r"<title>(\d+) of (\d+)</title>", result.stdout)
     assert measured
     assert int(measured[1]) <= int(measured[2]) <= width
 
@@ -126,41 +126,41 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_session_is_found(name: str, tmp_path: Path) -> None:
-    """Exit status 1; what failed is named, and its shortest trace can be replayed."""
-    done = run("verify", "--examples", "40", "--seed", "3", "--report", str(tmp_path), broken=BROKEN[name])
-    assert done.returncode == 1
-    assert " failed: " in done.stdout
+def test_broken_session_is_found(name: str, tmp_path: Path) -> None:
+    """Exit status 1; the failure is named, and its shortest trace can be replayed."""
+    result = run("verify", "--examples", "40", "--seed", "3", "--report", str(tmp_path), broken=BROKEN[name])
+    assert result.returncode == 1
+    assert " failed: " in result.stdout
     assert "<h2>Failures</h2>" in (tmp_path / "report.html").read_text(encoding="utf-8")
     for trace in tmp_path.glob("failure-*.jsonl"):
-        (arguments,) = re.findall(rf"client-session (replay .* {re.escape(str(trace))})", done.stdout)
+        (arguments,) = re.findall(rf"client-session (replay .* {re.escape(str(trace))})", result.stdout)
         replayed = run(*arguments.split())
         assert replayed.returncode == 0
         assert len(trace.read_text().splitlines()) <= 6
     assert name == "short path" or list(tmp_path.glob("failure-*.jsonl"))
 
 
-def test_the_same_seed_draws_the_same() -> None:
+def test_same_seed_gives_the_same_counts() -> None:
     """Two runs with one seed print the same counts."""
     outputs = [run("verify", "--examples", "10", "--seed", "5").stdout.rsplit(",", 1)[0] for _ in range(2)]
     assert outputs[0] == outputs[1]
 
 
-def test_wrong_use_is_explained(tmp_path: Path) -> None:
-    """Bad numbers are exit status 2; a report that cannot be written, or Hypothesis missing, is 1, and said."""
+def test_wrong_usage_is_explained(tmp_path: Path) -> None:
+    """Bad numbers give exit status 2; an unwritable report or missing Hypothesis gives 1 with a message."""
     assert run("verify", "--examples", "0").returncode == 2
     (tmp_path / "file").write_text("")
-    done = run("verify", "--examples", "1", "--report", str(tmp_path / "file" / "report"))
-    assert (done.returncode, done.stderr.count("cannot be written")) == (1, 1)
-    done = run("verify", broken="import sys; sys.modules['hypothesis'] = None")
-    assert (done.returncode, done.stderr) == (
+    result = run("verify", "--examples", "1", "--report", str(tmp_path / "file" / "report"))
+    assert (result.returncode, result.stderr.count("cannot be written")) == (1, 1)
+    result = run("verify", broken="import sys; sys.modules['hypothesis'] = None")
+    assert (result.returncode, result.stderr) == (
         1,
         "Error: verify needs hypothesis: pip install 'client-session[verify]'\n",
     )
 
 
-def test_the_kit_finds_broken_chains() -> None:
-    """check_invariants takes what a session hands out, and names what is missing."""
+def test_check_invariants_finds_broken_chains() -> None:
+    """check_invariants accepts a session's entities and names the invariant that is broken."""
     session = ClientSession(store=MemoryStore(), clock=ManualClock(), scheduler=ManualScheduler())
     contexts = []
     for number in range(6):
@@ -175,6 +175,6 @@ def test_the_kit_finds_broken_chains() -> None:
         check_invariants(contexts[:2] + contexts[4:])
     with pytest.raises(InvariantError, match=r"^events counted"):
         check_invariants(contexts[:1] + contexts[2:] + contexts[:1])
-    stranger = ClientSession(store=MemoryStore(), clock=ManualClock(), scheduler=ManualScheduler())
+    other_user = ClientSession(store=MemoryStore(), clock=ManualClock(), scheduler=ManualScheduler())
     with pytest.raises(InvariantError, match=r"^one user"):
-        check_invariants([*contexts, stranger.get_session_context(event_id(9))])
+        check_invariants([*contexts, other_user.get_session_context(event_id(9))])

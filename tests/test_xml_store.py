@@ -1,4 +1,4 @@
-"""The save file on a real disk: atomic, durable, private, shared, and never overwritten when it cannot be read."""
+"""XmlStore on a real disk: atomic, durable, private, shared, and never overwriting a file that it cannot read."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ if TYPE_CHECKING:
 OLD = Snapshot(user_id=event_id(7), session_id=event_id(1), session_index=1)
 NEW = Snapshot(user_id=event_id(7), session_id=event_id(2), session_index=2)
 
-posix = pytest.mark.skipif(os.name != "posix", reason="permissions, FIFOs and links as POSIX has them")
+posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions, FIFOs and links")
 
 
-def names(folder: Path) -> list[str]:
-    """Return the names in a folder."""
+def names_in(folder: Path) -> list[str]:
+    """Return the sorted names in a folder."""
     return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.fixture
 def any_umask() -> Iterator[None]:
-    """Let everybody in, where a program does not say otherwise."""
+    """Set the umask to 0, so that files are private only if the code makes them so."""
     before = os.umask(0)
     yield
     os.umask(before)
 
 
-def test_no_file_is_nothing(save_path: Path) -> None:
-    """A store whose file is not there yet is empty, and makes nothing."""
+def test_missing_file_is_an_empty_store(save_path: Path) -> None:
+    """Loading from a missing file returns None and creates nothing."""
     assert XmlStore(save_path).load() is None
-    assert names(save_path.parent) == []
+    assert names_in(save_path.parent) == []
 
 
-def test_keeps_what_it_is_given(tmp_path: Path) -> None:
-    """The file holds the snapshot in the save file's format; parent folders are made."""
+def test_saved_snapshot_can_be_loaded(tmp_path: Path) -> None:
+    """The file contains the snapshot in the save file format, and missing parent folders are created."""
     path = tmp_path / "a" / "b" / "session.xml"
     store = XmlStore(path)
     store.save(OLD)
@@ -59,37 +59,37 @@ def test_keeps_what_it_is_given(tmp_path: Path) -> None:
     assert store.load() == XmlStore(str(path)).load() == loads(path.read_bytes()) == NEW
 
 
-def test_the_last_good_file_is_the_backup(save_path: Path) -> None:
-    """Beside the file stand its backup and its lock, and nothing else."""
+def test_last_good_file_is_the_backup(save_path: Path) -> None:
+    """Only the backup and the lock file are next to the save file."""
     store = XmlStore(save_path)
     store.save(OLD)
-    assert names(save_path.parent) == ["session.xml", "session.xml.lock"]
+    assert names_in(save_path.parent) == ["session.xml", "session.xml.lock"]
     store.save(NEW)
     store.save(NEW)
     store.save(OLD)
-    assert names(save_path.parent) == ["session.xml", "session.xml.bak", "session.xml.lock"]
+    assert names_in(save_path.parent) == ["session.xml", "session.xml.bak", "session.xml.lock"]
     assert loads(save_path.with_name("session.xml.bak").read_bytes()) == NEW
 
 
 def refuse(*_: object, **__: object) -> None:
-    """Stand for `os.link` on a file system without hard links."""
+    """Raise, like `os.link` on a file system without hard links."""
     raise PermissionError(errno.EPERM, "Operation not permitted")
 
 
-def test_without_hard_links_there_is_a_backup_too(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file system that refuses links gets a copy."""
+def test_backup_is_a_copy_without_hard_links(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the file system refuses hard links, the backup is a copy."""
     monkeypatch.setattr(os, "link", refuse)
     store = XmlStore(save_path)
     store.save(OLD)
     store.save(NEW)
     assert loads(save_path.with_name("session.xml.bak").read_bytes()) == OLD
-    assert names(save_path.parent) == ["session.xml", "session.xml.bak", "session.xml.lock"]
+    assert names_in(save_path.parent) == ["session.xml", "session.xml.bak", "session.xml.lock"]
 
 
 @posix
 @pytest.mark.usefixtures("any_umask")
 def test_files_are_private(save_path: Path) -> None:
-    """Save, backup and lock are 0600 under any umask."""
+    """Save file, backup and lock file have mode 0600 under a umask of 0."""
     store = XmlStore(save_path)
     store.save(OLD)
     store.save(NEW)
@@ -102,8 +102,8 @@ def test_files_are_private(save_path: Path) -> None:
 
 @posix
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o777])
-def test_no_umask_takes_the_file_from_its_owner(save_path: Path, umask: int) -> None:
-    """Save, backup and lock are 0600 even where a program denies itself everything."""
+def test_umask_does_not_lock_out_the_owner(save_path: Path, umask: int) -> None:
+    """Save file, backup and lock file have mode 0600 even under a umask of 0777."""
     before = os.umask(umask)
     try:
         store = XmlStore(save_path)
@@ -116,16 +116,16 @@ def test_no_umask_takes_the_file_from_its_owner(save_path: Path, umask: int) -> 
 
 @posix
 @pytest.mark.usefixtures("any_umask")
-def test_a_folder_that_is_made_is_private(tmp_path: Path) -> None:
-    """Nobody else can plant a name in it, under any umask."""
+def test_created_folder_is_private(tmp_path: Path) -> None:
+    """A folder that the store creates has mode 0700 under any umask, so that others cannot plant files in it."""
     XmlStore(tmp_path / "a" / "b" / "session.xml").save(OLD)
     assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700
 
 
 @posix
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to give files away")
-def test_root_leaves_the_file_to_its_owner(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user's file that root rewrites stays the user's, and so does its backup, with or without hard links."""
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to change the owner of a file")
+def test_root_does_not_change_the_owner(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When root rewrites a user's file, the file and its backup stay the user's, with or without hard links."""
     save_path.write_bytes(dumps(OLD))
     os.chown(save_path, 65534, 65534)
     XmlStore(save_path).save(NEW)
@@ -136,8 +136,8 @@ def test_root_leaves_the_file_to_its_owner(save_path: Path, monkeypatch: pytest.
 
 
 @posix
-def test_an_existing_file_keeps_its_mode(save_path: Path) -> None:
-    """Who may read the file is the user's to say."""
+def test_existing_file_keeps_its_mode(save_path: Path) -> None:
+    """Saving does not change a mode that the user has set."""
     save_path.write_bytes(dumps(OLD))
     save_path.chmod(0o640)
     XmlStore(save_path).save(NEW)
@@ -145,8 +145,8 @@ def test_an_existing_file_keeps_its_mode(save_path: Path) -> None:
 
 
 @posix
-def test_a_symbolic_link_stays_one(tmp_path: Path) -> None:
-    """A save path that is a link is followed; the link stays."""
+def test_symbolic_link_is_followed(tmp_path: Path) -> None:
+    """A save path that is a link is followed, and the link stays."""
     target, link = tmp_path / "real" / "session.xml", tmp_path / "link.xml"
     target.parent.mkdir()
     link.symlink_to(target)
@@ -154,15 +154,13 @@ def test_a_symbolic_link_stays_one(tmp_path: Path) -> None:
     XmlStore(link).save(NEW)
     assert link.is_symlink()
     assert loads(target.read_bytes()) == NEW
-    assert names(tmp_path) == ["link.xml", "real"]
+    assert names_in(tmp_path) == ["link.xml", "real"]
 
 
 @posix
 @pytest.mark.parametrize("call", ["lstat", "readlink"])
-def test_a_link_is_never_replaced_because_it_could_not_be_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
-    """A link that fails at construction is an error of load and save, nothing else, and followed once it can be."""
+def test_unreadable_link_is_never_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """A link that cannot be read fails in load and save, not in the constructor, and is followed later."""
     target, link = tmp_path / "real" / "session.xml", tmp_path / "link.xml"
     XmlStore(target).save(OLD)
     link.symlink_to(target)
@@ -179,12 +177,12 @@ def test_a_link_is_never_replaced_because_it_could_not_be_read(
     store.save(NEW)
     assert link.is_symlink()
     assert loads(target.read_bytes()) == NEW
-    assert names(tmp_path) == ["link.xml", "real"]
+    assert names_in(tmp_path) == ["link.xml", "real"]
 
 
 @posix
-def test_links_in_a_circle_are_an_error(tmp_path: Path) -> None:
-    """They are told of by load and save, not by the constructor."""
+def test_circular_links_are_an_error(tmp_path: Path) -> None:
+    """Loading and saving raise, but the constructor does not."""
     link = tmp_path / "link.xml"
     link.symlink_to(link)
     store = XmlStore(link)
@@ -194,93 +192,93 @@ def test_links_in_a_circle_are_an_error(tmp_path: Path) -> None:
 
 
 @posix
-def test_a_current_folder_that_is_gone_is_an_error_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A relative path means something again as soon as there is a current folder, and from then on the same file."""
-    gone = tmp_path / "gone"
-    gone.mkdir()
-    monkeypatch.chdir(gone)
-    gone.rmdir()
+def test_missing_current_folder_is_an_error_on_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path is resolved once a current folder exists, and then keeps referring to that file."""
+    folder = tmp_path / "deleted"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
     store = XmlStore("session.xml")
     with pytest.raises(FileNotFoundError):
         store.save(OLD)
     monkeypatch.chdir(tmp_path)
     store.save(OLD)
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
     store.save(NEW)
     assert loads((tmp_path / "session.xml").read_bytes()) == NEW
 
 
 @posix
-def test_a_planted_link_harms_no_victim(save_path: Path) -> None:
-    """A symbolic link under the temporary file's name is removed, not followed."""
-    victim = save_path.with_name("victim")
-    victim.write_text("precious")
-    save_path.with_name("session.xml.tmp").symlink_to(victim)
+def test_planted_temporary_link_is_not_followed(save_path: Path) -> None:
+    """A symbolic link under the temporary file's name is removed."""
+    target = save_path.with_name("target.txt")
+    target.write_text("precious")
+    save_path.with_name("session.xml.tmp").symlink_to(target)
     store = XmlStore(save_path)
     store.save(OLD)
     store.save(NEW)
-    assert victim.read_text() == "precious"
+    assert target.read_text() == "precious"
     assert store.load() == NEW
 
 
 @posix
-def test_a_planted_backup_is_not_opened(save_path: Path) -> None:
-    """A symbolic link under the backup's name chooses neither what is read nor what is written."""
-    victim = save_path.with_name("victim")
-    victim.write_bytes(dumps(NEW))
-    save_path.write_bytes(b"ruin")
-    save_path.with_name("session.xml.bak").symlink_to(victim)
+def test_planted_backup_link_is_not_followed(save_path: Path) -> None:
+    """A symbolic link under the backup's name is neither read nor written through."""
+    target = save_path.with_name("target.txt")
+    target.write_bytes(dumps(NEW))
+    save_path.write_bytes(b"corrupt")
+    save_path.with_name("session.xml.bak").symlink_to(target)
     store = XmlStore(save_path)
     with pytest.raises(CorruptSaveFileError) as caught:
         store.load()
     assert caught.value.recovered is None
     store.save(OLD)
     store.save(OLD)
-    assert victim.read_bytes() == dumps(NEW)
+    assert target.read_bytes() == dumps(NEW)
     assert not save_path.with_name("session.xml.bak").is_symlink()
 
 
-def test_a_backup_that_cannot_be_kept_prevents_no_save(save_path: Path) -> None:
-    """A folder in the backup's place stays, and the file is saved without a backup."""
+def test_save_succeeds_without_a_backup(save_path: Path) -> None:
+    """A folder under the backup's name stays, and the file is saved without a backup."""
     store = XmlStore(save_path)
     store.save(OLD)
     (save_path.with_name("session.xml.bak") / "inside").mkdir(parents=True)
     store.save(NEW)
     assert store.load() == NEW
-    assert names(save_path.parent) == ["session.xml", "session.xml.bak", "session.xml.lock"]
+    assert names_in(save_path.parent) == ["session.xml", "session.xml.bak", "session.xml.lock"]
 
 
-def test_a_ruin_that_cannot_be_kept_is_not_overwritten(save_path: Path) -> None:
-    """A folder in the place of the corrupt file's name is an error: the evidence is there but once."""
-    save_path.write_bytes(b"ruin")
+def test_corrupt_file_that_cannot_be_kept_is_not_overwritten(save_path: Path) -> None:
+    """If a folder has the .corrupt name, saving raises, since it would overwrite the only copy of the corrupt file."""
+    save_path.write_bytes(b"corrupt")
     (save_path.with_name("session.xml.corrupt") / "inside").mkdir(parents=True)
     with pytest.raises(IsADirectoryError):
         XmlStore(save_path).save(NEW)
-    assert save_path.read_bytes() == b"ruin"
+    assert save_path.read_bytes() == b"corrupt"
 
 
 @posix
-def test_a_link_under_the_locks_name_is_refused(save_path: Path) -> None:
-    """A planted lock is an error, and its victim is as it was."""
-    victim = save_path.with_name("victim")
-    victim.write_text("precious")
-    save_path.with_name("session.xml.lock").symlink_to(victim)
+def test_planted_lock_link_is_refused(save_path: Path) -> None:
+    """A symbolic link under the lock file's name is an error, and its target is unchanged."""
+    target = save_path.with_name("target.txt")
+    target.write_text("precious")
+    save_path.with_name("session.xml.lock").symlink_to(target)
     with pytest.raises(OSError, match="symbolic link"):
         XmlStore(save_path).save(OLD)
-    assert victim.read_text() == "precious"
+    assert target.read_text() == "precious"
     assert not save_path.exists()
 
 
-def test_what_a_killed_writer_left_is_removed(save_path: Path) -> None:
-    """The next one who holds the lock clears up."""
+def test_leftover_temporary_file_is_removed(save_path: Path) -> None:
+    """The next process that takes the lock removes the temporary file of a killed writer."""
     save_path.with_name("session.xml.tmp").write_bytes(b"half")
     with XmlStore(save_path).lock():
-        assert names(save_path.parent) == ["session.xml.lock"]
+        assert names_in(save_path.parent) == ["session.xml.lock"]
 
 
-def test_reading_clears_up_unless_a_writer_is_at_work(save_path: Path) -> None:
-    """A start that need not write removes a dead writer's file as well, at once, and never a live one's."""
+def test_load_removes_leftovers_but_not_a_live_writers_file(save_path: Path) -> None:
+    """Loading removes a dead writer's temporary file at once, but not one whose writer holds the lock."""
     XmlStore(save_path).save(OLD)
     leftover = save_path.with_name("session.xml.tmp")
     leftover.write_bytes(b"half")
@@ -291,11 +289,13 @@ def test_reading_clears_up_unless_a_writer_is_at_work(save_path: Path) -> None:
         assert leftover.exists()
     assert time.monotonic() - start < 0.9
     assert XmlStore(save_path).load() == OLD
-    assert names(save_path.parent) == ["session.xml", "session.xml.lock"]
+    assert names_in(save_path.parent) == ["session.xml", "session.xml.lock"]
 
 
-def test_the_order_makes_it_durable(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bytes are synced before the name is replaced, and the folder after."""
+def test_file_is_synced_before_the_rename_and_the_folder_after(
+    save_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order of the system calls makes a save durable."""
     calls: list[str] = []
     real_sync, real_replace = os.fsync, os.replace
 
@@ -318,15 +318,15 @@ def test_the_order_makes_it_durable(save_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @posix
-def test_the_folders_that_it_makes_are_durable_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The name of each new folder is synced in its own parent, before there is anything in it."""
+def test_created_folders_are_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each new folder's name is synced in its parent before anything is created in it."""
     synced: list[tuple[int, list[str]]] = []
-    real = os.fsync
+    fsync = os.fsync
 
     def sync(descriptor: int) -> None:
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
             synced.append((os.fstat(descriptor).st_ino, os.listdir(descriptor)))
-        real(descriptor)
+        fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", sync)
     path = tmp_path / "a" / "b" / "session.xml"
@@ -335,14 +335,14 @@ def test_the_folders_that_it_makes_are_durable_too(tmp_path: Path, monkeypatch: 
 
 
 @posix
-def test_a_folder_that_cannot_be_synced_is_no_failure(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some network and virtual file systems have no fsync for folders; what can be done is done there, as elsewhere."""
-    real = os.fsync
+def test_folder_without_fsync_support_is_accepted(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some network and virtual file systems have no fsync for folders; saving works there without it."""
+    fsync = os.fsync
 
     def sync(descriptor: int) -> None:
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "Invalid argument")
-        real(descriptor)
+        fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", sync)
     store = XmlStore(save_path)
@@ -351,55 +351,57 @@ def test_a_folder_that_cannot_be_synced_is_no_failure(save_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("call", ["fsync", "write", "replace", "open"])
-def test_a_failing_call_leaves_the_file_as_it_was(save_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    """The error is raised, the old file stands, and no temporary file is left."""
+def test_failing_system_call_leaves_the_file_unchanged(
+    save_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """The error is raised, the old file stays, and no temporary file remains."""
     store = XmlStore(save_path)
     store.save(OLD)
-    real = getattr(os, call)
+    real_call = getattr(os, call)
 
-    def fail(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401  # as the real one
+    def fail(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401  # as the real call
         if call == "open" and not str(arguments[0]).endswith(".tmp"):
-            return real(*arguments, **options)
+            return real_call(*arguments, **options)
         raise OSError(errno.EIO, "Input/output error")
 
     with monkeypatch.context() as patch:
         patch.setattr(os, call, fail)
         with pytest.raises(OSError, match="Input/output error"):
             store.save(NEW)
-    assert not [name for name in names(save_path.parent) if name.endswith(".tmp")]
+    assert not [name for name in names_in(save_path.parent) if name.endswith(".tmp")]
     assert store.load() == OLD
     store.save(NEW)
     assert store.load() == NEW
 
 
-def test_what_would_not_read_back_is_refused_before_the_file_is_touched(save_path: Path) -> None:
-    """A snapshot whose validation was got round is a ValueError; the file is as it was, and nothing is beside it."""
+def test_snapshot_that_cannot_be_read_back_is_refused(save_path: Path) -> None:
+    """A snapshot that bypassed validation raises ValueError before the file is touched."""
     XmlStore(save_path).save(OLD)
     save_path.with_name("session.xml.lock").unlink()
-    for broken in ("&", "<a/>", "é", "\ud800", "x" * 70_000):
+    for session_id in ("&", "<a/>", "é", "\ud800", "x" * 70_000):
         snapshot = attrs.evolve(NEW)
-        object.__setattr__(snapshot, "session_id", broken)
-        with pytest.raises(ValueError):  # noqa: PT011  # which of its kinds is the codec's affair
+        object.__setattr__(snapshot, "session_id", session_id)
+        with pytest.raises(ValueError):  # noqa: PT011  # depends on the codec
             XmlStore(save_path).save(snapshot)
-        assert names(save_path.parent) == ["session.xml"]
+        assert names_in(save_path.parent) == ["session.xml"]
         assert save_path.read_bytes() == dumps(OLD)
 
 
 def fail_to_sync_folders(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    """Let fsync of a folder fail."""
-    real = os.fsync
+    """Make fsync of a folder fail."""
+    fsync = os.fsync
 
     def sync(descriptor: int) -> None:
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
             raise OSError(code, os.strerror(code))
-        real(descriptor)
+        fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", sync)
 
 
 @posix
-def test_a_folder_that_could_not_be_synced_is_an_error(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether the new name would survive a power cut is unknown, and told."""
+def test_failed_folder_sync_is_an_error(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is raised, since the new name might not survive a power failure."""
     with monkeypatch.context() as patch:
         fail_to_sync_folders(patch, errno.EIO)
         with pytest.raises(OSError, match="Input/output error"):
@@ -408,10 +410,8 @@ def test_a_folder_that_could_not_be_synced_is_an_error(save_path: Path, monkeypa
 
 @posix
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP])
-def test_a_folder_that_cannot_be_synced_at_all_is_none(
-    save_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
-) -> None:
-    """A file system that knows no fsync of folders (some network and FUSE ones) is not an error for ever."""
+def test_unsupported_folder_sync_is_not_an_error(save_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """A file system that does not support fsync on folders (some network and FUSE ones) can still save."""
     with monkeypatch.context() as patch:
         fail_to_sync_folders(patch, code)
         XmlStore(save_path).save(NEW)
@@ -419,23 +419,23 @@ def test_a_folder_that_cannot_be_synced_at_all_is_none(
 
 
 def test_short_writes_are_continued(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All bytes are written, however few the system takes at a time."""
-    real = os.write
-    monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, data[:7]))
+    """All bytes are written, even if the system accepts only a few at a time."""
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:7]))
     XmlStore(save_path).save(NEW)
     assert save_path.read_bytes() == dumps(NEW)
 
 
-# Corrupt and unreadable files
+# Corrupt and unreadable files.
 
 
-@pytest.mark.parametrize("ruin", [b"", b"not XML", dumps(NEW)[:-1], b"\0" * 70_000])
-def test_a_corrupt_file_is_kept_and_the_backup_gives_what_it_has(save_path: Path, ruin: bytes) -> None:
-    """load() names file and reason and holds what the backup gives; the next save keeps the ruin and the backup."""
+@pytest.mark.parametrize("corrupt", [b"", b"not XML", dumps(NEW)[:-1], b"\0" * 70_000])
+def test_corrupt_file_is_kept_and_the_backup_recovered(save_path: Path, corrupt: bytes) -> None:
+    """load() names the file and the reason and returns the backup in its error; the next save keeps both files."""
     store = XmlStore(save_path)
     store.save(OLD)
     store.save(NEW)
-    save_path.write_bytes(ruin)
+    save_path.write_bytes(corrupt)
     with pytest.raises(CorruptSaveFileError) as caught:
         store.load()
     assert caught.value.path == str(save_path)
@@ -443,7 +443,7 @@ def test_a_corrupt_file_is_kept_and_the_backup_gives_what_it_has(save_path: Path
     assert caught.value.recovered == OLD
     store.save(NEW)
     assert store.load() == NEW
-    assert save_path.with_name("session.xml.corrupt").read_bytes() == ruin[: 64 * 1024 + 1] or len(ruin) > 65537
+    assert save_path.with_name("session.xml.corrupt").read_bytes() == corrupt[: 64 * 1024 + 1] or len(corrupt) > 65537
     assert loads(save_path.with_name("session.xml.bak").read_bytes()) == OLD
 
 
@@ -456,10 +456,10 @@ def test_a_corrupt_file_is_kept_and_the_backup_gives_what_it_has(save_path: Path
         (b"", None, None),
     ],
 )
-def test_without_a_good_backup_the_readable_user_counts(
+def test_user_id_is_recovered_without_a_good_backup(
     save_path: Path, main: bytes, backup: bytes | None, expected: Snapshot | None
 ) -> None:
-    """The user id that can still be seen in the file, or else in its backup, is recovered; or nothing is."""
+    """The user id that is readable in the file, or else in its backup, is recovered."""
     save_path.write_bytes(main)
     if backup is not None:
         save_path.with_name("session.xml.bak").write_bytes(backup)
@@ -468,8 +468,8 @@ def test_without_a_good_backup_the_readable_user_counts(
     assert caught.value.recovered == expected
 
 
-def test_the_error_can_be_pickled(save_path: Path) -> None:
-    """Its facts survive a trip to another process."""
+def test_corrupt_file_error_can_be_pickled(save_path: Path) -> None:
+    """The error's attributes survive pickling."""
     save_path.write_bytes(dumps(NEW)[:-1])
     with pytest.raises(CorruptSaveFileError) as caught:
         XmlStore(save_path).load()
@@ -480,8 +480,8 @@ def test_the_error_can_be_pickled(save_path: Path) -> None:
 
 @posix
 @pytest.mark.parametrize("kind", ["fifo", "folder", "device"])
-def test_what_is_no_file_is_never_overwritten(save_path: Path, kind: str) -> None:
-    """A FIFO, a folder or a device in the file's place is an OSError at once, on load and on save, and stays."""
+def test_special_file_is_never_overwritten(save_path: Path, kind: str) -> None:
+    """A FIFO, folder or device at the save path raises OSError on load and on save, and stays."""
     if kind == "fifo":
         os.mkfifo(save_path)
     elif kind == "folder":
@@ -499,10 +499,10 @@ def test_what_is_no_file_is_never_overwritten(save_path: Path, kind: str) -> Non
 
 
 @posix
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to become somebody else")
-def test_a_file_of_somebody_else_is_never_overwritten(open_folder: Path) -> None:
-    """What may not be read is left alone, though the folder would allow replacing it; the session goes on."""
-    path = open_folder / "session.xml"  # so that only the file is in the way
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to change the user")
+def test_another_users_file_is_never_overwritten(open_folder: Path) -> None:
+    """An unreadable file is left alone even in a writable folder, and the session continues."""
+    path = open_folder / "session.xml"  # only the file refuses access
     path.write_bytes(dumps(NEW))
     path.chmod(0o600)
     program = (
@@ -512,25 +512,25 @@ def test_a_file_of_somebody_else_is_never_overwritten(open_folder: Path) -> None
         "c = s.get_session_context('00000000-0000-4000-8000-000000000001'); s.tick(); s.close();"
         "print(type(s.save_error).__name__, c.session_index, flush=True)"
     )
-    done = subprocess.run(  # noqa: S603  # our own interpreter and program
+    result = subprocess.run(  # noqa: S603  # our own interpreter and program
         [sys.executable, "-c", program, str(path)], capture_output=True, text=True, timeout=60, check=False
     )
-    assert done.stdout == "PermissionError 1\n", done.stderr
+    assert result.stdout == "PermissionError 1\n", result.stderr
     assert path.read_bytes() == dumps(NEW)
 
 
-# The lock
+# The lock.
 
 
 def hold(path: str, held: Any, release: Any) -> None:  # noqa: ANN401  # multiprocessing's events
-    """Hold a store's lock until told."""
+    """Hold a store's lock until an event is set."""
     with XmlStore(path).lock():
         held.set()
         release.wait(60)
 
 
-def test_a_hanging_holder_delays_a_second(save_path: Path) -> None:
-    """While another process holds the lock, saving ends with TimeoutError after a second; then it works."""
+def test_hung_lock_holder_delays_a_save_by_one_second(save_path: Path) -> None:
+    """While another process holds the lock, a save raises TimeoutError after one second; then it works."""
     context = multiprocessing.get_context("spawn")
     held, release = context.Event(), context.Event()
     holder = context.Process(target=hold, args=(str(save_path), held, release))
@@ -548,25 +548,25 @@ def test_a_hanging_holder_delays_a_second(save_path: Path) -> None:
     assert store.load() == NEW
 
 
-def count_up(path: str, times: int, together: Any) -> None:  # noqa: ANN401  # multiprocessing's barrier
-    """Count the session index up, reading and writing under the lock, or trying again."""
+def increment(path: str, times: int, barrier: Any) -> None:  # noqa: ANN401  # multiprocessing's barrier
+    """Increase the session index under the lock, retrying after a timeout."""
     store = XmlStore(path)
-    together.wait(60)
+    barrier.wait(60)
     while times:
         try:
             with store.lock():
-                kept = store.load() or Snapshot(user_id=event_id(7))
-                store.save(attrs.evolve(kept, session_index=kept.session_index + 1))
+                snapshot = store.load() or Snapshot(user_id=event_id(7))
+                store.save(attrs.evolve(snapshot, session_index=snapshot.session_index + 1))
             times -= 1
         except TimeoutError:
             pass
 
 
-def test_no_update_is_lost(save_path: Path) -> None:
-    """Six processes that read, decide and save at the same time count without a miss."""
+def test_concurrent_updates_are_not_lost(save_path: Path) -> None:
+    """Six processes that read, increment and save at the same time lose no update."""
     context = multiprocessing.get_context("spawn")
-    together = context.Barrier(6)
-    writers = [context.Process(target=count_up, args=(str(save_path), 20, together)) for _ in range(6)]
+    barrier = context.Barrier(6)
+    writers = [context.Process(target=increment, args=(str(save_path), 20, barrier)) for _ in range(6)]
     for writer in writers:
         writer.start()
     for writer in writers:
@@ -575,18 +575,16 @@ def test_no_update_is_lost(save_path: Path) -> None:
 
 
 @posix
-def test_a_lock_that_could_not_be_unlocked_is_not_held_for_ever(
-    save_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The failure is told, and the next use, on any thread, unlocks it for the others."""
-    import fcntl  # noqa: PLC0415  # there is none on Windows
+def test_failed_unlock_is_retried_by_the_next_use(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The failure is raised, and the next use on any thread releases the lock for other processes."""
+    import fcntl  # noqa: PLC0415  # not on Windows
 
-    real = fcntl.flock
+    flock = fcntl.flock
 
     def fail(descriptor: int, operation: int) -> None:
         if operation == fcntl.LOCK_UN:
             raise OSError(errno.EIO, "Input/output error")
-        real(descriptor, operation)
+        flock(descriptor, operation)
 
     store = XmlStore(save_path)
     with monkeypatch.context() as patch:
@@ -600,8 +598,8 @@ def test_a_lock_that_could_not_be_unlocked_is_not_held_for_ever(
     XmlStore(save_path).save(OLD)
 
 
-def test_threads_take_turns(save_path: Path) -> None:
-    """While another thread is in a store's lock, saving ends with TimeoutError after a second; then it works."""
+def test_lock_held_by_another_thread_times_out(save_path: Path) -> None:
+    """While another thread holds the store's lock, a save raises TimeoutError after one second; then it works."""
     store = XmlStore(save_path)
     errors: list[Exception] = []
 
@@ -624,8 +622,8 @@ def test_threads_take_turns(save_path: Path) -> None:
     assert store.load() == NEW
 
 
-def test_its_lock_can_be_entered_again(save_path: Path) -> None:
-    """Saving within the lock needs no second one."""
+def test_lock_is_reentrant(save_path: Path) -> None:
+    """A caller that holds the lock can save, which takes the lock again."""
     store = XmlStore(save_path)
     with store.lock(), store.lock():
         store.save(OLD)
@@ -634,8 +632,8 @@ def test_its_lock_can_be_entered_again(save_path: Path) -> None:
     assert store.load() == NEW
 
 
-def test_the_lock_is_taken_without_a_log_line(save_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """No log handler of the host's runs while a session's locks are held; other locks log as ever."""
+def test_locking_logs_nothing(save_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """No log handler runs while a session holds its lock; locks of other filelock users still log."""
     caplog.set_level(logging.DEBUG)
     XmlStore(save_path).save(Snapshot(user_id="0123456789abcdef"))
     assert caplog.records == []
@@ -644,27 +642,31 @@ def test_the_lock_is_taken_without_a_log_line(save_path: Path, caplog: pytest.Lo
     assert caplog.records != []
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no os.fork()")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12
-def test_a_child_forked_under_the_lock_saves_nothing_that_was_decided_there(save_path: Path) -> None:
-    """It is refused, since it is the parent's to save, until the child has the lock itself."""
-    store, ours, theirs = XmlStore(save_path), Snapshot(user_id=event_id(8)), Snapshot(user_id=event_id(9))
+def test_child_forked_under_the_lock_cannot_save(save_path: Path) -> None:
+    """A child forked inside the lock cannot save until it takes the lock itself."""
+    store, parents_snapshot, childs_snapshot = (
+        XmlStore(save_path),
+        Snapshot(user_id=event_id(8)),
+        Snapshot(user_id=event_id(9)),
+    )
     with store.lock():
         child = os.fork()
         if child == 0:
             status = 1
             try:
-                with pytest.raises(OSError, match="Forked") as raised:
-                    store.save(theirs)
-                assert raised.value.errno == errno.ECANCELED
-                with store.lock():  # once the parent has left it
-                    assert store.load() == ours
-                    store.save(theirs)
+                with pytest.raises(OSError, match="Forked") as caught:
+                    store.save(childs_snapshot)
+                assert caught.value.errno == errno.ECANCELED
+                with store.lock():  # after the parent has released it
+                    assert store.load() == parents_snapshot
+                    store.save(childs_snapshot)
                 with pytest.raises(OSError, match="Forked"):
-                    store.save(ours)
+                    store.save(parents_snapshot)
                 status = 0
             finally:
                 os._exit(status)
-        store.save(ours)
+        store.save(parents_snapshot)
     assert os.waitpid(child, 0)[1] == 0
-    assert store.load() == theirs
+    assert store.load() == childs_snapshot

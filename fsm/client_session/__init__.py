@@ -17,8 +17,7 @@ from client_session.clock import Clock, SystemClock
 from client_session.entity import EntityData, SessionContext, SessionSummary
 from client_session.errors import SessionClosedError
 from client_session.explanation import Beginning, Ending, Explanation
-from client_session.graph import Command, Input, SessionState
-from client_session.lifecycle import EndReason
+from client_session.graph import Command, EndReason, Input, SessionState
 from client_session.session import ClientSession
 from client_session.ticking.scheduler import Scheduler, Ticking
 from client_session_persistence import MemoryStore

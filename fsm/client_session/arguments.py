@@ -55,9 +55,9 @@ def boolean(argument: str, value: object) -> bool:
 
 
 def require_methods(argument: str, value: object, *methods: str) -> None:
-    """Raise `TypeError` if an object lacks one of the methods."""
+    """Raise `TypeError` if an object other than ``None`` lacks one of the methods."""
     for method in methods:
-        if not callable(getattr(value, method, None)):
+        if value is not None and not callable(getattr(value, method, None)):
             msg = f"{argument} must have the methods {', '.join(methods)}; {value!r} lacks {method}"
             raise TypeError(msg)
 

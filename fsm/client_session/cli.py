@@ -20,7 +20,7 @@ from client_session import diagram as drawing
 from client_session.clock import SystemClock
 from client_session.explanation import describe_save_file
 from client_session.graph import SessionState
-from client_session.testing import SessionOptions
+from client_session.testing.driver import SessionOptions
 from client_session.testing.replay import Replay
 from client_session.testing.trace import TraceError, read_trace
 from client_session_persistence import CorruptSaveFileError, MemoryStore, XmlStore
@@ -203,21 +203,26 @@ def verify(examples: int, seed: int | None, report: Path | None) -> None:
     On a failure, print the shortest failing trace (exit status 1). Requires the extra "verify".
     """
     try:
-        from client_session.verify import command  # noqa: PLC0415  # Hypothesis is the optional extra "verify"
+        from client_session.verify import command, run  # noqa: PLC0415  # Hypothesis is the optional extra "verify"
     except ModuleNotFoundError as error:
         if str(error.name).partition(".")[0] != "hypothesis":
             raise
         _fail("verify needs hypothesis: pip install 'client-session[verify]'", status=1)
     try:
-        holds = command.run(examples, secrets.randbelow(2**32) if seed is None else seed, report)
+        if report is not None:
+            report.mkdir(parents=True, exist_ok=True)
+            drawing.svg()  # fails now, not after the verification
+        with command.progress_bars({part: 1 if part == "exploration" else examples for part in run.PARTS}) as advance:
+            found = run.verify(examples, secrets.randbelow(2**32) if seed is None else seed, advance)
+        command.show(found, report)
     except drawing.StalePictureError as error:
         _fail(str(error), status=1)
     except OSError as error:
         _fail(f"{error.filename or report} cannot be written: {error.strerror}", status=1)
-    sys.exit(0 if holds else 1)
+    sys.exit(1 if found.failures else 0)
 
 
-_COLUMNS = {"time": 19, "input": 11, "state": 23, "session": 8, "index": 5, "event": 5}
+_COLUMNS = {"time": 19, "input": 13, "state": 23, "session": 8, "index": 5, "event": 5}
 _NUMBERS = {"index", "event"}
 
 

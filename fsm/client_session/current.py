@@ -10,8 +10,9 @@ import attrs
 from client_session import history
 from client_session.entity import SessionContext, SessionFacts, SessionSummary
 from client_session.explanation import START, Beginning, Ending
+from client_session.graph import EndReason
 from client_session.ledger import new_id
-from client_session.lifecycle import Ended, EndReason
+from client_session.lifecycle import Ended
 from client_session_persistence.snapshot import MAX_INDEX, STORAGE_MECHANISM, idle_time
 
 if TYPE_CHECKING:

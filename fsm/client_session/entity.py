@@ -15,7 +15,7 @@ from client_session_persistence.snapshot import MAX_INDEX, iso_time
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from client_session.lifecycle import EndReason
+    from client_session.graph import EndReason
     from client_session_persistence import Snapshot
 
 SCHEMA = "iglu:com.snowplowanalytics.snowplow/client_session/jsonschema/1-0-2"

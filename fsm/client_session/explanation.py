@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from client_session.graph import Command, Input, SessionState
-from client_session.lifecycle import EndReason
+from client_session.graph import Command, EndReason, Input, SessionState
 from client_session_persistence.snapshot import idle_time
 
 if TYPE_CHECKING:

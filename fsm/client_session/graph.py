@@ -62,6 +62,15 @@ class Command(enum.StrEnum):
     """Stop permanently."""
 
 
+class EndReason(enum.StrEnum):
+    """Why a session ended."""
+
+    TIMEOUT = "timeout"
+    BACKGROUND_TIMEOUT = "background-timeout"
+    NEW_SESSION = "new-session"
+    CLOSE = "close"
+
+
 class Guard(enum.StrEnum):
     """What must be true for a row to apply."""
 

@@ -11,8 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from client_session.explanation import START, Beginning, Ending, Explanation
-from client_session.graph import Command, Input, SessionState
-from client_session.lifecycle import EndReason
+from client_session.graph import Command, EndReason, Input, SessionState
 from client_session_persistence.snapshot import MAX_INDEX
 
 if TYPE_CHECKING:

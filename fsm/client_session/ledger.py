@@ -12,9 +12,10 @@ import uuid
 from typing import TYPE_CHECKING
 
 from client_session.locks import is_held
-from client_session_persistence import CorruptSaveFileError, MemoryStore, Snapshot
 from client_session_persistence.deadline import LOCK_SECONDS
-from client_session_persistence.snapshot import MAX_INDEX
+from client_session_persistence.errors import CorruptSaveFileError
+from client_session_persistence.snapshot import MAX_INDEX, Snapshot
+from client_session_persistence.store import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable

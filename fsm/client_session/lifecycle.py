@@ -6,28 +6,18 @@ Times are seconds on a monotonic clock. Which events share a session follows fro
 
 from __future__ import annotations
 
-import enum
 from typing import TYPE_CHECKING
 
 import attrs
 
 from client_session.focus_time import FocusTime
-from client_session.graph import INITIAL, ROWS, Command, Input, SessionState
+from client_session.graph import INITIAL, ROWS, Command, EndReason, Input, SessionState
 from client_session.machine import send
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from client_session.graph import Row
-
-
-class EndReason(enum.StrEnum):
-    """Why a session ended."""
-
-    TIMEOUT = "timeout"
-    BACKGROUND_TIMEOUT = "background-timeout"
-    NEW_SESSION = "new-session"
-    CLOSE = "close"
 
 
 @attrs.frozen
@@ -175,9 +165,7 @@ class Lifecycle:
                 self._send(given)
         return self._decided()
 
-    def set_timeouts(
-        self, now: float, *, foreground: float | None = None, background: float | None = None
-    ) -> Decisions:
+    def set_timeouts(self, now: float, foreground: float | None, background: float | None) -> Decisions:
         """Set one timeout or both; a session that was over under the old ones ends."""
         self._now = now
         self._check()

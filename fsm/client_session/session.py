@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable
     from datetime import datetime
-    from types import TracebackType
 
     from client_session.arguments import Seconds
     from client_session.callbacks import Logger
     from client_session.clock import Clock
     from client_session.explanation import Explanation
+    from client_session.lifecycle import Decisions
     from client_session.ticking.scheduler import Scheduler
     from client_session_persistence import Snapshot, SnapshotStore
 
@@ -103,12 +103,9 @@ class ClientSession:
             ValueError: an argument has a value that is not allowed. Both name argument, value and what is allowed.
 
         """
-        if clock is not None:
-            arguments.require_methods("clock", clock, "monotonic", "now")
-        if scheduler is not None:
-            arguments.require_methods("scheduler", scheduler, "start", "stop")
-        if logger is not None:
-            arguments.require_methods("logger", logger, "info", "warning", "exception")
+        arguments.require_methods("clock", clock, "monotonic", "now")
+        arguments.require_methods("scheduler", scheduler, "start", "stop")
+        arguments.require_methods("logger", logger, "info", "warning", "exception")
         hooks = Hooks(
             arguments.callback("on_session_start", on_session_start),
             arguments.callback("on_session_end", on_session_end),
@@ -186,14 +183,7 @@ class ClientSession:
         if number:
             facts = current.facts
             return SessionContext(facts.anonymous() if anonymous else facts, number)
-
-        def change(draft: Draft) -> SessionContext:
-            draft.apply(draft.after.lifecycle.decide(Input.EVENT, draft.moment.monotonic))
-            number = draft.record_event(arguments.event_id_text(event_id), event_timestamp)
-            facts = draft.after.facts
-            return SessionContext(facts.anonymous() if anonymous else facts, number)
-
-        return self._decide("get_session_context", Input.EVENT, change)
+        return self._decide_event(event_id, event_timestamp, anonymous=anonymous)
 
     def set_background(self, background: bool) -> None:  # noqa: FBT001  # the specification's signature, and .NET's
         """Report that the app went to the background (``True``) or came to the foreground (``False``).
@@ -293,9 +283,7 @@ class ClientSession:
         """Return the session, to be closed at the end of the block."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the session."""
         self.close()
 
@@ -308,7 +296,8 @@ class ClientSession:
 
     @foreground_timeout.setter
     def foreground_timeout(self, value: Seconds) -> None:
-        self._set_timeout("foreground_timeout", foreground=arguments.seconds("foreground_timeout", value))
+        seconds = arguments.seconds("foreground_timeout", value)
+        self._change("foreground_timeout", Command.TIMEOUTS, lambda core, now: core.set_timeouts(now, seconds, None))
 
     @property
     def background_timeout(self) -> float:
@@ -317,7 +306,8 @@ class ClientSession:
 
     @background_timeout.setter
     def background_timeout(self, value: Seconds) -> None:
-        self._set_timeout("background_timeout", background=arguments.seconds("background_timeout", value))
+        seconds = arguments.seconds("background_timeout", value)
+        self._change("background_timeout", Command.TIMEOUTS, lambda core, now: core.set_timeouts(now, None, seconds))
 
     @property
     def check_interval(self) -> float:
@@ -464,20 +454,25 @@ class ClientSession:
         finally:
             self._deliver()
 
-    def _apply(self, method: str, given: Input | Command) -> None:
-        """Apply an input or command that has no arguments."""
-        self._decide(
-            method, given, lambda draft: draft.apply(draft.after.lifecycle.decide(given, draft.moment.monotonic))
-        )
+    def _decide_event(
+        self, event_id: UUID | str, event_timestamp: datetime | None, *, anonymous: bool
+    ) -> SessionContext:
+        """Decide on an event that changes more than the count."""
 
-    def _set_timeout(self, name: str, *, foreground: float | None = None, background: float | None = None) -> None:
-        self._decide(
-            name,
-            Command.TIMEOUTS,
-            lambda draft: draft.apply(
-                draft.after.lifecycle.set_timeouts(draft.moment.monotonic, foreground=foreground, background=background)
-            ),
-        )
+        def change(draft: Draft) -> SessionContext:
+            draft.apply(draft.after.lifecycle.decide(Input.EVENT, draft.moment.monotonic))
+            number = draft.record_event(arguments.event_id_text(event_id), event_timestamp)
+            facts = draft.after.facts
+            return SessionContext(facts.anonymous() if anonymous else facts, number)
+
+        return self._decide("get_session_context", Input.EVENT, change)
+
+    def _apply(self, method: str, given: Input | Command) -> None:
+        """Apply an input, or a command that has no arguments."""
+        self._change(method, given, lambda core, now: core.decide(given, now))
+
+    def _change(self, method: str, given: str, change: Callable[[Lifecycle, float], Decisions]) -> None:
+        self._decide(method, given, lambda draft: draft.apply(change(draft.after.lifecycle, draft.moment.monotonic)))
 
     def _deliver(self) -> None:
         """Run the callbacks, unless an outer call on this thread holds a lock: then that call runs them later."""

@@ -306,7 +306,9 @@ def _fork_under_file_lock(scale: Scale) -> Outcome:
 FAULTS: tuple[Fault, ...] = (
     *(
         Fault(
-            f"fork while another thread holds {name} lock",
+            "fork while another thread starts and stops the checker"
+            if name == "the checker's"
+            else f"fork while another thread holds {name} lock",
             "a child takes a second or longer, continues its parent's session, or reuses an index or session id",
             _fork_with_lock_held(name),
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from client_session.graph import SessionState
-from client_session.testing import Driver
+from client_session.testing.driver import Driver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from client_session.entity import SessionContext, SessionSummary
     from client_session.explanation import Explanation
     from client_session.session import ClientSession
-    from client_session.testing import SessionOptions
+    from client_session.testing.driver import SessionOptions
     from client_session.testing.trace import Step
     from client_session_persistence import SnapshotStore
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -11,9 +12,9 @@ from rich.table import Table
 from client_session import diagram
 from client_session.graph import TABLE
 from client_session.verify.report import page
-from client_session.verify.run import INVARIANTS, PARTS, verify
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
 
     from client_session.verify.run import Failure, Verification
@@ -22,18 +23,14 @@ if TYPE_CHECKING:
 _PIPED_WIDTH = 160
 
 
-def run(examples: int, seed: int, report: Path | None) -> bool:
-    """Verify, print the tables, and write the report; return whether every invariant holds.
+def show(found: Verification, report: Path | None) -> None:
+    """Print the tables, and write the report.
 
     Raises:
         OSError: the report cannot be written.
         StalePictureError: the table has changed, and Graphviz is not installed to draw the report's graph.
 
     """
-    if report is not None:
-        report.mkdir(parents=True, exist_ok=True)
-        diagram.svg()  # fails now, not after the verification
-    found = _with_progress(examples, seed)
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = _PIPED_WIDTH
@@ -43,20 +40,21 @@ def run(examples: int, seed: int, report: Path | None) -> bool:
     console.print()
     if found.explored is not None:
         console.print(f"explored all {found.explored.states} states and {found.explored.edges} edges")
-    console.print(f"{examples} examples, seed {seed}, {found.seconds:.1f} s")
+    console.print(f"{found.examples} examples, seed {found.seed}, {found.seconds:.1f} s")
     if report is not None:
         _write(report, found, console)
     for failure in found.failures:
         _print_failure(failure, console, report)
-    return not found.failures
 
 
-def _with_progress(examples: int, seed: int) -> Verification:
+@contextlib.contextmanager
+def progress_bars(totals: Mapping[str, int]) -> Generator[Callable[[str], object]]:
+    """Show a bar for each part with its total; yield a function that advances a part's bar."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        tasks = {part: progress.add_task(part, total=1 if part == "exploration" else examples) for part in PARTS}
-        return verify(examples, seed, lambda part: progress.advance(tasks[part]))
+        tasks = {part: progress.add_task(part, total=total) for part, total in totals.items()}
+        yield lambda part: progress.advance(tasks[part])
 
 
 def _table(*headings: str) -> Table:
@@ -79,7 +77,7 @@ def _rows(found: Verification) -> Table:
 
 def _invariants(found: Verification) -> Table:
     table = _table("times checked", "invariant", "meaning")
-    for name, sentence in INVARIANTS.items():
+    for name, sentence in found.meanings.items():
         count = found.tally.invariants[name]
         table.add_row(f"{count:,}", name, sentence, style=None if count else "bold red")
     return table

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from client_session.graph import ROWS, Command, Input, SessionState
-from client_session.lifecycle import Ended, EndReason, Lifecycle, StateChanged
-from client_session.testing import SessionOptions
+from client_session.graph import ROWS, Command, EndReason, Input, SessionState
+from client_session.lifecycle import Ended, Lifecycle, StateChanged
+from client_session.testing.driver import SessionOptions
 from client_session.testing.invariants import InvariantError, require
 from client_session.testing.strategies import START, make_step
 from client_session.testing.trace import INPUTS

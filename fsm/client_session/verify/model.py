@@ -1,4 +1,4 @@
-"""The model-based test: random inputs in random order, compared with the oracle."""
+"""The model-based test: random inputs in random order, on a real session with a real save file and on the oracle."""
 
 from __future__ import annotations
 
@@ -11,14 +11,214 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from client_session.graph import Command, Input
-from client_session.testing import SessionOptions
+from client_session.lifecycle import Lifecycle
+from client_session.testing.driver import Driver, SessionOptions
+from client_session.testing.invariants import check_invariants, require
 from client_session.testing.strategies import GAPS, START, WALL_SHIFTS, make_step
 from client_session.testing.trace import INPUTS, External
-from client_session.verify.harness import Harness
+from client_session.verify.oracle import ExpectedSession, Oracle
 from client_session.verify.tally import Tally
+from client_session_persistence import Snapshot, XmlStore
 
 if TYPE_CHECKING:
+    from client_session.entity import SessionContext
     from client_session.testing.trace import Step
+
+INVARIANTS = {
+    "matches the oracle": "Each entity has the oracle's session, index, previous session, first event and event index.",
+    "one user": "Every entity, the session and the save file always have the same user.",
+    "unbroken chain": "The indexes and previous sessions of all entities form one chain without gaps.",
+    "one first event": "All entities of a session have the same first event, with the same time.",
+    "events counted": "The events of a session are numbered 1, 2, 3… without gaps.",
+    "no empty session": "A session without events is never counted, reported or saved.",
+    "pending readable": "A pending session has a new id at once, which its first event keeps, and no index yet.",
+    "state": "The session and the oracle are in the same state.",
+    "checker": "The checker runs, and the scheduler ticks the session, exactly when the oracle says so.",
+    "follows the core": "The session matches a lifecycle core that got the same inputs at the same times.",
+    "expires in": "expires_in is the rest of the timeout in force, or None while the session cannot expire.",
+    "callbacks in order": "Each start is reported once, and each end at most once, with the right number of events.",
+    "save file": "The file holds the newest session, with the progress that a restart needs.",
+    "reading": "Reading changes nothing.",
+}
+"""The name and meaning of each; checked after every step."""
+
+
+class Harness:
+    """One run of the model-based test; `steps` are the steps so far."""
+
+    def __init__(self, folder: Path, options: SessionOptions, tally: Tally) -> None:
+        """Construct a session with a new save file in ``folder``, and the oracle."""
+        self.steps: list[Step] = []
+        self.options = options
+        self._tally = tally
+        self._path = Path(folder) / "session.xml"
+        self._driver = Driver(START, XmlStore(self._path), options)
+        self._oracle = Oracle(options.foreground_timeout, options.background_timeout, options.continue_on_restart)
+        self._core = self._new_core()
+        self._contexts: list[SessionContext] = []
+        self._ids: dict[int, str] = {}
+        self._pending: str | None = None
+        self._user = self._driver.session.user_id
+        self._check()
+
+    def apply(self, step: Step) -> None:
+        """Apply a step to the session and the oracle, and check every invariant.
+
+        Raises:
+            InvariantError: an invariant does not hold.
+
+        """
+        self._oracle.pass_time((step.at - self._driver.at).total_seconds())
+        rows = self._tally.rows.copy()
+        context = self._driver.apply(step)
+        self.steps.append(step)
+        expected = self._apply_to_oracle(step)
+        if context is not None and expected is not None:
+            self._check_entity(context, expected)
+        self._apply_to_core(step)
+        self._tally.keep_sample(rows, self.options, self.steps)
+        self._check()
+
+    def _apply_to_oracle(self, step: Step) -> ExpectedSession | None:
+        oracle = self._oracle
+        match step.input:
+            case "event":
+                return oracle.event(str(step.event_id))
+            case "other":
+                return oracle.other(str(step.event_id))
+            case "timeouts":
+                oracle.timeouts(step.foreground_timeout or 0.0, step.background_timeout or 0.0)
+            case "wall":
+                oracle.set_wall(((step.to or step.at) - START).total_seconds())
+            case "sleep":
+                pass
+            case name:
+                getattr(oracle, name.replace("-", "_"))()
+        return None
+
+    def _new_core(self) -> Lifecycle:
+        options = self.options
+        now = self._driver.clock.monotonic()
+        return Lifecycle(options.foreground_timeout, options.background_timeout, now, observer=self._tally.count)
+
+    def _apply_to_core(self, step: Step) -> None:
+        """Apply a step to a separate lifecycle core, which counts the rows it takes."""
+        core, oracle, now = self._core, self._oracle, self._driver.clock.monotonic()
+        match step.input:
+            case Command.TIMEOUTS:
+                core.set_timeouts(now, step.foreground_timeout, None)
+                core.set_timeouts(now, None, step.background_timeout)
+            case External.RESTART:
+                core = self._core = self._new_core()
+                if oracle.current is not None:
+                    core.resume_saved(oracle.current.events, oracle.now - oracle.last_activity)
+            case Input() | Command() as given:
+                core.decide(given, now)
+            case _:
+                pass  # affects only the store or the wall clock
+
+    def _check_entity(self, context: SessionContext, expected: ExpectedSession) -> None:
+        expected_id = self._ids.setdefault(expected.name, context.session_id)
+        self._require(
+            "matches the oracle",
+            (
+                context.session_id == expected_id
+                and context.session_index == expected.index
+                and context.previous_session_id == self._id_of(expected.previous)
+                and context.first_event_id == expected.first_event
+                and context.event_index == expected.events
+            ),
+            f"Expected {expected}, got {context}.",
+        )
+        if self.steps[-1].input == "event" and expected.events == 1:
+            kept = self._pending is None or context.session_id == self._pending
+            self._require("pending readable", kept, f"Expected {self._pending}, got {context.session_id}.")
+        self._contexts.append(context)
+
+    def _id_of(self, name: int | None) -> str | None:
+        return None if name is None else self._ids[name]
+
+    def _require(self, name: str, holds: object, detail: str) -> None:
+        self._tally.invariants[name] += 1
+        require(name, holds, detail)
+
+    def _check(self) -> None:
+        self._check_chain()
+        self._check_session()
+        self._check_core()
+        self._check_callbacks()
+        self._check_file()
+
+    def _check_chain(self) -> None:
+        check_invariants(self._contexts)
+        self._tally.invariants.update(("one user", "unbroken chain", "one first event", "events counted"))
+        users = {context.user_id for context in self._contexts} | {self._driver.session.user_id}
+        self._require("one user", users == {self._user}, f"Expected {self._user}, got {users}.")
+
+    def _check_session(self) -> None:
+        session, oracle = self._driver.session, self._oracle
+        shown = (session.state.value, session.background)
+        expected = (oracle.state, not oracle.in_focus)
+        self._require("state", shown == expected, f"Expected {expected}, got {shown}.")
+        running = (session.checker_running, session in self._driver.scheduler)
+        self._require(
+            "checker", running == (oracle.checking, oracle.checking), f"Expected {oracle.checking}, got {running}."
+        )
+        for _ in range(2):  # twice, since reading must change nothing
+            self._require(
+                "expires in",
+                session.expires_in == oracle.expires_in,
+                f"Expected {oracle.expires_in}, got {session.expires_in}.",
+            )
+        current = oracle.current
+        numbers = (session.session_index, session.first_event_id, session.event_index, session.previous_session_id)
+        if current is None:
+            self._require("pending readable", numbers == (None, None, 0, None), f"Pending, but it has {numbers}.")
+            fresh = session.session_id not in self._ids.values()
+            self._require("pending readable", fresh, f"{session.session_id} is not new.")
+            self._pending = session.session_id
+        else:
+            expected_numbers = (current.index, current.first_event, current.events, self._id_of(current.previous))
+            same = numbers == expected_numbers and session.session_id == self._ids[current.name]
+            self._require("reading", same, f"Expected {current}, got {numbers}.")
+            self._pending = None
+
+    def _check_core(self) -> None:
+        session, core = self._driver.session, self._core
+        reached = (core.state, core.checker_running, core.event_count, core.expires_in(self._driver.clock.monotonic()))
+        shown = (session.state, session.checker_running, session.event_index, session.expires_in)
+        self._require("follows the core", shown == reached, f"The core has {reached}, the session {shown}.")
+
+    def _check_callbacks(self) -> None:
+        started = [context.session_id for context in self._driver.started]
+        ended = {summary.session_id: summary for summary in self._driver.ended}
+        own = {context.session_id for context in self._contexts if context.session_id in started}
+        self._require("no empty session", len(own) == len(started) == len(set(started)), f"Started: {started}.")
+        once = len(ended) == len(self._driver.ended) == self._oracle.ended
+        self._require("callbacks in order", once, f"Expected {self._oracle.ended} ends, got {self._driver.ended}.")
+        counts = {context.session_id: context.event_index for context in self._contexts}
+        right = all(counts.get(key) == summary.event_count for key, summary in ended.items())
+        self._require("callbacks in order", right, f"Wrong event counts: {self._driver.ended}.")
+
+    def _check_file(self) -> None:
+        saved, expected = XmlStore(self._path).load(), self._oracle.file
+        user = saved and saved.user_id
+        self._require("one user", user == self._user, f"Expected {self._user}, the file has {user}.")
+        if expected is None:
+            self._require("no empty session", saved == Snapshot(user_id=self._user), f"No events, but saved {saved}.")
+            return
+        snapshot = Snapshot(
+            user_id=self._user,
+            session_id=self._ids[expected.name],
+            previous_session_id=self._id_of(expected.previous),
+            session_index=expected.index,
+            first_event_id=expected.first_event,
+            first_event_timestamp=START + timedelta(seconds=expected.first_time),
+            event_index=expected.events,
+            last_activity=None if expected.last_activity is None else START + timedelta(seconds=expected.last_activity),
+        )
+        self._require("save file", saved == snapshot, f"Expected {snapshot}, got {saved}.")
+
 
 TOGGLES = (Input.BACKGROUND, Input.FOREGROUND)
 OTHERS = tuple(

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from client_session import diagram
 from client_session.graph import TABLE, SessionState
 from client_session.testing.replay import Replay
-from client_session.verify.run import INVARIANTS
 from client_session_persistence import MemoryStore
 
 if TYPE_CHECKING:
@@ -116,7 +115,7 @@ def _invariants(found: Verification) -> str:
     body = "".join(
         f'<tr><td class="state">{escape(name)}</td><td>{escape(sentence)}</td>'
         f"{_count(found.tally.invariants[name])}</tr>\n"
-        for name, sentence in INVARIANTS.items()
+        for name, sentence in found.meanings.items()
     )
     return (
         '<h2>Invariants</h2>\n<table class="stack"><thead><tr><th>name</th><th>meaning</th>'

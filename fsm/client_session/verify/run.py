@@ -10,20 +10,20 @@ from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
-from client_session.testing import SessionOptions, timelines
-from client_session.verify import exploration, harness, schedules, short_path
-from client_session.verify.model import SessionModel
+from client_session.testing.driver import SessionOptions
+from client_session.testing.strategies import timelines
+from client_session.verify import exploration, model, schedules, short_path
 from client_session.verify.tally import Sample, Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from client_session.lifecycle import Lifecycle
     from client_session.testing.trace import Step
     from client_session.verify.exploration import Exploration
     from client_session.verify.schedules import Schedule
 
-INVARIANTS = {**exploration.INVARIANTS, **short_path.INVARIANTS, **schedules.INVARIANTS, **harness.INVARIANTS}
+INVARIANTS = {**exploration.INVARIANTS, **short_path.INVARIANTS, **schedules.INVARIANTS, **model.INVARIANTS}
 """The name and meaning of each invariant, in the order of checking."""
 
 PARTS = ("exploration", "short path", "schedules", "model")
@@ -48,6 +48,8 @@ class Verification:
     explored: Exploration | None = None
     failures: list[Failure] = attrs.field(factory=list["Failure"])
     seconds: float = 0.0
+    meanings: Mapping[str, str] = attrs.field(init=False, default=INVARIANTS)
+    """The name and meaning of each invariant."""
 
 
 def verify(examples: int, seed_number: int, progress: Callable[[str], object]) -> Verification:
@@ -112,7 +114,7 @@ def _schedules(found: Verification, sample: list[Sample], progress: Callable[[st
 
 def _model(found: Verification, sample: list[Sample], progress: Callable[[str], object]) -> None:
     @seed(found.seed)
-    class Model(SessionModel):
+    class Model(model.SessionModel):
         """The model, with a tally."""
 
         tally = found.tally

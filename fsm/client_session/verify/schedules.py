@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 from hypothesis import strategies as st
 
-from client_session.testing import Driver, SessionOptions
+from client_session.testing.driver import Driver, SessionOptions
 from client_session.testing.invariants import require
 from client_session.testing.strategies import START
 from client_session.testing.trace import Step

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from client_session.graph import Row
-    from client_session.testing import SessionOptions
+    from client_session.testing.driver import SessionOptions
 
 
 def _from_the_start(steps: Sequence[Step]) -> tuple[Step, ...]:

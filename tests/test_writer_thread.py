@@ -1,4 +1,4 @@
-"""Saving in the background: an event does not wait for the disk, and the file is as safe as ever."""
+"""Saving on the writer thread: an event does not wait for the disk, and the file stays as safe as before."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ if TYPE_CHECKING:
 
     from conftest import MakeSession
 
-PATIENCE = 20.0
+WAIT_SECONDS = 20.0
 
 
 class Disk:
-    """The disk, which makes nothing durable until it is told to."""
+    """A disk whose fsync can be made to block or fail."""
 
     def __init__(self) -> None:
-        """Begin to work as ever."""
+        """Start in working order."""
         self._fsync = os.fsync
         self.threads: set[str] = set()
         self.syncs = 0
-        self.free = threading.Event()
-        self.free.set()
-        self.asked = threading.Event()
+        self.unblocked = threading.Event()
+        self.unblocked.set()
+        self.requested = threading.Event()
         self.error: OSError | None = None
 
     def fsync(self, descriptor: int) -> None:
-        """Wait until the disk is free; then sync, or fail."""
+        """Wait until the disk is free, then sync or fail."""
         self.threads.add(threading.current_thread().name)
-        self.asked.set()
-        assert self.free.wait(PATIENCE)
+        self.requested.set()
+        assert self.unblocked.wait(WAIT_SECONDS)
         if self.error is not None:
             raise self.error
         self.syncs += 1
@@ -57,22 +57,22 @@ class Disk:
 
     @contextlib.contextmanager
     def busy(self) -> Iterator[None]:
-        """Let nothing become durable in the block."""
-        self.asked.clear()
-        self.free.clear()
+        """Block every fsync during the block."""
+        self.requested.clear()
+        self.unblocked.clear()
         try:
             yield
         finally:
-            self.free.set()
+            self.unblocked.set()
 
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
-    """Return the disk of the test."""
+    """Patch os.fsync with a controllable disk."""
     disk = Disk()
     monkeypatch.setattr(os, "fsync", disk.fsync)
     yield disk
-    disk.free.set()
+    disk.unblocked.set()
 
 
 @pytest.fixture
@@ -81,34 +81,34 @@ def store(save_path: Path) -> XmlStore:
     return XmlStore(save_path, background=True)
 
 
-def on_disk(path: Path) -> Snapshot:
-    """Return what another process finds."""
-    kept = XmlStore(path).load()
-    assert kept is not None
-    return kept
+def load_from_disk(path: Path) -> Snapshot:
+    """Return the snapshot that another process would load."""
+    snapshot = XmlStore(path).load()
+    assert snapshot is not None
+    return snapshot
 
 
 def can_lock(path: Path) -> bool:
-    """Tell whether another process could enter the store's lock now."""
+    """Return whether another process could take the store's lock now."""
     program = f"from filelock import FileLock; FileLock({os.fspath(path) + '.lock'!r}).acquire(timeout=0)"
     return subprocess.run([sys.executable, "-c", program], check=False, stderr=subprocess.DEVNULL).returncode == 0  # noqa: S603  # our own interpreter
 
 
-def wait_for_the_worker() -> None:
-    """Wait until the worker has also told what it has done so far."""
+def wait_for_the_writer() -> None:
+    """Wait until the writer thread has finished and reported everything queued so far."""
     idle = threading.Event()
     WRITER.run(idle.set)
-    assert idle.wait(PATIENCE)
+    assert idle.wait(WAIT_SECONDS)
 
 
 def wait_until_free(path: Path) -> None:
-    """Wait until the worker has let go of the lock."""
+    """Wait until the writer thread has released the lock."""
     with XmlStore(path).lock():
         pass
 
 
 def run(program: str, path: Path, *, killed: bool = False) -> list[str]:
-    """Run a program in a process of its own; kill it at its first line, if it is to be."""
+    """Run a program in a new process and return its output; with killed, kill it after its first line."""
     with subprocess.Popen(  # noqa: S603  # our own interpreter
         [sys.executable, "-c", program, path], stdout=subprocess.PIPE, text=True
     ) as process:
@@ -121,28 +121,28 @@ def run(program: str, path: Path, *, killed: bool = False) -> list[str]:
     return "".join(lines).split()
 
 
-def test_an_event_does_not_wait_for_the_disk(make: MakeSession, store: XmlStore, save_path: Path, disk: Disk) -> None:
-    """Sessions are numbered, and their entities handed out, while nothing becomes durable; then the newest is."""
+def test_event_does_not_wait_for_the_disk(make: MakeSession, store: XmlStore, save_path: Path, disk: Disk) -> None:
+    """Sessions get their index and entities while the disk is blocked; afterwards the newest one is saved."""
     session, other = make(store=store), make(store=store)
     store.flush()
     with disk.busy():
         first = session.get_session_context(event_id(1))
-        assert disk.asked.wait(PATIENCE)
+        assert disk.requested.wait(WAIT_SECONDS)
         second = other.get_session_context(event_id(2))
         session.start_new_session()
         third = session.get_session_context(event_id(3))
-        assert on_disk(save_path) == Snapshot(user_id=first.user_id)
+        assert load_from_disk(save_path) == Snapshot(user_id=first.user_id)
         assert session.save_error is None
     store.flush()
     assert [context.session_index for context in (first, second, third)] == [1, 2, 3]
     assert [context.previous_session_id for context in (second, third)] == [first.session_id, second.session_id]
-    assert on_disk(save_path).session_id == third.session_id
+    assert load_from_disk(save_path).session_id == third.session_id
 
 
-def test_no_other_process_takes_a_number_that_is_not_durable_yet(
+def test_lock_is_held_until_the_index_is_durable(
     make: MakeSession, store: XmlStore, save_path: Path, disk: Disk
 ) -> None:
-    """The lock file stays locked until the number that was given is durable, and is free then."""
+    """The lock file stays locked until the assigned index is durable, so no other process can assign it."""
     session = make(store=store)
     store.flush()
     with disk.busy():
@@ -154,8 +154,10 @@ def test_no_other_process_takes_a_number_that_is_not_durable_yet(
     assert make(save_path=save_path).get_session_context(event_id(2)).session_index == 2
 
 
-def test_of_what_waits_the_newest_is_written(make: MakeSession, store: XmlStore, save_path: Path, disk: Disk) -> None:
-    """A disk that is slower than the sessions writes fewer of them, never an older one over a newer."""
+def test_only_the_newest_pending_save_is_written(
+    make: MakeSession, store: XmlStore, save_path: Path, disk: Disk
+) -> None:
+    """A slow disk skips intermediate sessions and never writes an older one over a newer one."""
     session = make(store=store)
     store.flush()
     before = disk.syncs
@@ -163,14 +165,14 @@ def test_of_what_waits_the_newest_is_written(make: MakeSession, store: XmlStore,
         for number in range(50):
             session.start_new_session()
             session.get_session_context(event_id(number))
-            assert disk.asked.wait(PATIENCE)
+            assert disk.requested.wait(WAIT_SECONDS)
     store.flush()
-    assert on_disk(save_path).session_index == 50
+    assert load_from_disk(save_path).session_index == 50
     assert disk.syncs - before <= 4
 
 
-def test_only_the_worker_waits_for_the_disk(make: MakeSession, save_path: Path, disk: Disk) -> None:
-    """Also the folders of a first run are made durable by the worker alone."""
+def test_only_the_writer_thread_waits_for_the_disk(make: MakeSession, save_path: Path, disk: Disk) -> None:
+    """The writer thread also syncs the folders that a first run creates."""
     store = XmlStore(save_path.parent / "a" / "b" / "session.xml", background=True)
     with make(store=store) as session:
         session.get_session_context(event_id(1))
@@ -179,10 +181,10 @@ def test_only_the_worker_waits_for_the_disk(make: MakeSession, save_path: Path, 
     assert disk.syncs >= 4
 
 
-def test_what_the_disk_refuses_is_known_and_tried_again(
+def test_failed_save_is_reported_and_retried(
     make: MakeSession, store: XmlStore, save_path: Path, disk: Disk, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A save that fails on the worker's thread is `save_error`, warned of once, and made up for by a tick."""
+    """A save that fails on the writer thread sets `save_error`, logs one warning, and is retried by a tick."""
     caplog.set_level(logging.INFO, "client_session")
     session = make(store=store)
     session.save()
@@ -194,58 +196,58 @@ def test_what_the_disk_refuses_is_known_and_tried_again(
         with pytest.raises(OSError, match="Input/output error"):
             session.save()
         assert session.save_error is disk.error
-    assert on_disk(save_path).session_index < 3
+    assert load_from_disk(save_path).session_index < 3
     disk.error = None
     session.tick()
     session.save()
-    wait_for_the_worker()
+    wait_for_the_writer()
     assert session.save_error is None
-    assert on_disk(save_path).session_id == contexts[-1].session_id
+    assert load_from_disk(save_path).session_id == contexts[-1].session_id
     assert [context.session_index for context in contexts] == [1, 2, 3]
     assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.INFO]
 
 
-def test_save_returns_when_it_is_durable(make: MakeSession, store: XmlStore, disk: Disk, save_path: Path) -> None:
-    """save() by hand waits for the disk, in the lock's context too."""
+def test_save_returns_when_the_file_is_durable(make: MakeSession, store: XmlStore, disk: Disk, save_path: Path) -> None:
+    """An explicit save() waits for the disk, also while the store is locked."""
     session = make(store=store)
     session.get_session_context(event_id(1))
     session.save()
     session.get_session_context(event_id(2))
     with disk.busy(), ThreadPoolExecutor(1) as pool:
         saving = pool.submit(session.save)
-        assert disk.asked.wait(PATIENCE)
+        assert disk.requested.wait(WAIT_SECONDS)
         assert not saving.done()
-        disk.free.set()
-        saving.result(PATIENCE)
-        assert on_disk(save_path).event_index == 2
+        disk.unblocked.set()
+        saving.result(WAIT_SECONDS)
+        assert load_from_disk(save_path).event_index == 2
     with store.lock():
         for number in (3, 4):
             session.start_new_session()
             session.get_session_context(event_id(number))
             session.save()
-            assert on_disk(save_path).session_index == number - 1
+            assert load_from_disk(save_path).session_index == number - 1
 
 
-def test_save_waits_for_no_one_who_waits_for_it(
+def test_save_does_not_deadlock_with_the_writer_thread(
     make: MakeSession, store: XmlStore, disk: Disk, save_path: Path
 ) -> None:
-    """Also a signal handler that comes between an event and its store may save, though the worker has news for it."""
+    """A signal handler that interrupts an event may save, even while the writer thread has a result to report."""
     session = make(store=store)
     store.flush()
-    with session._ledger._lock:  # noqa: SLF001  # what the handler would find held by its own thread
+    with session._ledger._lock:  # noqa: SLF001  # the lock that the handler would find held by its own thread
         with disk.busy():
             session.get_session_context(event_id(1))
-            assert disk.asked.wait(PATIENCE)
+            assert disk.requested.wait(WAIT_SECONDS)
         session.get_session_context(event_id(2))
         session.save()
     assert session.save_error is None
-    assert on_disk(save_path).event_index == 2
+    assert load_from_disk(save_path).event_index == 2
 
 
-def test_a_lock_that_another_process_holds_is_not_waited_for(
+def test_lock_held_by_another_process_does_not_delay_an_event(
     make: MakeSession, store: XmlStore, save_path: Path
 ) -> None:
-    """The session goes on in memory at once, and is saved at the first tick that can."""
+    """The session continues in memory at once and is saved by the first tick that can."""
     session = make(store=store)
     store.flush()
     wait_until_free(save_path)
@@ -258,41 +260,44 @@ def test_a_lock_that_another_process_holds_is_not_waited_for(
     session.tick()
     session.save()
     assert session.save_error is None
-    assert on_disk(save_path).session_id == context.session_id
+    assert load_from_disk(save_path).session_id == context.session_id
 
 
-def test_threads_take_turns(make: MakeSession, store: XmlStore, disk: Disk, switching_fast: None) -> None:  # noqa: ARG001  # a setting
-    """Threads that number sessions while the disk is busy wait for each other, and double no number."""
+@pytest.mark.usefixtures("fast_thread_switching")
+def test_threads_never_assign_an_index_twice(make: MakeSession, store: XmlStore, disk: Disk) -> None:
+    """Threads that start sessions while the disk is busy wait for each other."""
     sessions = [make(store=store) for _ in range(4)]
 
-    def number(session: ClientSession) -> list[int]:
-        found = []
+    def start_sessions(session: ClientSession) -> list[int]:
+        indexes = []
         for event in range(25):
             session.start_new_session()
-            found.append(session.get_session_context(event_id(event)).session_index)
-        return found
+            indexes.append(session.get_session_context(event_id(event)).session_index)
+        return indexes
 
     with ThreadPoolExecutor(4) as pool:
-        found = [index for indexes in pool.map(number, sessions) for index in indexes]
+        indexes = [index for indexes in pool.map(start_sessions, sessions) for index in indexes]
     store.flush()
-    assert sorted(found) == list(range(1, 101))
+    assert sorted(indexes) == list(range(1, 101))
     assert disk.syncs > 0
 
 
-def test_a_mended_corruption_is_to_be_seen(make: MakeSession, store: XmlStore, save_path: Path) -> None:
-    """That a corrupt file was replaced is told until the next save, also when the new one is durable."""
-    save_path.write_bytes(b"ruin")
+def test_replaced_corrupt_file_is_reported_until_the_next_save(
+    make: MakeSession, store: XmlStore, save_path: Path
+) -> None:
+    """save_error reports the corrupt file until the next save, even after its replacement is durable."""
+    save_path.write_bytes(b"corrupt")
     session = make(store=store)
     store.flush()
     assert isinstance(session.save_error, CorruptSaveFileError)
     session.get_session_context(event_id(1))
     session.save()
     assert session.save_error is None
-    assert save_path.with_name("session.xml.corrupt").read_bytes() == b"ruin"
+    assert save_path.with_name("session.xml.corrupt").read_bytes() == b"corrupt"
 
 
-def test_too_many_files_at_a_time_wait_for_a_tick(make: MakeSession, tmp_path: Path, disk: Disk) -> None:
-    """On a busy disk no more than a bounded number of lock files is open, and the rest is saved later."""
+def test_saves_beyond_the_open_file_limit_wait_for_a_tick(make: MakeSession, tmp_path: Path, disk: Disk) -> None:
+    """On a busy disk the number of open lock files is bounded, and the remaining sessions are saved later."""
     stores = [XmlStore(tmp_path / str(number) / "session.xml", background=True) for number in range(MAX_FILES + 20)]
     with disk.busy():
         sessions = [make(store=store) for store in stores]
@@ -307,11 +312,11 @@ def test_too_many_files_at_a_time_wait_for_a_tick(make: MakeSession, tmp_path: P
         assert session.save_error is None
 
 
-def test_without_threads_it_saves_at_once(
+def test_events_save_synchronously_where_no_thread_can_start(
     make: MakeSession, save_path: Path, monkeypatch: pytest.MonkeyPatch, store: XmlStore, disk: Disk
 ) -> None:
-    """Where no thread can be started, an event is as durable, and as slow, as without a worker."""
-    from client_session_persistence import writer_thread  # noqa: PLC0415  # the process's worker, which this test replaces
+    """If no thread can be started, an event is saved before it returns, as without a writer thread."""
+    from client_session_persistence import writer_thread  # noqa: PLC0415  # the process-wide writer thread, which this test replaces
 
     def refuse(_: threading.Thread) -> None:
         message = "can't start new thread"
@@ -321,7 +326,7 @@ def test_without_threads_it_saves_at_once(
     monkeypatch.setattr(threading.Thread, "start", refuse)
     session = make(store=store)
     context = session.get_session_context(event_id(1))
-    assert on_disk(save_path).session_id == context.session_id
+    assert load_from_disk(save_path).session_id == context.session_id
     assert can_lock(save_path)
     disk.error = OSError(errno.EIO, "Input/output error")
     with pytest.raises(OSError, match="Input/output error"):
@@ -331,35 +336,35 @@ def test_without_threads_it_saves_at_once(
     assert session.save_error is None
 
 
-class JustFailed(MemoryStore):
-    """A store whose worker finds out that it cannot save just before anybody asks."""
+class EarlyFailureStore(MemoryStore):
+    """A store whose save fails as soon as anyone asks for its result."""
 
     def save(self, snapshot: Snapshot) -> Future[None]:  # type: ignore[override]  # as the protocol allows
-        """Fail, but say so later."""
+        """Return a future that fails when a callback is added."""
 
-        class Failing(Future[None]):
+        class EarlyFailure(Future[None]):
             def add_done_callback(self, fn: Callable[[Future[None]], object]) -> None:
                 if not self.done():
-                    self.set_exception(OSError(errno.EIO, f"no {snapshot.session_index} saved"))
+                    self.set_exception(OSError(errno.EIO, f"session {snapshot.session_index} not saved"))
                 super().add_done_callback(fn)
 
-        return Failing()
+        return EarlyFailure()
 
 
-def test_save_raises_what_was_known_before_it_could_wait(make: MakeSession) -> None:
-    """However early a save in the background fails, save() raises it, and a tick tries again."""
-    session = make(store=JustFailed())
+def test_save_raises_an_early_failure(make: MakeSession) -> None:
+    """No matter how early a background save fails, save() raises the error and a tick tries again."""
+    session = make(store=EarlyFailureStore())
     session.get_session_context(event_id(1))
     for _ in range(2):
-        with pytest.raises(OSError, match="no 1 saved"):
+        with pytest.raises(OSError, match="session 1 not saved"):
             session.save()
         assert isinstance(session.save_error, OSError)
         session.tick()
         assert isinstance(session.save_error, OSError)
 
 
-def test_a_log_handler_on_the_workers_thread_may_save(make: MakeSession, store: XmlStore, disk: Disk) -> None:
-    """What is told there may call the session again, even `save`, which does not wait for itself."""
+def test_log_handler_on_the_writer_thread_may_save(make: MakeSession, store: XmlStore, disk: Disk) -> None:
+    """A log handler that runs on the writer thread may call the session, including save(), without a deadlock."""
     session = make(store=store)
     session.save()
     failures: list[Exception | None] = []
@@ -401,14 +406,14 @@ print(session.get_session_context(uuid.uuid4()).session_id, flush=True)
 """
 
 
-def test_the_exit_waits_until_all_is_durable(save_path: Path) -> None:
-    """A program that just ends loses nothing, though the disk was busy then."""
+def test_exit_waits_until_everything_is_durable(save_path: Path) -> None:
+    """A program that exits while the disk is busy loses nothing."""
     program = EXITING.format(disk="free.wait(0.05)")
-    assert run(program, save_path) == [on_disk(save_path).session_id]
+    assert run(program, save_path) == [load_from_disk(save_path).session_id]
 
 
-def test_what_is_saved_while_the_program_leaves_is_saved_at_once(save_path: Path) -> None:
-    """An exit function that runs after the worker's end loses nothing either."""
+def test_save_from_an_exit_function_is_synchronous(save_path: Path) -> None:
+    """An exit function that runs after the writer thread has stopped loses nothing."""
     program = """
 import atexit, sys, uuid
 atexit.register(lambda: print(session.get_session_context(uuid.uuid4()).session_id))
@@ -416,33 +421,33 @@ from client_session import ClientSession
 from client_session_persistence import XmlStore
 session = ClientSession(store=XmlStore(sys.argv[1], background=True))
 """
-    (told,) = run(program, save_path)
-    assert on_disk(save_path).session_id == told
+    (session_id,) = run(program, save_path)
+    assert load_from_disk(save_path).session_id == session_id
 
 
-def test_a_kill_loses_no_more_than_what_was_handed_over(save_path: Path) -> None:
-    """Killed before it is durable, a session is missing from a file that is whole and can be locked at once."""
+def test_kill_loses_only_queued_saves(save_path: Path) -> None:
+    """After a kill, the file lacks the queued session but is intact, and its lock is free."""
     program = EXITING.format(disk="free.wait()")
     run(program, save_path, killed=True)
-    assert on_disk(save_path).session_index == 0
+    assert load_from_disk(save_path).session_index == 0
     with ClientSession(save_path) as session:
         assert session.get_session_context(event_id(1)).session_index == 1
         assert session.save_error is None
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="a system with fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_fork_in_between_leaves_the_save_to_the_parent(
+def test_fork_during_a_save_leaves_it_to_the_parent(
     make: MakeSession, store: XmlStore, save_path: Path, disk: Disk
 ) -> None:
-    """A child that is forked while a save is under way numbers on, and can save once its parent's is durable."""
+    """A child forked during a save assigns the next index and can save once the parent's save is durable."""
     session = make(store=store)
     store.flush()
     from_child, to_parent = os.pipe()
     from_parent, to_child = os.pipe()
     with disk.busy():
-        parents = session.get_session_context(event_id(1))
-        assert disk.asked.wait(PATIENCE)
+        parent_context = session.get_session_context(event_id(1))
+        assert disk.requested.wait(WAIT_SECONDS)
         child = os.fork()
         if child == 0:
             status = 1
@@ -453,14 +458,14 @@ def test_a_fork_in_between_leaves_the_save_to_the_parent(
                 os.write(to_parent, b"!")
                 os.read(from_parent, 1)
                 session.save()
-                assert on_disk(save_path).session_id == context.session_id
-                assert (context.session_index, context.previous_session_id) == (2, parents.session_id)
+                assert load_from_disk(save_path).session_id == context.session_id
+                assert (context.session_index, context.previous_session_id) == (2, parent_context.session_id)
                 status = 0
             os._exit(status)
         os.close(to_parent)
         os.read(from_child, 1)
     store.flush()
-    assert on_disk(save_path).session_id == parents.session_id
+    assert load_from_disk(save_path).session_id == parent_context.session_id
     wait_until_free(save_path)
     os.write(to_child, b"!")
     _, status = os.waitpid(child, 0)
@@ -469,14 +474,14 @@ def test_a_fork_in_between_leaves_the_save_to_the_parent(
     assert status == 0
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="a system with fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-@pytest.mark.parametrize("amid_the_write", [False, True])
-def test_a_child_that_comes_back_into_a_save_writes_nothing(
-    save_path: Path, monkeypatch: pytest.MonkeyPatch, *, amid_the_write: bool
+@pytest.mark.parametrize("during_write", [False, True])
+def test_forked_child_inside_a_save_writes_nothing(
+    save_path: Path, monkeypatch: pytest.MonkeyPatch, *, during_write: bool
 ) -> None:
-    """A child that is forked on the very thread under the lock, also amid a write at the exit, is refused by `save`."""
-    from client_session_persistence import writer_thread  # noqa: PLC0415  # the process's worker, which this test replaces
+    """`save` fails in a child that was forked by the thread holding the lock, even during a write at exit."""
+    from client_session_persistence import writer_thread  # noqa: PLC0415  # the process-wide writer thread, which this test replaces
 
     store, fsync = XmlStore(save_path, background=True), os.fsync
     children: list[int] = []
@@ -487,22 +492,22 @@ def test_a_child_that_comes_back_into_a_save_writes_nothing(
         if descriptor >= 0:
             fsync(descriptor)
 
-    if amid_the_write:
+    if during_write:
         monkeypatch.setattr(writer_thread, "WRITER", writer_thread.WriterThread())
         writer_thread.WRITER.finish(time.monotonic() + 60)
         monkeypatch.setattr(os, "fsync", fork)
     parent, status = os.getpid(), 1
     try:
         with contextlib.suppress(BaseException):
-            ours = Snapshot(user_id=event_id(1))
+            snapshot = Snapshot(user_id=event_id(1))
             with store.lock():
                 assert store.load() is None
-                if not amid_the_write:
+                if not during_write:
                     fork()
                 try:
-                    future = store.save(ours)
+                    future = store.save(snapshot)
                     assert future is not None
-                    error = future.exception(PATIENCE)
+                    error = future.exception(WAIT_SECONDS)
                 except OSError as raised:
                     error = raised
             refused = isinstance(error, OSError) and error.errno == errno.ECANCELED
@@ -510,18 +515,18 @@ def test_a_child_that_comes_back_into_a_save_writes_nothing(
     finally:
         if os.getpid() != parent:
             os._exit(status)
-    _, childs = os.waitpid(children[0], 0)
+    _, child_status = os.waitpid(children[0], 0)
     store.flush()
     wait_until_free(save_path)
-    assert (status, childs) == (0, 0)
-    assert on_disk(save_path) == ours
+    assert (status, child_status) == (0, 0)
+    assert load_from_disk(save_path) == snapshot
     assert not list(save_path.parent.glob("*.tmp"))
 
 
-def test_a_loop_goes_on_while_the_disk_is_busy(
+def test_loop_is_not_blocked_by_a_busy_disk(
     store: XmlStore, save_path: Path, disk: Disk, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In a program of 1,000 sessions on one file whose disk hangs, the loop's debug log calls no callback slow."""
+    """With 1,000 sessions on one file and a blocked disk, asyncio's debug mode reports no slow callback."""
     caplog.set_level(logging.WARNING, "asyncio")
 
     async def main() -> None:
@@ -538,5 +543,5 @@ def test_a_loop_goes_on_while_the_disk_is_busy(
         await asyncio.to_thread(store.flush)
 
     asyncio.run(main(), debug=True)
-    assert on_disk(save_path).session_index == 1_000
+    assert load_from_disk(save_path).session_index == 1_000
     assert [record.getMessage() for record in caplog.records] == []

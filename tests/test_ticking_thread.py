@@ -1,4 +1,4 @@
-"""The shared checker's thread: it ticks, holds nothing alive, and is gone when nothing is left to tick."""
+"""The checker's shared thread: it ticks targets, keeps nothing alive, and ends when no target is left."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from event_ids import event_id
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PATIENCE = 20.0
+WAIT_SECONDS = 20.0
 
 
 class Target:
-    """Something that is ticked, and can be waited for."""
+    """A target that counts its ticks and lets a test wait for them."""
 
     def __init__(self, interval: float = 0.002, error: Exception | None = None) -> None:
-        """Tick at this interval; raise this error at each tick."""
+        """Set the interval between ticks, and an error for each tick to raise."""
         self.check_interval = interval
         self.error = error
         self.ticks = threading.Semaphore(0)
         self.threads: set[threading.Thread] = set()
 
     def tick(self) -> None:
-        """Count, or fail."""
+        """Count the tick, then raise the error, if any."""
         self.threads.add(threading.current_thread())
         self.ticks.release()
         if self.error:
             raise self.error
 
     def wait(self, ticks: int = 1) -> bool:
-        """Wait for further ticks."""
-        return all(self.ticks.acquire(timeout=PATIENCE) for _ in range(ticks))
+        """Wait for this many further ticks."""
+        return all(self.ticks.acquire(timeout=WAIT_SECONDS) for _ in range(ticks))
 
 
 def thread_of(target: Target) -> threading.Thread:
@@ -51,17 +51,17 @@ def thread_of(target: Target) -> threading.Thread:
 
 @pytest.fixture
 def checker() -> Iterator[Checker]:
-    """Return a checker of the test's own, whose thread must be gone when the test has dropped its targets."""
+    """Yield a new checker, and require its thread to end after the test drops its targets."""
     checker = Checker()
     yield checker
     gc.collect()
     for thread in threading.enumerate():
         if thread.name == "client-session-checker":
-            thread.join(PATIENCE)
+            thread.join(WAIT_SECONDS)
             assert not thread.is_alive()
 
 
-def test_ticks_again_and_again(checker: Checker) -> None:
+def test_target_is_ticked_until_it_is_stopped(checker: Checker) -> None:
     """A target is ticked at its interval until it is stopped."""
     target = Target()
     checker.start(target, 0.0)
@@ -69,8 +69,8 @@ def test_ticks_again_and_again(checker: Checker) -> None:
     checker.stop(target)
 
 
-def test_one_thread_ticks_them_all(checker: Checker) -> None:
-    """Many targets of several intervals share a daemon thread."""
+def test_one_thread_ticks_all_targets(checker: Checker) -> None:
+    """Targets with different intervals share one daemon thread."""
     targets = [Target(0.001 * (number % 3 + 1)) for number in range(50)]
     for target in targets:
         checker.start(target, 0.0)
@@ -82,22 +82,22 @@ def test_one_thread_ticks_them_all(checker: Checker) -> None:
         checker.stop(target)
 
 
-def test_the_thread_ends_with_the_last_stop(checker: Checker) -> None:
-    """Nothing to tick, no thread; and a new one when there is something again."""
+def test_thread_ends_after_the_last_stop(checker: Checker) -> None:
+    """The thread ends when nothing is left to tick, and a later start creates a new one."""
     target = Target()
     for _ in range(3):
         target.threads.clear()
         checker.start(target, 0.0)
         thread = thread_of(target)
         checker.stop(target)
-        thread.join(PATIENCE)
+        thread.join(WAIT_SECONDS)
         assert not thread.is_alive()
         while target.ticks.acquire(blocking=False):
             pass
 
 
-def test_the_thread_ends_with_the_last_target(checker: Checker) -> None:
-    """A target that is dropped without being stopped is collected, and the thread ends though its interval is long."""
+def test_thread_ends_after_the_last_target_is_collected(checker: Checker) -> None:
+    """If a target is dropped without being stopped, it is collected and the thread ends, even with a long interval."""
     target = Target()
     checker.start(target, 0.0)
     thread = thread_of(target)
@@ -105,12 +105,12 @@ def test_the_thread_ends_with_the_last_target(checker: Checker) -> None:
     checker.start(target, 0.0)
     del target
     gc.collect()
-    thread.join(PATIENCE)
+    thread.join(WAIT_SECONDS)
     assert not thread.is_alive()
 
 
-def test_a_failing_tick_is_logged_and_the_others_go_on(checker: Checker, caplog: pytest.LogCaptureFixture) -> None:
-    """One bad target does not stop the thread."""
+def test_failing_tick_is_logged_and_other_targets_continue(checker: Checker, caplog: pytest.LogCaptureFixture) -> None:
+    """A target that raises does not stop the thread."""
     bad, good = Target(error=RuntimeError("broken")), Target()
     checker.start(bad, 0.0)
     checker.start(good, 0.0)
@@ -122,8 +122,8 @@ def test_a_failing_tick_is_logged_and_the_others_go_on(checker: Checker, caplog:
     assert "broken" in str(caplog.records[0].exc_info)
 
 
-def test_a_session_closed_meanwhile_is_no_failure(checker: Checker, caplog: pytest.LogCaptureFixture) -> None:
-    """A tick that comes too late is silent."""
+def test_tick_of_a_closed_session_is_not_logged(checker: Checker, caplog: pytest.LogCaptureFixture) -> None:
+    """SessionClosedError from a tick is ignored."""
     closed = Target(error=SessionClosedError("tick"))
     checker.start(closed, 0.0)
     assert closed.wait(2)
@@ -131,8 +131,8 @@ def test_a_session_closed_meanwhile_is_no_failure(checker: Checker, caplog: pyte
     assert caplog.records == []
 
 
-def test_a_new_interval_takes_effect_at_once(checker: Checker) -> None:
-    """Starting again changes the interval, from one beyond all waiting to a short one."""
+def test_new_interval_takes_effect_at_once(checker: Checker) -> None:
+    """Starting a target again applies its new interval without waiting for the old one."""
     target = Target(1e300)
     checker.start(target, 0.0)
     target.check_interval = 0.001
@@ -141,8 +141,8 @@ def test_a_new_interval_takes_effect_at_once(checker: Checker) -> None:
     checker.stop(target)
 
 
-def test_stopping_what_is_not_ticked_does_nothing(checker: Checker) -> None:
-    """Twice is fine, and so is never started."""
+def test_stopping_an_unknown_target_does_nothing(checker: Checker) -> None:
+    """Stopping a target twice, or one that was never started, has no effect."""
     target, other = Target(), Target()
     checker.stop(target)
     checker.start(other, 0.0)
@@ -152,31 +152,31 @@ def test_stopping_what_is_not_ticked_does_nothing(checker: Checker) -> None:
     checker.stop(other)
 
 
-def test_without_threads_the_host_goes_on(checker: Checker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no thread can be started, a warning is all that it costs; the next start tries again, and ticks all."""
-    warned: list[str] = []
-    free: list[bool] = []
+def test_session_works_where_no_thread_can_start(checker: Checker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If no thread can be started, a warning is logged; the next start tries again and ticks every target."""
+    messages: list[str] = []
+    handler_finished: list[bool] = []
     sessions: list[ClientSession] = []
 
-    class HostsHandler(logging.Handler):
-        """Uses the session on another thread, and waits for it."""
+    class ReentrantHandler(logging.Handler):
+        """A log handler that uses the session on another thread and waits for it."""
 
         def emit(self, record: logging.LogRecord) -> None:
-            warned.append(record.getMessage())
-            reached = threading.Event()
-            use = [session.touch for session in sessions]
-            starting(threading.Thread(target=lambda: [call() for call in (*use, reached.set)], daemon=True))
-            free.append(reached.wait(PATIENCE))
+            messages.append(record.getMessage())
+            finished = threading.Event()
+            calls = [session.touch for session in sessions]
+            start_thread(threading.Thread(target=lambda: [call() for call in (*calls, finished.set)], daemon=True))
+            handler_finished.append(finished.wait(WAIT_SECONDS))
 
-    logger = logging.getLogger("of.a.host.without.threads")
-    logger.addHandler(HostsHandler())
-    starting, allowed = threading.Thread.start, False
+    logger = logging.getLogger("host.without.threads")
+    logger.addHandler(ReentrantHandler())
+    start_thread, allowed = threading.Thread.start, False
 
     def start(thread: threading.Thread) -> None:
         if thread.name == "client-session-checker" and not allowed:
             message = "can't start new thread"
             raise RuntimeError(message)
-        starting(thread)
+        start_thread(thread)
 
     monkeypatch.setattr(threading.Thread, "start", start)
     with ClientSession(store=MemoryStore(), scheduler=checker, logger=logger) as session:
@@ -185,8 +185,8 @@ def test_without_threads_the_host_goes_on(checker: Checker, monkeypatch: pytest.
         session.stop_checker()
         session.start_checker()
         session.check_interval = 1
-        assert warned == ["No checker thread could be started; sessions expire at their next event"] * 3
-        assert free == [True] * 3
+        assert messages == ["No checker thread could be started; sessions expire at their next event"] * 3
+        assert handler_finished == [True] * 3
         allowed, target = True, Target()
         checker.start(target, 0.0)
         assert target.wait(2)

@@ -1,0 +1,137 @@
+"""The architecture: computed from the imports and classes of both packages (docs/architecture.md explains it)."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[1]
+MAX_LAYERS = 11
+PACKAGES = ("client_session", "client_session_persistence")
+
+
+def find_modules() -> dict[str, ast.Module]:
+    """Return the syntax tree of each module of both packages, by its dotted name."""
+    return {
+        ".".join(path.relative_to(ROOT / root).with_suffix("").parts).removesuffix(".__init__"): ast.parse(
+            path.read_text(encoding="utf-8")
+        )
+        for root in ("fsm", "persistence")
+        for path in (ROOT / root).rglob("*.py")
+    }
+
+
+MODULES = find_modules()
+
+
+def runtime_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield a node and those below it, without blocks that only type checkers read."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
+            yield from runtime_nodes(child)
+
+
+def imported_names(module: str, *, for_types: bool) -> set[str]:
+    """Return all that a module imports, wherever in it, as dotted names; names in a module include that module's."""
+    names: set[str] = set()
+    for node in ast.walk(MODULES[module]) if for_types else runtime_nodes(MODULES[module]):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} has a relative import"
+            full = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= full & MODULES.keys() or {str(node.module)} | full
+    return names
+
+
+def own_imports(module: str, *, for_types: bool) -> set[str]:
+    """Return the modules of both packages that a module imports."""
+    return imported_names(module, for_types=for_types) & MODULES.keys() - {module}
+
+
+def importers(*packages: str) -> set[str]:
+    """Return the modules that import any of these packages."""
+    return {
+        module
+        for module in MODULES
+        if {name.partition(".")[0] for name in imported_names(module, for_types=True)} & set(packages)
+    }
+
+
+def layers(*, for_types: bool) -> dict[str, int]:
+    """Return each module's layer: 1 if it imports none of ours, else one above the highest that it imports.
+
+    Fails on an import cycle.
+    """
+    found: dict[str, int] = {}
+
+    def visit(module: str, path: tuple[str, ...]) -> int:
+        assert module not in path, f"import cycle: {' → '.join((*path[path.index(module) :], module))}"
+        if module not in found:
+            below = [visit(other, (*path, module)) for other in sorted(own_imports(module, for_types=for_types))]
+            found[module] = 1 + max(below, default=0)
+        return found[module]
+
+    for module in MODULES:
+        visit(module, ())
+    return found
+
+
+@pytest.mark.parametrize("for_types", [False, True], ids=["at run time", "for type checkers too"])
+def test_no_import_cycles(*, for_types: bool) -> None:
+    """No module imports itself through others, not even for its types."""
+    assert layers(for_types=for_types).keys() == MODULES.keys()
+
+
+def test_few_layers() -> None:
+    """The longest chain of imports, from the command line down to the graph, has at most 11 modules."""
+    found = layers(for_types=False)
+    highest = max(found.values())
+    assert highest <= MAX_LAYERS, {module for module, layer in found.items() if layer == highest}
+    assert found["client_session.graph"] == 1
+    assert found["client_session.__main__"] == highest
+
+
+def test_imports_point_one_way() -> None:
+    """`client_session` imports `client_session_persistence`, never the reverse."""
+    assert all(module.startswith("client_session.") or module == "client_session" for module in importers(PACKAGES[0]))
+    assert importers(PACKAGES[1]) > {"client_session.session"}
+
+
+def test_each_library_has_its_modules() -> None:
+    """One module imports transitions, two print to terminals, and trackers' libraries stay in their adapters."""
+    assert importers("transitions") == {"client_session.machine"}
+    assert importers("click", "rich") == {"client_session.cli", "client_session.verify.command"}
+    assert importers("snowplow_tracker") == {"client_session.trackers.snowplow"}
+    assert importers("opentelemetry") == {"client_session.trackers.opentelemetry"}
+    hypothesis = importers("hypothesis")
+    assert hypothesis
+    assert all(module.startswith(("client_session.verify.", "client_session.testing.")) for module in hypothesis)
+
+
+@pytest.mark.parametrize("module", ["graph", "machine", "lifecycle", "focus_time"])
+def test_core_does_no_io(module: str) -> None:
+    """The lifecycle core uses no clock, lock, file or store."""
+    forbidden = {"time", "datetime", "threading", "os", "io", "pathlib", "queue", "random", "uuid", PACKAGES[1]}
+    used = imported_names(f"client_session.{module}", for_types=True)
+    assert not {name.partition(".")[0] for name in used} & forbidden
+
+
+def test_no_class_is_split_by_inheritance() -> None:
+    """A class of ours that another one of ours inherits from is a contract: abstract, a protocol, or an exception."""
+    classes = {
+        node.name: [ast.unparse(base).partition("[")[0] for base in node.bases]
+        for tree in MODULES.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    }
+    inherited = {base for bases in classes.values() for base in bases if base in classes}
+    contracts = {name for name in inherited if {"ABC", "Protocol"} & set(classes[name]) or name.endswith("Error")}
+    assert inherited - contracts <= {"SessionModel"}, "SessionModel is counted by a subclass in verify.run"
