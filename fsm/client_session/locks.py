@@ -14,7 +14,7 @@ _TRIES = 20
 def is_held(lock: threading.RLock) -> bool:
     """Tell whether this thread holds a lock."""
     # Not public, but what threading.Condition asks of any lock, and typeshed lacks it.
-    return bool(lock._is_owned())  # type: ignore[attr-defined]  # noqa: SLF001  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownArgumentType]
+    return bool(lock._is_owned())  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 def acquire_soon(lock: threading.RLock) -> None:

@@ -117,7 +117,7 @@ class XmlStore:
                 content = self._read()
         except OSError as error:
             # The type stays the system's, so that callers can catch it as usual.
-            error.recovered = self._recover(b"")  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+            error.recovered = self._recover(b"")  # type: ignore[attr-defined]
             raise
         if content is None:
             return None
