@@ -26,6 +26,7 @@ test: lint types suite
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@if command -v actionlint >/dev/null; then actionlint; else echo 'Skipped .github/workflows: no actionlint'; fi
 
 types: $(INSTALLED) $(EXAMPLES)
 	$(BIN)/mypy
@@ -33,6 +34,10 @@ types: $(INSTALLED) $(EXAMPLES)
 
 suite: $(INSTALLED) $(EXAMPLES)
 	$(BIN)/pytest -n $(WORKERS)
+
+# Runs the fast tests on every installed Python; keeps the environments in build/matrix.
+matrix:
+	$(PYTHON) tests/matrix.py
 
 diagrams: $(INSTALLED)
 	$(BIN)/client-session diagram -o fsm/client_session/lifecycle.svg

@@ -23,11 +23,29 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "tests" / "data"
 
+SLOW = frozenset(
+    {
+        "test_benchmarks.py",
+        "test_docs.py",
+        "test_example_desktop.py",
+        "test_example_web.py",
+        "test_torture.py",
+    }
+)
+"""The files with windows, servers, the site, injected faults, or benchmarks. `make matrix` does not run them."""
+
 _NO_DEADLINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("dev", _NO_DEADLINE, max_examples=50)
 settings.register_profile("ci", _NO_DEADLINE, max_examples=200, print_blob=True)
 settings.register_profile("nightly", _NO_DEADLINE, max_examples=5000, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests in slow files."""
+    for item in items:
+        if item.path.name in SLOW:
+            item.add_marker(pytest.mark.slow)
 
 
 class MakeSession(Protocol):
