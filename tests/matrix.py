@@ -63,12 +63,13 @@ def prepare(python: Path, version: str) -> Path:
     current = f"{version} {hashlib.sha256((ROOT / 'pyproject.toml').read_bytes()).hexdigest()}"
     inside = environment / "bin" / "python"
     if not stamp.exists() or stamp.read_text(encoding="utf-8") != current:
-        pip = [inside, "-m", "pip", "install", "--quiet"]
-        for command in (
+        pip: list[Path | str] = [inside, "-m", "pip", "install", "--quiet"]
+        commands: list[list[Path | str]] = [
             [python, "-m", "venv", "--clear", environment],
             [*pip, "--upgrade", "pip>=25.1"],  # for dependency groups
             [*pip, "--editable", ".[cli,verify]", "--group", "dev"],
-        ):
+        ]
+        for command in commands:
             subprocess.run(command, cwd=ROOT, check=True)  # noqa: S603  # commands of ours
         stamp.write_text(current, encoding="utf-8")
     return inside
