@@ -10,7 +10,7 @@ WORKERS ?= auto
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: demo test lint types suite diagrams verify mutants torture fuzz bench bench-check docs clean
+.PHONY: demo test lint types suite matrix diagrams api verify mutants torture fuzz bench bench-check docs clean
 
 demo: $(INSTALLED)
 	rm -rf $(dir $(DEMO_SAVE))
@@ -26,6 +26,7 @@ test: lint types suite
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@if command -v actionlint >/dev/null; then actionlint; else echo 'Skipped .github/workflows: no actionlint'; fi
 
 types: $(INSTALLED) $(EXAMPLES)
 	$(BIN)/mypy
@@ -34,11 +35,19 @@ types: $(INSTALLED) $(EXAMPLES)
 suite: $(INSTALLED) $(EXAMPLES)
 	$(BIN)/pytest -n $(WORKERS)
 
+# Runs the fast tests on every installed Python; keeps the environments in build/matrix.
+matrix:
+	$(PYTHON) tests/matrix.py
+
 diagrams: $(INSTALLED)
 	$(BIN)/client-session diagram -o fsm/client_session/lifecycle.svg
 	cp fsm/client_session/lifecycle.svg diagrams/lifecycle.svg
 	$(BIN)/client-session diagram -o diagrams/lifecycle.mmd
 	$(BIN)/client-session diagram -o diagrams/lifecycle.dot
+
+# Lists the public API in docs/api.txt.
+api: $(INSTALLED)
+	$(BIN)/python tests/public_api.py
 
 verify: $(INSTALLED)
 	$(BIN)/client-session verify --examples 1000 --report build/verification
