@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
@@ -114,7 +114,7 @@ def test_every_input_is_applied() -> None:
 @pytest.mark.parametrize(
     ("setting", "indexes"), [({"foreground_timeout": 60.0}, [1, 2, 2]), ({"background_timeout": 60.0}, [1, 1, 2])]
 )
-def test_timeouts_can_change_separately(setting: dict[str, float], indexes: list[int]) -> None:
+def test_timeouts_can_change_separately(setting: dict[str, Any], indexes: list[int]) -> None:
     """A step that sets one timeout leaves the other."""
     trace = steps((0, "event"), (1, "timeouts"), (101, "event"), (102, "background"), (202, "event"))
     trace[1] = attrs.evolve(trace[1], **setting)

@@ -109,10 +109,10 @@ class LockFile:
         try:
             descriptor = os.open(self._path, _OPEN | os.O_CREAT | os.O_EXCL, PRIVATE)
         except FileExistsError:  # another process has just created it, or it is a dangling link
-            if os.path.islink(self._path):
+            if os.path.islink(self._path):  # pragma: no cover - runs on Windows, which has no O_NOFOLLOW
                 raise
             return None
-        if hasattr(os, "fchmod"):
+        if hasattr(os, "fchmod"):  # pragma: no branch - false on Windows
             with contextlib.suppress(OSError):  # the umask may have removed more
                 os.fchmod(descriptor, PRIVATE)
         return descriptor

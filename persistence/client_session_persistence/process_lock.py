@@ -101,10 +101,7 @@ class ProcessLock(ForkAware):
             OSError: the lock file cannot be created or locked.
 
         """
-        mine = self.mine
-        if mine is not None and not mine.is_void:
-            yield mine
-            return
+        self.renew_in_child()
         if self._acquiring == threading.get_ident():
             raise TimeoutError(errno.EDEADLK, "This thread is already acquiring the lock", self._path)
         lease, mutex, file = Lease(), self._mutex, self._file
