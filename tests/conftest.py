@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -99,3 +101,19 @@ def fast_thread_switching() -> Iterator[None]:
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(before)
+
+
+@pytest.fixture
+def slow_callbacks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the asyncio callbacks that used at least 0.1 s of CPU time, whatever the load of the machine."""
+    slow: list[str] = []
+    run = asyncio.Handle._run  # noqa: SLF001  # where asyncio itself measures in debug mode
+
+    def timed_run(handle: asyncio.Handle) -> None:
+        start = time.thread_time()
+        run(handle)
+        if (seconds := time.thread_time() - start) >= 0.1:
+            slow.append(f"{handle} took {seconds:.3f} s")
+
+    monkeypatch.setattr(asyncio.Handle, "_run", timed_run)
+    return slow

@@ -1,4 +1,4 @@
-"""Tests of the tests: each deliberate bug, made in a copy of the code, must fail the suite's fast part.
+"""Mutation testing: each deliberate bug, in a copy of the code, must fail the suite's fast part.
 
 ``python tests/mutants.py`` tries them all, two at a time, prints what caught each, and writes ``tests/README.md``. Exit
 status 1 if a bug was not caught.
@@ -19,366 +19,268 @@ import attrs
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "tests" / "README.md"
+SOURCES = ("fsm", "persistence")
 
 # What is quick and starts no process, the plainest promises first; the model last, since it would catch the most.
 FAST = (
     "session_lifecycle", "callbacks", "entity", "tracker_cases", "session_saving", "graph", "machine", "codec",
-    "xml_store", "ticking_thread", "exploration", "schedule_independence", "model",
+    "xml_store", "ticking_thread", "exploration", "schedule_independence", "reentrancy", "writer_thread", "forks",
+    "model",
 )  # fmt: skip
 
 
 @attrs.frozen
 class Mutant:
-    """A deliberate bug: in a file, one text instead of another."""
+    """A deliberate bug: in a module, one text instead of another."""
 
     bug: str
-    file: str
+    module: str
     old: str
     new: str
 
+    @property
+    def file(self) -> Path:
+        """The module's file, relative to the root."""
+        (path,) = (path for root in SOURCES for path in (ROOT / root).rglob(f"{self.module}.py"))
+        return path.relative_to(ROOT)
 
-LIFECYCLE, LEDGER, IDENTITY = (
-    "fsm/client_session/lifecycle.py",
-    "fsm/client_session/ledger.py",
-    "fsm/client_session/identity.py",
-)
+
+# fmt: off
 MUTANTS = (
-    Mutant(
-        "`>` for `>=`: equal does not count as timed out",
-        LIFECYCLE,
+    # The lifecycle
+    Mutant("`>` for `>=`: equal does not count as over", "lifecycle",
         "return self._now - self.last_activity >= self.timeout",
-        "return self._now - self.last_activity > self.timeout",
-    ),
-    Mutant(
-        "the short path takes an event at exactly the timeout",
-        LIFECYCLE,
+        "return self._now - self.last_activity > self.timeout"),
+    Mutant("the short path takes an event at exactly the timeout", "lifecycle",
         "if self.event_count and self.checker_running and now - self.last_activity < timeout:",
-        "if self.event_count and self.checker_running and now - self.last_activity <= timeout:",
-    ),
-    Mutant(
-        "the short path takes an event while the checker is stopped",
-        LIFECYCLE,
+        "if self.event_count and self.checker_running and now - self.last_activity <= timeout:"),
+    Mutant("the short path takes an event while checking is stopped", "lifecycle",
         "if self.event_count and self.checker_running and now",
-        "if self.event_count and now",
-    ),
-    Mutant(
-        "check after the toggle instead of before",
-        LIFECYCLE,
-        "        self._check(now)\n        self._send(given)\n",
-        "        self._now = now\n        self._send(given)\n        self._check(now)\n",
-    ),
-    Mutant(
-        "no check first",
-        LIFECYCLE,
+        "if self.event_count and now"),
+    Mutant("an input is applied before the check instead of after it", "lifecycle",
+        "                self._check()\n                self._send(given)\n",
+        "                self._send(given)\n                self._check()\n"),
+    Mutant("no check first", "lifecycle",
         "if self.checker_running and self.event_count and self.is_over():",
-        "if not self:",
-    ),
-    Mutant(
-        "check first although the checker was stopped by hand",
-        LIFECYCLE,
+        "if not self:"),
+    Mutant("check first although checking was stopped by hand", "lifecycle",
         "if self.checker_running and self.event_count and self.is_over():",
-        "if self.event_count and self.is_over():",
-    ),
-    Mutant(
-        "the old timeout is forgotten when a new one is set",
-        LIFECYCLE,
-        "        self._check(now)\n        self.foreground_timeout = foreground or",
-        "        self.foreground_timeout = foreground or",
-    ),
-    Mutant(
-        "the background has the foreground's timeout",
-        LIFECYCLE,
-        "        return self.background_timeout\n",
-        "        return self.foreground_timeout\n",
-    ),
-    Mutant(
-        "a tick is activity",
-        LIFECYCLE,
-        "            self._now = now\n            self._send(Input.TICK)\n        return self._decided()",
-        "            self._now = now\n            self._send(Input.TICK)\n        self.last_activity = now\n"
-        "        return self._decided()",
-    ),
-    Mutant(
-        "a toggle is activity",
-        LIFECYCLE,
-        "        return self._apply(now, Input.BACKGROUND if background else Input.FOREGROUND)",
-        "        decisions = self._apply(now, Input.BACKGROUND if background else Input.FOREGROUND)\n"
-        "        self.last_activity = now\n        return decisions",
-    ),
-    Mutant(
-        "a touch revives a session that timed out unnoticed",
-        LIFECYCLE,
-        "        self._check(now)\n        self.last_activity = now\n",
-        "        self.last_activity = now\n",
-    ),
-    Mutant(
-        "the checker is not stopped after an expiry in the background",
-        LIFECYCLE,
-        '        """Effect: let no ticks come."""\n        self.checker_running = False',
-        '        """Effect: let no ticks come."""\n        self.checker_running = True',
-    ),
-    Mutant(
-        "an event does not start a checker that was stopped by hand",
-        LIFECYCLE,
+        "if self.event_count and self.is_over():"),
+    Mutant("setting a timeout skips the check under the old one", "lifecycle",
+        "        self._check()\n        self.foreground_timeout = foreground or",
+        "        self.foreground_timeout = foreground or"),
+    Mutant("the background uses the foreground timeout", "lifecycle",
+        "return self.foreground_timeout if self.state is _FOREGROUND else self.background_timeout",
+        "return self.foreground_timeout"),
+    Mutant("a tick counts as activity", "lifecycle",
+        "                    self._send(Input.TICK)\n            case",
+        "                    self._send(Input.TICK)\n                self.last_activity = now\n            case"),
+    Mutant("a focus change counts as activity", "lifecycle",
+        "                self._check()\n                self._send(given)\n",
+        "                self._check()\n                self._send(given)\n                self.last_activity = now\n"),
+    Mutant("a touch revives a session that is over", "lifecycle",
+        "            case Command():\n                self._check()\n",
+        "            case Command():\n                if given is not Command.TOUCH:\n"
+        "                    self._check()\n"),
+    Mutant("checking continues after expiry in the background", "lifecycle",
+        '"""Effect: stop checking."""\n        self.checker_running = False',
+        '"""Effect: stop checking."""\n        self.checker_running = True'),
+    Mutant("an event does not start a checker that was stopped by hand", "lifecycle",
         "        self.last_activity = self.last_event = self._now\n        self.checker_running = True\n",
-        "        self.last_activity = self.last_event = self._now\n",
-    ),
-    Mutant(
-        "a pending session is replaced",
-        LIFECYCLE,
-        "        if self.event_count or self.count_empty_sessions:\n            in_foreground",
-        "        if self.event_count >= 0:\n            in_foreground",
-    ),
-    Mutant(
-        "a summary's seconds run to the moment of detection",
-        LIFECYCLE,
-        "self._timed_focus().until(\n            self.last_activity,",
-        "self._timed_focus().until(\n            self._now,",
-    ),
-    Mutant(
-        "the wall clock for elapsed time",
-        "fsm/client_session/shell.py",
-        "draft = Draft(before, identity, self._clock.monotonic())",
-        "draft = Draft(before, identity, self._clock.now().timestamp())",
-    ),
-    Mutant(
-        "foregrounding does not start the checker",
-        "fsm/client_session/graph.py",
-        '(Effect.START_CHECKER,),\n        "Nothing changes',
-        '(),\n        "Nothing changes',
-    ),
-    Mutant(
-        "an event after an expiry brings the focus back",
-        "fsm/client_session/graph.py",
-        "        _EXPIRED,\n        Input.EVENT,\n        None,\n        _BACKGROUND,",
-        "        _EXPIRED,\n        Input.EVENT,\n        None,\n        _FOREGROUND,",
-    ),
-    Mutant("the index counts twice", LEDGER, "before.session_index + 1, MAX", "before.session_index + 2, MAX"),
-    Mutant(
-        "the previous id is the pending session's own",
-        LEDGER,
-        "if again else before.session_id,",
-        "if again else session_id,",
-    ),
-    Mutant(
-        "an older session overwrites a newer one in the file",
-        LEDGER,
-        "        return kept.session_index < ours.session_index\n",
-        "        return True\n",
-    ),
-    Mutant(
-        "every failure to save is warned of, not each streak",
-        LEDGER,
-        "        elif not was_failing:\n",
-        "        else:\n",
-    ),
-    Mutant(
-        "every event is the first of its session",
-        "fsm/client_session/shell.py",
-        "            if number == 1:\n                draft.identity.number(",
-        "            if number:\n                draft.identity.number(",
-    ),
-    Mutant(
-        "event ids keep their case",
-        "fsm/client_session/arguments.py",
-        "        return value.lower()\n",
-        "        return value\n",
-    ),
-    Mutant(
-        "anonymous events name the previous session",
-        "fsm/client_session/entity.py",
-        "user_id=ZERO_USER_ID, previous_session_id=None)",
-        "user_id=ZERO_USER_ID)",
-    ),
-    Mutant(
-        "a restart continues at exactly the timeout",
-        IDENTITY,
-        "timedelta(0) <= age < timeout",
-        "timedelta(0) <= age <= timeout",
-    ),
-    Mutant("a restart continues activity of the future", IDENTITY, "timedelta(0) <= age < timeout", "age < timeout"),
-    Mutant(
-        "a restart continues a session that ended",
-        IDENTITY,
-        "if record is not None and ended.reason is not EndReason.CLOSE:",
-        "if record is None and ended.reason is not EndReason.CLOSE:",
-    ),
-    Mutant(
-        "duplicate keys are read",
-        "persistence/client_session_persistence/codec.py",
-        "if content in self._seen:",
-        "if content is self._seen:",
-    ),
-    Mutant(
-        "a document type declaration is read",
-        "persistence/client_session_persistence/codec.py",
-        "        parser.StartDoctypeDeclHandler = self._doctype\n",
-        "",
-    ),
-    Mutant(
-        "a corrupt file becomes the backup",
-        "persistence/client_session_persistence/xml_store.py",
-        'keep_beside(hold, self._path, self._path + ".corrupt", self._temporary, (before.data, before.status))',
-        'keep_beside(hold, self._path, self._path + ".bak", self._temporary, (before.data, before.status))',
-    ),
-    Mutant(
-        "a namespace of any length is read",
-        "persistence/client_session_persistence/codec.py",
-        "if len(data) > _SHORT_BYTES and _LONG_NAMESPACE.search(data):",
-        "if data is None:",
-    ),
-    Mutant(
-        "what is ignored may be nested without end",
-        "persistence/client_session_persistence/codec.py",
-        "if self._ignored_depth > _MAX_IGNORED_DEPTH:",
-        "if self is None:",
-    ),
-    Mutant(
-        "an index may have underscores",
-        "persistence/client_session_persistence/codec.py",
-        "[1-9][0-9]{0,9}",
-        "[1-9][0-9_]{0,9}",
-    ),
-    Mutant(
-        "a link in the backup's place is followed",
-        "persistence/client_session_persistence/atomic_file.py",
-        """    | getattr(os, "O_NOFOLLOW", 0)\n    | getattr(os, "O_NONBLOCK", 0)\n""",
-        """    | getattr(os, "O_NONBLOCK", 0)\n""",
-    ),
-    Mutant(
-        "the umask decides who may read the file",
-        "persistence/client_session_persistence/atomic_file.py",
-        "PRIVATE if like is None else stat.S_IMODE(like.st_mode))",
-        "stat.S_IMODE((like or os.fstat(descriptor)).st_mode))",
-    ),
-    Mutant(
-        "the file loses its owner's mode",
-        "persistence/client_session_persistence/atomic_file.py",
-        "PRIVATE if like is None else stat.S_IMODE(like.st_mode))",
-        "PRIVATE)",
-    ),
-    Mutant(
-        "a backup that cannot be kept prevents saving",
-        "persistence/client_session_persistence/xml_store.py",
-        "with contextlib.suppress(OSError):  # a good file",
-        "with contextlib.suppress():  # a good file",
-    ),
-    Mutant(
-        "a file that cannot be read makes a new user",
-        LEDGER,
-        "if isinstance(recovered, Snapshot) else None",
-        "if recovered is self else None",
-    ),
-    Mutant(
-        "the file is replaced before its bytes are synced",
-        "persistence/client_session_persistence/atomic_file.py",
-        "            os.fsync(descriptor)\n        finally:\n            os.close(descriptor)\n        hold",
-        "        finally:\n            os.close(descriptor)\n        hold",
-    ),
-    Mutant(
-        "a file that cannot be read counts as none",
-        "persistence/client_session_persistence/xml_store.py",
-        "        except FileNotFoundError:\n            return None",
-        "        except OSError:\n            return None",
-    ),
-    Mutant(
-        "a failed write leaves its temporary file",
-        "persistence/client_session_persistence/atomic_file.py",
-        "        with contextlib.suppress(OSError):\n            hold.do(os.unlink, temporary)\n        raise",
-        "        raise",
-    ),
-    Mutant(
-        "what a failed save left undone waits for the next event, not the next tick",
-        "fsm/client_session/shell.py",
+        "        self.last_activity = self.last_event = self._now\n"),
+    Mutant("a pending session is replaced", "lifecycle",
+        "        if self.event_count or self.count_empty_sessions:\n            self._end",
+        "        if self.event_count >= 0:\n            self._end"),
+    Mutant("a summary's seconds run until the end is noticed", "lifecycle",
+        "self._timed_focus().until(self.last_activity,",
+        "self._timed_focus().until(self._now,"),
+    Mutant("a superseded lifecycle still counts events", "lifecycle",
+        "        self.checker_running = False\n\n    def resume_saved",
+        "        return\n\n    def resume_saved"),
+    # The graph
+    Mutant("foregrounding does not start the checker", "graph",
+        '(_START,),\n        "The app is in focus already',
+        '(),\n        "The app is in focus already'),
+    Mutant("an event after expiry brings the app to the foreground", "graph",
+        "Row(_EXPIRED, _EVENT, None, _BACKGROUND,",
+        "Row(_EXPIRED, _EVENT, None, _FOREGROUND,"),
+    # The swap of the current session
+    Mutant("a superseded draft is published", "session",
+        "if self._current is before and before.lifecycle.event_count == draft.event_count_before:",
+        "if before:"),
+    Mutant("an event that is counted during a decision is lost", "session",
+        "if self._current is before and before.lifecycle.event_count == draft.event_count_before:",
+        "if self._current is before:"),
+    Mutant("a superseded lifecycle is not retired", "session",
+        "                before.lifecycle.retire()\n                for",
+        "                for"),
+    Mutant("a published number leaves its id pending", "session",
+        "next_id = new_id() if draft.begun else draft.next_id",
+        "next_id = draft.next_id"),
+    Mutant("callbacks of a call that interrupts the short path wait", "session",
+        "if before is not self._current:",
+        "if before is None:"),
+    Mutant("drafts of one session draw ids of their own", "current",
+        "        after.facts = _pending_facts(self.next_id,",
+        "        after.facts = _pending_facts(new_id(),"),
+    Mutant("a replaced pending id keeps its number", "current",
+        "self.unused_id, self.next_id = self.next_id, new_id()",
+        "self.next_id = new_id()"),
+    # The session and its draft
+    Mutant("the wall clock measures elapsed time", "session",
+        "return Anchor(self._clock.monotonic(), self._clock.now())",
+        "return Anchor(self._clock.now().timestamp(), self._clock.now())"),
+    Mutant("what a failed save left undone waits for the next event, not the next tick", "session",
         "if self._continues or self._ledger.error is not None:",
-        "if self._continues:",
-    ),
-    Mutant(
-        "a folder whose fsync fails counts as synced",
-        "persistence/client_session_persistence/atomic_file.py",
-        "if error.errno not in (errno.EINVAL, errno.ENOTSUP):",
-        "if not error.errno:",
-    ),
-    Mutant(
-        "short writes are not continued",
-        "persistence/client_session_persistence/atomic_file.py",
-        "            while view:\n                view = view[hold.do(os.write, descriptor, view) :]",
-        "            os.write(descriptor, view)",
-    ),
-    Mutant(
-        "a link that cannot be read now is replaced by a file",
-        "persistence/client_session_persistence/xml_store.py",
-        "            path = follow_links(self._path)\n",
-        "            path = os.path.realpath(self._path)\n",
-    ),
-    Mutant(
-        "the lock file is locked once more than it is unlocked",
-        "persistence/client_session_persistence/lock_file.py",
-        "        self._times += 1\n",
-        "        self._times += 2\n",
-    ),
-    Mutant(
-        "a start leaves what a killed writer left",
-        "persistence/client_session_persistence/xml_store.py",
-        "        if os.path.lexists(self._temporary):",
-        "        if not self._temporary:",
-    ),
-    Mutant(
-        "the name of a new folder is not synced",
-        "persistence/client_session_persistence/atomic_file.py",
-        "            raise\n    sync(parent)\n",
-        "            raise\n",
-    ),
-    Mutant(
-        "a start removes the temporary file of a writer that is at work",
-        "persistence/client_session_persistence/xml_store.py",
-        "            with contextlib.suppress(OSError), self._locked(wait=False):\n                pass\n",
-        "            os.unlink(self._temporary)\n",
-    ),
-    Mutant(
-        "a number that is given while the lock is held follows what the start saw",
-        LEDGER,
-        "                self._look()\n",
-        "",
-    ),
-    Mutant(
-        "a number is given although another thread has settled something since the decision was begun",
-        LEDGER,
-        "            if self.turn != turn:\n                raise OvertakenError\n            self._transact(decide)\n",
-        "            if self.turn == turn:\n                self._transact(decide)\n",
-    ),
-    Mutant(
-        "an older session's save counts as the newest one's",
-        LEDGER,
+        "if self._continues:"),
+    Mutant("a checker that cannot start is reported under the session's lock", "session",
+        'self._callbacks.add(self._logger.warning, "%s; sessions',
+        'self._logger.warning("%s; sessions'),
+    Mutant("progress is not saved at exit", "session",
+        "if self._ledger.outlives_process and not self._ledger.has_saved(record):",
+        "if record is self:"),
+    Mutant("every event is the first of its session", "current",
+        "        if number == 1:\n",
+        "        if number:\n"),
+    Mutant("a restart resumes at exactly the timeout", "current",
+        "timedelta(0) <= idle < timedelta",
+        "timedelta(0) <= idle <= timedelta"),
+    Mutant("a restart resumes activity in the future", "current",
+        "timedelta(0) <= idle < timedelta",
+        "idle < timedelta"),
+    Mutant("a restart resumes a session that ended", "current",
+        "if record is not None and ended.reason is not EndReason.CLOSE:",
+        "if record is None and ended.reason is not EndReason.CLOSE:"),
+    Mutant("event ids keep their case", "arguments",
+        "        return value.lower()\n",
+        "        return value\n"),
+    Mutant("anonymous events name the previous session", "entity",
+        "user_id=ZERO_USER_ID, previous_session_id=None)",
+        "user_id=ZERO_USER_ID)"),
+    # Numbers and the store
+    Mutant("the index counts twice", "ledger",
+        "before.session_index + 1, MAX",
+        "before.session_index + 2, MAX"),
+    Mutant("the previous id is the pending session's own", "ledger",
+        "if again else before.session_id,",
+        "if again else session_id,"),
+    Mutant("a repeated request for a number gets another one", "ledger",
+        "            again = before.session_id in",
+        "            again = before is None and before.session_id in"),
+    Mutant("a session that is no longer pending gets a number", "ledger",
+        "if self.pending_id != session_id:",
+        "if not session_id:"),
+    Mutant("an interrupted transaction is not run again", "ledger",
+        "if self._transaction is mine:",
+        "if mine:"),
+    Mutant("an older session overwrites a newer one in the file", "ledger",
+        "        return stored.session_index < ours.session_index\n",
+        "        return True\n"),
+    Mutant("every failure to save is logged, not each streak", "ledger",
+        "        elif not was_failing:\n",
+        "        else:\n"),
+    Mutant("a file that cannot be read creates a new user", "ledger",
+        "if isinstance(recovered, Snapshot) else None",
+        "if recovered is self else None"),
+    Mutant("a number given while the lock is held ignores what the file shows", "ledger",
+        "                self._peek()\n",
+        ""),
+    Mutant("saving an older session counts as saving the newest", "ledger",
         "if ours.session_index < self.newest.session_index:",
-        "if ours.session_index < 0:",
-    ),
-    Mutant(
-        "calls that come between a renewal take ids of their own",
-        IDENTITY,
-        "        copied.turn = self._ledger.turn\n",
-        "        copied.turn = self._ledger.turn\n        copied.spare_ids = None\n",
-    ),
-    Mutant(
-        "a child that was forked amid a save goes on with it",
-        "persistence/client_session_persistence/forks.py",
-        "        if self._process == THIS_PROCESS.id:\n            return call",
-        "        if self._process:\n            return call",
-    ),
-    Mutant(
-        "a checker that cannot start is told of under the session's lock",
-        "fsm/client_session/shell.py",
-        'self._notices.add(self._logger.warning, "%s; sessions',
-        'self._logger.warning("%s; sessions',
-    ),
+        "if ours.session_index < 0:"),
+    # The file's format
+    Mutant("duplicate keys are accepted", "codec",
+        "if content in self._seen:",
+        "if content is self._seen:"),
+    Mutant("a document type declaration is accepted", "codec",
+        "        parser.StartDoctypeDeclHandler = self._doctype\n",
+        ""),
+    Mutant("a namespace of any length is accepted", "codec",
+        "if len(data) > _SHORT_BYTES and _LONG_NAMESPACE.search(data):",
+        "if data is None:"),
+    Mutant("ignored elements may be nested without limit", "codec",
+        "if self._ignored_depth > _MAX_IGNORED_DEPTH:",
+        "if self is None:"),
+    Mutant("an index may have underscores", "codec",
+        "[1-9][0-9]{0,9}",
+        "[1-9][0-9_]{0,9}"),
+    # Files
+    Mutant("a corrupt file becomes the backup", "xml_store",
+        'self._path + ".corrupt", self._temporary',
+        'self._path + ".bak", self._temporary'),
+    Mutant("a backup that cannot be kept prevents saving", "xml_store",
+        "with contextlib.suppress(OSError):  # saving matters",
+        "with contextlib.suppress():  # saving matters"),
+    Mutant("a file that cannot be read counts as none", "xml_store",
+        "        except FileNotFoundError:\n            return None",
+        "        except OSError:\n            return None"),
+    Mutant("a link that cannot be read now is replaced by a file", "xml_store",
+        "            path = follow_links(self._path)\n",
+        "            path = os.path.realpath(self._path)\n"),
+    Mutant("a start leaves what a killed writer left", "xml_store",
+        "        if os.path.lexists(self._temporary):",
+        "        if not self._temporary:"),
+    Mutant("a start deletes the temporary file of a working writer", "xml_store",
+        "            with contextlib.suppress(OSError), self._locked(wait=False):\n                pass\n",
+        "            os.unlink(self._temporary)\n"),
+    Mutant("a link in the backup's place is followed", "atomic_file",
+        """    | getattr(os, "O_NOFOLLOW", 0)\n    | getattr(os, "O_NONBLOCK", 0)\n""",
+        """    | getattr(os, "O_NONBLOCK", 0)\n"""),
+    Mutant("the umask decides who may read the file", "atomic_file",
+        "PRIVATE if like is None else stat.S_IMODE(like.st_mode))",
+        "stat.S_IMODE((like or os.fstat(descriptor)).st_mode))"),
+    Mutant("the file loses its owner's mode", "atomic_file",
+        "PRIVATE if like is None else stat.S_IMODE(like.st_mode))",
+        "PRIVATE)"),
+    Mutant("the file is replaced before its bytes are synced", "atomic_file",
+        "            os.fsync(descriptor)\n        finally:\n            os.close(descriptor)\n        lease",
+        "        finally:\n            os.close(descriptor)\n        lease"),
+    Mutant("a failed write leaves its temporary file", "atomic_file",
+        "        with contextlib.suppress(OSError):\n            lease.call(os.unlink, temporary)\n        raise",
+        "        raise"),
+    Mutant("a folder whose fsync fails counts as synced", "atomic_file",
+        "if error.errno not in (errno.EINVAL, errno.ENOTSUP):",
+        "if not error.errno:"),
+    Mutant("short writes are not continued", "atomic_file",
+        "            while view:\n                view = view[lease.call(os.write, descriptor, view) :]",
+        "            os.write(descriptor, view)"),
+    Mutant("the name of a new folder is not synced", "atomic_file",
+        "            raise\n    sync(parent)\n",
+        "            raise\n"),
+    Mutant("the lock file is locked twice for each unlock", "lock_file",
+        "        self._depth += 1\n",
+        "        self._depth += 2\n"),
+    # Forks and the writer thread
+    Mutant("a child forked during a save continues it", "forks",
+        "        if self._process == THIS_PROCESS.id:\n            return function",
+        "        if self._process:\n            return function"),
+    Mutant("hooks run in the order of their registration", "forks",
+        "    _registry.sort(key=lambda registered: registered[0])\n",
+        ""),
+    Mutant("threads do not pause for a fork", "writer_thread",
+        "    before_fork=WRITER.pause,\n",
+        ""),
+    Mutant("a failed background save counts as a success", "writer_thread",
+        "                future.set_exception(error)\n",
+        "                future.set_result(None)\n"),
+    Mutant("the oldest queued snapshot is written, not the newest", "writer_thread",
+        "self._waiting.popleft()",
+        "self._waiting.pop()"),
+    Mutant("the file is not kept locked until a queued snapshot is durable", "writer_thread",
+        "        lock.retain()\n",
+        ""),
+    Mutant("the interpreter's exit does not wait for the writer thread", "writer_thread",
+        "            done.wait(max(0.0, until - time.monotonic()))\n",
+        "            done.set()\n"),
 )
+# fmt: on
 
 
 def run(mutant: Mutant | None) -> str | None:
     """Run the fast part on a copy of the code with this bug; return the test that failed, or ``None``."""
     with tempfile.TemporaryDirectory(prefix="client-session-mutant-") as folder:
         copy = Path(folder)
-        for name in ("fsm", "persistence", "tests"):
+        for name in (*SOURCES, "tests"):
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", copy)
         if mutant is not None:
@@ -425,12 +327,12 @@ def readme(caught: dict[str, str]) -> str:
 `make test` runs them all. Hypothesis draws 50 examples of each property with the profile `dev`, 200 with `ci` (chosen
 where `CI` is set), and 5,000 with `nightly`: `HYPOTHESIS_PROFILE=nightly make suite`.
 
-What needs Graphviz's `dot` or Chromium is skipped where they are missing, and says so.
+Tests that need Graphviz's `dot` or Chromium are skipped if it is missing; the summary names them.
 
-## Tests of the tests
+## Mutation testing
 
-`make mutants` makes each of these deliberate bugs, one at a time, in a copy of the code, and shows that the suite's
-fast part fails for it. This table is the output of a run: the bug, and the first test that caught it.
+`make mutants` makes each of these deliberate bugs, one at a time, in a copy of the code, and checks that the fast part
+of the suite fails. This table is its output: the bug, and the first test that caught it.
 
 | bug | caught by |
 |---|---|

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import contextvars
 import gc
-import logging
 import os
 import threading
 import time
@@ -107,9 +106,8 @@ def test_target_is_ticked_on_the_loop_until_stopped() -> None:
     run(main())
 
 
-def test_a_thousand_sessions_cause_no_slow_callback(caplog: pytest.LogCaptureFixture) -> None:
-    """When 1,000 sessions with callbacks expire in one round, asyncio's debug mode reports no slow callback."""
-    caplog.set_level(logging.WARNING, "asyncio")
+def test_a_thousand_sessions_cause_no_slow_callback(slow_callbacks: list[str]) -> None:
+    """When 1,000 sessions with callbacks expire in one round, no callback on the loop is slow."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -138,7 +136,7 @@ def test_a_thousand_sessions_cause_no_slow_callback(caplog: pytest.LogCaptureFix
         await all_ended
 
     run(main())
-    assert [record.getMessage() for record in caplog.records] == []
+    assert slow_callbacks == []
 
 
 def test_long_round_yields_to_the_loop() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -314,3 +315,35 @@ def test_logger_that_raises_does_not_break_an_event(make: MakeSession) -> None:
 
     session: ClientSession = make(logger=BrokenLogger(), on_session_start=fail)
     assert session.get_session_context(event_id(1)).event_index == 1
+
+
+def test_failing_callback_is_logged_by_name(make: MakeSession, caplog: pytest.LogCaptureFixture) -> None:
+    """The log line names the argument and the callable, and the event is counted."""
+
+    def forgetful(_: SessionContext) -> None:
+        raise KeyError("x")  # noqa: EM101  # the one text
+
+    session = make(on_session_start=forgetful)
+    assert session.get_session_context(event_id(1)).event_index == 1
+    (record,) = caplog.records
+    assert re.match(r"on_session_start failed: <function .*forgetful", record.getMessage())
+    assert record.exc_info
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_exit_in_a_callback_reaches_the_caller_after_the_others(make: MakeSession, error: type[BaseException]) -> None:
+    """SystemExit and KeyboardInterrupt are raised once the remaining callbacks have run; the event is counted."""
+    ended: list[SessionSummary] = []
+
+    def leave(*_: object) -> None:
+        raise error
+
+    session = make(on_session_start=leave, on_session_end=ended.append, on_state_change=leave)
+    with pytest.raises(error):
+        session.get_session_context(event_id(1))
+    assert session.event_index == 1
+    session.set_background(False)
+    with pytest.raises(error):
+        session.set_background(True)
+    session.start_new_session()
+    assert [summary.event_count for summary in ended] == [1]

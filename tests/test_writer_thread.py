@@ -524,10 +524,9 @@ def test_forked_child_inside_a_save_writes_nothing(
 
 
 def test_loop_is_not_blocked_by_a_busy_disk(
-    store: XmlStore, save_path: Path, disk: Disk, caplog: pytest.LogCaptureFixture
+    store: XmlStore, save_path: Path, disk: Disk, slow_callbacks: list[str]
 ) -> None:
-    """With 1,000 sessions on one file and a blocked disk, asyncio's debug mode reports no slow callback."""
-    caplog.set_level(logging.WARNING, "asyncio")
+    """With 1,000 sessions on one file and a blocked disk, all events are handled, and no callback is slow."""
 
     async def main() -> None:
         scheduler = AsyncioScheduler()
@@ -542,6 +541,6 @@ def test_loop_is_not_blocked_by_a_busy_disk(
             await asyncio.sleep(0)
         await asyncio.to_thread(store.flush)
 
-    asyncio.run(main(), debug=True)
+    asyncio.run(main())
     assert load_from_disk(save_path).session_index == 1_000
-    assert [record.getMessage() for record in caplog.records] == []
+    assert slow_callbacks == []

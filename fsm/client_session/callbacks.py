@@ -6,8 +6,7 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from functools import partial
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 
     from client_session.entity import SessionContext, SessionSummary
     from client_session.graph import Input, SessionState
-
-Params = ParamSpec("Params")
 
 
 class Logger(Protocol):
@@ -52,7 +49,11 @@ class Hooks:
 NO_HOOKS = Hooks()
 
 
-class _Queue(deque["Callable[[], object]"]):
+Call = tuple[str, "Callable[..., object]", tuple[Any, ...]]
+"""A deferred call: the name that a failure is logged with, the callable, and its arguments."""
+
+
+class Queue(deque[Call]):
     """One session's calls on one thread."""
 
     is_delivering = False
@@ -62,7 +63,7 @@ class _Thread(threading.local):
     """A thread's queues by session. It is empty most of the time, since a process may keep many sessions."""
 
     def __init__(self) -> None:
-        self.queues: dict[Callbacks, _Queue] = {}
+        self.queues: dict[Callbacks, Queue] = {}
 
 
 _thread = _Thread()
@@ -80,42 +81,56 @@ class Callbacks:
         """Log failing callbacks to ``logger``."""
         self._logger = logger
 
-    def add(self, call: Callable[Params, object], /, *args: Params.args, **kwargs: Params.kwargs) -> None:
-        """Queue a call for this thread's next `deliver`."""
-        _thread.queues.setdefault(self, _Queue()).append(partial(call, *args, **kwargs))
+    @property
+    def queue(self) -> Queue:
+        """This thread's calls for the next `deliver`."""
+        return _thread.queues.setdefault(self, Queue())
+
+    def log(self, method: Callable[..., object], message: str, *args: object) -> None:
+        """Queue a log line: a call of one of the logger's methods."""
+        self.queue.append(("logger", method, (message, *args)))
 
     def log_decision(self, entry: bytes) -> None:
         """Queue a DEBUG line for an entry of the history, if the logger takes such lines."""
         logger: Any = self._logger
         with contextlib.suppress(Exception):  # a logger that has no levels, or is broken, costs the host nothing
             if logger.isEnabledFor(logging.DEBUG):
-                self.add(logger.debug, "%s", history.unpack(entry)[0])
+                self.log(logger.debug, "%s", history.unpack(entry)[0])
 
     def deliver(self) -> None:
-        """Run this thread's calls, now that it holds no lock. Log any that raises."""
+        """Run this thread's calls, now that it holds no lock.
+
+        An `Exception` is logged. Any other `BaseException` is raised after the remaining calls.
+        """
         process = THIS_PROCESS.id
         queue = _thread.queues.get(self)
         if queue is None:
             return
+        raised: BaseException | None = None
         # A signal handler may add calls at any time; the inner call delivers them, unless the outer one still does.
         while queue and not queue.is_delivering:
             queue.is_delivering = True
             try:
                 while queue:
-                    self._run(queue.popleft(), process)
+                    raised = self._run(*queue.popleft(), process) or raised
             finally:
                 queue.is_delivering = False
         if not queue and not queue.is_delivering:
             _thread.queues.pop(self, None)
+        if raised is not None:
+            raise raised
 
-    def _run(self, call: Callable[[], object], process: int) -> None:
+    def _run(self, name: str, call: Callable[..., object], args: tuple[Any, ...], process: int) -> BaseException | None:
         try:
             with no_deadline():
                 if THIS_PROCESS.id == process:  # else the previous callback forked, and this is the child
-                    call()
+                    call(*args)
         except Exception:
             with contextlib.suppress(Exception):  # a broken logger must not cost the host its event
-                self._logger.exception("A session's callback failed")
+                self._logger.exception("%s failed: %r", name, call)
+        except BaseException as error:  # noqa: BLE001  # SystemExit and the like reach the caller, after the other calls
+            return error
+        return None
 
     def after_fork(self) -> Callbacks:
         """Return a forked child's own: the queued calls are the parent's to run."""

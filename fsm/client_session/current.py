@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import datetime
 
-    from client_session.callbacks import Hooks
+    from client_session.callbacks import Call, Hooks
     from client_session.clock import Anchor
     from client_session.ledger import Ledger
     from client_session.lifecycle import Decision, Lifecycle
@@ -94,7 +94,7 @@ class Draft:
 
     __slots__ = (
         "_hooks", "_ledger", "after", "before", "begun", "ended", "event_count_before", "is_saved_after", "moment",
-        "next_id", "notifications",
+        "next_id", "notifications", "unused_id",
     )  # fmt: skip
 
     def __init__(self, before: Current, next_id: str, moment: Anchor, ledger: Ledger, hooks: Hooks) -> None:
@@ -104,6 +104,7 @@ class Draft:
         """
         self.before = before
         self.next_id = next_id
+        self.unused_id: str | None = None
         self.event_count_before = before.lifecycle.event_count  # first, so that an event counted meanwhile is noticed
         lifecycle = before.lifecycle.copy()
         self.after = Current(
@@ -115,7 +116,7 @@ class Draft:
         self._hooks = hooks
         self.ended: Ending | None = None
         self.begun: Beginning | None = None
-        self.notifications: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
+        self.notifications: list[Call] = []
         """What to call once the draft is published and the lock released."""
         self.is_saved_after = False
         """Whether to save the session once the draft is published."""
@@ -126,7 +127,7 @@ class Draft:
             if isinstance(decision, Ended):
                 self._end(decision)
             else:
-                self._notify(self._hooks.on_state_change, decision.before, decision.input, decision.after)
+                self._notify("on_state_change", decision.before, decision.input, decision.after)
 
     def record_event(self, event_id: str, event_timestamp: datetime | None) -> int:
         """Note an event that the lifecycle has counted, and number its session at its first; return its number."""
@@ -147,14 +148,14 @@ class Draft:
                 self.is_saved_after = True
             else:
                 self._begin(self._ledger.number(after.facts.session_id, moment.wall, event_id, time))
-            self._notify(self._hooks.on_session_start, SessionContext(after.facts, number))
+            self._notify("on_session_start", SessionContext(after.facts, number))
         after.last_event_time = event_timestamp
         return number
 
     def renew_pending(self) -> None:
         """Give a session that was pending already a new id: clones of one process must not begin the same session."""
         if not (self.ended or self.after.is_numbered):
-            self.next_id = new_id()
+            self.unused_id, self.next_id = self.next_id, new_id()
             self.after.facts = _pending_facts(self.next_id, self._ledger.newest.user_id)
 
     def explain(self, given: str) -> bytes:
@@ -169,9 +170,10 @@ class Draft:
         self.after.history = history.extended(self.after.history, entry)
         return entry
 
-    def _notify(self, call: Callable[..., object] | None, *args: object) -> None:
+    def _notify(self, name: str, *args: object) -> None:
+        call: Callable[..., object] | None = getattr(self._hooks, name)
         if call is not None:
-            self.notifications.append((call, args))
+            self.notifications.append((name, call, args))
 
     def _begin(self, record: Snapshot) -> None:
         self.after.anchor = self.moment
@@ -195,7 +197,7 @@ class Draft:
         after.record = record
         self.ended = Ending(facts.session_index, ended.event_count, ended.reason)
         if ended.event_count:
-            self._notify(self._hooks.on_session_end, self._summary(ended))
+            self._notify("on_session_end", self._summary(ended))
         if ended.reason is EndReason.CLOSE:
             return
         after.is_numbered = False

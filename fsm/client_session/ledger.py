@@ -43,7 +43,7 @@ class Ledger:
 
     __slots__ = (
         "_callbacks", "_future", "_lock", "_logger", "_saved", "_store", "_transaction", "error", "newest",
-        "pending_id",
+        "pending_id", "unused_id",
     )  # fmt: skip
 
     def __init__(self, store: SnapshotStore, logger: Logger, callbacks: Callbacks) -> None:
@@ -60,6 +60,8 @@ class Ledger:
         """Of the last save, until it is durable."""
         self.pending_id = new_id()
         """The id of the next session to be numbered: the current one while it is pending, else its successor."""
+        self.unused_id: str | None = None
+        """A pending id that was replaced. An interrupted call may have numbered it; then that number is free."""
         self.error: Exception | None = None
         """The last failure, until a save succeeds."""
         stored, error = self._first_look()
@@ -93,7 +95,7 @@ class Ledger:
         """
 
         def follow(before: Snapshot) -> Snapshot:
-            again = before.session_id == session_id
+            again = before.session_id in (session_id, self.unused_id) and before.session_id is not None
             return Snapshot(
                 user_id=before.user_id,
                 session_id=session_id,
@@ -255,12 +257,12 @@ class Ledger:
         was_failing, self.error = self.error is not None, error
         if error is None:
             if was_failing:
-                self._callbacks.add(self._logger.info, "The session's save file works again")
+                self._callbacks.log(self._logger.info, "The session's save file works again")
         elif isinstance(error, CorruptSaveFileError):
             outcome = "recovered its user" if error.recovered else "could not recover a user from it"
-            self._callbacks.add(self._logger.warning, "%s; %s and wrote a new file", error, outcome)
+            self._callbacks.log(self._logger.warning, "%s; %s and wrote a new file", error, outcome)
         elif not was_failing:
-            self._callbacks.add(
+            self._callbacks.log(
                 self._logger.warning, "The session continues in memory because its save file fails: %s", error
             )
 

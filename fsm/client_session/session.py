@@ -170,7 +170,7 @@ class ClientSession:
         if event_timestamp is not None:
             event_timestamp = as_utc(event_timestamp)
         # The short path: nothing changes state, so the machine is not asked.
-        lock = self._lock
+        lock, before = self._lock, self._current
         try:
             if not lock.acquire(False):  # noqa: FBT003  # by name it takes twice as long
                 acquire_soon(lock)
@@ -181,6 +181,8 @@ class ClientSession:
         finally:
             lock.release()
         if number:
+            if before is not self._current:  # a re-entrant call that found the lock held left its callbacks to this one
+                self._deliver()
             facts = current.facts
             return SessionContext(facts.anonymous() if anonymous else facts, number)
         return self._decide_event(event_id, event_timestamp, anonymous=anonymous)
@@ -441,14 +443,17 @@ class ClientSession:
                     result = change(draft)
                     entry = draft.explain(given)
                     next_id = new_id() if draft.begun else draft.next_id
+                    callbacks = self._callbacks
+                    queue = callbacks.queue
                     # No call from here on, so nothing can run in between. A child that is forked later gets callbacks
                     # of its own: these are the parent's to run.
                     if self._current is before and before.lifecycle.event_count == draft.event_count_before:
-                        callbacks, self._current, ledger.pending_id = self._callbacks, draft.after, next_id
+                        self._current, ledger.pending_id = draft.after, next_id
+                        if draft.unused_id:
+                            ledger.unused_id = draft.unused_id
+                        queue.extend(draft.notifications)
                         break
                 before.lifecycle.retire()
-                for call, args in draft.notifications:
-                    callbacks.add(call, *args)
                 if draft.is_saved_after:
                     ledger.save(self._progress())
                 self._update_schedule()
@@ -497,7 +502,7 @@ class ClientSession:
         try:
             self._scheduler.start(self, now)
         except RuntimeError as error:
-            self._callbacks.add(self._logger.warning, "%s; sessions expire at their next event", error)
+            self._callbacks.log(self._logger.warning, "%s; sessions expire at their next event", error)
 
     def _moment(self) -> Anchor:
         return Anchor(self._clock.monotonic(), self._clock.now())

@@ -1,0 +1,84 @@
+"""Re-entrant calls: a signal handler or finalizer calls a session in the middle of another call on the same thread."""
+
+from __future__ import annotations
+
+import itertools
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from client_session import ClientSession, MemoryStore
+from client_session.testing import ManualClock, ManualScheduler
+from event_ids import event_id
+from torture.recorder import OPERATIONS, Recorder, ignore_closed
+from torture.reentrancy import call_at_point
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from client_session import SessionContext
+
+STEP = 11
+"""Every 11th point is interrupted here; the torture suite interrupts each one."""
+
+REENTRANT: dict[str, Callable[[Recorder], object]] = {
+    "an event": Recorder.event,
+    "a new session": lambda recorder: recorder.session.start_new_session(),
+    "a focus change": lambda recorder: recorder.session.set_background(not recorder.session.background),
+}
+
+
+@pytest.mark.parametrize("reentrant", REENTRANT)
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_interrupted_calls_lose_nothing(operation: str, reentrant: str) -> None:
+    """At whichever point a call is interrupted by another, no number is skipped or doubled and callbacks match."""
+    prepare, operate = OPERATIONS[operation]
+    points = 1
+    for point in itertools.count(0, STEP):
+        if point >= points:
+            break
+        recorder = Recorder(MemoryStore())
+        prepare(recorder)
+        points = call_at_point(
+            partial(ignore_closed, partial(operate, recorder)),
+            partial(ignore_closed, partial(REENTRANT[reentrant], recorder)),
+            point,
+        )
+        recorder.check()
+
+
+@pytest.mark.parametrize("count_empty_sessions", [False, True])
+@pytest.mark.parametrize("prepare", ["a new session", "after the timeout"])
+def test_saved_first_event_is_the_one_that_was_reported(prepare: str, *, count_empty_sessions: bool) -> None:
+    """Of an event and another in its middle, one is the first: in the entities, the callback and the store alike."""
+    points = 1
+    for point in itertools.count():
+        if point >= points:
+            break
+        store, clock = MemoryStore(), ManualClock()
+        started: list[SessionContext] = []
+        session = ClientSession(
+            store=store,
+            clock=clock,
+            scheduler=ManualScheduler(),
+            count_empty_sessions=count_empty_sessions,
+            on_session_start=started.append,
+        )
+        if prepare == "after the timeout":
+            session.get_session_context(event_id(9))
+            clock.advance(600)
+        contexts: dict[str, SessionContext] = {}
+
+        def track(
+            number: int, session: ClientSession = session, contexts: dict[str, SessionContext] = contexts
+        ) -> None:
+            contexts[event_id(number)] = session.get_session_context(event_id(number))
+
+        points = call_at_point(partial(track, 1), partial(track, 2), point)
+        (first,) = [identifier for identifier, context in contexts.items() if context.event_index == 1]
+        saved = store.load()
+        assert saved is not None
+        assert {context.first_event_id for context in contexts.values()} == {first}
+        assert started[-1] == contexts[first]
+        assert (saved.first_event_id, saved.session_index) == (first, contexts[first].session_index)
