@@ -12,8 +12,7 @@ import filelock
 import pytest
 
 from client_session_persistence import lock_file
-from client_session_persistence.lock_file import LockFile
-from client_session_persistence.process_lock import ProcessLock
+from client_session_persistence.lock_file import LockFile, ProcessLock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

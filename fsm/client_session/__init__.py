@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import client_session_persistence
 from client_session.clock import Clock, SystemClock
 from client_session.entity import SessionContext, SessionSummary
 from client_session.errors import SessionClosedError
@@ -50,6 +51,4 @@ def __getattr__(name: str) -> object:
     if name not in {"XmlStore", "default_save_path"}:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    import client_session_persistence  # noqa: PLC0415  # loads these two lazily itself
-
     return getattr(client_session_persistence, name)

@@ -3,47 +3,33 @@
 from __future__ import annotations
 
 import functools
-import math
 import os
+import sys
 import uuid
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from client_session_persistence.snapshot import is_uuid_text
 
 if TYPE_CHECKING:
-    from client_session_persistence import SnapshotStore, XmlStore
+    from collections.abc import Callable
 
-Callback = TypeVar("Callback")
+    from client_session_persistence import SnapshotStore, XmlStore
 
 Seconds = int | float | timedelta
 """A duration: a number of seconds or a `timedelta`."""
 
 
 def seconds(argument: str, value: Seconds) -> float:
-    """Return a duration in seconds.
-
-    Raises:
-        TypeError: the value is neither a number nor a `timedelta`.
-        ValueError: the value is not finite and greater than 0.
-
-    """
-    if type(value) is float:
-        number = value
-    elif isinstance(value, timedelta):
-        number = value.total_seconds()
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        try:
-            number = float(value)
-        except OverflowError:
-            number = math.inf
-    else:
+    """Return a duration in seconds; raise `TypeError`, or `ValueError` if it is not finite and greater than 0."""
+    number = value.total_seconds() if isinstance(value, timedelta) else value
+    if not isinstance(number, int | float) or isinstance(number, bool):
         msg = f"{argument} must be a number of seconds or a timedelta, not {value!r}"
         raise TypeError(msg)
-    if not (math.isfinite(number) and number > 0):
+    if not 0 < number <= sys.float_info.max:
         msg = f"{argument} must be finite and greater than 0 seconds, not {value!r}"
         raise ValueError(msg)
-    return number
+    return float(number)
 
 
 def boolean(argument: str, value: object) -> bool:
@@ -62,21 +48,20 @@ def require_methods(argument: str, value: object, *methods: str) -> None:
             raise TypeError(msg)
 
 
-def callback(argument: str, value: Callback) -> Callback:
-    """Return a callable or ``None``; raise `TypeError` for anything else."""
-    if value is not None and not callable(value):
-        msg = f"{argument} must be callable or None, not {value!r}"
-        raise TypeError(msg)
-    return value
+def callbacks(**values: Callable[..., object] | None) -> dict[str, Callable[..., object]]:
+    """Return the callables that are given; raise `TypeError` for what is neither callable nor ``None``."""
+    for argument, value in values.items():
+        if value is not None and not callable(value):
+            msg = f"{argument} must be callable or None, not {value!r}"
+            raise TypeError(msg)
+    return {argument: value for argument, value in values.items() if value is not None}
 
 
 def snapshot_store(save_path: str | os.PathLike[str] | None, store: SnapshotStore | None) -> SnapshotStore:
     """Return ``store``, or an `XmlStore` at ``save_path``.
 
-    Raises:
-        TypeError: neither is given, or one has the wrong type.
-        ValueError: both are given, or the path is empty, contains a NUL character or is a folder.
-
+    Raise `TypeError` if neither is given, or one has the wrong type; `ValueError` if both are given, or the path is
+    empty, contains a NUL character or is a folder.
     """
     if store is not None:
         if save_path is not None:

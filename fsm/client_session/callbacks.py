@@ -6,19 +6,12 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol
-
-import attrs
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from client_session import history
 from client_session_persistence.deadline import no_deadline
 from client_session_persistence.forks import THIS_PROCESS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from client_session.entity import SessionContext, SessionSummary
-    from client_session.graph import Input, SessionState
 
 
 class Logger(Protocol):
@@ -37,19 +30,8 @@ class Logger(Protocol):
         """Log an error that is being handled, with its traceback."""
 
 
-@attrs.frozen(weakref_slot=False)
-class Hooks:
-    """The embedder's callables."""
-
-    on_session_start: Callable[[SessionContext], object] | None = None
-    on_session_end: Callable[[SessionSummary], object] | None = None
-    on_state_change: Callable[[SessionState, Input, SessionState], object] | None = None
-
-
-NO_HOOKS = Hooks()
-
-
-Call = tuple[str, "Callable[..., object]", tuple[Any, ...]]
+_NONE: Mapping[str, Callable[..., object]] = {}
+Call = tuple[str, Callable[..., object], tuple[Any, ...]]
 """A deferred call: the name that a failure is logged with, the callable, and its arguments."""
 
 
@@ -75,11 +57,12 @@ class Callbacks:
     A callback may call the session again; the callbacks which that causes run after those that were caused before.
     """
 
-    __slots__ = ("_logger",)
+    __slots__ = ("_callables", "_logger")
 
-    def __init__(self, logger: Logger) -> None:
-        """Log failing callbacks to ``logger``."""
+    def __init__(self, logger: Logger, callables: Mapping[str, Callable[..., object]] = _NONE) -> None:
+        """Defer calls of the embedder's callables, which are given by name; log those that fail to ``logger``."""
         self._logger = logger
+        self._callables = callables or _NONE  # which many sessions can share
 
     @property
     def queue(self) -> Queue:
@@ -135,4 +118,9 @@ class Callbacks:
     def after_fork(self) -> Callbacks:
         """Return a forked child's own: the queued calls are the parent's to run."""
         _thread.queues.pop(self, None)
-        return Callbacks(self._logger)
+        return Callbacks(self._logger, self._callables)
+
+    def call(self, name: str, *args: object) -> tuple[Call, ...]:
+        """Return a call of the embedder's callable of this name to put into the `queue`; nothing if there is none."""
+        callable_ = self._callables.get(name)
+        return () if callable_ is None else ((name, callable_, args),)

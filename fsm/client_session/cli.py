@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import secrets
 import sys
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import attrs
 import click
 from rich.console import Console
 from rich.padding import Padding
@@ -28,16 +30,14 @@ from client_session_persistence.codec import FIELDS
 from client_session_persistence.snapshot import iso_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from datetime import datetime
+    from collections.abc import Generator, Iterable
     from typing import Any, BinaryIO, NoReturn
 
-    from client_session.explanation import Explanation
     from client_session.testing.replay import Moment
-    from client_session_persistence import Snapshot
 
 _PIPED_WIDTH = 500
 """Without a terminal, lines are not wrapped, so that tools such as grep see one line per moment."""
+_DIAGRAMS = {"svg": drawing.svg, "mermaid": drawing.mermaid, "dot": drawing.dot}
 _KINDS = {"": "mermaid", ".svg": "svg", ".dot": "dot", ".gv": "dot", ".mmd": "mermaid"}
 """Kinds of diagrams by the suffix of the output file."""
 _WIDE = 120
@@ -56,6 +56,7 @@ def client_session() -> None:
 
 
 _DEFAULTS = SessionOptions()
+_seconds = partial(click.option, type=float, metavar="SECONDS", show_default=True)
 
 
 @client_session.command()
@@ -68,30 +69,9 @@ _DEFAULTS = SessionOptions()
     help="Load and save the session in this file. Default: keep it in memory.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the entity of each event, one JSON object per line.")
-@click.option(
-    "--foreground-timeout",
-    type=float,
-    metavar="SECONDS",
-    default=_DEFAULTS.foreground_timeout,
-    show_default=True,
-    help="Timeout in the foreground.",
-)
-@click.option(
-    "--background-timeout",
-    type=float,
-    metavar="SECONDS",
-    default=_DEFAULTS.background_timeout,
-    show_default=True,
-    help="Timeout in the background.",
-)
-@click.option(
-    "--check-interval",
-    type=float,
-    metavar="SECONDS",
-    default=_DEFAULTS.check_interval,
-    show_default=True,
-    help="Time between checks.",
-)
+@_seconds("--foreground-timeout", default=_DEFAULTS.foreground_timeout, help="Timeout in the foreground.")
+@_seconds("--background-timeout", default=_DEFAULTS.background_timeout, help="Timeout in the background.")
+@_seconds("--check-interval", default=_DEFAULTS.check_interval, help="Time between checks.")
 @click.option("--no-ticks", is_flag=True, help="Apply only the trace's own ticks.")
 @click.option("--count-empty-sessions", is_flag=True, help="Number sessions as the .NET tracker does.")
 @click.option("--continue-on-restart", is_flag=True, help="Resume the saved session unless it has timed out.")
@@ -122,7 +102,7 @@ def replay(trace: BinaryIO, save_path: str | None, *, as_json: bool, no_ticks: b
     else:
         _print_timeline(run.run())
     if run.session.save_error is not None:
-        _fail(f"not saved: {run.session.save_error}", status=1)
+        _fail(f"not saved: {run.session.save_error}")
 
 
 @client_session.command()
@@ -134,12 +114,13 @@ def show(file: str, *, as_json: bool) -> None:
         snapshot = XmlStore(file).load()
     except CorruptSaveFileError as error:
         user = f"the next start recovers user {error.recovered.user_id}" if error.recovered else "no user id to recover"
-        _fail(f"{error}\n{user}", status=1)
+        _fail(f"{error}\n{user}")
     except OSError as error:
-        _fail(f"{file} cannot be read: {error.strerror}", status=1)
+        _fail(f"{file} cannot be read: {error.strerror}")
     if snapshot is None:
-        _fail(f"{file} was removed", status=1)
-    values = _by_key(snapshot)
+        _fail(f"{file} was removed")
+    fields = ((key, getattr(snapshot, field)) for key, (field, _) in FIELDS.items())
+    values = {key: iso_time(value) if isinstance(value, datetime) else value for key, value in fields}
     if as_json:
         click.echo(json.dumps(values, indent=2))
         return
@@ -155,10 +136,7 @@ def show(file: str, *, as_json: bool) -> None:
 
 @client_session.command()
 @click.option(
-    "--format",
-    "kind",
-    type=click.Choice(["svg", "mermaid", "dot"]),
-    help="Default: by the suffix of FILE; mermaid without a file.",
+    "--format", "kind", type=click.Choice([*_DIAGRAMS]), help="Default: by the suffix of FILE; mermaid without a file."
 )
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Default: print.")
 def diagram(kind: str | None, output: Path | None) -> None:
@@ -167,18 +145,12 @@ def diagram(kind: str | None, output: Path | None) -> None:
     if kind is None:
         message = f"give --format, or an output file that ends in {', '.join(filter(None, _KINDS))}"
         raise click.UsageError(message)
-    kinds: dict[str, Callable[[], str]] = {"mermaid": drawing.mermaid, "dot": drawing.dot, "svg": drawing.svg}
-    try:
-        data = kinds[kind]().encode()
-    except drawing.StalePictureError as error:
-        _fail(str(error), status=1)
+    with _failing(output):
+        data = _DIAGRAMS[kind]().encode()
+        if output is not None:
+            output.write_bytes(data)
     if output is None:
         click.echo(data, nl=False)
-        return
-    try:
-        output.write_bytes(data)
-    except OSError as error:
-        _fail(f"{output} cannot be written: {error.strerror}", status=1)
 
 
 @client_session.command()
@@ -207,18 +179,14 @@ def verify(examples: int, seed: int | None, report: Path | None) -> None:
     except ModuleNotFoundError as error:
         if str(error.name).partition(".")[0] != "hypothesis":
             raise
-        _fail("verify needs hypothesis: pip install 'client-session[verify]'", status=1)
-    try:
+        _fail("verify needs hypothesis: pip install 'client-session[verify]'")
+    with _failing(report):
         if report is not None:
             report.mkdir(parents=True, exist_ok=True)
             drawing.svg()  # fails now, not after the verification
         with command.progress_bars({part: 1 if part == "exploration" else examples for part in run.PARTS}) as advance:
             found = run.verify(examples, secrets.randbelow(2**32) if seed is None else seed, advance)
         command.show(found, report)
-    except drawing.StalePictureError as error:
-        _fail(str(error), status=1)
-    except OSError as error:
-        _fail(f"{error.filename or report} cannot be written: {error.strerror}", status=1)
     sys.exit(1 if found.failures else 0)
 
 
@@ -235,8 +203,7 @@ def _print_timeline(moments: Iterable[Moment]) -> None:
             table.add_row(*_cells(moment), _explained(moment))
         console.print(table)
         return
-    heading = _grid(1, header=True)
-    console.print(heading)
+    console.print(_grid(1, header=True))
     for moment in moments:
         line = _grid(1, header=False)
         line.add_row(*_cells(moment))
@@ -265,21 +232,11 @@ def _cells(moment: Moment) -> list[str | Text]:
 
 
 def _explained(moment: Moment) -> Text:
-    parts = [part for explanation in moment.explanations for part in _styled(explanation)]
+    parts: list[tuple[str, str]] = []
+    for explanation in moment.explanations:
+        styles = ["yellow"] * bool(explanation.ended) + ["green"] * bool(explanation.begun)
+        parts += itertools.zip_longest(explanation.clauses, styles, fillvalue="")
     return Text("; ").join(Text(*part) for part in parts)
-
-
-def _styled(explanation: Explanation) -> Iterator[tuple[str, str]]:
-    styles = ["yellow"] * bool(explanation.ended) + ["green"] * bool(explanation.begun)
-    return itertools.zip_longest(explanation.clauses, styles, fillvalue="")
-
-
-def _by_key(snapshot: Snapshot) -> dict[str, str | int | None]:
-    def text(value: str | int | datetime | None) -> str | int | None:
-        return value if value is None or isinstance(value, str | int) else iso_time(value)
-
-    fields = attrs.asdict(snapshot)
-    return {key: text(fields[field]) for key, (field, _) in FIELDS.items()}
 
 
 def _console() -> Console:
@@ -289,6 +246,16 @@ def _console() -> Console:
     return console
 
 
-def _fail(message: str, *, status: int) -> NoReturn:
+@contextlib.contextmanager
+def _failing(output: Path | None) -> Generator[None]:
+    try:
+        yield
+    except drawing.StalePictureError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename or output} cannot be written: {error.strerror}")
+
+
+def _fail(message: str, *, status: int = 1) -> NoReturn:
     click.echo(f"Error: {message}", err=True)
     sys.exit(status)

@@ -29,11 +29,9 @@ def sleep_counting_clock(platform: str) -> int | None:
     Linux and Android: ``CLOCK_BOOTTIME`` (man 2 clock_gettime: "includes any time that the system is suspended").
     macOS and iOS: ``CLOCK_MONOTONIC``, which counts sleep there, unlike `time.monotonic`.
     """
-    if platform in {"linux", "android"}:
-        return getattr(time, "CLOCK_BOOTTIME", None)
-    if platform in {"darwin", "ios"}:
-        return getattr(time, "CLOCK_MONOTONIC", None)
-    return None
+    boot, monotonic = "CLOCK_BOOTTIME", "CLOCK_MONOTONIC"
+    clocks = {"linux": boot, "android": boot, "darwin": monotonic, "ios": monotonic}
+    return getattr(time, clocks.get(platform, ""), None)
 
 
 _CLOCK_ID = sleep_counting_clock(sys.platform)
@@ -44,12 +42,8 @@ class SystemClock:
 
     __slots__ = ()
 
-    # Called for every event, so without a wrapper of our own.
-    monotonic = staticmethod(
-        time.monotonic  # counts sleep on Windows
-        if _CLOCK_ID is None
-        else functools.partial(time.clock_gettime, _CLOCK_ID)
-    )
+    # Called for every event, so without a wrapper of our own. On Windows, time.monotonic counts sleep.
+    monotonic = staticmethod(time.monotonic if _CLOCK_ID is None else functools.partial(time.clock_gettime, _CLOCK_ID))
 
     def now(self) -> datetime:
         """Return the wall clock's time, aware, in UTC."""
@@ -81,7 +75,4 @@ class Anchor:
         depend on when it was saved.
         """
         shift = by.wall - self.wall_time(by.monotonic)
-        return Anchor(self.monotonic, self.wall + shift) if abs(shift) >= _SET_BY_HAND else self
-
-
-_SET_BY_HAND = timedelta(seconds=1)
+        return Anchor(self.monotonic, self.wall + shift) if abs(shift) >= timedelta(seconds=1) else self

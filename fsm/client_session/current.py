@@ -16,10 +16,10 @@ from client_session.lifecycle import Ended
 from client_session_persistence.snapshot import MAX_INDEX, STORAGE_MECHANISM, idle_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from datetime import datetime
 
-    from client_session.callbacks import Call, Hooks
+    from client_session.callbacks import Call, Callbacks
     from client_session.clock import Anchor
     from client_session.ledger import Ledger
     from client_session.lifecycle import Decision, Lifecycle
@@ -93,11 +93,11 @@ class Draft:
     """What a call makes of the current session: decided on a copy, then published as a whole or thrown away."""
 
     __slots__ = (
-        "_hooks", "_ledger", "after", "before", "begun", "ended", "event_count_before", "is_saved_after", "moment",
+        "_callbacks", "_ledger", "after", "before", "begun", "ended", "event_count_before", "is_saved_after", "moment",
         "next_id", "notifications", "unused_id",
     )  # fmt: skip
 
-    def __init__(self, before: Current, next_id: str, moment: Anchor, ledger: Ledger, hooks: Hooks) -> None:
+    def __init__(self, before: Current, next_id: str, moment: Anchor, ledger: Ledger, callbacks: Callbacks) -> None:
         """Copy the current session, to decide on the copy at a moment.
 
         ``next_id`` is the ledger's `Ledger.pending_id` as of ``before``, so that all drafts of one session agree on it.
@@ -113,7 +113,7 @@ class Draft:
         )  # fmt: skip
         self.moment = moment
         self._ledger = ledger
-        self._hooks = hooks
+        self._callbacks = callbacks
         self.ended: Ending | None = None
         self.begun: Beginning | None = None
         self.notifications: list[Call] = []
@@ -131,23 +131,18 @@ class Draft:
 
     def record_event(self, event_id: str, event_timestamp: datetime | None) -> int:
         """Note an event that the lifecycle has counted, and number its session at its first; return its number."""
-        after, moment = self.after, self.moment
+        after, record, now = self.after, self.after.record, self.moment.wall
         number = after.lifecycle.event_count
         if number == 1:
-            time = event_timestamp or moment.wall
-            if after.is_numbered and after.record is not None:  # numbered before, since empty sessions count
-                self._begin(
-                    attrs.evolve(
-                        after.record,
-                        first_event_id=event_id,
-                        first_event_timestamp=time,
-                        event_index=1,
-                        last_activity=moment.wall,
-                    )
+            time = event_timestamp or now
+            if after.is_numbered and record is not None:  # numbered before, since empty sessions count
+                record = attrs.evolve(
+                    record, first_event_id=event_id, first_event_timestamp=time, event_index=1, last_activity=now
                 )
                 self.is_saved_after = True
             else:
-                self._begin(self._ledger.number(after.facts.session_id, moment.wall, event_id, time))
+                record = self._ledger.number(after.facts.session_id, now, event_id, time)
+            self._begin(record)
             self._notify("on_session_start", SessionContext(after.facts, number))
         after.last_event_time = event_timestamp
         return number
@@ -171,9 +166,7 @@ class Draft:
         return entry
 
     def _notify(self, name: str, *args: object) -> None:
-        call: Callable[..., object] | None = getattr(self._hooks, name)
-        if call is not None:
-            self.notifications.append((name, call, args))
+        self.notifications += self._callbacks.call(name, *args)
 
     def _begin(self, record: Snapshot) -> None:
         self.after.anchor = self.moment

@@ -34,9 +34,9 @@ _ALARM = "#cf222e"
 class StalePictureError(RuntimeError):
     """The table has changed since the shipped picture was drawn, and Graphviz is not installed."""
 
-    def __init__(self) -> None:
-        """Set the message."""
-        super().__init__(
+    def __str__(self) -> str:
+        """Say how to redraw it."""
+        return (
             "lifecycle.svg is stale: the table has changed; install Graphviz ('apt-get install graphviz') to redraw it"
         )
 
@@ -62,11 +62,11 @@ def mermaid() -> str:
         lines.append(f"    class {_name(state)} {_name(state)}_colors")
     lines.append(f"    [*] --> {_name(INITIAL)}")
     for (source, destination), rows in arrows().items():
-        labels = [row.label for row in rows]
         if source is destination:
-            lines += [f"    {_name(source)}: {label}" for label in labels]
+            lines += [f"    {_name(source)}: {row.label}" for row in rows]
         else:
-            lines.append(f"    {_name(source)} --> {_name(destination)}: {'<br/>'.join(labels)}")
+            label = "<br/>".join(row.label for row in rows)
+            lines.append(f"    {_name(source)} --> {_name(destination)}: {label}")
     return "\n".join(lines) + "\n"
 
 
@@ -91,23 +91,21 @@ def dot(suffix: str = "") -> str:
 
 
 def svg() -> str:
-    """Return the shipped picture, or a newly drawn one if the table has changed since.
-
-    Raises:
-        StalePictureError: the table has changed, and Graphviz is not installed.
-
-    """
-    shipped = _PICTURE.read_text(encoding="utf-8")
-    return shipped if f'id="{source_mark()}"' in shipped else _draw()
+    """Return the shipped picture; if the table has changed since, a newly drawn one (or raise `StalePictureError`)."""
+    shipped, mark = _PICTURE.read_text(encoding="utf-8"), source_mark()
+    if f'id="{mark}"' in shipped:
+        return shipped
+    program = shutil.which("dot")
+    if program is None:
+        raise StalePictureError
+    drawn = subprocess.run(  # noqa: S603  # the program is Graphviz's, its input our own table
+        [program, "-Tsvg", f"-Gid={mark}"], input=dot(_ROOM), capture_output=True, check=True, encoding="utf-8"
+    )
+    return drawn.stdout.replace(_ROOM, "")
 
 
 def coverage(counts: Mapping[Row, int]) -> str:
-    """Return the picture with the count of each row after its label; rows that were never taken are red.
-
-    Raises:
-        StalePictureError: as `svg`.
-
-    """
+    """Return `svg` with the count of each row after its label; rows that were never taken are red."""
     ET.register_namespace("", _SVG)
     picture = ET.fromstring(svg())  # noqa: S314  # our own file
     rows_of = {f"{_name(source)}->{_name(destination)}": rows for (source, destination), rows in arrows().items()}
@@ -119,36 +117,16 @@ def coverage(counts: Mapping[Row, int]) -> str:
             label.text = f"{label.text}{_times(counts.get(row, 0))}"
             if not counts.get(row):
                 label.set("fill", _ALARM)
-                _paint_arrow(edge, _ALARM)
+                for line in edge.iter(f"{{{_SVG}}}path"):
+                    line.set("stroke", _ALARM)
+                for head in edge.iter(f"{{{_SVG}}}polygon"):
+                    head.attrib.update(stroke=_ALARM, fill=_ALARM)
     return ET.tostring(picture, encoding="unicode")
-
-
-def _paint_arrow(edge: ET.Element, color: str) -> None:
-    for line in edge.iter(f"{{{_SVG}}}path"):
-        line.set("stroke", color)
-    for head in edge.iter(f"{{{_SVG}}}polygon"):
-        head.set("stroke", color)
-        head.set("fill", color)
 
 
 def source_mark() -> str:
     """Return the id of a picture drawn from the current table, by which a stale one is recognized."""
-    return f"lifecycle_{hashlib.sha256(_source().encode()).hexdigest()[:16]}"
-
-
-def _draw() -> str:
-    program = shutil.which("dot")
-    if program is None:
-        raise StalePictureError
-    drawn = subprocess.run(  # noqa: S603  # the program is Graphviz's, its input our own table
-        [program, "-Tsvg", f"-Gid={source_mark()}"], input=_source(), capture_output=True, check=True, encoding="utf-8"
-    )
-    return drawn.stdout.replace(_ROOM, "")
-
-
-def _source() -> str:
-    # Laid out with a large count after each label, so that `coverage` has room for real ones.
-    return dot(_ROOM)
+    return f"lifecycle_{hashlib.sha256(dot(_ROOM).encode()).hexdigest()[:16]}"
 
 
 def _times(count: int) -> str:
@@ -156,6 +134,7 @@ def _times(count: int) -> str:
 
 
 _ROOM = _times(9_999_999)
+"""The picture is laid out with a large count after each label, so that `coverage` has room for real ones."""
 
 
 def _name(state: SessionState) -> str:

@@ -1,12 +1,10 @@
-"""What a session hands out: the ``client_session`` entity of each event, and the summary of an ended session.
-
-Schema: ``iglu:com.snowplowanalytics.snowplow/client_session/jsonschema/1-0-2`` (Iglu Central).
-"""
+"""What a session hands out: the ``client_session`` entity of each event, and the summary of an ended session."""
 
 from __future__ import annotations
 
+import functools
 import json
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
     from client_session_persistence import Snapshot
 
 SCHEMA = "iglu:com.snowplowanalytics.snowplow/client_session/jsonschema/1-0-2"
-
+"""The schema of entities, in Iglu Central."""
 ZERO_USER_ID = "00000000-0000-0000-0000-000000000000"
 """The user id of anonymous events, as in the mobile trackers."""
 
@@ -42,24 +40,18 @@ class SessionFacts:
     storage_mechanism: str
     first_event_id: str | None
     first_event_time: datetime | None
-    _timestamp: str | None = attrs.field(init=False, default=None, eq=False, repr=False)
-    _json: tuple[str, str] | None = attrs.field(init=False, default=None, eq=False, repr=False)
 
-    @property
+    @functools.cached_property
     def first_event_timestamp(self) -> str | None:
         """The time of the first event as RFC 3339 text."""
-        if self._timestamp is None and self.first_event_time is not None:
-            object.__setattr__(self, "_timestamp", iso_time(self.first_event_time))
-        return self._timestamp
+        return None if self.first_event_time is None else iso_time(self.first_event_time)
 
-    @property
+    @functools.cached_property
     def json(self) -> tuple[str, str]:
         """The JSON text of an entity, before and after its event index: only the index differs between events."""
-        if self._json is None:
-            text = json.dumps({"schema": SCHEMA, "data": self.data(0)}, separators=(",", ":"))
-            before, after = text.split('"eventIndex":0')
-            object.__setattr__(self, "_json", (f'{before}"eventIndex":', after))
-        return cast("tuple[str, str]", self._json)
+        text = json.dumps({"schema": SCHEMA, "data": self.data(0)}, separators=(",", ":"))
+        before, after = text.split('"eventIndex":0')
+        return f'{before}"eventIndex":', after
 
     def data(self, event_index: int) -> EntityData:
         """Return the data of an entity, with the schema's keys in the schema's order."""

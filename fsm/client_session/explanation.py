@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -65,12 +64,12 @@ class Explanation:
 
     def __str__(self) -> str:
         """Return time, input, and what it changed, as one line."""
-        return f"{time_text(self.at)} {self.input}: {'; '.join(self.clauses)}"
+        return f"{_time_text(self.at)} {self.input}: {'; '.join(self.clauses)}"
 
     @property
     def clauses(self) -> tuple[str, ...]:
         """What changed, in words: first the end of a session, then a beginning, then the rest."""
-        return tuple(itertools.chain(self._session_clauses(), self._focus_clauses(), self._checker_clauses()))
+        return (*self._session_clauses(), *self._other_clauses())
 
     def _session_clauses(self) -> Iterator[str]:
         if self.ended:
@@ -78,35 +77,30 @@ class Explanation:
         if self.begun:
             yield self._beginning(self.begun)
         elif self.input == START:
-            yield f"the saved session is over: {idle_text(self.idle_seconds, self.timeout)}"
+            yield f"the saved session is over: {_idle_text(self.idle_seconds, self.timeout)}"
         elif self.ended and self.input != Command.CLOSE:
             yield "the next session is pending"
 
-    def _focus_clauses(self) -> Iterator[str]:
-        in_focus = _in_focus(self.after)
-        if self.input in {Input.BACKGROUND, Input.FOREGROUND} and _in_focus(self.before) is not in_focus:
+    def _other_clauses(self) -> Iterator[str]:
+        was_in_focus, in_focus = (state is SessionState.FOREGROUND_ACTIVE for state in (self.before, self.after))
+        if self.input in {Input.BACKGROUND, Input.FOREGROUND} and was_in_focus is not in_focus:
             moved = "came to the foreground" if in_focus else "went to the background"
-            yield f"the app {moved} (timeout {seconds_text(self.new_timeout)})"
+            yield f"the app {moved} (timeout {_seconds_text(self.new_timeout)})"
         if self.input == Command.TIMEOUTS and self.new_timeout == self.timeout:
-            yield f"the timeout of the other focus changed; {seconds_text(self.timeout)} stays in force"
+            yield f"the timeout of the other focus changed; {_seconds_text(self.timeout)} stays in force"
         elif self.input == Command.TIMEOUTS:
-            yield f"the timeout changed from {seconds_text(self.timeout)} to {seconds_text(self.new_timeout)}"
-
-    def _checker_clauses(self) -> Iterator[str]:
+            yield f"the timeout changed from {_seconds_text(self.timeout)} to {_seconds_text(self.new_timeout)}"
         if self.input == Command.CLOSE:
             if not self.ended:
                 yield "closed; no session ended"
         elif self.is_checker_running is not self.was_checker_running:
-            if self.is_checker_running:
-                yield "checking has started again"
-            elif self.input == Command.STOP_CHECKER:
-                yield "nothing expires until checking starts again"
-            else:
-                yield "checking has stopped"
+            stopped_by_hand = self.input == Command.STOP_CHECKER
+            stopped = "nothing expires until checking starts again" if stopped_by_hand else "checking has stopped"
+            yield "checking has started again" if self.is_checker_running else stopped
 
     def _beginning(self, begun: Beginning) -> str:
         if begun.is_continued:
-            return f"session {begun.session_index} continues: {idle_text(self.idle_seconds, self.timeout)}"
+            return f"session {begun.session_index} continues: {_idle_text(self.idle_seconds, self.timeout)}"
         if self.input == Input.EVENT:
             return f"session {begun.session_index} begins"
         return f"session {begun.session_index} is counted before its first event"
@@ -118,22 +112,22 @@ def describe_save_file(saved: Snapshot, now: datetime, timeout: float) -> Iterat
         yield "no session yet: the next event begins session 1"
         return
     index = saved.session_index
-    events = "" if saved.event_index is None else f" ({events_text(saved.event_index)})"
-    began = f" began at {time_text(saved.first_event_timestamp)}" if saved.first_event_timestamp else ""
+    events = "" if saved.event_index is None else f" ({_events_text(saved.event_index)})"
+    began = f" began at {_time_text(saved.first_event_timestamp)}" if saved.first_event_timestamp else ""
     yield f"session {index}{events}{began}"
     previous = saved.previous_session_id
     yield f"its previous session is {previous}" if previous else "it is the user's first session"
     if saved.last_activity:
-        yield f"its last activity was at {time_text(saved.last_activity)}"
+        yield f"its last activity was at {_time_text(saved.last_activity)}"
     idle, otherwise = idle_time(saved, now), ""
     if idle is None:
         yield f"it cannot be resumed: {_why_over(saved)}"
     else:
         seconds = idle.total_seconds()
         verb = "continue" if 0 <= seconds < timeout else "not continue"
-        yield f"with continue_on_restart, it would {verb} now: {idle_text(seconds, timeout)}"
+        yield f"with continue_on_restart, it would {verb} now: {_idle_text(seconds, timeout)}"
         if 0 <= seconds < timeout:
-            yield f"it can be resumed until {time_text(now + timedelta(seconds=timeout) - idle)}"
+            yield f"it can be resumed until {_time_text(now + timedelta(seconds=timeout) - idle)}"
             otherwise = "otherwise "
     yield f"{otherwise}the next event begins session {index + 1}"
 
@@ -144,43 +138,32 @@ def _why_over(saved: Snapshot) -> str:
     return "it has ended" if saved.event_index else "it has no events"
 
 
-def time_text(at: datetime) -> str:
-    """Return a time in UTC, to the second."""
+def _time_text(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S}Z"
 
 
-def seconds_text(seconds: float) -> str:
-    """Return a duration, exact to the millisecond."""
+def _seconds_text(seconds: float) -> str:
     return f"{seconds:,.3f}".rstrip("0").rstrip(".") + " s"
 
 
-def events_text(count: int) -> str:
-    """Return a number of events."""
+def _events_text(count: int) -> str:
     return f"{count or 'no'} event{'' if count == 1 else 's'}"
 
 
-def idle_text(idle_seconds: float, timeout: float, where: str = "") -> str:
-    """Return how long there was no activity, next to the timeout that decides."""
-    limit = f"(timeout {seconds_text(timeout)})"
+def _idle_text(idle_seconds: float, timeout: float, where: str = "") -> str:
+    limit = f"(timeout {_seconds_text(timeout)})"
     if timeout % 1 == 0:
         idle_seconds = math.floor(idle_seconds)  # which is on the same side of the timeout
     if idle_seconds < 0:
-        return f"last activity {seconds_text(-idle_seconds)} in the future {limit}"
-    return f"idle for {seconds_text(idle_seconds)}{where} {limit}"
+        return f"last activity {_seconds_text(-idle_seconds)} in the future {limit}"
+    return f"idle for {_seconds_text(idle_seconds)}{where} {limit}"
 
 
 def _ending(ended: Ending, idle_seconds: float, timeout: float) -> str:
-    which = f"session {ended.session_index} ({events_text(ended.event_count)}) ended"
-    match ended.reason:
-        case EndReason.TIMEOUT:
-            return f"{which}: {idle_text(idle_seconds, timeout, ' in the foreground')}"
-        case EndReason.BACKGROUND_TIMEOUT:
-            return f"{which}: {idle_text(idle_seconds, timeout, ' in the background')}"
-        case EndReason.NEW_SESSION:
-            return f"{which}: a new session was started by hand"
-        case EndReason.CLOSE:
-            return f"{which}: closed"
-
-
-def _in_focus(state: SessionState) -> bool:
-    return state is SessionState.FOREGROUND_ACTIVE
+    why = {
+        EndReason.TIMEOUT: _idle_text(idle_seconds, timeout, " in the foreground"),
+        EndReason.BACKGROUND_TIMEOUT: _idle_text(idle_seconds, timeout, " in the background"),
+        EndReason.NEW_SESSION: "a new session was started by hand",
+        EndReason.CLOSE: "closed",
+    }
+    return f"session {ended.session_index} ({_events_text(ended.event_count)}) ended: {why[ended.reason]}"

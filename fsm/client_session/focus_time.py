@@ -27,10 +27,7 @@ class FocusTime:
         return FocusTime(now, *self._plus(now, foreground=was_foreground), at_activity)
 
     def until(self, last_activity: float, *, foreground: bool) -> tuple[float, float]:
-        """Return the seconds in foreground and background up to the last activity.
-
-        ``foreground`` is the current focus.
-        """
+        """Return the seconds in foreground and background up to the last activity; ``foreground``: the focus now."""
         if last_activity < self.since:
             return self._at_activity
         return self._plus(last_activity, foreground=foreground)

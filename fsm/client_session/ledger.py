@@ -11,10 +11,8 @@ import threading
 import uuid
 from typing import TYPE_CHECKING
 
-from client_session.locks import is_held
-from client_session_persistence.deadline import LOCK_SECONDS
-from client_session_persistence.errors import CorruptSaveFileError
-from client_session_persistence.snapshot import MAX_INDEX, Snapshot
+from client_session_persistence.deadline import LOCK_SECONDS, is_held
+from client_session_persistence.snapshot import MAX_INDEX, CorruptSaveFileError, Snapshot
 from client_session_persistence.store import MemoryStore
 
 if TYPE_CHECKING:

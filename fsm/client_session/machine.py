@@ -57,18 +57,12 @@ def build(rows: Iterable[Row]) -> Machine:
     )
 
 
-def _not_from(machine: Machine) -> logging.Filter:
-    # transitions logs every callback at level INFO while the session's lock is held: noise for the host, and a deadlock
-    # if one of the host's log handlers calls the session. Other machines still log.
-    class NotFromMachine(logging.Filter):
-        def filter(self, record: logging.LogRecord) -> bool:
-            return not (isinstance(record.args, tuple) and machine.name in record.args)
-
-    return NotFromMachine()
-
-
 MACHINE = build(TABLE)
-logging.getLogger("transitions.core").addFilter(_not_from(MACHINE))
+# transitions logs every callback at level INFO while the session's lock is held: noise for the host, and a deadlock if
+# one of the host's log handlers calls the session. Other machines still log.
+logging.getLogger("transitions.core").addFilter(
+    lambda record: not (isinstance(record.args, tuple) and MACHINE.name in record.args)
+)
 
 _TRIGGERS = {given: MACHINE.events[given.value].trigger for given in Input}
 

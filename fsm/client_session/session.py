@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
 from client_session import arguments, history
-from client_session.callbacks import NO_HOOKS, Callbacks, Hooks
+from client_session.callbacks import Callbacks
 from client_session.clock import SYSTEM_CLOCK, Anchor
 from client_session.current import Current, Draft, start
 from client_session.entity import SessionContext, SessionSummary
@@ -19,9 +19,8 @@ from client_session.errors import SessionClosedError
 from client_session.graph import Command, Input, SessionState
 from client_session.ledger import Ledger, new_id
 from client_session.lifecycle import Lifecycle
-from client_session.locks import acquire_soon, is_held
 from client_session.ticking.thread import SHARED_CHECKER
-from client_session_persistence.deadline import deadline
+from client_session_persistence.deadline import acquire_soon, deadline, is_held
 from client_session_persistence.forks import Stage, register
 from client_session_persistence.snapshot import MAX_INDEX, SHAPE, UUID_SHAPE, as_utc
 
@@ -58,7 +57,7 @@ class ClientSession:
     """
 
     __slots__ = (
-        "__weakref__", "_callbacks", "_check_interval", "_clock", "_continues", "_current", "_hooks", "_is_scheduled",
+        "__weakref__", "_callbacks", "_check_interval", "_clock", "_continues", "_current", "_is_scheduled",
         "_ledger", "_lock", "_logger", "_scheduler",
     )  # fmt: skip
 
@@ -106,12 +105,9 @@ class ClientSession:
         arguments.require_methods("clock", clock, "monotonic", "now")
         arguments.require_methods("scheduler", scheduler, "start", "stop")
         arguments.require_methods("logger", logger, "info", "warning", "exception")
-        hooks = Hooks(
-            arguments.callback("on_session_start", on_session_start),
-            arguments.callback("on_session_end", on_session_end),
-            arguments.callback("on_state_change", on_state_change),
+        callables = arguments.callbacks(
+            on_session_start=on_session_start, on_session_end=on_session_end, on_state_change=on_state_change
         )
-        self._hooks = NO_HOOKS if hooks == NO_HOOKS else hooks  # which many sessions can share
         self._check_interval = arguments.seconds("check_interval", check_interval)
         self._continues = arguments.boolean("continue_on_restart", continue_on_restart)
         lifecycle = Lifecycle(
@@ -126,7 +122,7 @@ class ClientSession:
         self._scheduler = SHARED_CHECKER if scheduler is None else scheduler
         self._lock = threading.RLock()
         self._is_scheduled = False
-        self._callbacks = Callbacks(self._logger)
+        self._callbacks = Callbacks(self._logger, callables)
         with deadline():
             self._ledger = Ledger(store, self._logger, self._callbacks)
             moment = self._moment()
@@ -439,11 +435,11 @@ class ClientSession:
                     before, next_id = self._current, ledger.pending_id
                     if before.is_closed:
                         raise SessionClosedError(method)
-                    draft = Draft(before, next_id, self._moment(), ledger, self._hooks)
+                    callbacks = self._callbacks
+                    draft = Draft(before, next_id, self._moment(), ledger, callbacks)
                     result = change(draft)
                     entry = draft.explain(given)
                     next_id = new_id() if draft.begun else draft.next_id
-                    callbacks = self._callbacks
                     queue = callbacks.queue
                     # No call from here on, so nothing can run in between. A child that is forked later gets callbacks
                     # of its own: these are the parent's to run.

@@ -8,8 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from client_session_persistence.errors import CorruptSaveFileError
-from client_session_persistence.snapshot import Snapshot
+from client_session_persistence.snapshot import CorruptSaveFileError, Snapshot
 from client_session_persistence.store import MemoryStore, SnapshotStore
 
 if TYPE_CHECKING:

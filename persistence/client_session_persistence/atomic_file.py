@@ -20,34 +20,19 @@ if TYPE_CHECKING:
 
 PRIVATE = 0o600
 PRIVATE_FOLDER = 0o700
-
 _MAX_LINKS = 40
 """Linux's limit (man 7 path_resolution)."""
 
-# Not every platform has every flag. O_NONBLOCK keeps a FIFO at the path from blocking the open; O_NOFOLLOW keeps a
-# planted link from choosing what is opened.
-SAFE_FLAGS = (
-    getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_NONBLOCK", 0)
-    | getattr(os, "O_BINARY", 0)
-)
-_CREATE = (
-    os.O_WRONLY
-    | os.O_CREAT
-    | os.O_EXCL
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_BINARY", 0)
-)
+SAFE_FLAGS: int = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
+"""Not every platform has every flag. O_NONBLOCK keeps a FIFO at the path from blocking the open; O_NOFOLLOW keeps a
+planted link from choosing what is opened."""
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE_FLAGS
 
 
 def follow_links(path: str) -> str:
     """Resolve a path that may be a chain of symbolic links; the file itself need not exist.
 
-    Raises:
-        OSError: the path cannot be resolved now (permission, I/O error, no current folder), or the links form a loop.
-
+    Raise `OSError` if it cannot be resolved now (permission, I/O error, no current folder), or the links form a loop.
     """
     path = os.path.join(os.getcwd(), path)
     for _ in range(_MAX_LINKS):
@@ -63,10 +48,8 @@ def follow_links(path: str) -> str:
 def read_regular_file(path: str, limit: int) -> tuple[bytes, os.stat_result]:
     """Return at most ``limit`` bytes of a regular file, and its status.
 
-    Raises:
-        FileNotFoundError: it does not exist.
-        OSError: it cannot be read, or is not a regular file (but a folder, FIFO, device, or symbolic link).
-
+    Raise `FileNotFoundError` if it does not exist, `OSError` if it cannot be read or is not a regular file (but a
+    folder, FIFO, device, or symbolic link).
     """
     descriptor = os.open(path, os.O_RDONLY | SAFE_FLAGS)
     try:
@@ -82,7 +65,7 @@ def read_regular_file(path: str, limit: int) -> tuple[bytes, os.stat_result]:
 
 
 def _read(descriptor: int, limit: int, offset: int) -> bytes:
-    """Read at an offset of our own: the descriptor's offset is shared with a child that is forked in between."""
+    # At an offset of our own: the descriptor's offset is shared with a child that is forked in between.
     return os.pread(descriptor, limit, offset) if hasattr(os, "pread") else os.read(descriptor, limit)
 
 

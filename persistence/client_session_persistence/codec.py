@@ -8,12 +8,12 @@ namespaces; at most `MAX_BYTES`.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 from xml.parsers import expat
 
-from client_session_persistence.errors import CorruptSaveFileError
-from client_session_persistence.snapshot import Snapshot, iso_time
+from client_session_persistence.snapshot import CorruptSaveFileError, Snapshot, iso_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,12 +32,12 @@ ARRAYS = "http://schemas.microsoft.com/2003/10/Serialization/Arrays"
 INSTANCE = "http://www.w3.org/2001/XMLSchema-instance"
 SCHEMA = "http://www.w3.org/2001/XMLSchema"
 
-_ROOT = f"{ARRAYS} ArrayOfKeyValueOfstringanyType"
-_PAIR = f"{ARRAYS} KeyValueOfstringanyType"
+_ROOT_NAME, _PAIR_NAME = "ArrayOfKeyValueOfstringanyType", "KeyValueOfstringanyType"
+_ROOT = f"{ARRAYS} {_ROOT_NAME}"
+_PAIR = f"{ARRAYS} {_PAIR_NAME}"
 _KEY = f"{ARRAYS} Key"
 _VALUE = f"{ARRAYS} Value"
 _GRAMMAR: dict[tuple[str, ...], set[str]] = {(): {_ROOT}, (_ROOT,): {_PAIR}, (_ROOT, _PAIR): {_KEY, _VALUE}}
-
 
 FIELDS = {
     "userId": ("user_id", "string"),
@@ -73,9 +73,8 @@ def dumps(snapshot: Snapshot) -> bytes:
 
 
 def _document(values: dict[str, str]) -> str:
-    root, pair = "ArrayOfKeyValueOfstringanyType", "KeyValueOfstringanyType"
-    pairs = "".join(f"<{pair}><Key>{key}</Key>{value}</{pair}>" for key, value in values.items())
-    return f'<{root} xmlns="{ARRAYS}" xmlns:i="{INSTANCE}">{pairs}</{root}>'
+    pairs = "".join(f"<{_PAIR_NAME}><Key>{key}</Key>{value}</{_PAIR_NAME}>" for key, value in values.items())
+    return f'<{_ROOT_NAME} xmlns="{ARRAYS}" xmlns:i="{INSTANCE}">{pairs}</{_ROOT_NAME}>'
 
 
 def _value(key: str, value: str | int | datetime | None) -> str:
@@ -116,13 +115,21 @@ def loads(data: bytes) -> Snapshot:
     """
     if len(data) > MAX_BYTES:
         _corrupt(f"{len(data)} bytes is more than the maximum of {MAX_BYTES}")
+    fields: dict[str, Any]
     if ours := _OURS.fullmatch(data.decode("latin-1")):
-        return _snapshot(
-            {
-                field: text if text is None or read is None else read(key, text)
-                for (key, field, read), text in zip(_READERS, ours.groups(), strict=True)
-            }
-        )
+        fields = {
+            field: text if text is None or kind == "string" else _READERS[kind](key, text)
+            for (key, (field, kind)), text in zip(FIELDS.items(), ours.groups(), strict=True)
+        }
+    else:
+        fields = {FIELDS[key][0]: value for key, value in _read(data).items()}
+    try:
+        return Snapshot(**fields)
+    except ValueError as error:
+        _corrupt(str(error))
+
+
+def _read(data: bytes) -> dict[str, str | int | datetime | None]:
     if b"\0" in data:  # expat detects UTF-16 even without a byte order mark, and ignores the encoding it was given
         _corrupt("NUL byte, as in UTF-16; UTF-8 is required")
     try:
@@ -136,14 +143,7 @@ def loads(data: bytes) -> Snapshot:
         _corrupt("userId is missing")
     if values.get("sessionIndex", 0) is None:
         del values["sessionIndex"]
-    return _snapshot({FIELDS[key][0]: value for key, value in values.items()})
-
-
-def _snapshot(fields: dict[str, Any]) -> Snapshot:
-    try:
-        return Snapshot(**fields)
-    except ValueError as error:
-        _corrupt(str(error))
+    return values
 
 
 def readable_user_id(data: bytes) -> str | None:
@@ -163,15 +163,19 @@ class _Reader:
         parser = expat.ParserCreate(encoding="utf-8", namespace_separator=" ")
         parser.buffer_text = True
         parser.XmlDeclHandler = self._declaration
-        parser.StartDoctypeDeclHandler = self._doctype
-        parser.ProcessingInstructionHandler = self._instruction
-        parser.StartNamespaceDeclHandler = self._start_prefix
-        parser.EndNamespaceDeclHandler = self._end_prefix
+        parser.StartDoctypeDeclHandler = lambda name, _id, _public, _subset: _corrupt(
+            f"document type declaration {name!r} is not allowed"
+        )
+        parser.ProcessingInstructionHandler = lambda name, _: _corrupt(
+            f"processing instruction {name!r} is not allowed"
+        )
+        parser.StartNamespaceDeclHandler = lambda prefix, uri: self._uris[prefix].append(uri)
+        parser.EndNamespaceDeclHandler = lambda prefix: self._uris[prefix].pop()
         parser.StartElementHandler = self._start
         parser.EndElementHandler = self._end
         parser.CharacterDataHandler = self._text
         self._parser = parser
-        self._prefixes: dict[str | None, list[str | None]] = {}
+        self._uris: defaultdict[str | None, list[str | None]] = defaultdict(lambda: [""])
         self._path: tuple[str, ...] = ()
         self._ignored_depth = 0
         self._key: str | None = None
@@ -191,18 +195,6 @@ class _Reader:
     def _declaration(self, _version: str, encoding: str | None, _standalone: int) -> None:
         if encoding is not None and encoding.lower() != "utf-8":
             _corrupt(f"declared encoding {encoding!r}; UTF-8 is required")
-
-    def _doctype(self, name: str, *_: object) -> None:
-        _corrupt(f"document type declaration {name!r} is not allowed")
-
-    def _instruction(self, target: str, _data: str) -> None:
-        _corrupt(f"processing instruction {target!r} is not allowed")
-
-    def _start_prefix(self, prefix: str | None, uri: str | None) -> None:
-        self._prefixes.setdefault(prefix, []).append(uri)
-
-    def _end_prefix(self, prefix: str | None) -> None:
-        self._prefixes[prefix].pop()
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         if self._ignored_depth or (self._path[-1:] == (_VALUE,) and self._key not in FIELDS):
@@ -227,8 +219,7 @@ class _Reader:
         if attributes.get(f"{INSTANCE} nil") in ("true", "1"):
             return None
         prefix, colon, kind = attributes.get(f"{INSTANCE} type", "").rpartition(":")
-        uris = self._prefixes.get(prefix if colon else None)
-        uri = uris[-1] if uris else ""
+        uri = self._uris[prefix if colon else None][-1]
         return kind if uri == SCHEMA else f"{{{uri}}}{kind}"
 
     def _text(self, text: str) -> None:
@@ -264,8 +255,7 @@ def _typed(key: str, kind: str | None, content: str) -> str | int | datetime | N
     wanted = FIELDS[key][1]
     if kind != wanted:
         _corrupt(f"{key} must be of XML Schema type {wanted}, not {kind!r}")
-    read = _BY_KIND.get(kind)
-    return content if read is None else read(key, content)
+    return content if kind == "string" else _READERS[kind](key, content)
 
 
 def _int(key: str, content: str) -> int:
@@ -283,6 +273,4 @@ def _date_time(key: str, content: str) -> datetime:
         _corrupt(f"{key} must be a dateTime with a time zone, not {content[:40]!r}")
 
 
-_BY_KIND: dict[str, Callable[[str, str], int | datetime]] = {"int": _int, "dateTime": _date_time}
-_READERS = [(key, field, _BY_KIND.get(kind)) for key, (field, kind) in FIELDS.items()]
-"""Key, field, and the function that parses the value; ``None``: the value is text."""
+_READERS: dict[str, Callable[[str, str], int | datetime]] = {"int": _int, "dateTime": _date_time}

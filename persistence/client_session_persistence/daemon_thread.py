@@ -7,36 +7,34 @@ import os
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from abc import ABC, abstractmethod
+from typing import ClassVar
 
 
-class DaemonThread:
-    """Runs ``work`` on a daemon thread, started when needed. Every method is thread-safe and re-entrant.
+class DaemonThread(ABC):
+    """Runs `_work` on a daemon thread, started when needed. Every method is thread-safe and re-entrant.
 
     The thread ends before a fork, so that the child inherits a consistent state (and Python sees one thread only), and
     starts again afterwards.
     """
 
-    def __init__(
-        self, name: str, work: Callable[[], object], has_work: Callable[[], bool], wake: Callable[[], object]
-    ) -> None:
-        """Start no thread yet.
+    name: ClassVar[str]
 
-        Args:
-            name: the thread's name.
-            work: runs on the thread; returns when there is nothing left to do, and soon after `is_pausing` is set.
-            has_work: whether to call ``work`` again after it has returned.
-            wake: lets ``work`` notice `is_pausing` if it is waiting.
-
-        """
-        self._name = name
-        self._work = work
-        self._has_work = has_work
-        self._wake = wake
+    def __init__(self) -> None:
+        """Start no thread yet."""
         self.renew()
+
+    @abstractmethod
+    def _work(self) -> None:
+        """Work on the thread; return when there is nothing left to do, and soon after `is_pausing` is set."""
+
+    @abstractmethod
+    def _has_work(self) -> bool:
+        """Return whether to call `_work` again after it has returned."""
+
+    @abstractmethod
+    def _wake(self) -> None:
+        """Let `_work` notice `is_pausing` if it is waiting."""
 
     def renew(self) -> None:
         """Begin without a thread, as a forked child does."""
@@ -44,7 +42,7 @@ class DaemonThread:
         """Held while the thread runs. Nobody waits for it, so nobody can be kept waiting."""
         self._thread: threading.Thread | None = None
         self.is_pausing = False
-        """Whether ``work`` must return."""
+        """Whether ``_work`` must return."""
 
     @property
     def is_current(self) -> bool:
@@ -60,7 +58,7 @@ class DaemonThread:
         """Start the thread unless it runs; return whether it does, or will after a fork."""
         if self.is_pausing or sys.is_finalizing() or not self._running.acquire(blocking=False):
             return self.is_pausing or self.is_running
-        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         try:
             self._thread.start()
         except RuntimeError:  # the interpreter is shutting down, or the system is out of threads

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import bisect
 import enum
 import errno
 import os
@@ -47,8 +48,7 @@ _registry: list[tuple[Stage, Hooks]] = []
 
 def register(stage: Stage, **hooks: Unpack[Hooks]) -> None:
     """Call these hooks at each fork, and at the interpreter's exit."""
-    _registry.append((stage, hooks))
-    _registry.sort(key=lambda registered: registered[0])
+    bisect.insort(_registry, (stage, hooks), key=lambda registered: registered[0])
 
 
 def _run(hooks: Iterable[tuple[Stage, Hooks]], when: str, *until: float) -> None:
@@ -117,12 +117,7 @@ class Lease:
         return self._process != THIS_PROCESS.id
 
     def call(self, function: Callable[[*Arguments], Result], /, *arguments: *Arguments) -> Result:
-        """Make a system call that writes, unless the lease is void.
-
-        Raises:
-            OSError: it is void; the parent completes the write.
-
-        """
+        """Make a system call that writes; raise `OSError` if the lease is void, as the parent completes the write."""
         if self._process == THIS_PROCESS.id:
             return function(*arguments)  # no point in between where the interpreter could run other code
         raise OSError(errno.ECANCELED, "Forked during the write; the parent completes it")

@@ -1,12 +1,15 @@
-"""The snapshot: the state of a session that is saved."""
+"""The snapshot: the state of a session that is saved, and the error of a save file that does not hold one."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MAX_INDEX = 2**31 - 1
 """The largest ``sessionIndex`` and ``eventIndex`` that the schema and .NET's ``int`` allow."""
@@ -31,42 +34,32 @@ def is_uuid_text(text: str) -> bool:
     return text.encode("ascii", "replace").translate(SHAPE) == UUID_SHAPE
 
 
-def _refuse(attribute: attrs.Attribute[Any], value: object, allowed: str) -> ValueError:
-    return ValueError(f"{attribute.name} must be {allowed}, not {value!r}")
+def _must_be(
+    allowed: str, is_allowed: Callable[[Any], object]
+) -> Callable[[object, attrs.Attribute[Any], object], None]:
+    def validate(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        if not is_allowed(value):
+            msg = f"{attribute.name} must be {allowed}, not {value!r}"
+            raise ValueError(msg)
+
+    return validate
 
 
-def _user_id(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, str) or not _USER_ID.fullmatch(value):
-        raise _refuse(attribute, value, "a lower-case UUID or 16 lower-case hexadecimal digits")
-
-
-def _uuid_or_none(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if value is not None and (not isinstance(value, str) or not is_uuid_text(value)):
-        raise _refuse(attribute, value, "the text of a UUID or None")
-
-
-def _index(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if type(value) is not int or not 0 <= value <= MAX_INDEX:
-        raise _refuse(attribute, value, f"an int from 0 to {MAX_INDEX}")
-
-
-def _index_or_none(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if value is not None:
-        _index(instance, attribute, value)
-
-
-def _storage_mechanism(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if value not in STORAGE_MECHANISMS:
-        raise _refuse(attribute, value, f"one of {', '.join(STORAGE_MECHANISMS)}")
+_user_id = _must_be(
+    "a lower-case UUID or 16 lower-case hexadecimal digits",
+    lambda value: isinstance(value, str) and _USER_ID.fullmatch(value),
+)
+_uuid_or_none = _must_be(
+    "the text of a UUID or None", lambda value: value is None or (isinstance(value, str) and is_uuid_text(value))
+)
+_index = _must_be(f"an int from 0 to {MAX_INDEX}", lambda value: type(value) is int and 0 <= value <= MAX_INDEX)
+_storage_mechanism = _must_be(f"one of {', '.join(STORAGE_MECHANISMS)}", STORAGE_MECHANISMS.__contains__)
 
 
 def as_utc(value: datetime) -> datetime:
     """Convert an aware time to UTC.
 
-    Raises:
-        TypeError: the value is not a ``datetime``.
-        ValueError: the time is naive, or outside the years 1 to 9999 in UTC.
-
+    Raise `TypeError` if it is not a ``datetime``, `ValueError` if it is naive or outside the years 1 to 9999 in UTC.
     """
     if not isinstance(value, datetime):
         msg = f"a time must be an aware datetime, not {value!r}"
@@ -84,10 +77,7 @@ def as_utc(value: datetime) -> datetime:
 
 
 def iso_time(value: datetime) -> str:
-    """Format a UTC time as RFC 3339 text.
-
-    It has milliseconds, as in the mobile trackers, or microseconds if the time has them.
-    """
+    """Format a UTC time as RFC 3339: with milliseconds, as the mobile trackers do, or microseconds if it has them."""
     timespec = "microseconds" if value.microsecond % 1000 else "milliseconds"
     return value.replace(tzinfo=None).isoformat(timespec=timespec) + "Z"
 
@@ -112,7 +102,7 @@ class Snapshot:
     storage_mechanism: str = attrs.field(default=STORAGE_MECHANISM, validator=_storage_mechanism)
     first_event_id: str | None = attrs.field(default=None, validator=_uuid_or_none)
     first_event_timestamp: datetime | None = attrs.field(default=None, converter=attrs.converters.optional(as_utc))
-    event_index: int | None = attrs.field(default=None, validator=_index_or_none)
+    event_index: int | None = attrs.field(default=None, validator=attrs.validators.optional(_index))
     last_activity: datetime | None = attrs.field(default=None, converter=attrs.converters.optional(as_utc))
 
 
@@ -124,3 +114,23 @@ def idle_time(saved: Snapshot, now: datetime) -> timedelta | None:
     if not (saved.session_id and saved.event_index and saved.last_activity):
         return None
     return now - saved.last_activity
+
+
+@attrs.define(repr=False, slots=False)  # with slots it would lose its notes when pickled
+class CorruptSaveFileError(ValueError):
+    """A file or its bytes are not a valid save file.
+
+    Attributes:
+        reason: what is wrong.
+        path: the file, or ``None`` if the bytes did not come from a file.
+        recovered: the snapshot recovered from the backup or from what is still readable, or ``None``.
+
+    """
+
+    reason: str
+    path: str | None = None
+    recovered: Snapshot | None = None
+
+    def __str__(self) -> str:
+        """Return the file and the reason."""
+        return f"{self.path or 'save file'} is corrupt: {self.reason}"

@@ -23,7 +23,7 @@ from client_session_persistence.forks import ForkAware, Stage, register
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from client_session_persistence.process_lock import ProcessLock
+    from client_session_persistence.lock_file import ProcessLock
     from client_session_persistence.snapshot import Snapshot
 
 
@@ -31,23 +31,20 @@ MAX_FILES = 100
 """How many files may wait to be written: each keeps its lock file open, and a process has few descriptors."""
 
 
-class WriterThread:
+class WriterThread(DaemonThread):
     """Runs jobs one after another on a daemon thread."""
 
-    def __init__(self) -> None:
-        """Start with no jobs and no thread."""
-        self._thread = DaemonThread("client-session-writer", self._work, self._has_jobs, self._wake)
-        self.renew()
+    name = "client-session-writer"
 
     def renew(self) -> None:
         """Begin anew, as a forked child does: queued jobs are its parent's."""
         self._jobs: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
-        self._thread.renew()
+        super().renew()
         self._is_exiting = False
 
     def run(self, job: Callable[[], object]) -> None:
         """Run a job on the thread; right here if this is the thread, or if it cannot run."""
-        if self._is_exiting or self._thread.is_current or not self._thread.ensure_running():
+        if self._is_exiting or self.is_current or not self.ensure_running():
             job()
         else:
             self.enqueue(job)
@@ -61,27 +58,19 @@ class WriterThread:
         """Whether no further file should wait."""
         return self._jobs.qsize() >= MAX_FILES
 
-    def pause(self, until: float) -> None:
-        """End the thread after the job it is running, before a fork."""
-        self._thread.pause(until)
-
-    def resume(self) -> None:
-        """Continue with the jobs that wait."""
-        self._thread.resume()
-
     def finish(self, until: float) -> None:
         """Wait until all jobs are done, but not beyond a time on `time.monotonic`; later jobs run in their callers."""
         self._is_exiting = True
-        if self._has_jobs() or self._thread.is_running:
+        if self._has_work() or self.is_running:
             done = threading.Event()
             self._jobs.put(done.set)
             done.wait(max(0.0, until - time.monotonic()))
 
     def _work(self) -> None:
-        while not self._thread.is_pausing:
+        while not self.is_pausing:
             self._jobs.get()()
 
-    def _has_jobs(self) -> bool:
+    def _has_work(self) -> bool:
         return not self._jobs.empty()
 
     def _wake(self) -> None:
@@ -121,9 +110,7 @@ class PendingWrites(ForkAware):
     def add(self, lock: ProcessLock, snapshot: Snapshot, write: Callable[[], object]) -> Future[None]:
         """Queue a snapshot under the store's lock, which is retained until it is durable; return the future of that.
 
-        Raises:
-            BlockingIOError: too many other stores' lock files are open already.
-
+        Raise `BlockingIOError` if too many other stores' lock files are open already.
         """
         self.renew_in_child()
         if not lock.is_retained and WRITER.is_full:

@@ -19,9 +19,8 @@ from client_session_persistence.atomic_file import (
     write_durably,
 )
 from client_session_persistence.codec import MAX_BYTES, dumps, loads, readable_user_id
-from client_session_persistence.errors import CorruptSaveFileError
-from client_session_persistence.process_lock import ProcessLock
-from client_session_persistence.snapshot import Snapshot
+from client_session_persistence.lock_file import ProcessLock
+from client_session_persistence.snapshot import CorruptSaveFileError, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -48,7 +47,6 @@ class XmlStore:
     Next to ``<name>`` are ``<name>.bak`` (the last good file), ``<name>.lock`` (locked during each read-modify-write)
     and ``<name>.corrupt`` (the last corrupt file, if any). Missing folders are created when first needed, the last one
     private. A path that is a symbolic link is resolved once, at construction or as soon as possible; the link stays.
-
     Any method may be called from any thread and from several processes.
 
     With ``background=True``, for event loops, only `flush` waits for the disk or for another process. `save` queues the
@@ -57,8 +55,10 @@ class XmlStore:
     thread; a forked `multiprocessing` child skips that, so call `flush` there.
     """
 
-    __slots__ = ("__weakref__", "_content", "_is_resolved", "_lock", "_path", "_pending", "_written")
+    __slots__ = ("__weakref__", "_content", "_is_resolved", "_lock", "_path", "_pending", "_temporary", "_written")
 
+    _temporary: str
+    """The file that is written and then renamed; there is only one, under the lock."""
     _written: tuple[bytes, Snapshot] | None
     """What was written last, and so need not be parsed when it is read again."""
     _content: _Content | None
@@ -110,27 +110,27 @@ class XmlStore:
             self._resolve()
             if self._pending is not None and self._lock.is_retained:
                 return self._pending.newest
-            if self._lock.mine is not None:
-                content = self._content = self._read()
-            else:
-                self._clean_up()
-                content = self._read()
+            is_locked = self._lock.mine is not None
+            # Delete what a killed writer left, unless the lock is taken: then a writer may be at work.
+            if not is_locked and os.path.lexists(self._temporary):
+                with contextlib.suppress(OSError), self._locked(wait=False):
+                    pass
+            content = self._read()
+            if is_locked:
+                self._content = content
         except OSError as error:
             # The type stays the system's, so that callers can catch it as usual.
             error.recovered = self._recover(b"")  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
             raise
-        if content is None:
-            return None
-        if content.error is not None:
+        if content is not None and content.error is not None:
             raise content.error
-        return content.snapshot
+        return None if content is None else content.snapshot
 
     def save(self, snapshot: Snapshot) -> Future[None] | None:
         """Replace the file, and return when the new one would survive a power cut.
 
-        In the background, queue the snapshot and return a future, which gets the result or what went wrong.
-
-        A good file becomes the backup if possible; a corrupt one is kept as ``<name>.corrupt``.
+        In the background, queue the snapshot and return a future, which gets the result or what went wrong. A good file
+        becomes the backup if possible; a corrupt one is kept as ``<name>.corrupt``.
 
         Raises:
             OSError: it cannot be written, or the present file cannot be read, or the lock was not free within 1 s
@@ -191,42 +191,24 @@ class XmlStore:
     def _write(self, lease: Lease, data: bytes, snapshot: Snapshot) -> None:
         before = self._content or self._read()
         if before is not None:
-            self._keep(lease, before)
+            suffix, ignored = (".corrupt", ()) if before.error else (".bak", (OSError,))
+            with contextlib.suppress(*ignored):  # saving matters more than the backup, and the old one is still there
+                keep_copy(lease, self._path, self._path + suffix, self._temporary, (before.data, before.status))
         self._content = None
         write_durably(lease, self._path, self._temporary, data, None if before is None else before.status)
         sync_folder(os.path.dirname(self._path))
         self._written = data, snapshot
 
     def _set_path(self, path: str) -> None:
-        self._path = path
+        self._path, self._temporary = path, path + ".tmp"
         self._lock = ProcessLock(path + ".lock")
         self._content = self._written = None
 
     def _resolve(self) -> None:
         if not self._is_resolved:
-            path = follow_links(self._path)
-            if path != self._path:
+            if (path := follow_links(self._path)) != self._path:
                 self._set_path(path)
             self._is_resolved = True
-
-    @property
-    def _temporary(self) -> str:
-        """The file that is written and then renamed; there is only one, under the lock."""
-        return self._path + ".tmp"
-
-    def _clean_up(self) -> None:
-        """Delete what a killed writer left, unless the lock is taken: then a writer may be at work."""
-        if os.path.lexists(self._temporary):
-            with contextlib.suppress(OSError), self._locked(wait=False):
-                pass
-
-    def _keep(self, lease: Lease, before: _Content) -> None:
-        """Keep the present file under a second name before it is replaced."""
-        if before.error is not None:
-            keep_copy(lease, self._path, self._path + ".corrupt", self._temporary, (before.data, before.status))
-            return
-        with contextlib.suppress(OSError):  # saving matters more than the backup, and the old backup is still there
-            keep_copy(lease, self._path, self._path + ".bak", self._temporary, (before.data, before.status))
 
     def _read(self) -> _Content | None:
         try:

@@ -1,8 +1,6 @@
 """Traces: the inputs of a session as JSON Lines, one input per line, in order of time.
 
 ``{"at": "2026-11-23T09:00:00Z", "input": "event", "id": "<uuid>"}``
-
-A trace has the inputs and commands of `client_session.graph`, and things that happen around a session (`External`).
 """
 
 from __future__ import annotations
@@ -37,9 +35,10 @@ class External(enum.StrEnum):
     """Another process on the same save file tracks an event with this ``id``."""
 
 
+_TIMEOUTS = ("foreground_timeout", "background_timeout")
 _FIELDS: dict[str, frozenset[str]] = {
     Input.EVENT: frozenset({"id"}),
-    Command.TIMEOUTS: frozenset({"foreground_timeout", "background_timeout"}),
+    Command.TIMEOUTS: frozenset(_TIMEOUTS),
     External.WALL: frozenset({"to"}),
     External.OTHER: frozenset({"id"}),
 }
@@ -52,15 +51,13 @@ INPUTS: tuple[Input | Command | External, ...] = (
 )
 
 
+@attrs.define(repr=False, slots=False)
 class TraceError(ValueError):
     """A trace cannot be read; the message names the file, the line and the fault."""
 
-    def __init__(self, name: str, line: int, fault: str) -> None:
-        """Store the attributes."""
-        super().__init__(name, line, fault)
-        self.name = name
-        self.line = line
-        self.fault = fault
+    name: str
+    line: int
+    fault: str
 
     def __str__(self) -> str:
         """Return ``file:line: fault``, as compilers do."""
@@ -101,12 +98,7 @@ class Step:
 
 
 def read_trace(lines: Iterable[bytes], name: str) -> list[Step]:
-    """Read a whole trace, skipping empty lines. ``name`` is the name of the file in errors.
-
-    Raises:
-        TraceError: for the first bad line.
-
-    """
+    """Read the trace of a file, skipping empty lines; raise `TraceError` with its ``name`` for the first bad line."""
     steps: list[Step] = []
     number = 0
     for number, line in enumerate(lines, start=1):
@@ -116,7 +108,7 @@ def read_trace(lines: Iterable[bytes], name: str) -> list[Step]:
             step = _read_step(line)
             if steps and step.at < steps[-1].at:
                 _fault(f"'at' must not go backwards, from {steps[-1].at.isoformat()} to {step.at.isoformat()}")
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise TraceError(name, number, str(error)) from None
         steps.append(step)
     if not steps:
@@ -142,19 +134,9 @@ def _read_step(line: bytes) -> Step:
         _time("at", fields.get("at")),
         given,
         event_id_text(cast("str", fields.get("id"))) if "id" in allowed else None,
-        _seconds("foreground_timeout", fields),
-        _seconds("background_timeout", fields),
-        _time("to", fields.get("to")) if "to" in allowed else None,
+        to=_time("to", fields.get("to")) if "to" in allowed else None,
+        **{name: seconds(name, cast("float", fields[name])) for name in _TIMEOUTS if name in fields},
     )
-
-
-def _seconds(name: str, fields: dict[str, object]) -> float | None:
-    if name not in fields:
-        return None
-    try:
-        return seconds(name, cast("float", fields[name]))
-    except TypeError as error:
-        _fault(str(error))
 
 
 def _time(name: str, value: object) -> datetime:

@@ -105,8 +105,7 @@ class AsyncioScheduler(ForkAware):
         loop = asyncio.get_running_loop()
         if self._loop is None or self._loop() is not loop:
             return
-        timer = self._timer() if self._timer is not None else None
-        if timer is not None:
+        if self._timer is not None and (timer := self._timer()) is not None:
             timer.cancel()
         enough, unfinished = time.monotonic() + _SLICE_SECONDS, True
         try:

@@ -33,11 +33,9 @@ def reference_to(session: Ticking, callback: Callable[[Reference], None] | None 
 
 def tick_session(reference: Reference) -> None:
     """Tick a session if it still exists. Log a tick that fails, so that the other sessions are still ticked."""
-    session = reference()
-    if session is None:
-        return
     try:
-        session.tick()
+        if (session := reference()) is not None:
+            session.tick()
     except SessionClosedError:
         pass  # closed after the reference was looked up
     except Exception:
@@ -77,10 +75,10 @@ class TickSchedule:
 
     def seconds_until_due(self) -> float | None:
         """Return the seconds until the next tick is due; ``None`` if there are no sessions."""
-        due = min((group.due for group in list(self.by_interval.values())), default=None)
-        if due is None:
-            return None
-        return min(max(0.0, due - time.monotonic()), threading.TIMEOUT_MAX)  # a longer wait overflows
+        due = [group.due for group in list(self.by_interval.values())]
+        return (
+            min(max(0.0, min(due) - time.monotonic()), threading.TIMEOUT_MAX) if due else None
+        )  # a longer wait overflows
 
     def due(self) -> Iterator[Reference]:
         """Yield each session that is due now, after scheduling its group's next tick."""

@@ -24,13 +24,10 @@ if TYPE_CHECKING:
     from client_session.ticking.scheduler import Ticking
 
 
-class Checker:
+class Checker(DaemonThread):
     """A scheduler with its own thread while it has sessions to tick. Every method is thread-safe."""
 
-    def __init__(self) -> None:
-        """Start with nothing to tick, and no thread."""
-        self._thread = DaemonThread("client-session-checker", self._work, self._has_work, self._wake)
-        self.renew()
+    name = "client-session-checker"
 
     def renew(self) -> None:
         """Begin anew, as a forked child does; its sessions start their checkers again themselves."""
@@ -45,20 +42,18 @@ class Checker:
                 wakeup.put(None)
 
         self._forget = forget
-        self._thread.renew()
+        super().renew()
 
     def start(self, session: Ticking, now: float) -> None:  # noqa: ARG002  # this scheduler runs on real time
         """Tick the session every `check_interval` seconds, the first time at most that long from now.
 
-        Raises:
-            RuntimeError: no thread could be started. Once one can, for any session, it ticks this one too.
-
+        Raise `RuntimeError` if no thread could be started. Once one can, for any session, it ticks this one too.
         """
         reference, interval = reference_to(session, self._forget), session.check_interval
         self._requests.append((reference, interval))
         if interval not in self._schedule.by_interval:  # else the thread wakes in time by itself
             self._wake()
-        if not self._thread.ensure_running() and not sys.is_finalizing():
+        if not self.ensure_running() and not sys.is_finalizing():
             msg = "No checker thread could be started"
             raise RuntimeError(msg)
 
@@ -67,24 +62,16 @@ class Checker:
         self._requests.append((reference_to(session), None))
         self._wake()
 
-    def pause(self, until: float) -> None:
-        """End the thread after the tick it is running, before a fork."""
-        self._thread.pause(until)
-
-    def resume(self) -> None:
-        """Continue ticking."""
-        self._thread.resume()
-
     def _work(self) -> None:
         schedule, requests = self._schedule, self._requests
-        while not self._thread.is_pausing:
+        while not self.is_pausing:
             for _ in range(len(requests)):  # not those that arrive meanwhile: checks must not wait for them
                 schedule.set(*requests.popleft())
             if not schedule.by_interval:
                 return
             for session in self._due:
                 tick_session(session)
-                if self._thread.is_pausing:
+                if self.is_pausing:
                     return  # the rest is due after the fork
             if not requests:
                 with contextlib.suppress(queue.Empty):
