@@ -137,6 +137,31 @@ def test_a_session_that_was_resumed_continues_after_an_exit_without_close(save_p
     assert [run(program, save_path) for _ in range(2)] == ["1 2 3\n", "4 5 6\n"]
 
 
+@needs_fork
+def test_child_renews_an_object_once() -> None:
+    """If two threads of a forked child use an object at the same time, only the first one renews its locks."""
+    program = """
+    import os, threading, time
+    from client_session_persistence.forks import THIS_PROCESS, ForkAware
+    class Counted(ForkAware):
+        renewals = 0
+        def renew(self):
+            self.renewals += 1
+    counted = Counted()
+    child = os.fork()
+    if child == 0:
+        thread = threading.Thread(target=counted.renew_in_child)
+        with THIS_PROCESS.renewing:
+            thread.start()
+            time.sleep(0.1)  # until the thread waits; if it is late, it finds the object renewed
+            counted.renew_in_child()
+        thread.join()
+        os._exit(counted.renewals != 2)
+    print(counted.renewals, os.waitpid(child, 0)[1])
+    """
+    assert run(program) == "1 0\n"
+
+
 def test_hooks_run_in_order() -> None:
     """Stages ascend in a forked child and descend before a fork and at exit, whatever the order of registration."""
     program = """

@@ -215,10 +215,7 @@ class ProcessLock(ForkAware):
         Raise `TimeoutError` if it was not free in time, or the call interrupted this thread while it was locking;
         `OSError` if the lock file cannot be created or locked.
         """
-        mine = self.mine
-        if mine is not None and not mine.is_void:
-            yield mine
-            return
+        self.renew_in_child()
         if self._acquiring == threading.get_ident():
             raise TimeoutError(errno.EDEADLK, "This thread is already acquiring the lock", self._path)
         lease, mutex, file = Lease(), self._mutex, self._file
