@@ -191,7 +191,6 @@ def verify(examples: int, seed: int | None, report: Path | None) -> None:
 
 
 _COLUMNS = {"time": 19, "input": 13, "state": 23, "session": 8, "index": 5, "event": 5}
-_NUMBERS = {"index", "event"}
 
 
 def _print_timeline(moments: Iterable[Moment]) -> None:
@@ -215,7 +214,9 @@ def _print_timeline(moments: Iterable[Moment]) -> None:
 def _grid(gap: int, *, header: bool) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold", show_header=header)
     for heading, width in _COLUMNS.items():
-        table.add_column(heading, no_wrap=True, min_width=width, justify="right" if heading in _NUMBERS else "left")
+        table.add_column(
+            heading, no_wrap=True, min_width=width, justify="right" if heading in {"index", "event"} else "left"
+        )
     return table
 
 

@@ -21,10 +21,7 @@ SCHEMA = "iglu:com.snowplowanalytics.snowplow/client_session/jsonschema/1-0-2"
 ZERO_USER_ID = "00000000-0000-0000-0000-000000000000"
 """The user id of anonymous events, as in the mobile trackers."""
 
-_NEWER_KEYS: dict[str, frozenset[str]] = {
-    "1-0-2": frozenset(),
-    "1-0-1": frozenset({"eventIndex", "firstEventTimestamp"}),
-}
+_NEWER_KEYS: dict[str, tuple[str, ...]] = {"1-0-2": (), "1-0-1": ("eventIndex", "firstEventTimestamp")}
 
 EntityData = dict[str, str | int | None]
 
@@ -162,8 +159,7 @@ class SessionContext:
         if version not in _NEWER_KEYS:
             msg = f"version must be one of {', '.join(_NEWER_KEYS)}, not {version!r}"
             raise ValueError(msg)
-        newer = _NEWER_KEYS[version]
-        data = {key: value for key, value in self.data.items() if key not in newer}
+        data = {key: value for key, value in self.data.items() if key not in _NEWER_KEYS[version]}
         return {"schema": SCHEMA.replace("1-0-2", version), "data": data}
 
     def to_json(self) -> str:

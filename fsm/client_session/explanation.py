@@ -74,8 +74,11 @@ class Explanation:
     def _session_clauses(self) -> Iterator[str]:
         if self.ended:
             yield _ending(self.ended, self.idle_seconds, self.timeout)
-        if self.begun:
-            yield self._beginning(self.begun)
+        if self.begun and self.begun.is_continued:
+            yield f"session {self.begun.session_index} continues: {_idle_text(self.idle_seconds, self.timeout)}"
+        elif self.begun:
+            begins = "begins" if self.input == Input.EVENT else "is counted before its first event"
+            yield f"session {self.begun.session_index} {begins}"
         elif self.input == START:
             yield f"the saved session is over: {_idle_text(self.idle_seconds, self.timeout)}"
         elif self.ended and self.input != Command.CLOSE:
@@ -98,13 +101,6 @@ class Explanation:
             stopped = "nothing expires until checking starts again" if stopped_by_hand else "checking has stopped"
             yield "checking has started again" if self.is_checker_running else stopped
 
-    def _beginning(self, begun: Beginning) -> str:
-        if begun.is_continued:
-            return f"session {begun.session_index} continues: {_idle_text(self.idle_seconds, self.timeout)}"
-        if self.input == Input.EVENT:
-            return f"session {begun.session_index} begins"
-        return f"session {begun.session_index} is counted before its first event"
-
 
 def describe_save_file(saved: Snapshot, now: datetime, timeout: float) -> Iterator[str]:
     """Describe a save file's newest session, and what a start ``now`` would make of it."""
@@ -121,7 +117,8 @@ def describe_save_file(saved: Snapshot, now: datetime, timeout: float) -> Iterat
         yield f"its last activity was at {_time_text(saved.last_activity)}"
     idle, otherwise = idle_time(saved, now), ""
     if idle is None:
-        yield f"it cannot be resumed: {_why_over(saved)}"
+        reasons = {None: "its progress is not recorded (the .NET tracker does not save it)", 0: "it has no events"}
+        yield f"it cannot be resumed: {reasons.get(saved.event_index, 'it has ended')}"
     else:
         seconds = idle.total_seconds()
         verb = "continue" if 0 <= seconds < timeout else "not continue"
@@ -130,12 +127,6 @@ def describe_save_file(saved: Snapshot, now: datetime, timeout: float) -> Iterat
             yield f"it can be resumed until {_time_text(now + timedelta(seconds=timeout) - idle)}"
             otherwise = "otherwise "
     yield f"{otherwise}the next event begins session {index + 1}"
-
-
-def _why_over(saved: Snapshot) -> str:
-    if saved.event_index is None:
-        return "its progress is not recorded (the .NET tracker does not save it)"
-    return "it has ended" if saved.event_index else "it has no events"
 
 
 def _time_text(at: datetime) -> str:

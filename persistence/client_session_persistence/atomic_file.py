@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from client_session_persistence.forks import Lease
 
 PRIVATE = 0o600
-PRIVATE_FOLDER = 0o700
 _MAX_LINKS = 40
 """Linux's limit (man 7 path_resolution)."""
 
@@ -126,11 +125,8 @@ def sync_folder(folder: str) -> None:
         os.close(descriptor)
 
 
-def create_folder(folder: str, mode: int = PRIVATE_FOLDER, *, sync: Callable[[str], object] = sync_folder) -> None:
-    """Create a private folder, and its missing parents with the usual mode, durably: sync each new name's parent.
-
-    ``sync`` may leave that to another thread.
-    """
+def create_folder(folder: str, mode: int = 0o700, *, sync: Callable[[str], object] = sync_folder) -> None:
+    """Create a private folder and, with the usual mode, its parents; ``sync`` makes each name durable, maybe later."""
     if os.path.isdir(folder):
         return
     parent = os.path.dirname(folder)

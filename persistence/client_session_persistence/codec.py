@@ -81,10 +81,7 @@ def _value(key: str, value: str | int | datetime | None) -> str:
     # No text needs escaping: the snapshot's validators refuse all characters that are special in XML.
     if value is None:
         return _NULL
-    return _element(key, iso_time(value) if isinstance(value, datetime) else str(value))
-
-
-def _element(key: str, text: str) -> str:
+    text = iso_time(value) if isinstance(value, datetime) else value
     return f'<Value i:type="a:{FIELDS[key][1]}" xmlns:a="{SCHEMA}">{text}</Value>'
 
 
@@ -96,7 +93,7 @@ _USER_ONLY = _document({"userId": "%s"})
 def _our_pattern() -> re.Pattern[str]:
     pattern = re.escape(_document({key: f"@{key}@" for key in FIELDS}))
     for key in FIELDS:
-        value = re.escape(_element(key, "@")).replace("@", "([-.:_0-9A-Za-z]*)")
+        value = re.escape(_value(key, "@")).replace("@", "([-.:_0-9A-Za-z]*)")
         null = "" if key in ("userId", "sessionIndex") else f"|{re.escape(_NULL)}"
         pattern = pattern.replace(f"@{key}@", f"(?:{value}{null})")
     return re.compile(pattern)
@@ -166,9 +163,7 @@ class _Reader:
         parser.StartDoctypeDeclHandler = lambda name, _id, _public, _subset: _corrupt(
             f"document type declaration {name!r} is not allowed"
         )
-        parser.ProcessingInstructionHandler = lambda name, _: _corrupt(
-            f"processing instruction {name!r} is not allowed"
-        )
+        parser.ProcessingInstructionHandler = lambda pi, _: _corrupt(f"processing instruction {pi!r} is not allowed")
         parser.StartNamespaceDeclHandler = lambda prefix, uri: self._uris[prefix].append(uri)
         parser.EndNamespaceDeclHandler = lambda prefix: self._uris[prefix].pop()
         parser.StartElementHandler = self._start

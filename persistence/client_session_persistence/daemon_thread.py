@@ -49,15 +49,10 @@ class DaemonThread(ABC):
         """Whether the caller runs on this thread."""
         return threading.current_thread() is self._thread
 
-    @property
-    def is_running(self) -> bool:
-        """Whether the thread runs now."""
-        return self._running.locked()
-
     def ensure_running(self) -> bool:
         """Start the thread unless it runs; return whether it does, or will after a fork."""
         if self.is_pausing or sys.is_finalizing() or not self._running.acquire(blocking=False):
-            return self.is_pausing or self.is_running
+            return self.is_pausing or self._running.locked()
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         try:
             self._thread.start()

@@ -94,22 +94,13 @@ class Lease:
     parent's code; there the lease is void.
     """
 
-    __slots__ = ("_process", "_thread")
+    __slots__ = ("_process", "thread")
 
     def __init__(self) -> None:
         """Grant it to this thread of this process."""
         self._process = THIS_PROCESS.id
-        self._thread = threading.get_ident()
-
-    @property
-    def is_mine(self) -> bool:
-        """Whether it belongs to this thread, or to the thread that forked this one."""
-        return self._thread == threading.get_ident()
-
-    @property
-    def is_inherited(self) -> bool:
-        """Whether the holder forked this process."""
-        return self._thread == THIS_PROCESS.thread
+        self.thread = threading.get_ident()
+        """The holder, also in a child that it forks."""
 
     @property
     def is_void(self) -> bool:

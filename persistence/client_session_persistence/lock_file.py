@@ -1,6 +1,7 @@
 """The lock of a save file: one thread of one process at a time, by a lock file.
 
-Its descriptor is locked by the `filelock` package. `filelock.FileLock` takes half as long as a whole save.
+Its descriptor is locked by the `filelock` package, whose `filelock.FileLock` itself does more than is needed here, and
+takes half as long as a whole save.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from filelock import lock_descriptor, unlock_descriptor
 
 from client_session_persistence.atomic_file import PRIVATE, SAFE_FLAGS
 from client_session_persistence.deadline import seconds_left
-from client_session_persistence.forks import ForkAware, Lease, Stage, register
+from client_session_persistence.forks import THIS_PROCESS, ForkAware, Lease, Stage, register
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sized
@@ -162,14 +163,14 @@ class ProcessLock(ForkAware):
         self._file = LockFile(self._path)
         self._acquiring: int | None = None
         """The thread that is locking or unlocking the file at this moment."""
-        self._leases = [lease for lease in self._leases if lease.is_inherited]
+        self._leases = [lease for lease in self._leases if lease.thread == THIS_PROCESS.thread]
         self._is_retained = False
 
     @property
     def mine(self) -> Lease | None:
         """This thread's lease, if it has one. It is void in a child forked while it was held, until held anew."""
         self.renew_in_child()
-        return next((lease for lease in reversed(self._leases) if lease.is_mine), None)
+        return next((lease for lease in reversed(self._leases) if lease.thread == threading.get_ident()), None)
 
     @property
     def is_retained(self) -> bool:

@@ -38,7 +38,8 @@ class WriterThread(DaemonThread):
 
     def renew(self) -> None:
         """Begin anew, as a forked child does: queued jobs are its parent's."""
-        self._jobs: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self.jobs: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        """What the thread will run, in order."""
         super().renew()
         self._is_exiting = False
 
@@ -47,34 +48,25 @@ class WriterThread(DaemonThread):
         if self._is_exiting or self.is_current or not self.ensure_running():
             job()
         else:
-            self.enqueue(job)
-
-    def enqueue(self, job: Callable[[], object]) -> None:
-        """Run a job after those that wait."""
-        self._jobs.put(job)
-
-    @property
-    def is_full(self) -> bool:
-        """Whether no further file should wait."""
-        return self._jobs.qsize() >= MAX_FILES
+            self.jobs.put(job)
 
     def finish(self, until: float) -> None:
         """Wait until all jobs are done, but not beyond a time on `time.monotonic`; later jobs run in their callers."""
         self._is_exiting = True
-        if self._has_work() or self.is_running:
+        if self._has_work() or self._running.locked():
             done = threading.Event()
-            self._jobs.put(done.set)
+            self.jobs.put(done.set)
             done.wait(max(0.0, until - time.monotonic()))
 
     def _work(self) -> None:
         while not self.is_pausing:
-            self._jobs.get()()
+            self.jobs.get()()
 
     def _has_work(self) -> bool:
-        return not self._jobs.empty()
+        return not self.jobs.empty()
 
     def _wake(self) -> None:
-        self._jobs.put(lambda: None)
+        self.jobs.put(lambda: None)
 
 
 WRITER = WriterThread()
@@ -90,7 +82,7 @@ register(
 class PendingWrites(ForkAware):
     """The snapshots that one store has queued; of several that wait, only the newest is written."""
 
-    __slots__ = ("_last", "_unsynced", "_waiting", "_writing", "newest")
+    __slots__ = ("_last", "_waiting", "_writing", "newest", "unsynced")
 
     newest: Snapshot
     """The last one queued."""
@@ -101,11 +93,8 @@ class PendingWrites(ForkAware):
         self._writing = threading.RLock()
         """At the interpreter's exit, two threads may write."""
         self._last: Future[None] | None = None
-        self._unsynced: deque[str] = deque()
-
-    def sync_later(self, folder: str) -> None:
-        """Leave it to the thread to make the names in a folder durable."""
-        self._unsynced.append(folder)
+        self.unsynced: deque[str] = deque()
+        """Folders whose new names the thread must make durable."""
 
     def add(self, lock: ProcessLock, snapshot: Snapshot, write: Callable[[], object]) -> Future[None]:
         """Queue a snapshot under the store's lock, which is retained until it is durable; return the future of that.
@@ -113,7 +102,7 @@ class PendingWrites(ForkAware):
         Raise `BlockingIOError` if too many other stores' lock files are open already.
         """
         self.renew_in_child()
-        if not lock.is_retained and WRITER.is_full:
+        if not lock.is_retained and WRITER.jobs.qsize() >= MAX_FILES:
             raise BlockingIOError(errno.EAGAIN, f"more than {MAX_FILES} files wait to be saved")
         future: Future[None] = Future()
         future.set_running_or_notify_cancel()  # it cannot be canceled
@@ -142,7 +131,9 @@ class PendingWrites(ForkAware):
             if write is None:
                 return  # an earlier job has written this job's snapshot, or a newer one
             try:
-                self._sync_folders()
+                with contextlib.suppress(IndexError):
+                    while True:
+                        sync_folder(self.unsynced.popleft())
                 write()
             except BaseException as raised:  # noqa: BLE001  # whatever it is, those who wait must learn of it
                 error = raised
@@ -155,9 +146,4 @@ class PendingWrites(ForkAware):
 
     def _release(self, lock: ProcessLock) -> None:
         if not lock.release_retained(self._waiting):  # the thread that holds the lock may be waiting for another job
-            WRITER.enqueue(partial(self._release, lock))
-
-    def _sync_folders(self) -> None:
-        with contextlib.suppress(IndexError):
-            while True:
-                sync_folder(self._unsynced.popleft())
+            WRITER.jobs.put(partial(self._release, lock))

@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from client_session_persistence.atomic_file import (
-    create_folder,
-    follow_links,
-    keep_copy,
-    read_regular_file,
-    sync_folder,
-    write_durably,
-)
+from client_session_persistence import atomic_file
 from client_session_persistence.codec import MAX_BYTES, dumps, loads, readable_user_id
 from client_session_persistence.lock_file import ProcessLock
 from client_session_persistence.snapshot import CorruptSaveFileError, Snapshot
@@ -145,10 +138,8 @@ class XmlStore:
         # A child that was forked while the caller held the lock must not save what the caller decided under it.
         mine = self._lock.mine
         with self._locked() if mine is None else contextlib.nullcontext(mine) as lease:
-            if self._pending is not None:
-                return lease.call(self._pending.add, self._lock, snapshot, partial(self._write, lease, data, snapshot))
-            self._write(lease, data, snapshot)
-        return None
+            write = partial(self._write, lease, data, snapshot)
+            return write() if self._pending is None else lease.call(self._pending.add, self._lock, snapshot, write)
 
     def flush(self) -> None:
         """Wait until the last queued snapshot is durable; without ``background``, return at once.
@@ -176,8 +167,8 @@ class XmlStore:
         if mine is not None and not mine.is_void:
             yield mine
             return
-        sync = sync_folder if self._pending is None else self._pending.sync_later
-        create_folder(os.path.dirname(self._path), sync=sync)
+        sync = atomic_file.sync_folder if self._pending is None else self._pending.unsynced.append
+        atomic_file.create_folder(os.path.dirname(self._path), sync=sync)
         with self._lock.held(wait=wait, wait_for_processes=self._pending is None) as lease:
             self._content = None  # a forked child inherits its parent's
             try:
@@ -193,10 +184,12 @@ class XmlStore:
         if before is not None:
             suffix, ignored = (".corrupt", ()) if before.error else (".bak", (OSError,))
             with contextlib.suppress(*ignored):  # saving matters more than the backup, and the old one is still there
-                keep_copy(lease, self._path, self._path + suffix, self._temporary, (before.data, before.status))
+                atomic_file.keep_copy(
+                    lease, self._path, self._path + suffix, self._temporary, (before.data, before.status)
+                )
         self._content = None
-        write_durably(lease, self._path, self._temporary, data, None if before is None else before.status)
-        sync_folder(os.path.dirname(self._path))
+        atomic_file.write_durably(lease, self._path, self._temporary, data, None if before is None else before.status)
+        atomic_file.sync_folder(os.path.dirname(self._path))
         self._written = data, snapshot
 
     def _set_path(self, path: str) -> None:
@@ -206,13 +199,13 @@ class XmlStore:
 
     def _resolve(self) -> None:
         if not self._is_resolved:
-            if (path := follow_links(self._path)) != self._path:
+            if (path := atomic_file.follow_links(self._path)) != self._path:
                 self._set_path(path)
             self._is_resolved = True
 
     def _read(self) -> _Content | None:
         try:
-            data, status = read_regular_file(self._path, MAX_BYTES + 1)
+            data, status = atomic_file.read_regular_file(self._path, MAX_BYTES + 1)
         except FileNotFoundError:
             return None
         if self._written is not None and self._written[0] == data:
@@ -225,7 +218,7 @@ class XmlStore:
     def _recover(self, data: bytes) -> Snapshot | None:
         backup = b""
         with contextlib.suppress(OSError, CorruptSaveFileError):
-            backup, _ = read_regular_file(self._path + ".bak", MAX_BYTES + 1)
+            backup, _ = atomic_file.read_regular_file(self._path + ".bak", MAX_BYTES + 1)
             return loads(backup)
         user_id = readable_user_id(data) or readable_user_id(backup)
         return Snapshot(user_id=user_id) if user_id else None

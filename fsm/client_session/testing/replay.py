@@ -34,7 +34,6 @@ class Moment:
     session_index: int | None
     event_index: int
     context: SessionContext | None
-    begun: bool
     ended: tuple[SessionSummary, ...]
     explanations: tuple[Explanation, ...]
 
@@ -81,8 +80,7 @@ class Replay:
 
     def _moment(self, given: str, context: SessionContext | None = None) -> Moment:
         driver, session = self._driver, self.session
-        begun, ended, explanations = bool(driver.started), tuple(driver.ended), tuple(driver.explanations)
-        driver.started.clear()
+        ended, explanations = tuple(driver.ended), tuple(driver.explanations)
         driver.ended.clear()
         driver.explanations.clear()
         return Moment(
@@ -93,7 +91,6 @@ class Replay:
             session.session_index,
             session.event_index,
             context,
-            begun,
             ended,
             explanations,
         )
