@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +19,15 @@ if TYPE_CHECKING:
 
     from client_session.testing import ManualClock, ManualScheduler
     from conftest import MakeSession
+
+
+class BytesPath(os.PathLike[bytes]):
+    """A path of bytes, such as the entries of ``os.scandir(b".")``."""
+
+    def __fspath__(self) -> bytes:
+        """Return the path."""
+        return b"session.xml"
+
 
 DURATIONS = ("foreground_timeout", "background_timeout", "check_interval")
 
@@ -87,6 +97,7 @@ def test_bad_duration_is_named_in_the_error(make: MakeSession, name: str, value:
         ({"save_path": Path()}, ValueError, r"not a folder: '\.'"),
         ({"save_path": b"session.xml"}, TypeError, "save_path must be the path"),
         ({"save_path": 7}, TypeError, "save_path must be the path .* not 7"),
+        ({"save_path": BytesPath()}, TypeError, "save_path must be a str path, not b'session.xml'"),
         ({"save_path": None}, TypeError, "not None; or pass store"),
         ({"save_path": "x.xml", "store": MemoryStore()}, ValueError, "save_path or store, not both: 'x.xml'"),
         ({"store": 7}, TypeError, "store must have the methods load, save, lock; 7 lacks load"),

@@ -239,6 +239,26 @@ def test_next_loop_takes_over_from_a_closed_loop() -> None:
     run(second())
 
 
+def test_previous_loop_does_not_tick_when_it_runs_again() -> None:
+    """After a scheduler has moved to another loop, what it left to do on the first loop does nothing."""
+    scheduler, target, other = AsyncioScheduler(), Target(), Target()
+    with asyncio.Runner() as first, asyncio.Runner() as second:
+
+        async def start() -> None:
+            scheduler.start(target, 0.0)
+            await target.wait()
+
+        async def attach() -> None:
+            scheduler.attach()
+
+        first.run(start())
+        scheduler.start(other, 0.0)  # wakes the first loop, which is not running
+        second.run(attach())
+        target.threads.clear()
+        first.run(asyncio.sleep(0.05))
+        assert target.threads == other.threads == set()
+
+
 def test_scheduler_stays_on_its_running_loop() -> None:
     """While its loop runs, a scheduler uses only that loop, even for a target started on another."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 from datetime import UTC, datetime, timedelta
@@ -247,6 +248,25 @@ def test_callbacks_run_on_the_thread_that_caused_them(make: MakeSession) -> None
     ident = thread.ident
     thread.join()
     assert calling_threads == [ident]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no os.fork()")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12
+def test_forked_child_leaves_remaining_callbacks_to_the_parent(make: MakeSession, clock: ManualClock) -> None:
+    """If a callback forks, the callbacks that follow run once: in the parent."""
+    children: list[int] = []
+    started: list[int] = []
+    session = make(
+        on_session_end=lambda _: children.append(os.fork()),
+        on_session_start=lambda context: started.append(context.session_index),
+    )
+    session.get_session_context(event_id(1))
+    clock.advance(600)
+    session.get_session_context(event_id(2))
+    if children == [0]:
+        os._exit(started != [1])
+    assert os.waitpid(children[0], 0)[1] == 0
+    assert started == [1, 2]
 
 
 def test_failing_callback_is_logged_and_changes_nothing(make: MakeSession, caplog: pytest.LogCaptureFixture) -> None:

@@ -86,6 +86,12 @@ def test_every_key_is_written() -> None:
     assert '<Key>previousSessionId</Key><Value i:nil="true"/>' in nulls
 
 
+def test_null_session_index_is_read_as_no_session() -> None:
+    """A file in which sessionIndex is null reads like one without it."""
+    null = '<KeyValueOfstringanyType><Key>sessionIndex</Key><Value i:nil="true"/></KeyValueOfstringanyType>'
+    assert loads(file(null)) == Snapshot(user_id=USER)
+
+
 def test_first_run_writes_only_the_user() -> None:
     """The file of a first run has one key."""
     assert dumps(Snapshot(user_id=USER)).count(b"<Key>") == 1

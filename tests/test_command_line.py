@@ -236,6 +236,18 @@ def test_show_names_a_file_it_cannot_read(tmp_path: Path) -> None:
     assert "cannot be read: Not a regular file" in result.stderr
 
 
+def test_show_reports_a_file_removed_meanwhile(save_path: Path) -> None:
+    """If the file vanishes after the check that it exists, the error says so, with exit status 1."""
+    save_path.write_bytes(dumps(Snapshot(user_id=event_id(7))))
+    program = (
+        "from client_session import cli, XmlStore; load = XmlStore.load;"
+        "XmlStore.load = lambda store: (store.path.unlink(), load(store))[1];"
+        "cli.client_session()"
+    )
+    done = run("show", str(save_path), command=(sys.executable, "-c", program))
+    assert (done.returncode, done.stderr) == (1, f"Error: {save_path} was removed\n")
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to change the user")
 def test_show_reports_a_permission_error(open_folder: Path) -> None:
     """A file that belongs to another user and cannot be read gives exit status 1."""
@@ -268,14 +280,16 @@ def test_diagram_as_svg_needs_no_graphviz(tmp_path: Path) -> None:
         assert picture == (ROOT / "diagrams" / "lifecycle.svg").read_bytes()
 
 
-def test_outdated_svg_without_graphviz_is_a_one_line_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [["diagram", "--format", "svg"], ["verify", "--report", "report"]])
+def test_outdated_svg_without_graphviz_is_a_one_line_error(tmp_path: Path, arguments: list[str]) -> None:
     """If the table has changed and Graphviz is missing, the exit status is 1 and there is no traceback."""
     program = (
         "from client_session import cli, diagram; diagram.source_mark = lambda: 'changed';"
-        "cli.client_session(['diagram', '--format', 'svg'])"
+        f"cli.client_session({arguments})"
     )
     result = subprocess.run(  # noqa: S603  # our own command
         [sys.executable, "-c", program],
+        cwd=tmp_path,
         env={**os.environ, "PATH": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -336,6 +350,16 @@ def test_missing_extra_is_explained(missing: str) -> None:
     result = run("-c", program, command=(sys.executable,))
     assert result.returncode == 1
     assert result.stderr == f"client-session needs {missing}: pip install 'client-session[cli]'\n"
+
+
+@pytest.mark.parametrize("arguments", [["show", "x.xml"], ["verify"]])
+def test_broken_installation_is_not_blamed_on_an_extra(arguments: list[str]) -> None:
+    """If a module of another package is missing, the traceback names it."""
+    module = {"show": "client_session.diagram", "verify": "client_session.verify.report"}[arguments[0]]
+    program = f"import sys; sys.modules['{module}'] = None; from client_session.__main__ import main; main()"
+    done = run("-c", program, *arguments, command=(sys.executable,))
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"ModuleNotFoundError: import of {module} halted")
 
 
 def test_library_does_not_import_the_command_lines_dependencies() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from _thread import RLock
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
 from client_session_persistence import XmlStore
-from client_session_persistence.deadline import LOCK_SECONDS, deadline, seconds_left
+from client_session_persistence.deadline import LOCK_SECONDS, acquire_soon, deadline, is_held, seconds_left
 from event_ids import event_id
 
 if TYPE_CHECKING:
@@ -114,3 +115,22 @@ def test_queued_call_stops_waiting_when_another_call_gives_up() -> None:
     with deadline():
         assert seconds_left(timed_out_at=-math.inf) > 0.9
         assert seconds_left(timed_out_at=time.monotonic()) == 0.0
+
+
+class InterruptedLock(RLock):  # type: ignore[misc]  # final only for typeshed
+    """A lock that a signal handler interrupts as soon as it is acquired."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:  # noqa: FBT001, FBT002  # RLock's signature
+        """Acquire the lock, then raise what the handler raises."""
+        super().acquire(blocking, timeout)
+        raise KeyboardInterrupt
+
+
+def test_interrupted_thread_still_holds_the_lock() -> None:
+    """If a signal handler raises as a lock is acquired, the caller has the lock, exactly once, and must release it."""
+    lock = InterruptedLock()
+    with pytest.raises(KeyboardInterrupt):
+        acquire_soon(lock)
+    assert is_held(lock)
+    lock.release()
+    assert not is_held(lock)

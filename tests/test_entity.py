@@ -251,6 +251,12 @@ def test_indexes_stop_at_the_schema_maximum() -> None:
     assert session.save_error is None
 
 
+def test_facts_of_a_snapshot_without_a_session_are_refused() -> None:
+    """The facts of a session cannot be taken from a save file that has only a user."""
+    with pytest.raises(ValueError, match="the snapshot must have a session"):
+        SessionFacts.of(Snapshot(user_id="0" * 16))
+
+
 TIMESTAMPS = st.datetimes(
     min_value=datetime(1, 1, 2),  # noqa: DTZ001  # Hypothesis adds the zone
     max_value=datetime(9999, 12, 30),  # noqa: DTZ001

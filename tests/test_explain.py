@@ -162,6 +162,15 @@ def test_timeout_changes_are_explained(session: ClientSession) -> None:
     ]
 
 
+def test_fractional_timeout_is_compared_with_a_fractional_duration(make: MakeSession, clock: ManualClock) -> None:
+    """Idle seconds are rounded only if the timeout is a whole number, so they never seem to be below the timeout."""
+    session = make(foreground_timeout=60.5)
+    assert apply(session, clock, (0, "event"), (60.75, "tick"))[-1] == (
+        "tick: session 1 (1 event) ended: idle for 60.75 s in the foreground (timeout 60.5 s); "
+        "the next session is pending"
+    )
+
+
 def test_restart_explains_whether_the_saved_session_continues(make: MakeSession, clock: ManualClock) -> None:
     """With continue_on_restart, a start explains its decision; without it, there is no explanation."""
     first = make(continue_on_restart=True)

@@ -126,6 +126,28 @@ def test_progress_is_saved_at_exit(save_path: Path, last: str, events: int) -> N
     assert saved.last_activity is not None
 
 
+def test_exit_stops_saving_at_its_deadline(tmp_path: Path) -> None:
+    """A store that is slow at the interpreter's exit delays it once, and not for each session."""
+    program = """
+    import sys, time, uuid
+    from client_session import ClientSession, XmlStore
+    from client_session_persistence import forks
+    class SlowStore(XmlStore):
+        def save(self, snapshot):
+            if is_exiting:
+                print(sys.argv[1])
+                time.sleep(2 * forks.EXIT_SECONDS)
+            return super().save(snapshot)
+    is_exiting = False
+    forks.EXIT_SECONDS = 0.2
+    sessions = [ClientSession(store=SlowStore(f"{sys.argv[1]}/{number}.xml")) for number in range(3)]
+    for session in sessions * 2:
+        session.get_session_context(uuid.uuid4())
+    is_exiting = True
+    """
+    assert run(program, tmp_path) == f"{tmp_path}\n"
+
+
 def test_a_session_that_was_resumed_continues_after_an_exit_without_close(save_path: Path) -> None:
     """With continue_on_restart, event numbers continue although no run closes its session."""
     program = f"""
@@ -135,6 +157,31 @@ def test_a_session_that_was_resumed_continues_after_an_exit_without_close(save_p
     print(*(session.get_session_context("{event_id(1)}").event_index for _ in range(3)))
     """
     assert [run(program, save_path) for _ in range(2)] == ["1 2 3\n", "4 5 6\n"]
+
+
+@needs_fork
+def test_child_renews_an_object_once() -> None:
+    """If two threads of a forked child use an object at the same time, only the first one renews its locks."""
+    program = """
+    import os, threading, time
+    from client_session_persistence.forks import THIS_PROCESS, ForkAware
+    class Counted(ForkAware):
+        renewals = 0
+        def renew(self):
+            self.renewals += 1
+    counted = Counted()
+    child = os.fork()
+    if child == 0:
+        thread = threading.Thread(target=counted.renew_in_child)
+        with THIS_PROCESS.renewing:
+            thread.start()
+            time.sleep(0.1)  # until the thread waits; if it is late, it finds the object renewed
+            counted.renew_in_child()
+        thread.join()
+        os._exit(counted.renewals != 2)
+    print(counted.renewals, os.waitpid(child, 0)[1])
+    """
+    assert run(program) == "1 0\n"
 
 
 def test_hooks_run_in_order() -> None:

@@ -87,6 +87,40 @@ def test_removed_lock_file_is_not_a_lock(lock: LockFile, path: Path) -> None:
     assert not is_free(path)
 
 
+def test_lock_file_may_be_created_by_another_process_meanwhile(lock: LockFile, path: Path) -> None:
+    """A lock file that appears between the attempts to open and to create it is opened next."""
+    open_file = os.open
+
+    def open_late(name: str, flags: int, mode: int = 0o777) -> int:
+        try:
+            return open_file(name, flags, mode)
+        except FileNotFoundError:
+            path.touch()
+            raise
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "open", open_late)
+        lock.lock(1)
+    assert not is_free(path)
+
+
+def test_reentrant_call_may_retain_the_lock_first(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a signal handler retains the lock during retain(), releasing it once frees the file."""
+    lock, lock_once = ProcessLock(os.fspath(path)), LockFile.lock
+
+    def lock_and_retain(file: LockFile, seconds: float) -> None:
+        lock_once(file, seconds)
+        monkeypatch.undo()
+        lock.retain()
+
+    with lock.held():
+        monkeypatch.setattr(LockFile, "lock", lock_and_retain)
+        lock.retain()
+    assert not is_free(path)
+    assert lock.release_retained([])
+    assert is_free(path)
+
+
 def test_failed_unlock_is_retried_by_the_next_use(lock: LockFile, path: Path) -> None:
     """A failing unlock raises and leaves the file locked; the next use of the lock releases it."""
 

@@ -8,3 +8,8 @@ from client_session.verify.model import SessionModel
 
 TestSession = SessionModel.TestCase
 TestSession.settings = settings(stateful_step_count=30)
+
+
+def test_model_that_was_never_constructed_can_be_torn_down() -> None:
+    """Hypothesis tears a model down even if it gave up before the first rule."""
+    SessionModel().teardown()

@@ -5,20 +5,22 @@ from __future__ import annotations
 import time
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pytest
+from hypothesis import given
 
 from client_session import Input, SessionState
 from client_session.graph import TABLE
 from client_session.machine import send
-from client_session.testing import SessionOptions
+from client_session.testing import SessionOptions, check_invariants, traces
 from client_session.testing.replay import Moment, Replay
 from client_session.testing.trace import Step, read_trace
 from client_session_persistence import MemoryStore, XmlStore
 from event_ids import event_id
 
 if TYPE_CHECKING:
-    import pytest
-
     from client_session.machine import Cursor
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "desktop_day.jsonl"
@@ -107,6 +109,26 @@ def test_every_input_is_applied() -> None:
         ("start-checker", background, None, 0),
         ("close", background, None, 0),
     ]
+
+
+@pytest.mark.parametrize(
+    ("setting", "indexes"), [({"foreground_timeout": 60.0}, [1, 2, 2]), ({"background_timeout": 60.0}, [1, 1, 2])]
+)
+def test_timeouts_can_change_separately(setting: dict[str, Any], indexes: list[int]) -> None:
+    """A step that sets one timeout leaves the other."""
+    trace = steps((0, "event"), (1, "timeouts"), (101, "event"), (102, "background"), (202, "event"))
+    trace[1] = attrs.evolve(trace[1], **setting)
+    moments = Replay(trace, MemoryStore(), SessionOptions()).run()
+    assert [moment.session_index for moment in moments if moment.input == "event"] == indexes
+
+
+@given(traces())
+def test_any_trace_can_be_written_read_and_replayed(trace: list[Step]) -> None:
+    """A random trace survives its file, and its entities keep the invariants of every session."""
+    lines = [step.to_json().encode() for step in trace]
+    assert read_trace(lines, "random") == trace
+    contexts = [moment.context for moment in Replay(trace, MemoryStore(), SessionOptions()).run() if moment.context]
+    check_invariants(contexts)
 
 
 def test_a_century_of_idle_time_replays_quickly() -> None:

@@ -427,6 +427,18 @@ def test_settings_take_effect_at_once(make: MakeSession, clock: ManualClock, sch
     assert scheduler.next_due() == 105.0
 
 
+def test_check_interval_of_a_stopped_session_applies_at_its_next_start(
+    make: MakeSession, clock: ManualClock, scheduler: ManualScheduler
+) -> None:
+    """Setting the interval while checking is stopped does not start it."""
+    session = make()
+    session.stop_checker()
+    session.check_interval = 5
+    assert session not in scheduler
+    session.start_checker()
+    assert scheduler.next_due() == clock.monotonic() + 5
+
+
 def test_reading_does_not_extend_the_session(make: MakeSession, clock: ManualClock) -> None:
     """No property counts as activity."""
     session = make()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from client_session import ClientSession
+from client_session.testing import ManualClock
 from client_session_persistence import MemoryStore
 from event_ids import event_id
 
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from client_session import SessionContext
-    from client_session.testing import ManualClock
     from conftest import MakeSession
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
@@ -251,6 +252,46 @@ def test_checker_runs_in_a_forked_child(save_path: Path) -> None:
 
     assert run_in_child(child)
     session.close()
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system cannot send a signal to a thread")
+def test_signal_handler_that_raises_does_not_leak_the_lock(make: MakeSession) -> None:
+    """If a signal handler raises while an event waits for another thread, the event is not counted, and others are."""
+    main, is_interrupted = threading.get_ident(), threading.Event()
+
+    def raise_interrupt(*_: object) -> None:
+        is_interrupted.set()
+        raise KeyboardInterrupt
+
+    class InterruptingClock(ManualClock):
+        """A clock that, read under the session's lock on a worker thread, interrupts the main thread's wait."""
+
+        def monotonic(self) -> float:
+            """Interrupt the main thread once it is waiting, then return the time."""
+            if threading.get_ident() != main and not is_interrupted.is_set():
+                is_read.set()
+                until = time.monotonic() + 10
+                while sys._current_frames()[main].f_code.co_name != "acquire_soon":  # noqa: SLF001  # the only way
+                    assert time.monotonic() < until
+                signal.pthread_kill(main, signal.SIGUSR1)
+                assert is_interrupted.wait(10)
+            return super().monotonic()
+
+    is_read = threading.Event()
+    session = make(clock=InterruptingClock())
+    session.get_session_context(event_id(1))
+    thread = threading.Thread(target=lambda: session.get_session_context(event_id(2)))
+    before = signal.signal(signal.SIGUSR1, raise_interrupt)
+    try:
+        thread.start()
+        assert is_read.wait(10)
+        with pytest.raises(KeyboardInterrupt):
+            session.get_session_context(event_id(3))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    thread.join()
+    run_in_threads(1, lambda _: session.get_session_context(event_id(4)))
+    assert session.event_index == 3
 
 
 def test_scheduler_may_tick_in_start_and_stop(make: MakeSession, clock: ManualClock) -> None:

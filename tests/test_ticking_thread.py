@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from client_session import ClientSession, SessionClosedError
+from client_session.ticking.schedule import reference_to, tick_session
 from client_session.ticking.thread import Checker
 from client_session_persistence import MemoryStore
 from event_ids import event_id
@@ -150,6 +151,42 @@ def test_stopping_an_unknown_target_does_nothing(checker: Checker) -> None:
     assert other.wait(2)
     checker.stop(other)
     checker.stop(other)
+
+
+def test_pause_during_a_tick_defers_the_other_targets(checker: Checker) -> None:
+    """A fork waits only for the tick that is running; the thread ticks the other targets afterwards."""
+    pausing: list[threading.Thread] = []
+    has_paused = threading.Event()
+
+    class PausingTarget(Target):
+        """A target that pauses the checker in the first tick of all, as a fork would."""
+
+        def tick(self) -> None:
+            """Count the tick."""
+            super().tick()
+            if not pausing:
+                pausing.append(threading.current_thread())
+                checker.pause(0.0)
+                has_paused.set()
+
+    targets = [PausingTarget(0.05) for _ in range(10)]
+    for target in targets:
+        checker.start(target, 0.0)
+    assert has_paused.wait(WAIT_SECONDS)
+    pausing[0].join(WAIT_SECONDS)
+    assert sum(target.ticks.acquire(blocking=False) for target in targets) == 1
+    checker.resume()
+    assert all(target.wait() for target in targets)
+    for target in targets:
+        checker.stop(target)
+
+
+def test_collected_target_is_not_ticked() -> None:
+    """A reference that a round still has to tick may be dead."""
+    reference = reference_to(Target())
+    gc.collect()
+    assert reference() is None
+    tick_session(reference)
 
 
 def test_session_works_where_no_thread_can_start(checker: Checker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
 import re
 import shutil
 import subprocess
@@ -13,8 +16,12 @@ import pytest
 
 from client_session import ClientSession
 from client_session.graph import TABLE
-from client_session.testing import InvariantError, ManualClock, ManualScheduler, check_invariants
-from client_session.verify.run import INVARIANTS
+from client_session.testing import InvariantError, ManualClock, ManualScheduler, SessionOptions, check_invariants
+from client_session.testing.strategies import START, make_step
+from client_session.testing.trace import read_trace
+from client_session.verify import command
+from client_session.verify.run import INVARIANTS, Failure, Verification
+from client_session.verify.tally import Sample
 from client_session_persistence import MemoryStore
 from event_ids import event_id
 
@@ -138,6 +145,41 @@ def test_broken_session_is_found(name: str, tmp_path: Path) -> None:
         assert replayed.returncode == 0
         assert len(trace.read_text().splitlines()) <= 6
     assert name == "short path" or list(tmp_path.glob("failure-*.jsonl"))
+
+
+def test_failing_trace_is_printed_without_a_report(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without --report, a failure's trace is printed after the command that replays it."""
+    steps = (make_step(START, "event", 1), make_step(START, "background", 2))
+    found = Verification(examples=1, seed=1, failures=[Failure("model", "broken", Sample(SessionOptions(), steps))])
+    command.show(found, None)
+    expected = (
+        "\nmodel failed: broken\nShortest failing trace, for client-session replay --no-ticks "
+        "--foreground-timeout 600 --background-timeout 300 failure.jsonl:\n"
+    )
+    _, _, trace = capsys.readouterr().out.partition(expected)
+    assert read_trace([line.encode() for line in trace.splitlines()], "failure.jsonl") == list(steps)
+
+
+def test_terminal_shows_progress_and_a_table_of_its_width() -> None:
+    """On a terminal, bars show the progress of each part, and no line is longer than the terminal is wide."""
+    leader, follower = pty.openpty()
+    with subprocess.Popen(  # noqa: S603  # our own command
+        [COMMAND, "verify", "--examples", "1", "--seed", "1"],
+        stdout=follower,
+        stderr=follower,
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"},
+    ) as process:
+        os.close(follower)
+        output = b""
+        with contextlib.suppress(OSError):  # the process has closed the terminal
+            while piece := os.read(leader, 65536):
+                output += piece
+        process.wait(timeout=60)
+    os.close(leader)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output.decode())
+    assert "exploration" in text
+    lines = text[text.index("times taken") :].replace("\r", "").splitlines()
+    assert max(map(len, lines)) <= 100
 
 
 def test_same_seed_gives_the_same_counts() -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ import pytest
 from filelock import FileLock
 
 from client_session_persistence import CorruptSaveFileError, Snapshot, XmlStore, dumps, loads
+from client_session_persistence.atomic_file import create_folder
 from event_ids import event_id
 
 if TYPE_CHECKING:
@@ -69,6 +71,23 @@ def test_last_good_file_is_the_backup(save_path: Path) -> None:
     store.save(OLD)
     assert names_in(save_path.parent) == ["session.xml", "session.xml.bak", "session.xml.lock"]
     assert loads(save_path.with_name("session.xml.bak").read_bytes()) == NEW
+
+
+def test_store_names_its_files(save_path: Path) -> None:
+    """The store has the paths of its file, its backup and the last corrupt file; its repr has the first."""
+    store = XmlStore(str(save_path))
+    assert (store.path, store.backup_path) == (save_path, save_path.with_name("session.xml.bak"))
+    assert store.corrupt_path == save_path.with_name("session.xml.corrupt")
+    assert repr(store) == f"XmlStore({str(save_path)!r})"
+
+
+def test_flush_has_nothing_to_wait_for_without_the_writer_thread(save_path: Path) -> None:
+    """A save is durable when it returns, so flush() returns at once."""
+    store = XmlStore(save_path)
+    store.flush()
+    store.save(NEW)
+    store.flush()
+    assert store.load() == NEW
 
 
 def refuse(*_: object, **__: object) -> None:
@@ -387,6 +406,24 @@ def test_snapshot_that_cannot_be_read_back_is_refused(save_path: Path) -> None:
         assert save_path.read_bytes() == dumps(OLD)
 
 
+class PreciseTime(datetime):
+    """A time with nanoseconds, as in pandas, so that it never equals a time without."""
+
+    __hash__ = datetime.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        """Compare as if each object had its own nanoseconds."""
+        return self is other
+
+
+def test_snapshot_that_reads_back_different_is_refused(save_path: Path) -> None:
+    """A time more precise than the save file raises ValueError before anything is written."""
+    snapshot = attrs.evolve(NEW, last_activity=PreciseTime(2026, 11, 23, tzinfo=UTC))
+    with pytest.raises(ValueError, match="does not read back equal, and was not written"):
+        XmlStore(save_path).save(snapshot)
+    assert names_in(save_path.parent) == []
+
+
 def fail_to_sync_folders(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     """Make fsync of a folder fail."""
     fsync = os.fsync
@@ -424,6 +461,23 @@ def test_short_writes_are_continued(save_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:7]))
     XmlStore(save_path).save(NEW)
     assert save_path.read_bytes() == dumps(NEW)
+
+
+def test_short_reads_are_continued(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All bytes are read, even if the system returns only a few at a time."""
+    XmlStore(save_path).save(NEW)
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda descriptor, limit, offset: pread(descriptor, min(limit, 7), offset))
+    assert XmlStore(save_path).load() == NEW
+
+
+def test_folder_may_be_created_by_another_process_meanwhile(tmp_path: Path) -> None:
+    """A folder that appears between the check and the creation is used; any other file there is an error."""
+    folder, file = tmp_path / "a" / "b", tmp_path / "c" / "d"
+    create_folder(str(folder), sync=lambda _: folder.mkdir(exist_ok=True))
+    assert folder.is_dir()
+    with pytest.raises(FileExistsError):
+        create_folder(str(file), sync=lambda _: file.touch())
 
 
 # Corrupt and unreadable files.

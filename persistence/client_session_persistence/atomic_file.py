@@ -113,7 +113,7 @@ def sync_folder(folder: str) -> None:
     Windows cannot, and need not: its journal orders them. Some network and FUSE file systems cannot either, and answer
     EINVAL or ENOTSUP (man 2 fsync).
     """
-    if os.name == "nt":
+    if os.name == "nt":  # pragma: no cover - runs on Windows
         return
     descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     try:
@@ -141,7 +141,7 @@ def create_folder(folder: str, mode: int = 0o700, *, sync: Callable[[str], objec
 
 def _set_owner_and_mode(descriptor: int, like: os.stat_result | None) -> None:
     """Set a new file's owner and mode. If that fails (FAT has neither), the file stays as private as it was created."""
-    if not hasattr(os, "fchown"):  # Windows
+    if not hasattr(os, "fchown"):  # pragma: no cover - runs on Windows
         return
     if like is not None:
         with contextlib.suppress(OSError):

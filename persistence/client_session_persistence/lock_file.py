@@ -107,10 +107,10 @@ class LockFile:
         try:
             descriptor = os.open(self._path, _OPEN | os.O_CREAT | os.O_EXCL, PRIVATE)
         except FileExistsError:  # another process has just created it, or it is a dangling link
-            if os.path.islink(self._path):
+            if os.path.islink(self._path):  # pragma: no cover - runs on Windows, which has no O_NOFOLLOW
                 raise
             return None
-        if hasattr(os, "fchmod"):
+        if hasattr(os, "fchmod"):  # pragma: no branch - false on Windows
             with contextlib.suppress(OSError):  # the umask may have removed more
                 os.fchmod(descriptor, PRIVATE)
         return descriptor
@@ -216,10 +216,7 @@ class ProcessLock(ForkAware):
         Raise `TimeoutError` if it was not free in time, or the call interrupted this thread while it was locking;
         `OSError` if the lock file cannot be created or locked.
         """
-        mine = self.mine
-        if mine is not None and not mine.is_void:
-            yield mine
-            return
+        self.renew_in_child()
         if self._acquiring == threading.get_ident():
             raise TimeoutError(errno.EDEADLK, "This thread is already acquiring the lock", self._path)
         lease, mutex, file = Lease(), self._mutex, self._file
