@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -125,8 +126,8 @@ def fast_thread_switching() -> Iterator[None]:
 
 
 @pytest.fixture
-def slow_callbacks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the asyncio callbacks that used at least 0.1 s of CPU time, whatever the load of the machine."""
+def slow_callbacks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Yield the asyncio callbacks that used at least 0.1 s of CPU time, whatever the load of the machine."""
     slow: list[str] = []
     run = asyncio.Handle._run  # noqa: SLF001  # where asyncio itself measures in debug mode
 
@@ -137,7 +138,10 @@ def slow_callbacks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             slow.append(f"{handle} took {seconds:.3f} s")
 
     monkeypatch.setattr(asyncio.Handle, "_run", timed_run)
-    return slow
+    gc.collect()
+    gc.freeze()  # what the suite keeps alive must not be searched for garbage in a callback
+    yield slow
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
