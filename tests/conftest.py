@@ -171,6 +171,6 @@ def wheel_path(distributions: Path) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_name_per_module() -> Iterator[None]:
-    """Fail the run if a module of ours was imported by a second name, as the import root `.` would allow."""
+    """Fail the run if a module was imported under a second name, which the root folder on the path allows."""
     yield
     assert not {"fsm.client_session", "persistence.client_session_persistence"} & sys.modules.keys()

@@ -1,7 +1,7 @@
 """Runs the fast tests on every Python of this machine: 3.11 to 3.15, on ``PATH`` and in pyenv.
 
 ``python tests/matrix.py`` keeps a virtual environment for each version in ``build/matrix``, and the output of pytest
-next to it. The exit status is 1 if a version failed. A version that is not installed is no failure.
+next to it. The exit status is 1 if a version failed. A version that is not installed does not count as one.
 """
 
 from __future__ import annotations

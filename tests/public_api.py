@@ -36,7 +36,7 @@ SPECIAL_METHODS = frozenset({"__call__", "__contains__", "__enter__", "__exit__"
 
 @attrs.frozen
 class Use:
-    """An annotation in a public signature: the public module and name, its text, and the module that has its source."""
+    """An annotation in a public signature: its public module and name, its text, and the module of its source."""
 
     public_module: str
     public_name: str

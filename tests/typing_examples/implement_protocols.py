@@ -65,7 +65,7 @@ class IncompleteScheduler:
 
 
 class VariableStore:
-    """A store in a variable, whose lock excludes nobody."""
+    """A store in a variable, whose lock does nothing."""
 
     snapshot: Snapshot | None = None
 
