@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 from jsonschema import Draft4Validator, FormatChecker
 
-from client_session import diagram as drawing
 from client_session.testing.trace import INPUTS
+from client_session.verify import diagram as drawing
 from client_session_persistence import Snapshot, dumps, loads
 from event_ids import event_id
 
@@ -355,7 +355,7 @@ def test_missing_extra_is_explained(missing: str) -> None:
 @pytest.mark.parametrize("arguments", [["show", "x.xml"], ["verify"]])
 def test_broken_installation_is_not_blamed_on_an_extra(arguments: list[str]) -> None:
     """If a module of another package is missing, the traceback names it."""
-    module = {"show": "client_session.diagram", "verify": "client_session.verify.report"}[arguments[0]]
+    module = {"show": "client_session.verify.diagram", "verify": "client_session.verify.report"}[arguments[0]]
     program = f"import sys; sys.modules['{module}'] = None; from client_session.__main__ import main; main()"
     done = run("-c", program, *arguments, command=(sys.executable,))
     assert done.returncode == 1

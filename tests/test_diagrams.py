@@ -11,9 +11,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from client_session import diagram
 from client_session.graph import TABLE, Effect, Guard, SessionState
 from client_session.machine import MACHINE, effect_method, guard_method
+from client_session.verify import diagram
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

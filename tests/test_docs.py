@@ -19,8 +19,9 @@ import pytest
 import client_session
 import client_session.testing
 import client_session_persistence
-from client_session import ClientSession, SessionContext, diagram
+from client_session import ClientSession, SessionContext
 from client_session.graph import TABLE
+from client_session.verify import diagram
 from client_session_persistence import loads
 from collector import Collector, session_of
 from docs.generated import expand

@@ -18,13 +18,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from client_session import diagram as drawing
 from client_session.clock import SystemClock
 from client_session.explanation import describe_save_file
 from client_session.graph import SessionState
 from client_session.testing.driver import SessionOptions
 from client_session.testing.replay import Replay
 from client_session.testing.trace import TraceError, read_trace
+from client_session.verify import diagram as drawing
 from client_session_persistence import CorruptSaveFileError, MemoryStore, XmlStore
 from client_session_persistence.codec import FIELDS
 from client_session_persistence.snapshot import iso_time

@@ -17,15 +17,9 @@ if TYPE_CHECKING:
     from client_session_persistence.xml_store import XmlStore
 
 __all__ = [
-    "CorruptSaveFileError",
-    "MemoryStore",
-    "Snapshot",
-    "SnapshotStore",
-    "XmlStore",
-    "default_save_path",
-    "dumps",
+    "CorruptSaveFileError", "MemoryStore", "Snapshot", "SnapshotStore", "XmlStore", "default_save_path", "dumps",
     "loads",
-]
+]  # fmt: skip
 
 _MODULES = {"XmlStore": "xml_store", "default_save_path": "paths", "dumps": "codec", "loads": "codec"}
 

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from client_session import diagram
 from client_session.graph import TABLE
+from client_session.verify import diagram
 from client_session.verify.report import page
 
 if TYPE_CHECKING:

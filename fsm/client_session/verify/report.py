@@ -9,9 +9,9 @@ from importlib.metadata import version
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from client_session import diagram
 from client_session.graph import TABLE, SessionState
 from client_session.testing.replay import Replay
+from client_session.verify import diagram
 from client_session_persistence import MemoryStore
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from client_session.graph import Row
 
-_PICTURE = files("client_session") / "lifecycle.svg"
+_PICTURE = files("client_session.verify") / "lifecycle.svg"
 _SVG = "http://www.w3.org/2000/svg"
 
 _COLORS = {
