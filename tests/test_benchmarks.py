@@ -49,7 +49,7 @@ def test_references_return_the_same_entities(
     pass_time: Callable[[float], None],
     reference: type[minimal.MinimalSession | state_machines.MachineSession],
 ) -> None:
-    """In the foreground, each reference assigns events to the same sessions with the same counts."""
+    """In the foreground, each reference assigns events to the same sessions as ours, with the same counts."""
     session, reference_session = make(), reference()
     for number, gap in enumerate((0, 1, 599, 600, 0, 601, 599.5)):
         pass_time(gap)

@@ -200,7 +200,7 @@ def test_callbacks_run_in_order(make: MakeSession, clock: ManualClock) -> None:
 
 
 def test_callback_may_call_the_session(make: MakeSession, clock: ManualClock) -> None:
-    """A callback can call the session; the callbacks of that call run afterwards."""
+    """A callback can call the session; that call's callbacks run afterwards."""
     calls: list[str] = []
 
     def on_end(summary: SessionSummary) -> None:
@@ -252,7 +252,7 @@ def test_callbacks_run_on_the_thread_that_caused_them(make: MakeSession) -> None
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no os.fork()")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12
-def test_forked_child_exit_programs_remaining_callbacks_to_the_parent(make: MakeSession, clock: ManualClock) -> None:
+def test_forked_child_leaves_remaining_callbacks_to_the_parent(make: MakeSession, clock: ManualClock) -> None:
     """If a callback forks, the remaining callbacks run only once, in the parent."""
     children: list[int] = []
     started: list[int] = []

@@ -46,7 +46,7 @@ def test_system_clock_counts_from_boot() -> None:
 
 
 def test_system_clock_returns_utc() -> None:
-    """now() is aware and in UTC."""
+    """now() returns an aware datetime in UTC."""
     before = datetime.now(UTC)
     now = SystemClock().now()
     assert before <= now <= datetime.now(UTC)

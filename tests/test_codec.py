@@ -135,7 +135,7 @@ def test_dotnet_times_are_read(time: str, expected: datetime) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_bytes_are_refused(name: str) -> None:
-    """Hostile bytes raise CorruptSaveFileError with the reason, and nothing else."""
+    """The only exception that hostile bytes raise is CorruptSaveFileError, which gives the reason."""
     data, reason = HOSTILE[name]
     with pytest.raises(CorruptSaveFileError) as caught:
         loads(data)

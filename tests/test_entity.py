@@ -137,7 +137,7 @@ def test_entity_supports_equality_hash_pickle_and_repr(make: MakeSession) -> Non
 
 @pytest.mark.parametrize("argument", [uuid.UUID(event_id(10)), event_id(10), "ABCDEF00-0000-4000-8000-00000000000A"])
 def test_event_id_becomes_lower_case_text(make: MakeSession, argument: uuid.UUID | str) -> None:
-    """A UUID or its text in any case is accepted, and the entity contains it in lower case."""
+    """A UUID is accepted as an object or as upper- or lower-case text, and the entity contains it in lower case."""
     assert make().get_session_context(argument).first_event_id == str(argument).lower()
 
 

@@ -129,7 +129,7 @@ def test_progress_is_saved_at_exit(save_path: Path, last: str, events: int) -> N
 
 
 def test_exit_stops_saving_at_its_deadline(tmp_path: Path) -> None:
-    """If saving is slow when the interpreter exits, it delays the exit only once, not once per session."""
+    """If saving is slow when the interpreter exits, only one session's save delays the exit, not every session's."""
     program = """
     import sys, time, uuid
     from client_session import ClientSession, XmlStore
@@ -151,7 +151,7 @@ def test_exit_stops_saving_at_its_deadline(tmp_path: Path) -> None:
 
 
 def test_resumed_session_continues_after_an_exit_without_close(save_path: Path) -> None:
-    """With continue_on_restart, event numbers continue although no run closes its session."""
+    """With continue_on_restart, event numbers continue even though no run closes its session."""
     program = f"""
     import sys
     from client_session import ClientSession

@@ -122,7 +122,7 @@ def test_reentrant_call_may_retain_the_lock_first(path: Path, monkeypatch: pytes
 
 
 def test_failed_unlock_is_retried_by_the_next_use(lock: LockFile, path: Path) -> None:
-    """If unlocking fails, it raises and the file stays locked; the next use of the lock releases it."""
+    """If unlocking fails, the error is raised and the file stays locked; the next use of the lock releases it."""
 
     def fail(_: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
