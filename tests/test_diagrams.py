@@ -27,7 +27,7 @@ needs_dot = pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is 
 
 
 def machine_edges() -> set[tuple[str, str, str]]:
-    """Return source, destination and label of each transition of the running machine."""
+    """Return the source, destination and label of each transition of the running machine."""
     guards = {guard_method(guard): guard.value for guard in Guard}
     effects = {effect_method(effect): effect.value for effect in Effect}
     edges = set()
