@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from client_session import SessionContext
 
 BUSY_SECONDS = 0.5
-"""Seconds that a busy machine may add to a call; a call that waits for the lock twice takes longer."""
+"""Extra seconds allowed for a call on a busy machine; waiting for the lock twice would take longer."""
 
 _TICKS = 60
 _SESSIONS = 20
@@ -74,7 +74,7 @@ class _Case:
     call: str
     path: Path
     option: str
-    """The option that is switched on, or an empty string."""
+    """The option that is turned on, or an empty string."""
     clock: ManualClock = attrs.field(factory=ManualClock)
     logger: _WarningCounter = attrs.field(factory=_WarningCounter)
     sessions: list[ClientSession] = attrs.field(factory=list[ClientSession])
@@ -101,7 +101,7 @@ class _Case:
         return self.sessions[0]
 
     def prepare(self) -> None:
-        """Let the sessions time out without a tick, so that calls have much to save; then hang the lock holder."""
+        """Let the sessions time out without a tick, so that calls have a lot to save; then hang the lock holder."""
         if self.call != "first start":
             for _ in range(_SESSIONS if self.call == "ticks of 20 sessions" else 1):
                 self.start()
@@ -111,7 +111,7 @@ class _Case:
         os.waitpid(self.holder, os.WUNTRACED)
 
     def run(self) -> None:
-        """Make the call, and measure it."""
+        """Make the call, and measure its duration."""
         if self.call == "ticks of 20 sessions":
             with ThreadPoolExecutor(_SESSIONS) as pool:
                 list(pool.map(_track_event, self.sessions))
@@ -151,7 +151,7 @@ class _Case:
                 session.start_new_session()
                 context = _track_event(session)
                 if session.save_error or self._on_disk() != (context.session_index, context.session_id):
-                    return f"not saved afterwards: {session.save_error}"
+                    return f"not saved afterward: {session.save_error}"
                 on_disk.add(self._on_disk())
         if len({index for index, _ in on_disk}) != len(on_disk):
             return f"two sessions in the file had the same index: {on_disk}"
@@ -164,7 +164,7 @@ class _Case:
 
 def _seconds(call: Callable[[], object]) -> float:
     start = time.monotonic()
-    with suppress(TimeoutError):  # save() raises it
+    with suppress(TimeoutError):  # raised by save()
         call()
     return time.monotonic() - start
 
@@ -202,7 +202,7 @@ def _call_during_hang(folder: Path, calls: list[str], options: list[str]) -> Non
         _Case(call, folder / f"{call} {option}" / "session.xml", option)
         for call in calls
         for option in options
-        if call != "background" or option  # without an option it has nothing to save
+        if call != "background" or option  # without an option, going to the background saves nothing
     ]
     for case in cases:
         case.prepare()
@@ -221,8 +221,8 @@ def call_during_hang(scale: Scale) -> Outcome:
 
 FAULTS: tuple[Fault, ...] = (
     Fault(
-        "calls while another process hangs holding the lock, also from four threads and with 20 sessions",
-        "a call takes more than 1 s, a session fails, warns twice or is not saved afterwards, or the file holds two "
+        "calls while another process hangs holding the lock, including calls from four threads and with 20 sessions",
+        "a call takes more than 1 s, a session fails, warns twice or is not saved afterward, or the file holds two "
         "sessions with the same index",
         call_during_hang,
     ),

@@ -1,6 +1,6 @@
 """Re-entrant calls: each method, called from callbacks, log handlers, signal handlers and finalizers.
 
-Each row runs in its own interpreter. A watchdog ends one that hangs, and prints its stacks.
+Each row runs in its own interpreter. If it hangs, a watchdog prints its stacks and ends it.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _unless_closed(call: Callable[[ClientSession], object], session: ClientSessi
 
 
 def _unless_refused(call: Callable[[ClientSession], object], session: ClientSession, losses: list[str]) -> None:
-    """Make a call, which is refused while the call that it interrupts is acquiring the save file's lock."""
+    """Make a call that is refused if the call that it interrupts is acquiring the save file's lock."""
 
     def call_or_refuse(session: ClientSession) -> None:
         try:
@@ -114,7 +114,7 @@ def _from_callback(
     path: Path,
     callback: str,
     method: str,
-    on_other_session: bool,  # noqa: FBT001  # one value of the product
+    on_other_session: bool,  # noqa: FBT001  # from itertools.product
     run: Callable[[Callable[[], object]], object],
 ) -> str:
     losses: list[str] = []
@@ -149,7 +149,7 @@ class _FailingStore(XmlStore):
         self._saves = itertools.count(1)
 
     def save(self, snapshot: Snapshot) -> None:
-        """Save, or fail every third time."""
+        """Save, but fail every third time."""
         if next(self._saves) % 3 == 0:
             raise OSError("every third save fails")  # noqa: EM101, TRY003  # its only message
         super().save(snapshot)
@@ -158,7 +158,7 @@ class _FailingStore(XmlStore):
 class _CallingHandler(logging.Handler):
     """Calls the session for each log line, except for lines that its own calls cause.
 
-    It has no lock, since that lock could cause a deadlock by itself.
+    It has no lock of its own, since that lock could cause a deadlock.
     """
 
     def __init__(self, session: ClientSession, losses: list[str]) -> None:
@@ -222,9 +222,9 @@ def _check_numbers(contexts: list[SessionContext]) -> str:
 def _use_with_interruptions(
     folder: Path, seconds: float, arm: Callable[[Callable[[], None]], None], provoke: Callable[[], object]
 ) -> list[str]:
-    """Use a session while interruptions call every method of it, and sometimes close another session.
+    """Use a session while interruptions call each of its methods, and sometimes close another session.
 
-    ``arm(call)`` sets the call that an interruption makes. ``provoke()`` causes one, if nothing else does.
+    ``arm(call)`` sets the call that an interruption makes. ``provoke()`` causes an interruption if nothing else does.
     """
     cases: list[str] = []
     contexts: list[SessionContext] = []
@@ -257,7 +257,7 @@ def _use_with_interruptions(
 
 
 def _from_signal_handlers(folder: Path, scale: Scale) -> list[str]:
-    """Call from the handler of a timer signal."""
+    """Call the session from a timer's signal handler."""
     if not hasattr(signal, "setitimer"):
         message = "needs signal.setitimer, which this system does not have"
         raise CannotRunError(message)
@@ -294,7 +294,7 @@ class _CallsWhenCollected:
 
 def _call_unless_calling(armed: list[Callable[[], None]]) -> None:
     if armed:
-        call = armed.pop()  # so that objects collected during the call do not call again
+        call = armed.pop()  # so that objects collected during the call make no calls
         try:
             call()
         finally:
@@ -303,7 +303,7 @@ def _call_unless_calling(armed: list[Callable[[], None]]) -> None:
 
 
 def _from_finalizers(folder: Path, scale: Scale) -> list[str]:
-    """Call from finalizers, with the garbage collector running at almost every allocation."""
+    """Call the session from finalizers, with the garbage collector running at almost every allocation."""
     armed: list[Callable[[], None]] = []
 
     def arm(call: Callable[[], None]) -> None:
