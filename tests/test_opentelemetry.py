@@ -85,7 +85,7 @@ def test_default_activity_is_a_root_span(session: ClientSession, kind: SpanKind,
 
 
 def test_custom_predicate_decides_what_is_activity(session: ClientSession) -> None:
-    """A custom predicate is called with the span as it starts, with its name, kind and attributes."""
+    """A custom predicate is called when a span starts, and sees the span's name, kind and attributes."""
     traces = Traces(session, lambda span: span.name == "click" and (span.attributes or {}).get("by") == "user")
     traces.span("click", SpanKind.CONSUMER, attributes={"by": "user"}, context=parent(is_remote=True))
     traces.span("click", attributes={"by": "timer"})
@@ -201,7 +201,7 @@ def test_threads_share_a_processor(session: ClientSession) -> None:
 
 
 def test_both_ids_belong_to_the_same_session(clock: ManualClock, scheduler: ManualScheduler) -> None:
-    """If the next session starts while the ids are being read, the old id is not combined with its previous id."""
+    """If the next session starts while the ids are being read, both ids still come from one session."""
 
     class ReplacedSession(ClientSession):
         """A session that is replaced while its ids are being read, as if by another thread."""

@@ -58,7 +58,7 @@ def test_example_day_covers_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_example_day_has_no_empty_sessions() -> None:
-    """Sessions are numbered 1, 2, 3…, and by the close every session that began has ended."""
+    """Sessions are numbered 1, 2, 3…, and each one that began has ended when the replay is over."""
     day = read_trace(EXAMPLE.read_bytes().splitlines(), EXAMPLE.name)
     moments = list(Replay(day, MemoryStore(), SessionOptions()).run())
     begun = [moment.session_index for moment in moments if any(each.begun for each in moment.explanations)]

@@ -209,7 +209,7 @@ def test_ticks_and_background_after_expiry_change_nothing(make: MakeSession, clo
 def test_session_is_over_at_exactly_the_timeout(
     make: MakeSession, clock: ManualClock, timeout: float, *, background: bool
 ) -> None:
-    """An event exactly at the timeout begins a new session; an instant earlier, it does not."""
+    """An event exactly at the timeout begins a new session; an event an instant earlier does not."""
     session = make()
     session.set_background(background)
     first = session.get_session_context(event_id(1))

@@ -451,7 +451,7 @@ def test_save_recreates_a_deleted_file(make: MakeSession, save_path: Path) -> No
 
 
 def test_hung_lock_holder_delays_a_call_by_one_second(make: MakeSession, save_path: Path) -> None:
-    """While the lock is held, the session continues in memory and save_error is a TimeoutError; later it saves."""
+    """While the lock is held, a session continues in memory, and save_error is a TimeoutError; later, saving works."""
     session = make(save_path=save_path)
     with XmlStore(save_path).lock():
         context = session.get_session_context(event_id(1))
@@ -533,7 +533,7 @@ def test_user_comes_from_the_backup_while_the_file_is_unreadable(make: MakeSessi
 
 
 def test_user_comes_from_the_backup_while_a_corrupt_file_cannot_be_replaced(make: MakeSession, save_path: Path) -> None:
-    """If the lock cannot be taken, the corrupt file stays, and the backup provides the user."""
+    """If the lock cannot be acquired, the corrupt file stays, and the backup provides the user."""
     with make(save_path=save_path) as session:
         session.get_session_context(event_id(1))
         session.get_session_context(event_id(2))

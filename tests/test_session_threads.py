@@ -119,7 +119,7 @@ def test_close_during_other_calls_is_clean() -> None:
 
 
 def test_dropped_session_is_collected() -> None:
-    """Neither the checker nor the callbacks keep a session alive that was dropped without close()."""
+    """Neither the checker nor the callbacks keep a dropped session alive, even without close()."""
     session = ClientSession(store=MemoryStore(), on_session_start=lambda _: None)
     session.get_session_context(event_id(1))
     session_ref = weakref.ref(session)

@@ -167,7 +167,7 @@ def test_incomplete_save_file_is_continued(make: MakeSession) -> None:
 
 
 def test_restart_begins_a_new_session(make: MakeSession) -> None:
-    """Android testStartsNewSessionOnRestartByDefault: the user stays, and the index increases."""
+    """Android testStartsNewSessionOnRestartByDefault: the next session has the same user and follows the old one."""
     with make() as before:
         first = before.get_session_context(event_id(1))
     second = make().get_session_context(event_id(2))
@@ -215,7 +215,7 @@ def test_sessions_with_different_files_are_independent(make: MakeSession, tmp_pa
 
 
 def test_anonymous_event_hides_user_and_previous_session(make: MakeSession, clock: ManualClock) -> None:
-    """Android testAnonymisesUserAndPreviousSessionIdentifiers: the index is still the user's."""
+    """Android testAnonymisesUserAndPreviousSessionIdentifiers: the session index is kept."""
     session = make()
     session.get_session_context(event_id(1))
     clock.advance(600)

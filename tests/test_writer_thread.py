@@ -68,7 +68,7 @@ class Disk:
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
-    """Replace os.fsync with that of a controllable disk."""
+    """Replace os.fsync with the fsync of a disk that the test controls."""
     disk = Disk()
     monkeypatch.setattr(os, "fsync", disk.fsync)
     yield disk

@@ -144,7 +144,7 @@ def test_created_folder_is_private(tmp_path: Path) -> None:
 @posix
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root to change the owner of a file")
 def test_root_does_not_change_the_owner(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When root rewrites a user's file, the file and its backup stay the user's, with or without hard links."""
+    """When root rewrites a user's file, the user still owns the file and its backup, with or without hard links."""
     save_path.write_bytes(dumps(OLD))
     os.chown(save_path, 65534, 65534)
     XmlStore(save_path).save(NEW)
@@ -269,7 +269,7 @@ def test_save_succeeds_without_a_backup(save_path: Path) -> None:
 
 
 def test_corrupt_file_that_cannot_be_kept_is_not_overwritten(save_path: Path) -> None:
-    """If a folder has the .corrupt name, saving raises, since it would overwrite the only copy of the corrupt file."""
+    """If a folder has the .corrupt name, saving raises instead of overwriting the only copy of the corrupt file."""
     save_path.write_bytes(b"corrupt")
     (save_path.with_name("session.xml.corrupt") / "inside").mkdir(parents=True)
     with pytest.raises(IsADirectoryError):
@@ -338,7 +338,7 @@ def test_file_is_synced_before_the_rename_and_the_folder_after(
 
 @posix
 def test_created_folders_are_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each new folder's name is synced in its parent before anything is created in it."""
+    """Each new folder is synced to its parent before anything is created inside it."""
     synced: list[tuple[int, list[str]]] = []
     fsync = os.fsync
 
@@ -485,7 +485,7 @@ def test_folder_may_be_created_concurrently(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("corrupt", [b"", b"not XML", dumps(NEW)[:-1], b"\0" * 70_000])
 def test_corrupt_file_is_kept_and_the_backup_recovered(save_path: Path, corrupt: bytes) -> None:
-    """load() names the file and the reason and returns the backup in its error; the next save keeps both files."""
+    """load() raises an error with the file, the reason and the backup's snapshot; the next save keeps both files."""
     store = XmlStore(save_path)
     store.save(OLD)
     store.save(NEW)
@@ -584,7 +584,7 @@ def hold(path: str, held: Any, release: Any) -> None:  # noqa: ANN401  # multipr
 
 
 def test_hung_lock_holder_delays_a_save_by_one_second(save_path: Path) -> None:
-    """While another process holds the lock, a save raises TimeoutError after one second; then it works."""
+    """While another process holds the lock, a save raises TimeoutError after one second; later, a save works."""
     context = multiprocessing.get_context("spawn")
     held, release = context.Event(), context.Event()
     holder = context.Process(target=hold, args=(str(save_path), held, release))
@@ -630,7 +630,7 @@ def test_concurrent_updates_are_not_lost(save_path: Path) -> None:
 
 @posix
 def test_failed_unlock_is_retried_by_the_next_use(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The failure is raised, and the next use on any thread releases the lock for other processes."""
+    """The error is raised, and the next use on any thread releases the lock for other processes."""
     import fcntl  # noqa: PLC0415  # not on Windows
 
     flock = fcntl.flock
@@ -653,7 +653,7 @@ def test_failed_unlock_is_retried_by_the_next_use(save_path: Path, monkeypatch: 
 
 
 def test_lock_held_by_another_thread_times_out(save_path: Path) -> None:
-    """While another thread holds the store's lock, a save raises TimeoutError after one second; then it works."""
+    """While another thread holds the store's lock, a save raises TimeoutError after one second; later, a save works."""
     store = XmlStore(save_path)
     errors: list[Exception] = []
 
@@ -677,7 +677,7 @@ def test_lock_held_by_another_thread_times_out(save_path: Path) -> None:
 
 
 def test_lock_is_reentrant(save_path: Path) -> None:
-    """A caller that holds the lock can save, which takes the lock again."""
+    """A caller that holds the lock can save, although saving acquires the lock again."""
     store = XmlStore(save_path)
     with store.lock(), store.lock():
         store.save(OLD)

@@ -1,4 +1,4 @@
-"""Fail each system call of a load and a save with each error, once and permanently."""
+"""Make each system call of a load and a save fail with each error, once and permanently."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ SCENARIOS = (
 
 @attrs.frozen
 class Case:
-    """One error, injected at one system call or from that call on."""
+    """One error, injected into one system call or into all calls from that one on."""
 
     scenario: Scenario
     call: Call
@@ -77,7 +77,7 @@ class Case:
 
     @property
     def expression(self) -> str:
-        """The strace expression. EINTR repeats at most 100 times, since interrupted calls are retried."""
+        """The strace expression. EINTR is injected at most 100 times, since interrupted calls are retried."""
         first = self.call.number
         when = f"{first}..{first + 99}" if self.error == "EINTR" else f"{first}+"
         return f"inject={self.call.name}:error={self.error}:when={when if self.permanent else first}"

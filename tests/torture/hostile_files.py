@@ -37,7 +37,7 @@ LARGE = {
 }
 
 
-def _malicious_bytes(scale: Scale) -> Outcome:
+def _load_malicious(scale: Scale) -> Outcome:
     cases = HOSTILE | {name: (data, "more than the maximum of 65536") for name, data in LARGE.items()}
     names = list(cases)[:: 1 if scale is Scale.FULL else 3]
     losses: list[str] = []
@@ -66,14 +66,14 @@ def _malicious_bytes(scale: Scale) -> Outcome:
 
 
 def _measure_load(store: XmlStore, reason: str, losses: list[str], name: str) -> tuple[float, int]:
-    """Return the time of the fastest of three loads, and the peak memory of another (it includes expat's memory)."""
+    """Return the fastest of three load times and the peak memory of a fourth load (expat allocates through Python)."""
     fastest = float("inf")
     for _ in range(3):
         start = time.perf_counter()
         error = _load(store)
         fastest = min(fastest, time.perf_counter() - start)
         if not isinstance(error, CorruptSaveFileError) or reason not in str(error) or str(store.path) not in str(error):
-            losses.append(f"{name}: gave {error!r}")
+            losses.append(f"{name}: raised {error!r}")
     tracemalloc.start()
     _load(store)
     _, peak = tracemalloc.get_traced_memory()
@@ -129,7 +129,7 @@ for name, (data, _) in list(HOSTILE.items())[:: int(sys.argv[2])]:
 """
 
 
-def _resident_memory(scale: Scale) -> Outcome:
+def _measure_resident_memory(scale: Scale) -> Outcome:
     if not Path("/proc/self/clear_refs").exists():
         message = "needs Linux's /proc/self/clear_refs to measure a process's peak memory"
         raise CannotRunError(message)
@@ -146,7 +146,7 @@ def _resident_memory(scale: Scale) -> Outcome:
     return Outcome(len(growths), tuple(losses), f"largest growth {max(growths)[0] / 1024:.1f} MiB")
 
 
-def _malicious_backup(scale: Scale) -> Outcome:
+def _load_malicious_backup(scale: Scale) -> Outcome:
     names = list(HOSTILE)[:: 1 if scale is Scale.FULL else 3]
     losses: list[str] = []
     slowest = 0.0
@@ -161,7 +161,7 @@ def _malicious_backup(scale: Scale) -> Outcome:
             error = _load(store)
             slowest = max(slowest, time.perf_counter() - start)
             if not isinstance(error, CorruptSaveFileError):
-                losses.append(f"{case}: gave {error!r}")
+                losses.append(f"{case}: raised {error!r}")
             with check_file_access(store, losses, case), open_session(store) as session:
                 losses += [f"{case}: {problem}" for problem in track_event(session)]
             if (after := load_if_valid(store)) is None or after.user_id != session.user_id:
@@ -208,7 +208,7 @@ def _load_damaged(files: list[tuple[str, bytes]], *, must_be_refused: bool) -> O
                 user = snapshot.user_id
                 other_users += user != SAVED.user_id
                 if must_be_refused or loads(dumps(snapshot)) != snapshot:
-                    losses.append(f"{name}: gave {snapshot}")
+                    losses.append(f"{name}: returned {snapshot}")
             if number % 20 == 0:
                 with open_session(store) as session:
                     losses += [f"{name}: {problem}" for problem in track_event(session)]
@@ -227,13 +227,13 @@ def _fault(name: str, run: Callable[[Scale], Outcome]) -> Fault:
 
 
 FAULTS: tuple[Fault, ...] = (
-    _fault("hostile files: malicious bytes, with a good backup", _malicious_bytes),
+    _fault("hostile files: malicious bytes, with a good backup", _load_malicious),
     Fault(
         "hostile files: resident memory of a process that loads malicious bytes",
         "the process grows by more than 4 MiB",
-        _resident_memory,
+        _measure_resident_memory,
     ),
-    _fault("hostile files: malicious bytes in the backup too", _malicious_backup),
+    _fault("hostile files: malicious bytes in the backup too", _load_malicious_backup),
     _fault("hostile files: a file truncated at every byte", _load_truncated),
     _fault("hostile files: a file with one bit flipped, for every bit", _load_flipped),
 )

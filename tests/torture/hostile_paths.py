@@ -45,7 +45,7 @@ class Victim:
         return victim
 
     def describe_harm(self, before: os.stat_result) -> str | None:
-        """Describe what changed, or return ``None``."""
+        """Describe what changed, or return ``None`` if nothing did."""
         now = self.path.lstat()
         fields = ("st_ino", "st_mode", "st_uid", "st_gid", "st_size", "st_mtime_ns")
         changed = [name for name in fields if getattr(now, name) != getattr(before, name)]
@@ -113,7 +113,7 @@ def _time_refusal(store: XmlStore, kind: str, losses: list[str]) -> float:
         losses.append(f"{kind}: was read as {store.load()}")
     except OSError as error:
         if not error.strerror or error.filename != os.fspath(store.path):
-            losses.append(f"{kind}: gave {error!r}")
+            losses.append(f"{kind}: raised {error!r}")
     return time.perf_counter() - start
 
 

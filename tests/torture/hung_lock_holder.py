@@ -115,7 +115,7 @@ class _Case:
         if self.call == "ticks of 20 sessions":
             with ThreadPoolExecutor(_SESSIONS) as pool:
                 list(pool.map(_track_event, self.sessions))
-        self.seconds = _seconds(lambda: CALLS[self.call](self))
+        self.seconds = _measure_seconds(lambda: CALLS[self.call](self))
 
     def loss(self) -> str | None:
         """Return a loss that occurred during the hang or after the holder continued."""
@@ -126,7 +126,7 @@ class _Case:
         ticking = 0.0
         for _ in range(_TICKS):
             if self.call != "close" and ticking < BUSY_SECONDS:
-                ticking += _seconds(self.session.tick)
+                ticking += _measure_seconds(self.session.tick)
         if self.seconds > LOCK_SECONDS + BUSY_SECONDS:
             return f"it took {self.seconds:.2f} s"
         if ticking > BUSY_SECONDS:
@@ -138,31 +138,31 @@ class _Case:
         return None
 
     def _loss_after(self) -> str | None:
-        on_disk = {self._on_disk()} if self.path.exists() else set()
+        on_disk = {self._load_from_disk()} if self.path.exists() else set()
         os.kill(self.holder, signal.SIGCONT)
         if os.waitpid(self.holder, 0)[1]:
             return "the holder failed"
-        on_disk.add(self._on_disk())
+        on_disk.add(self._load_from_disk())
         for session in self.sessions:
             with suppress(SessionClosedError):
                 session.tick()
-                on_disk.add(self._on_disk())
+                on_disk.add(self._load_from_disk())
                 _track_event(session)  # start_new_session() keeps a session that has no events
                 session.start_new_session()
                 context = _track_event(session)
-                if session.save_error or self._on_disk() != (context.session_index, context.session_id):
+                if session.save_error or self._load_from_disk() != (context.session_index, context.session_id):
                     return f"not saved afterward: {session.save_error}"
-                on_disk.add(self._on_disk())
+                on_disk.add(self._load_from_disk())
         if len({index for index, _ in on_disk}) != len(on_disk):
             return f"two sessions in the file had the same index: {on_disk}"
         return None
 
-    def _on_disk(self) -> tuple[int, str | None]:
+    def _load_from_disk(self) -> tuple[int, str | None]:
         saved = loads(self.path.read_bytes())
         return saved.session_index, saved.session_id
 
 
-def _seconds(call: Callable[[], object]) -> float:
+def _measure_seconds(call: Callable[[], object]) -> float:
     start = time.monotonic()
     with suppress(TimeoutError):  # raised by save()
         call()
@@ -173,11 +173,11 @@ def _track_event(session: ClientSession) -> SessionContext:
     return session.get_session_context(uuid.uuid4())
 
 
-def _four_threads(case: _Case) -> None:
+def _call_from_four_threads(case: _Case) -> None:
     """Make four concurrent calls that need the same session's lock."""
     calls = [lambda: _track_event(case.session), case.session.save, case.session.save, case.session.tick]
     with ThreadPoolExecutor(len(calls)) as pool:
-        list(pool.map(_seconds, calls))
+        list(pool.map(_measure_seconds, calls))
 
 
 def _tick_all(case: _Case) -> None:
@@ -191,7 +191,7 @@ CALLS: dict[str, Callable[[_Case], object]] = {
     "background": lambda case: case.session.set_background(True),
     "save": lambda case: case.session.save(),
     "close": lambda case: case.session.close(),
-    "four threads": _four_threads,
+    "four threads": _call_from_four_threads,
     "ticks of 20 sessions": _tick_all,
 }
 OPTIONS = ("", "continue_on_restart", "count_empty_sessions")

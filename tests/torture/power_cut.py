@@ -79,7 +79,7 @@ def _cut_without_fsync(disk: Disk) -> Iterator[str]:
         yield "nothing is lost without fsync either, so this test proves nothing"
 
 
-def after_a_save(scale: Scale) -> Outcome:
+def cut_after_a_save(scale: Scale) -> Outcome:
     """Cut the power after first and later saves, in folders that the save created, and without fsync."""
     sample = scale is Scale.SAMPLE
     losses: list[str] = []
@@ -148,7 +148,7 @@ def _cut_after_steps(disk: Disk, saves: int) -> Iterator[str]:
     yield from lost
 
 
-def after_every_step(scale: Scale) -> Outcome:
+def cut_after_every_step(scale: Scale) -> Outcome:
     """Cut the power after every system call of a save; the disk must have the old or new session and a good backup."""
     sample = scale is Scale.SAMPLE
     losses: list[str] = []
@@ -164,11 +164,11 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "power cut right after a save returns, on ext4 (also with noauto_da_alloc, nodelalloc or no journal)",
         "the new session or the backup is not on the disk",
-        after_a_save,
+        cut_after_a_save,
     ),
     Fault(
         "power cut after every system call of a save",
         "neither the old session nor the new one is on the disk",
-        after_every_step,
+        cut_after_every_step,
     ),
 )

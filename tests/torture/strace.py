@@ -88,7 +88,7 @@ def run_traced(
     return TracedRun(
         os.waitstatus_to_exitcode(status or 0),
         json.loads(returned) if returned else [],
-        tuple(_calls(text)),
+        tuple(_parse_calls(text)),
         text.count("(INJECTED)"),
     )
 
@@ -110,7 +110,7 @@ def _strace(child: int, trace: Path, expression: str) -> Generator[None]:
 def _run_and_exit(work: Callable[[AbstractContextManager[None]], list[str]], writer: int) -> None:
     status = 1
     try:
-        returned = work(_traced())
+        returned = work(_strace_attached())
         os.write(writer, json.dumps(returned).encode())
         status = 0
     except BaseException:  # noqa: BLE001  # a forked child must never continue its parent's program
@@ -120,8 +120,8 @@ def _run_and_exit(work: Callable[[AbstractContextManager[None]], list[str]], wri
 
 
 @contextlib.contextmanager
-def _traced() -> Generator[None]:
-    """Ask the parent to attach strace, and to detach it at the end; wait until the parent has done each."""
+def _strace_attached() -> Generator[None]:
+    """Ask the parent to attach strace, and to detach it at the end; wait each time until the parent is done."""
     os.kill(os.getppid(), _REQUEST)
     signal.sigwait({_PROCEED})
     yield
@@ -142,7 +142,7 @@ def _wait(child: int) -> int | None:
             return None
 
 
-def _calls(text: str) -> Generator[Call]:
+def _parse_calls(text: str) -> Generator[Call]:
     numbers: dict[str, int] = {}
     for line in text.splitlines():
         match = _CALL.match(line)

@@ -69,9 +69,9 @@ class Survivor:
     before: Snapshot | None = None
     is_link: bool = False
     maybe_unread: bool = False
-    """Possibly, the file was not read before the session's first event."""
+    """The session's first event might have come before the file could be read."""
     has_backup: bool = False
-    """The backup was readable in its place (see `XmlStore.load`)."""
+    """The backup was read in place of the file (see `XmlStore.load`)."""
     session: ClientSession | None = None
     context: SessionContext | None = None
 
