@@ -271,7 +271,7 @@ def test_signal_handler_that_raises_does_not_leak_the_lock(make: MakeSession) ->
             if threading.get_ident() != main and not is_interrupted.is_set():
                 is_read.set()
                 until = time.monotonic() + 10
-                while sys._current_frames()[main].f_code.co_name != "acquire_soon":  # noqa: SLF001  # the only way
+                while sys._current_frames()[main].f_code.co_name != "acquire_soon":  # noqa: SLF001  # no public way
                     assert time.monotonic() < until
                 signal.pthread_kill(main, signal.SIGUSR1)
                 assert is_interrupted.wait(10)

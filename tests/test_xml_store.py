@@ -212,7 +212,7 @@ def test_circular_links_are_an_error(tmp_path: Path) -> None:
 
 @posix
 def test_missing_current_folder_is_an_error_on_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A relative path is resolved once a current folder exists, and then keeps referring to that file."""
+    """A relative path is resolved once a current folder exists, and from then on refers to the same file."""
     folder = tmp_path / "deleted"
     folder.mkdir()
     monkeypatch.chdir(folder)

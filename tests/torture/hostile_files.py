@@ -233,7 +233,7 @@ FAULTS: tuple[Fault, ...] = (
         "the process grows by more than 4 MiB",
         _measure_resident_memory,
     ),
-    _fault("hostile files: malicious bytes in the backup too", _load_malicious_backup),
+    _fault("hostile files: malicious bytes in both the file and the backup", _load_malicious_backup),
     _fault("hostile files: a file truncated at every byte", _load_truncated),
     _fault("hostile files: a file with one bit flipped, for every bit", _load_flipped),
 )
