@@ -240,7 +240,7 @@ class Ledger:
             self._callbacks.deliver()
 
     def _peek(self) -> None:
-        """Read without the lock and adopt the result: other processes may have numbered sessions since the last read."""
+        """Read without the lock and adopt the result, since other processes may have numbered more sessions."""
         with contextlib.suppress(Exception):
             stored = self._store.load()
             if stored is not None:
@@ -261,7 +261,7 @@ class Ledger:
             self._callbacks.log(self._logger.warning, "%s; %s and wrote a new file", error, outcome)
         elif not was_failing:
             self._callbacks.log(
-                self._logger.warning, "The session continues in memory because its save file fails: %s", error
+                self._logger.warning, "The session continues in memory because its save file cannot be used: %s", error
             )
 
 
