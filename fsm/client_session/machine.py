@@ -57,8 +57,8 @@ def build(rows: Iterable[Row]) -> Machine:
 
 
 MACHINE = build(TABLE)
-# `transitions` logs every callback at INFO level while the session's lock is held: noise for the host, and a deadlock if
-# one of the host's log handlers calls the session. Other machines still log.
+# `transitions` logs every callback at INFO level while the session's lock is held: noise for the host, and a deadlock
+# if one of the host's log handlers calls the session. Other machines still log.
 logging.getLogger("transitions.core").addFilter(
     lambda record: not (isinstance(record.args, tuple) and MACHINE.name in record.args)
 )

@@ -32,10 +32,9 @@ class AsyncioScheduler(ForkAware):
 
     It uses the loop that is running when the scheduler is constructed or a session is first started. After that loop
     has ended, it uses the loop that is running when the next session is started. Without a loop, no checks run, and
-    sessions expire at their next event: if all sessions are constructed before ``asyncio.run``, call `attach` inside it.
+    sessions expire at their next event: if you construct all sessions before ``asyncio.run``, call `attach` inside it.
 
-    Every method is thread-safe. The scheduler holds sessions and the loop weakly, and creates no task that could be
-    canceled.
+    Every method is thread-safe. Sessions and the loop are held weakly. No task is created, so none can be canceled.
     """
 
     __slots__ = ("__weakref__", "_due", "_forget", "_loop", "_requests", "_schedule", "_timer", "_updating")
@@ -91,7 +90,7 @@ class AsyncioScheduler(ForkAware):
         self._change(reference_to(session), None)
 
     def _change(self, session: Reference, interval: float | None) -> None:
-        """Change the schedule now, or let the call that is already changing it (on another thread or this one) do so."""
+        """Change the schedule now, or let a call that is already changing it (on this thread or another) do so."""
         self.renew_in_child()
         self._requests.append((session, interval))
         while self._requests and self._updating.acquire(blocking=False):
