@@ -69,7 +69,7 @@ class Anchor:
         return self.wall + timedelta(seconds=at - self.monotonic)
 
     def moved(self, by: Anchor) -> Anchor:
-        """Return the anchor, shifted by as much as the wall clock was set between this moment and ``by``.
+        """Return the anchor, shifted by any adjustment of the wall clock between this moment and ``by``.
 
         Shifts of less than a second are ignored: they come from rounding and slewing, and would make a saved time
         depend on when it was saved.

@@ -98,7 +98,7 @@ class Draft:
     )  # fmt: skip
 
     def __init__(self, before: Current, next_id: str, moment: Anchor, ledger: Ledger, callbacks: Callbacks) -> None:
-        """Copy the current session, so that the copy can be changed as of ``moment``.
+        """Copy the current session; the draft changes the copy as of ``moment``.
 
         ``next_id`` is `Ledger.pending_id` as of ``before``, so that all drafts of one session agree on it.
         """

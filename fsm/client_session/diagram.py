@@ -42,7 +42,7 @@ class StalePictureError(RuntimeError):
 
 
 def arrows(rows: Iterable[Row] = TABLE) -> dict[tuple[SessionState, SessionState], list[Row]]:
-    """Group rows by arrow: rows with the same source and destination share one arrow, with a line each in its label."""
+    """Group rows by arrow: rows with the same source and destination share one, whose label has a line for each."""
     grouped: dict[tuple[SessionState, SessionState], list[Row]] = {}
     for row in rows:
         grouped.setdefault((row.source, row.destination), []).append(row)

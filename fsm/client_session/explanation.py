@@ -54,7 +54,7 @@ class Explanation:
     idle_seconds: float
     """Seconds since the last activity or a new session's start; negative if the saved activity is in the future."""
     timeout: float
-    """The timeout in force before the decision, in seconds: that of the state ``before``."""
+    """The timeout in force before the decision, in seconds: that of the old state."""
     new_timeout: float
     """The timeout in force after the decision, in seconds."""
     was_checker_running: bool

@@ -169,8 +169,8 @@ class Ledger:
         """Run a transaction with the store; return the error, if any.
 
         A re-entrant call on this thread (from a signal handler or a finalizer) may run its own transaction during this
-        one. It may have failed, or this one may have overwritten its result. So save the newest snapshot again, and
-        report only the outcome of that.
+        one. That transaction may have failed, or this one may have overwritten its snapshot. In that case, save the
+        newest snapshot again, and report only the outcome of that save.
         """
         is_nested = self._transaction is not None
         try:
@@ -272,7 +272,7 @@ def _exception(future: Future[None]) -> Exception | None:
 
 
 def _is_behind(stored: Snapshot | None, ours: Snapshot) -> bool:
-    """Return whether to replace ``stored``, but not if it has another user, a newer session, or more events."""
+    """Return whether ``ours`` may replace ``stored``: not if that has another user, a newer session, or more events."""
     if stored is None:
         return True
     if stored.user_id != ours.user_id:

@@ -50,7 +50,7 @@ class ClientSession:
     Otherwise, the session continues in memory, and `save_error` has the error.
 
     A pending session, which waits for its first event, has an id but no number yet: its index, previous session and
-    first event are ``None``. Reading never extends a session and takes no lock, and works even after `close`.
+    first event are ``None``. Reading never extends a session, takes no lock, and works even after `close`.
 
     Callbacks run in order on the thread that caused them, after the session's lock is released. They may call the
     session again. If a callback raises, the exception is logged and has no other effect.
@@ -147,8 +147,8 @@ class ClientSession:
 
         Args:
             event_id: a `uuid.UUID` or its text, in upper or lower case; the entity has it in lowercase.
-            event_timestamp: when the event happened, as an aware `datetime`; by default, now. It only sets timestamps;
-                which session the event belongs to depends on when it is recorded.
+            event_timestamp: when the event happened, as an aware `datetime`; by default, now. It sets only the times
+                of first and last events; which session the event belongs to depends on when it is recorded.
             anonymous: leave the user (zero UUID) and the previous session out of the entity.
 
         Raises:
@@ -187,7 +187,7 @@ class ClientSession:
         """Report that the app went to the background (``True``) or came to the foreground (``False``).
 
         Reporting the same value again changes nothing, except that ``False`` always starts the checker. A focus change
-        is not activity. Whether the session is over then depends on the timeout of the state being left.
+        is not activity. The timeout of the state being left decides whether the session is over.
 
         Raises:
             TypeError: the value is not a ``bool``.
@@ -230,7 +230,7 @@ class ClientSession:
         error = self._ledger.error
         if idle and error is None and not self._continues:
             return
-        # If the lock was not free in time before, try it only once: the next tick will try again.
+        # After a lock has timed out, try it only once: the next tick will try again.
         with deadline(patient=not isinstance(error, TimeoutError)):
             if not idle:
                 self._apply("tick", Input.TICK)
@@ -492,7 +492,7 @@ class ClientSession:
                 self._start_ticks(self._clock.monotonic())
             else:
                 self._scheduler.stop(self)
-            self._is_scheduled = running  # the last call to the scheduler, even if a re-entrant call changed this
+            self._is_scheduled = running  # matches the last scheduler call, even if a re-entrant call changed it
 
     def _start_ticks(self, now: float) -> None:
         try:

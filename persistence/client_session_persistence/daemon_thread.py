@@ -63,7 +63,7 @@ class DaemonThread(ABC):
         return True
 
     def pause(self, until: float) -> None:
-        """End the thread; wait for its end until ``until``, in `time.monotonic` time."""
+        """End the thread, and wait for it to end, at most until ``until`` (in `time.monotonic` time)."""
         self.is_pausing = True
         thread = self._thread
         if thread is None or self.is_current:

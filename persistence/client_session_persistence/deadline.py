@@ -27,8 +27,8 @@ _call = _Call()
 def deadline(*, until: float | None = None, patient: bool = True) -> Generator[None]:
     """Treat everything that this thread does in the block as one call, or as part of the call already in progress.
 
-    The call may wait for locks until ``until``, in `time.monotonic` time (default: one second from now). A call that is
-    not ``patient`` tries each lock only once.
+    The call stops waiting for locks at ``until``, in `time.monotonic` time (default: one second from now). A call that
+    is not ``patient`` tries each lock only once.
     """
     if _call.until is not None:
         yield

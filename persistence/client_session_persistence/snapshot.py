@@ -114,7 +114,7 @@ def idle_time(saved: Snapshot, now: datetime) -> timedelta | None:
 
 @attrs.define(repr=False, slots=False)  # with slots, pickling would lose its notes
 class CorruptSaveFileError(ValueError):
-    """A file, or the bytes of one, are not a valid save file.
+    """The content of a file, or a byte string, is not a valid save file.
 
     Attributes:
         reason: what is wrong.

@@ -51,7 +51,7 @@ class WriterThread(DaemonThread):
             self.jobs.put(job)
 
     def finish(self, until: float) -> None:
-        """Wait for all jobs until ``until``, in `time.monotonic` time. Later jobs run on their callers' threads."""
+        """Wait for all jobs, at most until ``until`` (in `time.monotonic` time). Callers run later jobs themselves."""
         self._is_exiting = True
         if self._has_work() or self._running.locked():
             done = threading.Event()
@@ -97,7 +97,7 @@ class PendingWrites(ForkAware):
         """Folders in which the thread must make new names durable."""
 
     def add(self, lock: ProcessLock, snapshot: Snapshot, write: Callable[[], object]) -> Future[None]:
-        """Queue a snapshot, and retain the lock, which the caller holds, until it is durable; return a future for that.
+        """Queue a snapshot and return its future. The lock, which the caller holds, is retained until the save is done.
 
         Raise `BlockingIOError` if too many other stores' lock files are already open.
         """

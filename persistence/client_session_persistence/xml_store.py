@@ -94,7 +94,7 @@ class XmlStore:
         If this object has queued a snapshot, return that one.
 
         Raises:
-            CorruptSaveFileError: the file is not a save file. ``recovered`` is the backup's snapshot, or a snapshot
+            CorruptSaveFileError: the file is not valid. ``recovered`` is the backup's snapshot, or a snapshot
                 with the user id that is still readable in the file or its backup, or ``None``.
             OSError: the file cannot be read. Its ``recovered`` attribute has what the backup contains, as above.
 
@@ -122,8 +122,8 @@ class XmlStore:
     def save(self, snapshot: Snapshot) -> Future[None] | None:
         """Replace the file, and return once the new one would survive a power failure.
 
-        With ``background``, queue the snapshot and return a future that gets the result or the error. The old file
-        becomes the backup if it is good and that is possible; if it is corrupt, it is kept as ``<name>.corrupt``.
+        With ``background``, queue the snapshot and return a future that gets the result or the error. A good old
+        file becomes the backup if possible; a corrupt one is kept as ``<name>.corrupt``.
 
         Raises:
             OSError: the file cannot be written, or the old one cannot be read, or the lock was not free within 1 s

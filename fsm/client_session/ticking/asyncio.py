@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from client_session.ticking.scheduler import Ticking
 
 _SLICE_SECONDS = 0.005
-"""How long to tick sessions before the loop runs other callbacks; asyncio's debug mode calls 0.1 s slow."""
+"""How long to tick sessions before the loop runs other callbacks; asyncio's debug mode reports 0.1 s as slow."""
 
 
 class AsyncioScheduler(ForkAware):
