@@ -97,8 +97,8 @@ class Explanation:
             if not self.ended:
                 yield "closed; no session ended"
         elif self.is_checker_running is not self.was_checker_running:
-            stopped_by_hand = self.input == Command.STOP_CHECKER
-            stopped = "nothing expires until checking starts again" if stopped_by_hand else "checking has stopped"
+            stopped_manually = self.input == Command.STOP_CHECKER
+            stopped = "nothing expires until checking starts again" if stopped_manually else "checking has stopped"
             yield "checking has started again" if self.is_checker_running else stopped
 
 

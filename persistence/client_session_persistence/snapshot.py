@@ -42,7 +42,7 @@ def _must_be(allowed: str, is_allowed: Callable[[Any], object]) -> Callable[...,
 
 
 _user_id = _must_be(
-    "a lower-case UUID or 16 lower-case hexadecimal digits",
+    "a lowercase UUID or 16 lowercase hexadecimal digits",
     lambda value: isinstance(value, str) and _USER_ID.fullmatch(value),
 )
 _uuid_or_none = _must_be(

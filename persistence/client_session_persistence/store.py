@@ -40,8 +40,7 @@ class SnapshotStore(Protocol):
     def lock(self) -> AbstractContextManager[object]:
         """Return a context manager that excludes all other users of the store, for a read-modify-write.
 
-        It must be re-entrant on the same thread, and must not wait forever (`XmlStore` raises `TimeoutError` after
-        1 s).
+        It must be re-entrant on the same thread, and must time out (`XmlStore` raises `TimeoutError` after 1 s).
         """
         ...
 
