@@ -23,12 +23,12 @@ USER = "0123456789abcdef"
 @pytest.mark.parametrize(
     ("field", "value", "allowed"),
     [
-        ("user_id", "", "a lower-case UUID"),
-        ("user_id", event_id(1).replace("0", "A"), "a lower-case UUID"),
-        ("user_id", USER + "\n", "a lower-case UUID"),
-        ("user_id", USER[:-1], "a lower-case UUID"),
-        ("user_id", None, "a lower-case UUID"),
-        ("user_id", 7, "a lower-case UUID"),
+        ("user_id", "", "a lowercase UUID"),
+        ("user_id", event_id(1).replace("0", "A"), "a lowercase UUID"),
+        ("user_id", USER + "\n", "a lowercase UUID"),
+        ("user_id", USER[:-1], "a lowercase UUID"),
+        ("user_id", None, "a lowercase UUID"),
+        ("user_id", 7, "a lowercase UUID"),
         ("session_id", "x", "the text of a UUID or None"),
         ("session_id", event_id(1).replace("-", ""), "the text of a UUID or None"),
         ("previous_session_id", "", "the text of a UUID or None"),
