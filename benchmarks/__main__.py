@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measure, print a table and write ``results.json`` and ``chart.svg``, or just compare."""
+"""``python -m benchmarks``: measure, print a table, and write ``results.json`` and ``chart.svg`` or only compare."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def table(rows: Sequence[Row]) -> Table:
 
 def _verdict(row: Row) -> Text:
     if row.holds is None:
-        return Text("for information")
-    return Text("holds", "green") if row.holds else Text("does not hold", "red")
+        return Text("no limit")
+    return Text("met", "green") if row.holds else Text("exceeded", "red")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The chart: the time of an event, and the share of its limit that each row uses, as one SVG without a library."""
+"""The chart, drawn as SVG without a library: the time per event, and the share of its limit that each row uses."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 _WIDTH = 1000
 _MARGIN = 36
 _LEFT = 330
-"""The left edge of the bars; labels end before it."""
+"""The left edge of the bars, with the labels to the left of it."""
 _FULL = 232
 """The length of a bar at its limit."""
 _MAX = 1.25
 """The longest bar as a multiple of `_FULL`; longer ones are cut off."""
 _LINE = 28
 _THICK = 14
-# A card with its own background looks the same on white and dark pages.
+# A card with its own background looks the same on light and dark pages.
 _CARD, _EDGE, _INK, _FAINT, _TRACK = "#ffffff", "#d0d7de", "#24292f", "#636c76", "#eef1f4"
 _MET, _EXCEEDED, _REFERENCE = "#2e8b5e", "#c8602a", "#a9b7c6"
 _TITLE = "Cost of a client session"
@@ -34,7 +34,7 @@ _FONT = "-apple-system,'Segoe UI','Noto Sans',Helvetica,Arial,sans-serif"
 def draw(rows: Sequence[Row], measured_on: dict[str, Any]) -> str:
     """Return the chart as SVG."""
     judged = [(row, row.bar) for row in rows if row.bar is not None]
-    events = _times_of_an_event(rows)
+    events = _times_per_event(rows)
     parts: list[str] = []
     y = 58
     parts.append(_text(_MARGIN, y, _TITLE, font_size=21, font_weight=600))
@@ -59,8 +59,8 @@ def draw(rows: Sequence[Row], measured_on: dict[str, Any]) -> str:
     return _svg(bottom + 30, parts)
 
 
-def _times_of_an_event(rows: Iterable[Row]) -> list[tuple[str, float]]:
-    """Return the name and nanoseconds of each implementation of an event, fastest first."""
+def _times_per_event(rows: Iterable[Row]) -> list[tuple[str, float]]:
+    """Return each implementation's name and nanoseconds per event, fastest first."""
     versus = {row.name: row for row in rows if row.name.startswith(EVENT_VERSUS)}
     event = next((row for row in rows if row.name == EVENT_ROW), None)
     if event is None:

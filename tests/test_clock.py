@@ -68,7 +68,7 @@ def test_manual_clock_moves_only_on_request() -> None:
 def test_manual_clock_refuses_to_go_backwards(seconds: float) -> None:
     """advance() and suspend() refuse negative, infinite and NaN durations."""
     for move in (ManualClock().advance, ManualClock().suspend):
-        with pytest.raises(ValueError, match="seconds must be finite and not negative"):
+        with pytest.raises(ValueError, match="seconds must be finite and non-negative"):
             move(seconds)
 
 
