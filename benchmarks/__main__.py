@@ -84,7 +84,7 @@ def table(rows: Sequence[Row]) -> Table:
 def _verdict(row: Row) -> Text:
     if row.holds is None:
         return Text("no limit")
-    return Text("met", "green") if row.holds else Text("exceeded", "red")
+    return Text("met", "green") if row.holds else Text("not met", "red")
 
 
 if __name__ == "__main__":

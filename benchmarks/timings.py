@@ -18,7 +18,7 @@ from benchmarks.results import EVENT_ROW, EVENT_VERSUS, Bar, Row
 
 ROUNDS = 5
 _VALUES = 60
-"""The number of values per round, which are short; the fastest counts, since even a busy machine leaves some undisturbed."""
+"""The number of short measurements per round. The fastest counts, since even a busy machine leaves some undisturbed."""
 _SECONDS = 0.002
 _STARTS = 10
 """The number of values of a benchmark that starts an interpreter."""

@@ -44,7 +44,7 @@ class Replay:
     def __init__(
         self, steps: Sequence[Step], store: SnapshotStore, options: SessionOptions, *, ticking: bool = True
     ) -> None:
-        """Construct the session. Raises its constructor's errors. With ``ticking=False``, apply only the trace's ticks."""
+        """Construct the session. Raises its constructor's errors. ``ticking=False`` limits ticks to the trace's own."""
         self._steps = steps
         self._ticking = ticking
         self._driver = Driver(steps[0].at, store, options)

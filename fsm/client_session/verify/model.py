@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from client_session.testing.trace import Step
 
 INVARIANTS = {
-    "matches the oracle": "Each entity has the session, index, previous session, first event and event index of the oracle.",
+    "matches the oracle": "Each entity matches the oracle: session, index, previous session, first event, event index.",
     "one user": "Every entity, the session and the save file always have the same user.",
     "unbroken chain": "The indexes and previous sessions of all entities form one chain without gaps.",
     "one first event": "All entities of a session have the same first event, with the same time.",

@@ -65,21 +65,19 @@ def check_short_path(lifecycle: Lifecycle, now: float, tally: Tally) -> None:
     short, machine = lifecycle.copy(), lifecycle.copy()
     number = short.continue_session(now)
     decisions = machine.decide(Input.EVENT, now)
-    changes_nothing = (
+    only_counts = (
         not decisions
         and machine.event_count == lifecycle.event_count + 1 > 1
         and machine.checker_running is lifecycle.checker_running
         and machine.state is lifecycle.state
     )
     tally.invariants["short path"] += 1
-    require(
-        "short path", bool(number) is changes_nothing, f"{lifecycle} at {now!r}: counted {number}, decided {decisions}."
-    )
+    require("short path", bool(number) is only_counts, f"{lifecycle} at {now!r}: got {number} and {decisions}.")
     if number:
         require(
             "short path",
             _values(short) == _values(machine),
-            f"{lifecycle} at {now!r}: {short}, but the machine {machine}.",
+            f"{lifecycle} at {now!r}: {short} is not {machine}.",
         )
         require("short path", number == machine.event_count, f"{lifecycle} at {now!r}: event number {number}.")
     else:
