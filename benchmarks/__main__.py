@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measure, print a table, and write ``results.json`` and ``chart.svg`` or only compare."""
+"""``python -m benchmarks``: measure, print a table, write ``results.json`` and ``chart.svg``; --check only compares."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _TRIES = 4
 
 
 def measure() -> list[Row]:
-    """Measure the three setups in alternation."""
+    """Measure the three setups in turn, round by round."""
     sessions = [ClientSession(store=MemoryStore()) for _ in range(THREADS)]
     one, shared, separate = ([sessions[0]], [sessions[0]] * THREADS, sessions)
     times: dict[str, list[float]] = {"one": [], "shared": [], "separate": []}

@@ -52,7 +52,7 @@ class TickProbe:
     check_interval = INTERVAL
 
     def __init__(self) -> None:
-        """Start checking."""
+        """Start ticking."""
         self.times: list[float] = []
         SHARED_CHECKER.start(self, time.monotonic())
 
@@ -148,7 +148,7 @@ def _measure_idle(probes: Sequence[TickProbe]) -> dict[str, list[float]]:
 
 
 def pass_durations(times: Sequence[float], count: int) -> list[float]:
-    """Return the seconds from the first to the last tick of each complete pass, one that has ``count`` ticks."""
+    """Return the seconds from the first to the last tick of each pass, skipping passes without ``count`` ticks."""
     starts = [
         0,
         *(after for after in range(1, len(times)) if times[after] - times[after - 1] > INTERVAL / 2),
@@ -171,7 +171,7 @@ def _time_shuffled_events(sessions: Sequence[ClientSession]) -> dict[str, list[f
             for session in shuffled:
                 session.get_session_context(event_id)
             found[name].append((time.perf_counter() - begin) * 1e9 / len(shuffled))
-    return {name: times[1:] for name, times in found.items()}  # in the first round, the minimal sessions begin
+    return {name: times[1:] for name, times in found.items()}  # the first round starts the minimal sessions
 
 
 def _allocated() -> float:

@@ -17,7 +17,7 @@ FOLDER = Path("build/benchmarks")
 
 
 def create_save_file(name: str, folder: Path = FOLDER) -> Path:
-    """Return the path of a save file that holds a second session, in its own folder; create it if it is missing."""
+    """Return the path of a save file, in its own folder, that holds a second session; create it if it is missing."""
     path = folder / name / "session.xml"
     if not path.exists():
         for _ in range(2):

@@ -97,9 +97,9 @@ class Row:
 
     @classmethod
     def of_values(cls, name: str, values: Sequence[float], *, unit: str, bar: Bar | None = None) -> Self:
-        """Compare the smallest figure measured with a bar, since other load on the machine only adds to a figure."""
-        least = min(values)
-        return cls(name=name, ours=least, unit=unit, value=least, low=least, high=max(values), bar=bar)
+        """Compare the smallest measured figure with a bar, since other load on the machine only adds to a figure."""
+        smallest = min(values)
+        return cls(name=name, ours=smallest, unit=unit, value=smallest, low=smallest, high=max(values), bar=bar)
 
     @property
     def is_ratio(self) -> bool:

@@ -1,6 +1,6 @@
-"""Content that MkDocs generates from the code and inserts into the pages, so that no copy becomes outdated.
+"""Generates content from the code for the pages that MkDocs builds, so that no copy becomes outdated.
 
-A placeholder marks the place in a page, such as ``<!-- generated: table -->``. The tests also expand the pages and run
+A placeholder such as ``<!-- generated: table -->`` marks the place in a page. The tests also expand the pages and run
 the inserted blocks.
 """
 

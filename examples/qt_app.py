@@ -1,4 +1,4 @@
-"""A desktop program in Qt (PySide6). The session follows the application's focus; a QTimer sends its ticks.
+"""A desktop program in Qt (PySide6). The session follows the application's focus; a QTimer ticks it.
 
     pip install PySide6-Essentials
     python examples/qt_app.py [SAVE_PATH]

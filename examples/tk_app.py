@@ -1,4 +1,4 @@
-"""A desktop program in tkinter. The session follows the program's focus. Tk's own timer ticks it, without a thread.
+"""A desktop program in tkinter. The session follows the program's focus. Tk's own timer ticks it; no thread is needed.
 
     python examples/tk_app.py [SAVE_PATH]
 
@@ -101,7 +101,7 @@ class Window:
         print(self.session.get_session_context(uuid.uuid4()).to_json(), flush=True)
 
     def check_focus_soon(self, _event: object) -> None:
-        """Check the focus shortly: while it moves between two windows of the program, neither has it."""
+        """Check the focus a moment later: while it moves between two windows of the program, neither has it."""
         self.root.after(50, self.check_focus)
 
     def check_focus(self) -> None:

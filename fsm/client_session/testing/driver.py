@@ -1,4 +1,4 @@
-"""The driver, which applies the steps of a trace to a real session on a manual clock."""
+"""The driver: applies a trace's steps to a real session on a manual clock."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Driver:
     """
 
     def __init__(self, start: datetime, store: SnapshotStore, options: SessionOptions) -> None:
-        """Construct the session at time ``start``. Raises any error of the session's constructor."""
+        """Construct the session at time ``start``. Raises the same errors as `ClientSession`."""
         self.at = start
         self.clock = ManualClock(start)
         self.scheduler = ManualScheduler()

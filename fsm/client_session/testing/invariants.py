@@ -63,19 +63,17 @@ def check_invariants(contexts: Iterable[SessionContext], *, first_index: int = 1
         first = events[0]
         indexes = {context.session_index for context in events}
         require(
-            "unbroken chain",
-            indexes == {expected},
-            f"Session {first.session_id}: expected {expected}, got {indexes}.",
+            "unbroken chain", indexes == {expected}, f"Session {first.session_id}: expected {expected}, got {indexes}."
         )
         previous_ids = {context.previous_session_id for context in events}
         if previous is not None or first_index == 1:
             before = previous and previous.session_id
             follows = previous_ids == {before}
-            require("unbroken chain", follows, f"Session {expected}: expected {before} before, got {previous_ids}.")
+            require("unbroken chain", follows, f"Session {expected}: previous is {previous_ids}, not {before}.")
         firsts = {(context.first_event_id, context.first_event_timestamp) for context in events}
-        require("one first event", len(firsts) == 1 and first.first_event_id, f"Session {expected}: got {firsts}.")
+        require("one first event", len(firsts) == 1 and first.first_event_id, f"Session {expected}: first is {firsts}.")
         numbers = [context.event_index for context in events]
         complete = list(range(numbers[0], numbers[0] + len(numbers)))
         begun = numbers[0] == 1 or (previous is None and first_index != 1)
-        require("events counted", numbers == complete and begun, f"Session {expected}: got events {numbers}.")
+        require("events counted", numbers == complete and begun, f"Session {expected}: got event indexes {numbers}.")
         previous = first

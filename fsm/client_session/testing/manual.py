@@ -42,7 +42,7 @@ class ManualClock:
         self._wall += timedelta(seconds=seconds)
 
     def suspend(self, seconds: float) -> None:
-        """Simulate a sleeping machine: advance both clocks while no checks run."""
+        """Simulate a sleeping machine: advance both clocks without running checks."""
         self.advance(seconds)
 
     def set_wall(self, wall: datetime) -> None:

@@ -44,7 +44,7 @@ class Replay:
     def __init__(
         self, steps: Sequence[Step], store: SnapshotStore, options: SessionOptions, *, ticking: bool = True
     ) -> None:
-        """Construct the session. Raises its constructor's errors. ``ticking=False`` limits ticks to the trace's own."""
+        """Construct the session. ``ticking=False`` adds no ticks to the trace. Raises the errors of `ClientSession`."""
         self._steps = steps
         self._ticking = ticking
         self._driver = Driver(steps[0].at, store, options)

@@ -59,7 +59,7 @@ def timelines(max_size: int = 30) -> st.SearchStrategy[list[Step]]:
 
 
 def traces(max_size: int = 30) -> st.SearchStrategy[list[Step]]:
-    """Draw traces with all inputs, such as events, focus changes, ticks, restarts, new timeouts and other processes."""
+    """Draw traces with every kind of input, such as events, focus changes, ticks, restarts and new timeouts."""
     return _steps(st.sampled_from(ALL_INPUTS), max_size)
 
 

@@ -160,9 +160,9 @@ class SessionEvents:
     """Callbacks that emit the events ``session.start`` and ``session.end`` as log records.
 
     ``session.start`` is emitted at a session's first event, with that event's time. ``session.end`` is emitted when the
-    end is detected, with the time of the session's last event. If one call ends a session and starts another, the end
-    is emitted first. At a restart, a session that continues emits neither event. Threads and sessions may share an
-    instance. As with any callback, the session logs exceptions.
+    end is detected, with the time of the session's last event. If one call ends a session and starts another,
+    ``session.end`` comes first. At a restart, a session that continues emits neither event. Threads and sessions may
+    share an instance. As with any callback, the session logs exceptions.
 
     Examples:
         >>> events = SessionEvents()

@@ -97,7 +97,7 @@ def explore(tally: Tally) -> Exploration:
     edges = 0
     while unexplored:
         node = unexplored.popleft()
-        # An edge is one second that passes, or one input.
+        # Each edge is one second of elapsed time or one input.
         successors = [_Node(node.lifecycle.copy(), node.now + 1.0, node.path)]
         successors += [node.after(given, tally) for given in MOVES]
         edges += len(successors)

@@ -47,7 +47,7 @@ class Harness:
     """One run of the model-based test; `steps` are the steps so far."""
 
     def __init__(self, folder: Path, options: SessionOptions, tally: Tally) -> None:
-        """Construct a session with a new save file in ``folder``, and the oracle."""
+        """Construct the oracle, and a session with a new save file in ``folder``."""
         self.steps: list[Step] = []
         self.options = options
         self._tally = tally
@@ -221,7 +221,7 @@ class Harness:
 
 
 FOCUS_CHANGES = (Input.BACKGROUND, Input.FOREGROUND)
-OTHERS = tuple(
+OTHER_INPUTS = tuple(
     given for given in INPUTS if given not in (Input.EVENT, Input.TICK, *FOCUS_CHANGES, Command.TIMEOUTS, External.WALL)
 )
 TIMEOUTS = st.sampled_from([(600.0, 300.0), (300.0, 600.0), (0.25, 0.25), (30.0, 1e9)])
@@ -273,7 +273,7 @@ class SessionModel(RuleBasedStateMachine):
             self._apply("tick", gap)
             gap = 0.0
 
-    @rule(gap=GAPS, name=st.sampled_from(OTHERS))
+    @rule(gap=GAPS, name=st.sampled_from(OTHER_INPUTS))
     def other(self, gap: float, name: str) -> None:
         """Apply any other input that has no arguments: a command, a restart, sleep, or another process."""
         self._apply(name, gap)

@@ -27,7 +27,7 @@ INVARIANTS = {
 }
 
 Schedule = tuple[float, ...]
-"""Tick times as fractions of the time between two consecutive steps. Every such pair has the same ones."""
+"""Tick times, as fractions of the time between two consecutive steps; the same for every such pair."""
 
 SCHEDULES: st.SearchStrategy[Schedule] = (
     st.just(())  # no ticks

@@ -74,11 +74,7 @@ def check_short_path(lifecycle: Lifecycle, now: float, tally: Tally) -> None:
     tally.invariants["short path"] += 1
     require("short path", bool(number) is only_counts, f"{lifecycle} at {now!r}: got {number} and {decisions}.")
     if number:
-        require(
-            "short path",
-            _values(short) == _values(machine),
-            f"{lifecycle} at {now!r}: {short} is not {machine}.",
-        )
+        require("short path", _values(short) == _values(machine), f"{lifecycle} at {now!r}: {short} != {machine}.")
         require("short path", number == machine.event_count, f"{lifecycle} at {now!r}: event number {number}.")
     else:
         require("short path", _values(short) == _values(lifecycle), f"{lifecycle} at {now!r}: became {short}.")
