@@ -64,8 +64,8 @@ def table(rows: Sequence[Row]) -> Table:
     """Return the rows as a table."""
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("", "ours", "reference", "compared with", "result", "range", "limit", ""):
-        left = heading in {"", "compared with", "limit"}
-        shown.add_column(heading, justify="left" if left else "right", no_wrap=True)
+        is_left = heading in {"", "compared with", "limit"}
+        shown.add_column(heading, justify="left" if is_left else "right", no_wrap=True)
     for row in rows:
         shown.add_row(
             row.name,

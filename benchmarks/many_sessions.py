@@ -42,7 +42,7 @@ _ROUNDS = 7
 _TRIES = 10
 _EVENTS = 2_000
 """The number of events per try."""
-_TRACED = 5_000
+_TRACED_SESSIONS = 5_000
 """The number of sessions whose allocations are traced; tracing makes construction several times slower."""
 
 
@@ -113,7 +113,7 @@ def main() -> None:
         found[f"event with {size}"] = _time_events(sessions[size // 2])
     found |= _measure_idle(probes)
     found |= _time_shuffled_events(sessions)
-    found["allocated"] = [_allocated()]
+    found["allocated"] = [_measure_allocation()]
     print(json.dumps(found))  # noqa: T201  # read by `measure`
 
 
@@ -174,10 +174,10 @@ def _time_shuffled_events(sessions: Sequence[ClientSession]) -> dict[str, list[f
     return {name: times[1:] for name, times in found.items()}  # the first round starts the minimal sessions
 
 
-def _allocated() -> float:
+def _measure_allocation() -> float:
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
-    sessions = [_active_session() for _ in range(_TRACED)]
+    sessions = [_active_session() for _ in range(_TRACED_SESSIONS)]
     after, _ = tracemalloc.get_traced_memory()
     return (after - before) / len(sessions) / 1024
 

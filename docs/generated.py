@@ -63,12 +63,12 @@ def source(path: str, *names: str) -> str:
     text = (ROOT / path).read_text(encoding="utf-8")
     if not names:
         return f'```python title="{Path(path).name}"\n{text}```'
-    found = {
+    definitions = {
         node.name: ast.get_source_segment(text, node)
         for node in ast.parse(text).body
         if isinstance(node, ast.ClassDef | ast.FunctionDef)
     }
-    return "```python\n" + "\n\n\n".join(str(found[name]) for name in names) + "\n```"
+    return "```python\n" + "\n\n\n".join(str(definitions[name]) for name in names) + "\n```"
 
 
 def usage(name: str) -> str:

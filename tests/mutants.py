@@ -22,7 +22,7 @@ README = ROOT / "tests" / "README.md"
 SOURCES = ("fsm", "persistence")
 
 # Tests that are quick and start no process: the most basic ones first, and the model last, since it catches the most.
-FAST = (
+FAST_TESTS = (
     "session_lifecycle", "callbacks", "entity", "tracker_cases", "session_saving", "graph", "machine", "codec",
     "xml_store", "ticking_thread", "exploration", "schedule_independence", "reentrancy", "writer_thread", "forks",
     "model",
@@ -290,7 +290,7 @@ def run(mutant: Mutant | None) -> str | None:
                 message = f"{mutant.bug}: its text occurs {text.count(mutant.old)} times in {mutant.file}, not once"
                 raise ValueError(message)
             path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
-        files = [f"tests/test_{name}.py" for name in FAST]
+        files = [f"tests/test_{name}.py" for name in FAST_TESTS]
         done = subprocess.run(  # noqa: S603  # our own interpreter
             [
                 sys.executable,

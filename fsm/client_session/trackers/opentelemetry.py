@@ -89,7 +89,7 @@ class SessionSpanProcessor(SpanProcessor):
             TypeError: ``session`` is not a session, or ``is_activity`` is not callable.
 
         """
-        self._session = _checked(session, is_activity)
+        self._session = _require_session(session, is_activity)
         self._is_activity = is_activity
         self._failures = Failures(logging.getLogger(__name__))
 
@@ -99,9 +99,9 @@ class SessionSpanProcessor(SpanProcessor):
         with self._failures.caught("A span lacks its session's attributes"):
             if SESSION_ID not in (span.attributes or {}):
                 if self._is_activity(span):
-                    found = _recorded(self._session, span.get_span_context().trace_id, span.start_time)
+                    found = _record_event(self._session, span.get_span_context().trace_id, span.start_time)
                 else:
-                    found = _current(self._session)
+                    found = _current_attributes(self._session)
                 span.set_attributes(found)
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
@@ -127,7 +127,7 @@ class SessionLogRecordProcessor(LogRecordProcessor):
             TypeError: ``session`` is not a session, or ``is_activity`` is not callable.
 
         """
-        self._session = _checked(session, is_activity)
+        self._session = _require_session(session, is_activity)
         self._is_activity = is_activity
         self._failures = Failures(logging.getLogger(__name__))
 
@@ -138,9 +138,9 @@ class SessionLogRecordProcessor(LogRecordProcessor):
             attributes = cast("MutableMapping[str, AnyValue]", record.attributes)  # the SDK creates a mutable mapping
             if SESSION_ID not in attributes:
                 if self._is_activity(log_record):
-                    found = _recorded(self._session, record.trace_id, record.timestamp or record.observed_timestamp)
+                    found = _record_event(self._session, record.trace_id, record.timestamp or record.observed_timestamp)
                 else:
-                    found = _current(self._session)
+                    found = _current_attributes(self._session)
                 attributes.update(found)
 
     def enabled(self, **_: object) -> bool:
@@ -192,7 +192,7 @@ class SessionEvents:
         )
 
 
-def _checked(session: ClientSession, is_activity: object) -> ClientSession:
+def _require_session(session: ClientSession, is_activity: object) -> ClientSession:
     arguments.require_methods("session", session, "get_session_context", "tick")
     if not callable(is_activity):
         msg = f"is_activity must be callable, not {is_activity!r}"
@@ -200,15 +200,15 @@ def _checked(session: ClientSession, is_activity: object) -> ClientSession:
     return session
 
 
-def _recorded(session: ClientSession, trace_id: int | None, nanoseconds: int | None) -> dict[str, str]:
-    """Record activity as an event of the session, and return the session's attributes."""
+def _record_event(session: ClientSession, trace_id: int | None, nanoseconds: int | None) -> dict[str, str]:
+    """Record activity as an event in the session, and return the session's attributes."""
     event_id = uuid.UUID(int=trace_id) if trace_id else uuid.uuid4()
     time = None if nanoseconds is None else _EPOCH + nanoseconds // 1000 * _MICROSECOND
     context = session.get_session_context(event_id, time)
     return _attributes(context.session_id, context.previous_session_id)
 
 
-def _current(session: ClientSession) -> dict[str, str]:
+def _current_attributes(session: ClientSession) -> dict[str, str]:
     """Return the current session's attributes without extending the session."""
     if session.expires_in == 0:
         session.tick()  # it has timed out, but no tick has run yet

@@ -103,13 +103,13 @@ class SessionTracker(Tracker):
         """Record the event in the session, and append the session's entity to the payload's entities."""
         pairs = payload.get()
         # Read the entities from the payload: an event's class may add some that are not in its list of contexts.
-        entities = self._entities(pairs)
+        entities = self._read_entities(pairs)
         time = _EPOCH + timedelta(milliseconds=int(pairs["ttm"] if "ttm" in pairs else pairs["dtm"]))
         entities.append(self.session.get_session_context(pairs["eid"], time).to_dict())
         envelope = SelfDescribingJson(CONTEXT_SCHEMA, entities).to_json()
         payload.add_json(envelope, self.encode_base64, "cx", "co")
 
-    def _entities(self, pairs: dict[str, Any]) -> list[dict[str, Any]]:
+    def _read_entities(self, pairs: dict[str, Any]) -> list[dict[str, Any]]:
         encoded: str | None = pairs.get("cx" if self.encode_base64 else "co")
         if encoded is None:
             return []

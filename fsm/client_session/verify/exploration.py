@@ -61,7 +61,7 @@ class Exploration:
     edges: int
 
 
-MOVES: tuple[Input | Command, ...] = tuple(
+SIMPLE_INPUTS: tuple[Input | Command, ...] = tuple(
     given for given in (*Input, *Command) if given in INPUTS and given is not Command.TIMEOUTS
 )
 """The inputs and commands that take no arguments."""
@@ -99,7 +99,7 @@ def explore(tally: Tally) -> Exploration:
         node = unexplored.popleft()
         # Each edge is one second of elapsed time or one input.
         successors = [_Node(node.lifecycle.copy(), node.now + 1.0, node.path)]
-        successors += [node.after(given, tally) for given in MOVES]
+        successors += [node.after(given, tally) for given in SIMPLE_INPUTS]
         edges += len(successors)
         for successor in successors:
             key = key_of(successor.lifecycle, successor.now)

@@ -274,7 +274,7 @@ class SessionModel(RuleBasedStateMachine):
             gap = 0.0
 
     @rule(gap=GAPS, name=st.sampled_from(OTHER_INPUTS))
-    def other(self, gap: float, name: str) -> None:
+    def other_input(self, gap: float, name: str) -> None:
         """Apply any other input that has no arguments: a command, a restart, sleep, or another process."""
         self._apply(name, gap)
 
