@@ -216,16 +216,16 @@ def test_chart_shows_every_judged_row_and_the_machine() -> None:
 
 
 def test_table_shows_a_verdict_for_each_row() -> None:
-    """Each row is marked "holds", "does not hold" or "for information"."""
+    """Each row meets its limit, does not meet it, or has no limit."""
     console = Console(width=200)
     rows = [ratio("fast", bar=Bar(2)), ratio("slow", 3, bar=Bar(2)), ratio("free")]
     with console.capture() as captured:
         console.print(command.table(rows))
     lines = captured.get().splitlines()
     verdicts = {line.split()[0]: line.rstrip() for line in lines[1:]}
-    assert verdicts["fast"].endswith("  holds")
-    assert verdicts["slow"].endswith("does not hold")
-    assert verdicts["free"].endswith("for information")
+    assert verdicts["fast"].endswith("  met")
+    assert verdicts["slow"].endswith("  not met")
+    assert verdicts["free"].endswith("no limit")
 
 
 def test_stored_chart_matches_the_stored_results() -> None:

@@ -68,7 +68,7 @@ def test_manual_clock_moves_only_on_request() -> None:
 def test_manual_clock_rejects_invalid_durations(seconds: float) -> None:
     """advance() and suspend() reject negative, infinite and NaN durations."""
     for move in (ManualClock().advance, ManualClock().suspend):
-        with pytest.raises(ValueError, match="seconds must be finite and not negative"):
+        with pytest.raises(ValueError, match="seconds must be finite and non-negative"):
             move(seconds)
 
 

@@ -21,7 +21,7 @@ def test_every_edge_satisfies_every_invariant() -> None:
     result = explore(tally)
     assert set(tally.rows) == set(TABLE)
     assert set(tally.invariants) == set(exploration.INVARIANTS)
-    assert result.edges == result.states * (len(exploration.MOVES) + 1)
+    assert result.edges == result.states * (len(exploration.SIMPLE_INPUTS) + 1)
     assert result.states > 50
 
 

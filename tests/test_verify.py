@@ -153,7 +153,7 @@ def test_failing_trace_is_printed_without_a_report(capsys: pytest.CaptureFixture
     found = Verification(examples=1, seed=1, failures=[Failure("model", "broken", Sample(SessionOptions(), steps))])
     command.show(found, None)
     expected = (
-        "\nmodel failed: broken\nShortest failing trace, for client-session replay --no-ticks "
+        "\nmodel failed: broken\nShortest failing trace. Replay it with client-session replay --no-ticks "
         "--foreground-timeout 600 --background-timeout 300 failure.jsonl:\n"
     )
     _, _, trace = capsys.readouterr().out.partition(expected)
