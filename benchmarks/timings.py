@@ -80,7 +80,7 @@ def measure() -> list[Row]:
         for name in ("client_session", "dependencies")
     }
     return [
-        Row.of_rounds(EVENT_ROW, session, minimal, against="minimal implementation", unit="ns", bar=Bar(1.5)),
+        Row.of_rounds(EVENT_ROW, session, minimal, against="minimal implementation", unit="ns", bar=Bar(1.35)),
         Row.of_rounds(
             "event with a UUID object as id",
             best("session, UUID", nano),
