@@ -27,6 +27,13 @@ FAST_TESTS = (
     "xml_store", "ticking_thread", "exploration", "schedule_independence", "reentrancy", "writer_thread", "forks",
     "model",
 )  # fmt: skip
+FIRST_TESTS = {
+    "current": ("reentrancy",), "session": ("reentrancy", "session_saving"), "ledger": ("session_saving", "reentrancy"),
+    "entity": ("entity",), "codec": ("codec",), "xml_store": ("xml_store", "session_saving"),
+    "atomic_file": ("xml_store",), "lock_file": ("session_saving", "xml_store"), "forks": ("forks", "xml_store"),
+    "writer_thread": ("writer_thread", "forks"),
+}  # fmt: skip
+"""The tests most likely to catch a module's bugs; they run before the others."""
 
 
 @attrs.frozen
@@ -290,7 +297,8 @@ def run(mutant: Mutant | None) -> str | None:
                 message = f"{mutant.bug}: its text occurs {text.count(mutant.old)} times in {mutant.file}, not once"
                 raise ValueError(message)
             path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
-        files = [f"tests/test_{name}.py" for name in FAST_TESTS]
+        first = FIRST_TESTS.get(mutant.module, ()) if mutant is not None else ()
+        files = [f"tests/test_{name}.py" for name in (*first, *(name for name in FAST_TESTS if name not in first))]
         done = subprocess.run(  # noqa: S603  # our own interpreter
             [
                 sys.executable,
