@@ -1,4 +1,4 @@
-"""Arguments: accepted values, and errors that name the argument, the value and what is allowed."""
+"""Arguments: accepted values, and errors that name the argument, the value and the allowed values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class BytesPath(os.PathLike[bytes]):
-    """A path as bytes, like the entries of ``os.scandir(b".")``."""
+    """A bytes path, like the entries of ``os.scandir(b".")``."""
 
     def __fspath__(self) -> bytes:
         """Return the path."""
