@@ -75,7 +75,7 @@ BAD_DURATIONS = [
 @pytest.mark.parametrize("name", DURATIONS)
 @pytest.mark.parametrize(("value", "error"), BAD_DURATIONS)
 def test_bad_duration_is_named_in_the_error(make: MakeSession, name: str, value: Any, error: type[Exception]) -> None:  # noqa: ANN401  # any type
-    """The error names the argument and the value, and a rejected value changes nothing."""
+    """The error names the argument and the value, and a rejected value does not change the session."""
     with pytest.raises(error, match=f"{name} must be") as caught:
         make(**{name: value})
     assert repr(value) in str(caught.value)
@@ -135,7 +135,7 @@ def test_folder_is_rejected_as_a_save_path(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [0, 1, None, "True"])
 def test_set_background_accepts_only_bools(make: MakeSession, value: Any) -> None:  # noqa: ANN401  # any type
-    """Anything other than True or False raises TypeError and changes nothing."""
+    """Anything other than True or False raises TypeError and does not change the session."""
     session = make()
     with pytest.raises(TypeError, match=f"background must be True or False, not {value!r}"):
         session.set_background(value)

@@ -107,7 +107,7 @@ def test_target_is_ticked_on_the_loop_until_stopped() -> None:
 
 
 def test_a_thousand_sessions_cause_no_slow_callback(slow_callbacks: list[str]) -> None:
-    """When 1,000 sessions with callbacks expire in one round, no callback on the loop is slow."""
+    """When 1,000 sessions with callbacks expire in one round, none of the loop's callbacks are slow."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -329,7 +329,7 @@ def test_canceling_every_task_does_not_stop_ticks() -> None:
 
 
 def test_ticks_do_not_see_the_callers_context_variables() -> None:
-    """Ticks neither see nor keep alive a context variable set by the code that started the target."""
+    """Ticks cannot see a context variable set by the code that started the target, and do not keep it alive."""
     variable: contextvars.ContextVar[object] = contextvars.ContextVar("variable")
 
     async def main() -> None:

@@ -39,7 +39,7 @@ def pass_time(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> Callable[[
 
 
 def comparable_fields(entity: Any) -> tuple[object, ...]:  # noqa: ANN401  # a SessionContext or an Entity
-    """Return the fields of an entity that are neither random nor real times."""
+    """Return the fields of an entity that do not depend on randomness or real time."""
     return entity.session_index, entity.event_index, entity.previous_session_id is None, entity.first_event_id
 
 
@@ -138,7 +138,7 @@ def ratio(name: str = "a row", ours: float = 1.0, *, bar: Bar | None = None) -> 
 
 
 def test_ratio_is_the_median_of_the_rounds() -> None:
-    """A single outlier changes neither the ratio nor the figures."""
+    """A single outlier does not affect the ratio or the figures."""
     row = Row.of_rounds("a row", [2, 300, 4], [1, 100, 4], against="another", unit="ns")
     assert (row.ours, row.reference, row.value, row.low, row.high) == (4, 4, 2, 1, 3)
 
@@ -207,7 +207,7 @@ def test_chart_shows_every_judged_row_and_the_machine() -> None:
         Row.of_values("memory", [3], unit="KiB", bar=Bar(2)),
         ratio("free"),
     ]
-    texts = "\n".join(ET.fromstring(draw(rows, machine())).itertext())  # noqa: S314  # a chart that we drew
+    texts = "\n".join(ET.fromstring(draw(rows, machine())).itertext())  # noqa: S314  # our own chart
     assert all(row.name in texts for row in rows[:3])
     assert "free" not in texts
     assert "2 of 3 limits met" in texts

@@ -127,7 +127,7 @@ class InterruptedLock(RLock):  # type: ignore[misc]  # final only in typeshed
 
 
 def test_interrupted_thread_still_holds_the_lock() -> None:
-    """If a signal handler raises just after a lock is acquired, the caller holds it exactly once and must release it."""
+    """If a signal handler raises right after locking, the caller holds the lock exactly once and must release it."""
     lock = InterruptedLock()
     with pytest.raises(KeyboardInterrupt):
         acquire_soon(lock)

@@ -172,7 +172,7 @@ def test_fractional_timeout_is_compared_with_a_fractional_duration(make: MakeSes
 
 
 def test_restart_explains_whether_the_saved_session_continues(make: MakeSession, clock: ManualClock) -> None:
-    """With continue_on_restart, a start explains its decision; without it, there is no explanation."""
+    """With continue_on_restart, a start explains its decision; without it, a start does not add an explanation."""
     first = make(continue_on_restart=True)
     assert apply(first, clock, (0, "event"), (5, "close"))[-1] == "close: closed; no session ended"
     clock.advance(594)
