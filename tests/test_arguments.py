@@ -39,7 +39,7 @@ def test_defaults(make: MakeSession) -> None:
 
 
 def test_first_five_arguments_are_positional(save_path: Path, clock: ManualClock, scheduler: ManualScheduler) -> None:
-    """Path, timeouts, interval and logger can be passed by position."""
+    """The path, timeouts, interval and logger can be passed positionally."""
     session = ClientSession(save_path, 60, 30, 5, None, clock=clock, scheduler=scheduler)
     assert [getattr(session, name) for name in DURATIONS] == [60.0, 30.0, 5.0]
 

@@ -111,7 +111,7 @@ def test_measured_save_file_has_every_value(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_each_measured_save_writes_the_file(tmp_path: Path) -> None:
-    """Each measured `save()` changes the file, and the bare write writes the same bytes."""
+    """Each measured `save()` changes the file, and the bare write produces the same bytes."""
     saves, writes = saving.time_pairs(tmp_path, 3)
     assert len(saves) == len(writes) == 3
     saved, bare = (parsing.create_save_file(name, tmp_path).read_bytes() for name in ("save", "bare"))
