@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from client_session.testing import ManualClock, ManualScheduler
 
 
-class RecordOnly(Sampler):
+class RecordOnlySampler(Sampler):
     """A sampler that records spans but does not export them."""
 
     def should_sample(self, *_: object, **__: object) -> SamplingResult:
@@ -144,7 +144,7 @@ def test_unsampled_span_is_not_activity(session: ClientSession) -> None:
     """A span that the sampler drops is not counted, but one that is recorded without being exported is."""
     Traces(session, sampler=ALWAYS_OFF).span()
     assert session.event_index == 0
-    recorded = Traces(session, sampler=RecordOnly())
+    recorded = Traces(session, sampler=RecordOnlySampler())
     recorded.span()
     assert recorded.spans == ()
     assert session.event_index == 1

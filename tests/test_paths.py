@@ -14,7 +14,7 @@ from client_session_persistence import default_save_path
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 def test_linux_path_is_in_the_data_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The path is in XDG_DATA_HOME or the user's data folder, and folders are not created."""
+    """The path is in XDG_DATA_HOME or the user's data folder, which is not created."""
     monkeypatch.delenv("XDG_DATA_HOME", raising=False)
     assert default_save_path("my-app") == Path.home() / ".local/share/my-app/session.xml"
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))

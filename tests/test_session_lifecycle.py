@@ -264,15 +264,15 @@ def test_late_toggle_ends_the_session_first(make: MakeSession, clock: ManualCloc
     assert session.session_id != first.session_id
 
 
-@pytest.mark.parametrize("revive", ["touch", "timeout", "stop"])
-def test_session_past_its_timeout_cannot_be_revived(make: MakeSession, clock: ManualClock, revive: str) -> None:
+@pytest.mark.parametrize("action", ["touch", "timeout", "stop"])
+def test_session_past_its_timeout_cannot_be_revived(make: MakeSession, clock: ManualClock, action: str) -> None:
     """After the timeout, a touch, a longer timeout, or stopping the checker does not revive the session."""
     session = make()
     first = session.get_session_context(event_id(1))
     clock.advance(600)
-    if revive == "touch":
+    if action == "touch":
         session.touch()
-    elif revive == "timeout":
+    elif action == "timeout":
         session.foreground_timeout = 10_000
     else:
         session.stop_checker()
@@ -285,7 +285,7 @@ def test_session_past_its_timeout_cannot_be_revived(make: MakeSession, clock: Ma
 def test_idle_time_does_not_use_session_indexes(
     make: MakeSession, clock: ManualClock, scheduler: ManualScheduler
 ) -> None:
-    """Eight idle hours in the foreground leave one pending session and no gap in the indexes."""
+    """After eight idle hours in the foreground, there is one pending session, and the indexes have no gaps."""
     session = make()
     first = session.get_session_context(event_id(1))
     ids = set()

@@ -76,7 +76,7 @@ def test_first_run_writes_only_the_user_id(make: MakeSession, save_path: Path) -
 
 
 def test_missing_parent_folders_are_created(make: MakeSession, tmp_path: Path) -> None:
-    """The save path may be in folders that do not exist yet."""
+    """The folders in the save path do not have to exist."""
     path = tmp_path / "a" / "b" / "session.xml"
     session = make(save_path=path)
     assert load_from_disk(path).user_id == session.user_id
@@ -136,8 +136,8 @@ def test_progress_is_saved_for_a_possible_restart(
     make: MakeSession, save_path: Path, clock: ManualClock, trigger: str
 ) -> None:
     """With continue_on_restart, ticks and focus changes save unsaved activity; without it, they do not."""
-    for continues in (True, False):
-        session = make(save_path=save_path, continue_on_restart=continues)
+    for continue_on_restart in (True, False):
+        session = make(save_path=save_path, continue_on_restart=continue_on_restart)
         session.start_new_session()
         session.get_session_context(event_id(1))
         clock.advance(50)
@@ -147,7 +147,7 @@ def test_progress_is_saved_for_a_possible_restart(
             session.tick()
         else:
             session.set_background(True)
-        assert load_from_disk(save_path).event_index == (2 if continues else 1)
+        assert load_from_disk(save_path).event_index == (2 if continue_on_restart else 1)
         session.close()
 
 
@@ -178,22 +178,22 @@ def test_numbering_continues_from_a_dotnet_file(make: MakeSession, save_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("elapsed", "continues"),
+    ("elapsed", "is_continued"),
     [(timedelta(0), True), (timedelta(seconds=599.999), True), (timedelta(seconds=600), False)],
 )
 def test_restart_in_time_continues_the_session(
-    make: MakeSession, clock: ManualClock, elapsed: timedelta, *, continues: bool
+    make: MakeSession, clock: ManualClock, elapsed: timedelta, *, is_continued: bool
 ) -> None:
-    """With continue_on_restart, a session continues if its idle time is less than the foreground timeout."""
+    """With continue_on_restart, a session that has been idle for less than the foreground timeout continues."""
     session = make(continue_on_restart=True)
     first = session.get_session_context(event_id(1))
     session.close()
     clock.advance(elapsed.total_seconds())
     after = make(continue_on_restart=True)
-    assert (after.session_id == first.session_id) is continues
+    assert (after.session_id == first.session_id) is is_continued
     second = after.get_session_context(event_id(2))
-    assert (second.session_id == first.session_id) is continues
-    assert (second.session_index, second.event_index) == ((1, 2) if continues else (2, 1))
+    assert (second.session_id == first.session_id) is is_continued
+    assert (second.session_index, second.event_index) == ((1, 2) if is_continued else (2, 1))
 
 
 def test_time_before_the_restart_counts_toward_the_timeout(make: MakeSession, clock: ManualClock) -> None:
@@ -223,7 +223,7 @@ def test_ended_session_is_not_continued(make: MakeSession, clock: ManualClock, e
     assert make(continue_on_restart=True).get_session_context(event_id(2)).previous_session_id == first.session_id
 
 
-def test_last_activity_in_the_future_means_a_new_session(make: MakeSession, clock: ManualClock) -> None:
+def test_last_activity_in_the_future_results_in_a_new_session(make: MakeSession, clock: ManualClock) -> None:
     """If the wall clock was set back between two runs, the gap is unknown, so a new session begins."""
     with make(continue_on_restart=True) as session:
         first = session.get_session_context(event_id(1))
@@ -451,7 +451,7 @@ def test_save_recreates_a_deleted_file(make: MakeSession, save_path: Path) -> No
 
 
 def test_hung_lock_holder_delays_a_call_by_one_second(make: MakeSession, save_path: Path) -> None:
-    """While the lock is held, a session continues in memory, and save_error is a TimeoutError; the next tick saves."""
+    """While the lock is held, a session continues in memory, and save_error is a TimeoutError; later, it is saved."""
     session = make(save_path=save_path)
     with XmlStore(save_path).lock():
         context = session.get_session_context(event_id(1))
@@ -497,7 +497,7 @@ def test_file_never_contains_a_duplicate_index(make: MakeSession, save_path: Pat
 def test_corrupt_file_is_kept_and_the_user_recovered_from_the_backup(
     make: MakeSession, save_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The corrupt file is kept as .corrupt, the user and index are recovered, and one warning gives file and reason."""
+    """The corrupt file is kept, the user and index are recovered, and one warning names the file and reason."""
     with make(save_path=save_path) as session:
         session.get_session_context(event_id(1))
         session.get_session_context(event_id(2))
@@ -578,7 +578,7 @@ def test_file_corrupted_during_a_session_is_repaired(make: MakeSession, save_pat
 
 
 def test_indexing_a_pending_session_is_idempotent(store: MemoryStore) -> None:
-    """Numbering a pending session twice gives it the same index; a session that is no longer pending is ignored."""
+    """Numbering a pending session twice gives it the same index; a session that is no longer pending is not saved."""
     logger = logging.getLogger(__name__)
     ledger = Ledger(store, logger, Callbacks(logger))
     now, first_id = datetime.now(UTC), ledger.pending_id

@@ -160,7 +160,7 @@ def test_open_session_does_not_delay_exit(tmp_path: Path) -> None:
 
 
 def run_in_child(work: Callable[[], object]) -> Any:  # noqa: ANN401  # the literal that the child returned
-    """Fork, run a function in the child, require it to succeed, and return its result."""
+    """Fork, run a function in the child, check that it succeeds, and return its result."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

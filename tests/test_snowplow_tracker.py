@@ -50,7 +50,7 @@ PLACE: dict[str, Any] = {"schema": "iglu:com.example/place/jsonschema/1-0-0", "d
 
 
 class RecordingEmitter:
-    """An emitter that records its events."""
+    """An emitter that records events instead of sending them."""
 
     def __init__(self) -> None:
         """Create an emitter that has not recorded any events."""
@@ -135,7 +135,7 @@ def test_event_after_the_timeout_names_the_previous_session(session: ClientSessi
     ],
 )
 def test_first_event_time_is_the_true_timestamp(session: ClientSession, event: Event) -> None:
-    """The first event's true timestamp (ttm), if any, is the session's first event time, to the millisecond."""
+    """The first event's true timestamp (ttm), if any, becomes the session's first event time, to the millisecond."""
     emitter = RecordingEmitter()
     SessionTracker("ns", emitter, session=session).track(event)
     assert int(emitter.events[0]["ttm"]) == 1577934245678

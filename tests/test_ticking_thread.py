@@ -52,7 +52,7 @@ def thread_of(target: Target) -> threading.Thread:
 
 @pytest.fixture
 def checker() -> Iterator[Checker]:
-    """Yield a new checker, and require its thread to end after the test drops its targets."""
+    """Yield a new checker, and check that its thread ends after the test drops its targets."""
     checker = Checker()
     yield checker
     gc.collect()

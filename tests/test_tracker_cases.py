@@ -177,7 +177,7 @@ def test_restart_begins_a_new_session(make: MakeSession) -> None:
 
 
 def test_restart_in_time_resumes_the_session(make: MakeSession, clock: ManualClock) -> None:
-    """Android testResumesPreviousSessionOnRestartWhenEnabled: only the event index changes."""
+    """Android testResumesPreviousSessionOnRestartWhenEnabled: the session continues; only its event index changes."""
     with make(continue_on_restart=True) as before:
         before.get_session_context(event_id(1))
         last = before.get_session_context(event_id(2))

@@ -189,7 +189,7 @@ def test_same_seed_results_in_the_same_counts() -> None:
 
 
 def test_usage_errors_are_explained(tmp_path: Path) -> None:
-    """Invalid numbers exit with status 2; an unwritable report or missing Hypothesis, with status 1 and a message."""
+    """The status is 2 for invalid numbers; it is 1, with a message, for an unwritable report or missing Hypothesis."""
     assert run("verify", "--examples", "0").returncode == 2
     (tmp_path / "file").write_text("")
     result = run("verify", "--examples", "1", "--report", str(tmp_path / "file" / "report"))

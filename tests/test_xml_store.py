@@ -686,8 +686,8 @@ def test_lock_is_reentrant(save_path: Path) -> None:
     assert store.load() == NEW
 
 
-def test_locking_logs_nothing(save_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """No log handler runs while a session holds its lock; filelock locks acquired by other code are still logged."""
+def test_locking_does_not_log(save_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Log handlers do not run while a session holds its lock; filelock still logs the locks of other code."""
     caplog.set_level(logging.DEBUG)
     XmlStore(save_path).save(Snapshot(user_id="0123456789abcdef"))
     assert caplog.records == []
