@@ -223,7 +223,7 @@ def test_ended_session_is_not_continued(make: MakeSession, clock: ManualClock, e
     assert make(continue_on_restart=True).get_session_context(event_id(2)).previous_session_id == first.session_id
 
 
-def test_last_activity_in_the_future_results_in_a_new_session(make: MakeSession, clock: ManualClock) -> None:
+def test_last_activity_in_the_future_means_a_new_session(make: MakeSession, clock: ManualClock) -> None:
     """If the wall clock was set back between two runs, the gap is unknown, so a new session begins."""
     with make(continue_on_restart=True) as session:
         first = session.get_session_context(event_id(1))
