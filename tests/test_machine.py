@@ -1,4 +1,4 @@
-"""The running machine matches the table."""
+"""The state machine matches the transition table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from client_session.machine import MACHINE, effect_method, guard_method
 
 
 def test_machine_matches_the_table() -> None:
-    """Each transition of the running machine is a row, and each row is a transition."""
+    """The machine's transitions and the table's rows are the same."""
     machine_rows = {
         (
             transition.source,
@@ -39,8 +39,8 @@ def test_machine_matches_the_table() -> None:
     assert len(MACHINE.get_transitions()) == len(TABLE)
 
 
-def test_machine_keeps_no_state() -> None:
-    """The machine has no models, so it keeps nothing after a decision."""
+def test_machine_does_not_retain_state() -> None:
+    """The machine has no models, so it does not retain state between decisions."""
     before = len(MACHINE.models)
     lifecycle = Lifecycle(600.0, 300.0, 0.0)
     lifecycle.decide(Input.EVENT, 1.0)
@@ -49,7 +49,7 @@ def test_machine_keeps_no_state() -> None:
 
 
 def test_core_implements_every_guard_and_effect() -> None:
-    """The core has a method for each guard and effect in the table."""
+    """The lifecycle has a method for each guard and effect in the table."""
     for row in TABLE:
         assert not row.guard or callable(getattr(Lifecycle, guard_method(row.guard)))
         assert all(callable(getattr(Lifecycle, effect_method(effect))) for effect in row.effects)
@@ -57,7 +57,7 @@ def test_core_implements_every_guard_and_effect() -> None:
 
 @pytest.mark.parametrize("row", TABLE, ids=str)
 def test_core_follows_each_row(row: Row) -> None:
-    """In a row's source state, its input leads to its destination and causes its effects."""
+    """From a row's source state, its input leads to its destination and produces its effects."""
     lifecycle = Lifecycle(600.0, 300.0, 0.0)
     lifecycle.decide(Input.EVENT, 0.0)
     if row.source is not SessionState.FOREGROUND_ACTIVE:
@@ -78,7 +78,7 @@ def test_core_follows_each_row(row: Row) -> None:
 
 
 def test_transitions_log_lines_are_suppressed(caplog: pytest.LogCaptureFixture) -> None:
-    """Our machine's INFO lines do not reach the host program's log; those of other machines do."""
+    """INFO messages from our machine do not reach the host program's log, but those from other machines do."""
     caplog.set_level(logging.DEBUG)
     lifecycle = Lifecycle(600.0, 300.0, 0.0)
     lifecycle.decide(Input.EVENT, 0.0)

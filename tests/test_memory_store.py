@@ -1,4 +1,4 @@
-"""The store that keeps a snapshot in memory."""
+"""A store that keeps its snapshot in memory."""
 
 from __future__ import annotations
 

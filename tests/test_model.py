@@ -10,6 +10,6 @@ TestSession = SessionModel.TestCase
 TestSession.settings = settings(stateful_step_count=30)
 
 
-def test_model_that_was_never_constructed_can_be_torn_down() -> None:
-    """Hypothesis tears down a model even if it gives up before the first rule."""
+def test_model_that_has_run_no_rules_can_be_torn_down() -> None:
+    """Hypothesis tears down a model even when it stops before running the first rule."""
     SessionModel().teardown()

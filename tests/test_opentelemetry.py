@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from client_session.testing import ManualClock, ManualScheduler
 
 
-class RecordOnly(Sampler):
+class RecordOnlySampler(Sampler):
     """A sampler that records spans but does not export them."""
 
     def should_sample(self, *_: object, **__: object) -> SamplingResult:
@@ -44,13 +44,13 @@ class RecordOnly(Sampler):
         return "record only"
 
 
-def parent(*, is_remote: bool) -> Context:
-    """Return a context whose parent span is in this program or remote."""
+def context_with_parent(*, is_remote: bool) -> Context:
+    """Return a context whose parent span is local or remote."""
     return set_span_in_context(NonRecordingSpan(SpanContext(1, 2, is_remote, TraceFlags(TraceFlags.SAMPLED))))
 
 
 def test_root_span_starts_a_session(session: ClientSession) -> None:
-    """The first span is the session's first event; its trace id is the event id, its start time the event time."""
+    """The first span is the session's first event; its trace id and start time become the event id and time."""
     traces = Traces(session)
     traces.span(start_time=nanoseconds(datetime(2026, 5, 4, 3, 2, 1, 987654, tzinfo=UTC)) + 321)
     (span,) = traces.spans
@@ -76,9 +76,9 @@ def test_previous_session_id_is_added(session: ClientSession, clock: ManualClock
 @pytest.mark.parametrize("context", [None, "local", "remote"])
 @pytest.mark.parametrize("kind", SpanKind)
 def test_default_activity_is_a_root_span(session: ClientSession, kind: SpanKind, context: str | None) -> None:
-    """Only SERVER, CLIENT and INTERNAL spans without a parent count as activity; other spans get the current id."""
+    """Only SERVER, CLIENT and INTERNAL spans without a parent count as activity; others just get the session id."""
     traces = Traces(session)
-    traces.span(kind=kind, context=context and parent(is_remote=context == "remote"))
+    traces.span(kind=kind, context=context and context_with_parent(is_remote=context == "remote"))
     is_activity = context is None and kind in {SpanKind.SERVER, SpanKind.CLIENT, SpanKind.INTERNAL}
     assert session.event_index == is_activity
     assert traces.attributes == [{"session.id": session.session_id}]
@@ -87,7 +87,7 @@ def test_default_activity_is_a_root_span(session: ClientSession, kind: SpanKind,
 def test_custom_predicate_decides_what_is_activity(session: ClientSession) -> None:
     """A custom predicate is called when a span starts, and sees the span's name, kind and attributes."""
     traces = Traces(session, lambda span: span.name == "click" and (span.attributes or {}).get("by") == "user")
-    traces.span("click", SpanKind.CONSUMER, attributes={"by": "user"}, context=parent(is_remote=True))
+    traces.span("click", SpanKind.CONSUMER, attributes={"by": "user"}, context=context_with_parent(is_remote=True))
     traces.span("click", attributes={"by": "timer"})
     traces.span("poll")
     assert session.event_index == 1
@@ -95,7 +95,7 @@ def test_custom_predicate_decides_what_is_activity(session: ClientSession) -> No
 
 
 def test_inner_spans_and_log_records_do_not_extend_the_session(session: ClientSession, clock: ManualClock) -> None:
-    """Inner spans and log records, however many, do not extend the session."""
+    """Inner spans and log records do not extend the session, no matter how many there are."""
     traces, logs = Traces(session), Logs().of(session)
     with traces.tracer.start_as_current_span("click"):
         for _ in range(9):
@@ -118,8 +118,8 @@ def test_pending_session_id_is_used_before_the_first_event(session: ClientSessio
     assert [*logs.attributes, *traces.attributes] == 3 * [{"session.id": session.session_id}]
 
 
-def test_log_record_after_the_timeout_gets_the_pending_session(session: ClientSession, clock: ManualClock) -> None:
-    """Even without a tick, a log record after the timeout carries the pending session's id, and no previous id yet."""
+def test_log_record_after_the_timeout_gets_the_pending_id(session: ClientSession, clock: ManualClock) -> None:
+    """Even without a tick, a log record emitted after the timeout has the pending session's id but no previous id."""
     traces, logs = Traces(session), Logs().of(session)
     traces.span()
     old = session.session_id
@@ -131,7 +131,7 @@ def test_log_record_after_the_timeout_gets_the_pending_session(session: ClientSe
 
 
 def test_stopped_checker_keeps_the_session_current(session: ClientSession, clock: ManualClock) -> None:
-    """With the checker stopped, a log record after the timeout still belongs to the session."""
+    """With the checker stopped, a log record emitted after the timeout still belongs to the session."""
     traces, logs = Traces(session), Logs().of(session)
     traces.span()
     session.stop_checker()
@@ -141,17 +141,17 @@ def test_stopped_checker_keeps_the_session_current(session: ClientSession, clock
 
 
 def test_unsampled_span_is_not_activity(session: ClientSession) -> None:
-    """A span that the sampler drops is not counted; a span that is recorded but not exported is counted."""
+    """A span that the sampler drops is not counted, but one that is recorded without being exported is."""
     Traces(session, sampler=ALWAYS_OFF).span()
     assert session.event_index == 0
-    recorded = Traces(session, sampler=RecordOnly())
+    recorded = Traces(session, sampler=RecordOnlySampler())
     recorded.span()
     assert recorded.spans == ()
     assert session.event_index == 1
 
 
 def test_existing_session_id_is_kept(session: ClientSession) -> None:
-    """A span or log record with another session.id is left unchanged and does not count as activity."""
+    """A span or log record that already has a session.id is left unchanged and does not count as activity."""
     traces, logs = Traces(session), Logs().of(session, lambda _: True)
     other = {"session.id": "other", "source": "other"}
     traces.span(attributes=other)
@@ -161,7 +161,7 @@ def test_existing_session_id_is_kept(session: ClientSession) -> None:
 
 
 def test_log_record_keeps_its_attributes(session: ClientSession) -> None:
-    """The session's attributes are added to a log record's own, even when the record counts as activity."""
+    """A log record keeps its own attributes alongside the session's, even when it counts as activity."""
     logs = Logs().of(session, lambda record: record.log_record.event_name == "click")
     logs.logger.emit(event_name="click", attributes={"x": 3}, timestamp=nanoseconds(datetime(2026, 5, 4, tzinfo=UTC)))
     logs.logger.emit(body="drawn", attributes={"ms": 7})
@@ -171,7 +171,7 @@ def test_log_record_keeps_its_attributes(session: ClientSession) -> None:
 
 
 def test_log_record_in_a_trace_uses_the_trace_id_as_event_id(session: ClientSession) -> None:
-    """A log record that counts as activity has its trace's event id, or a random one outside a trace."""
+    """A log record that counts as activity uses its trace id as the event id or, outside a trace, a random id."""
     traces, logs = Traces(session, lambda _: False), Logs().of(session, lambda _: True)
     with traces.tracer.start_as_current_span("click") as span:
         logs.logger.emit(body="clicked")

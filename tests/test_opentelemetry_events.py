@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def test_start_and_end_events_are_emitted(make: MakeSession, clock: ManualClock) -> None:
-    """session.end precedes the next session.start; both have the attributes and times of the semantic conventions."""
+    """session.end precedes the next session.start; both have the attributes and times that the conventions require."""
     logs = Logs()
     events = SessionEvents(logs.provider)
     session = make(on_session_start=events.started, on_session_end=events.ended)
@@ -52,7 +52,7 @@ def test_start_and_end_events_are_emitted(make: MakeSession, clock: ManualClock)
     ]
 
 
-def test_continued_session_emits_no_events_at_restart(make: MakeSession) -> None:
+def test_continued_session_does_not_emit_events_on_restart(make: MakeSession) -> None:
     """Spans before and after a restart carry the same session id, and session.start is emitted only once."""
     logs = Logs()
     logs.of(make())

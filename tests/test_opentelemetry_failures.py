@@ -1,4 +1,4 @@
-"""OpenTelemetry: a failing session and a provider's shutdown never break the program."""
+"""OpenTelemetry: neither a failing session nor a provider's shutdown breaks the program."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LOGGER = "client_session.trackers.opentelemetry"
 
 
-def failures(caplog: pytest.LogCaptureFixture) -> list[str]:
+def logged_failures(caplog: pytest.LogCaptureFixture) -> list[str]:
     """Return the logged failures."""
     return [record.getMessage() for record in caplog.records if record.name == LOGGER and record.exc_info]
 
@@ -36,7 +36,7 @@ def failures(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_failing_session_does_not_lose_spans_or_records(
     session: ClientSession, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Both are exported without session attributes, nothing raises, and a series of failures logs one line."""
+    """Both are exported without session attributes, no call raises, and each series of failures is logged once."""
     traces, logs = Traces(session), Logs().of(session, lambda _: True)
     session.close()
     for _ in range(3):
@@ -44,7 +44,10 @@ def test_failing_session_does_not_lose_spans_or_records(
         logs.logger.emit(body="hello", attributes={"y": 2})
     assert traces.attributes == 3 * [{"x": 1}]
     assert logs.attributes == 3 * [{"y": 2}]
-    assert failures(caplog) == ["A span lacks its session's attributes", "A log record lacks its session's attributes"]
+    assert logged_failures(caplog) == [
+        "A span lacks its session's attributes",
+        "A log record lacks its session's attributes",
+    ]
 
 
 def test_closed_session_still_labels_log_records(session: ClientSession) -> None:
@@ -57,23 +60,23 @@ def test_closed_session_still_labels_log_records(session: ClientSession) -> None
 
 
 def test_failing_predicate_is_logged(session: ClientSession, caplog: pytest.LogCaptureFixture) -> None:
-    """The span is exported, the failure is logged, and the session counts no event."""
+    """The span is exported, the failure is logged, and no event is counted."""
     traces = Traces(session, lambda span: span.attributes["kind"] == "click")
     traces.span()
     assert traces.attributes == [{}]
-    assert failures(caplog) == ["A span lacks its session's attributes"]
+    assert logged_failures(caplog) == ["A span lacks its session's attributes"]
     assert session.event_index == 0
 
 
 def test_failure_logged_through_opentelemetry_does_not_recurse(session: ClientSession) -> None:
-    """If the failure's log line becomes a log record that also fails, the line and the original record are exported."""
+    """If logging the failure emits another log record that also fails, both records are exported."""
     logs = Logs().of(session, lambda _: True)
 
     class LogRecordHandler(logging.Handler):
-        """A handler that emits log lines as log records."""
+        """A handler that emits each message as an OpenTelemetry log record."""
 
         def emit(self, record: logging.LogRecord) -> None:
-            """Emit the line as a log record."""
+            """Emit the message as a log record."""
             logs.logger.emit(body=record.getMessage())
 
     session.close()
@@ -87,7 +90,7 @@ def test_failure_logged_through_opentelemetry_does_not_recurse(session: ClientSe
 
 
 def test_provider_shutdown_leaves_the_session_open(session: ClientSession) -> None:
-    """Providers flush without waiting for the session, which continues after their shutdown."""
+    """Providers flush without waiting for the session, which still works after they shut down."""
     traces, logs = Traces(session), Logs().of(session)
     for provider in (traces.provider, logs.provider):
         assert provider.force_flush()
@@ -99,7 +102,7 @@ def test_provider_shutdown_leaves_the_session_open(session: ClientSession) -> No
     not hasattr(NoOpLogger, "enabled"), reason="this version of opentelemetry-sdk has no Logger.enabled"
 )
 def test_processor_does_not_change_whether_a_logger_is_enabled(session: ClientSession) -> None:
-    """The processor by itself does not enable a logger; with an exporter, the logger is enabled."""
+    """By itself, the processor does not enable a logger, but an exporter does."""
     provider = LoggerProvider(shutdown_on_exit=False)
     provider.add_log_record_processor(SessionLogRecordProcessor(session))
     assert not provider.get_logger(__name__).enabled(event_name="click")
@@ -110,7 +113,7 @@ def test_processor_does_not_change_whether_a_logger_is_enabled(session: ClientSe
 def test_invalid_processor_argument_is_named_in_the_error(
     session: ClientSession, make_processor: Callable[..., SessionSpanProcessor | SessionLogRecordProcessor]
 ) -> None:
-    """An invalid session or predicate is refused when the processor is created."""
+    """An invalid session or predicate is rejected when the processor is created."""
     with pytest.raises(TypeError, match=r"session must have the methods get_session_context, tick; 'session\.xml' la"):
         make_processor("session.xml")
     with pytest.raises(TypeError, match="is_activity must be callable, not 7"):

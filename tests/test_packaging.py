@@ -1,4 +1,4 @@
-"""The wheel and the sdist: their contents and metadata."""
+"""The contents and metadata of the wheel and the sdist."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def wheel(wheel_path: Path) -> Iterator[zipfile.ZipFile]:
-    """Open the wheel."""
+    """Yield the wheel, opened for reading."""
     with zipfile.ZipFile(wheel_path) as opened:
         yield opened
 
@@ -35,7 +35,7 @@ def sdist_names(distributions: Path) -> set[str]:
 
 
 def test_wheel_has_only_the_two_packages(wheel: zipfile.ZipFile) -> None:
-    """The wheel installs no tests and no package with a generic name."""
+    """The wheel does not install tests or packages with generic names."""
     top_level = {name.split("/")[0] for name in wheel.namelist()}
     assert {top for top in top_level if not top.endswith(".dist-info")} == {
         "client_session",
@@ -54,7 +54,7 @@ def test_wheel_has_only_the_two_packages(wheel: zipfile.ZipFile) -> None:
 
 
 def test_metadata_is_ready_for_publishing(wheel: zipfile.ZipFile) -> None:
-    """The metadata has the name, license, README, requirements, extras and command."""
+    """The metadata contains the name, license, README, requirements, extras and command."""
     (info,) = {name.split("/")[0] for name in wheel.namelist() if ".dist-info/" in name}
     metadata = message_from_bytes(wheel.read(f"{info}/METADATA"))
     assert metadata["Name"] == "client-session"
@@ -79,7 +79,7 @@ def test_sdist_has_every_file_that_the_readme_links_to(sdist_names: set[str]) ->
 
 
 def test_sdist_can_be_tested_like_a_clone(sdist_names: set[str]) -> None:
-    """The sdist has the tests, their data, and the configuration of every tool."""
+    """The sdist contains the tests, their data, and the configuration of every tool."""
     assert {"Makefile", "mkdocs.yml", "pyproject.toml", "tests/conftest.py", ".github/workflows/ci.yml"} <= sdist_names
     assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests" / "data").rglob("*.*")} <= sdist_names
 
@@ -87,6 +87,6 @@ def test_sdist_can_be_tested_like_a_clone(sdist_names: set[str]) -> None:
 @pytest.mark.parametrize(
     ("root", "package"), [("fsm", "client_session"), ("persistence", "client_session_persistence")]
 )
-def test_source_roots_hold_only_their_package(root: str, package: str) -> None:
+def test_source_roots_contain_only_their_package(root: str, package: str) -> None:
     """A stray module in a source root would be importable in a clone but missing from the wheel."""
     assert {path.name for path in (ROOT / root).iterdir()} - {"__pycache__"} == {package}

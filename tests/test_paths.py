@@ -14,7 +14,7 @@ from client_session_persistence import default_save_path
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 def test_linux_path_is_in_the_data_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The path is in XDG_DATA_HOME or the user's data folder, and no folder is created."""
+    """The path is in XDG_DATA_HOME or the user's data folder, which is not created."""
     monkeypatch.delenv("XDG_DATA_HOME", raising=False)
     assert default_save_path("my-app") == Path.home() / ".local/share/my-app/session.xml"
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
@@ -29,8 +29,8 @@ def test_ios_path_is_in_the_databases_folder(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="platformdirs detects Android only on Linux")
-def test_android_path_is_in_the_apps_files() -> None:
-    """In an Android app, the path is in the app's private files."""
+def test_android_path_is_in_the_apps_private_folder() -> None:
+    """In an Android app, the path is in the app's private `files` folder."""
     environment = {
         **{name: value for name, value in os.environ.items() if name not in {"SHELL", "PREFIX"}},
         "ANDROID_DATA": "/data",
@@ -45,8 +45,8 @@ def test_android_path_is_in_the_apps_files() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "  ", ".", "..", "a/b", "a\\b", "a\0b"])
-def test_invalid_folder_name_is_refused(name: str) -> None:
-    """The error names the argument and the value."""
+def test_invalid_folder_name_is_rejected(name: str) -> None:
+    """The error names the argument."""
     with pytest.raises(ValueError, match="app_name must be the name of one folder"):
         default_save_path(name)
     with pytest.raises(ValueError, match="app_author must be the name of one folder"):
@@ -54,7 +54,7 @@ def test_invalid_folder_name_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [None, 7, Path("a")])
-def test_folder_name_must_be_text(name: object) -> None:
+def test_folder_name_must_be_a_string(name: object) -> None:
     """A folder name of any other type raises TypeError."""
     with pytest.raises(TypeError, match="app_name must be a str"):
         default_save_path(name)  # type: ignore[arg-type]  # wrong on purpose

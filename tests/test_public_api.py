@@ -32,13 +32,13 @@ def our_names_in(use: public_api.Use) -> set[str]:
 
 
 def test_listing_is_current() -> None:
-    """docs/api.txt matches the code, so every change to the public API changes that file."""
+    """docs/api.txt matches the code, so every change to the public API shows up in that file."""
     stored = public_api.TARGET.read_text(encoding="utf-8")
-    assert stored == public_api.text(), "docs/api.txt is outdated: run `make api`, and check the diff"
+    assert stored == public_api.text(), "docs/api.txt is out of date: run `make api` and check the diff"
 
 
 def test_every_type_in_a_public_signature_can_be_imported() -> None:
-    """The module that uses a type, or one of the two packages, exports it, so programs can use it in annotations."""
+    """Each type is exported by the module that uses it or by one of the two packages, for use in annotations."""
     missing = {
         f"{use.public_module}.{use.public_name} uses {name}"
         for use in LISTING.uses

@@ -19,7 +19,7 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_first_example_runs(tmp_path: Path) -> None:
-    """The example prints an entity and the session's numbers, and leaves a save file."""
+    """The example prints an entity and a line of session properties, and it creates a save file."""
     example = EXAMPLES[0]
     assert len(example.strip().splitlines()) <= 10
     result = subprocess.run(  # noqa: S603  # our own interpreter and program
@@ -39,7 +39,7 @@ def test_first_example_runs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("index", "package"), [(1, "snowplow_tracker"), (2, "opentelemetry.sdk"), (3, "asyncio")])
 def test_tracker_example_runs(tmp_path: Path, index: int, package: str) -> None:
-    """Each tracker example leaves a save file, even if its collector does not exist."""
+    """Each tracker example creates a save file, even if its collector cannot be reached."""
     pytest.importorskip(package)
     example = EXAMPLES[index].replace("collector.example.com", "localhost:9")
     result = subprocess.run(  # noqa: S603  # our own interpreter and program
@@ -50,7 +50,7 @@ def test_tracker_example_runs(tmp_path: Path, index: int, package: str) -> None:
 
 
 def test_test_kit_example_runs(tmp_path: Path) -> None:
-    """The example test passes with the toy tracker and fails with one that sends events twice."""
+    """The example test passes with the toy tracker and fails with one that sends every event twice."""
     assert len(EXAMPLES) == 5
     correct = EXAMPLES[4]
     repeating = correct.replace("self.sent.append(", "self.sent.extend(2 * [").replace("uuid4()))", "uuid4())])")
@@ -69,7 +69,7 @@ def test_test_kit_example_runs(tmp_path: Path) -> None:
 
 
 def test_graph_table_matches_the_graph() -> None:
-    """The README's table has exactly the rows of the graph, with their reasons."""
+    """The README's table lists exactly the graph's rows and their reasons."""
     rows = re.findall(r"^\| (\S+-\S+) \| (\w+) \| (.*?) ?\| (.*?) \| (.*?) ?\| (.*) \|$", README, re.MULTILINE)
     assert rows == [
         (
@@ -85,7 +85,7 @@ def test_graph_table_matches_the_graph() -> None:
 
 
 def test_constructor_table_is_complete() -> None:
-    """The table lists every argument in the constructor's order."""
+    """The table lists every constructor argument, in order."""
     section = README.split("## The constructor")[1].split("\n## ")[0]
     arguments = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
     assert arguments == list(inspect.signature(ClientSession).parameters)

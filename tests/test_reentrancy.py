@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from client_session import SessionContext
 
 STEP = 11
-"""Every 11th point is interrupted here; the torture suite interrupts every point."""
+"""Only every 11th point is interrupted here; the torture suite interrupts every one."""
 
-REENTRANT: dict[str, Callable[[Recorder], object]] = {
+REENTRANT_CALLS: dict[str, Callable[[Recorder], object]] = {
     "an event": Recorder.event,
     "a new session": lambda recorder: recorder.session.start_new_session(),
     "a focus change": lambda recorder: recorder.session.set_background(not recorder.session.background),
 }
 
 
-@pytest.mark.parametrize("reentrant", REENTRANT)
+@pytest.mark.parametrize("reentrant_call", REENTRANT_CALLS)
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_interrupted_calls_lose_nothing(operation: str, reentrant: str) -> None:
+def test_interrupted_calls_lose_nothing(operation: str, reentrant_call: str) -> None:
     """Wherever one call interrupts another, no number is skipped or duplicated, and the callbacks match."""
     prepare, operate = OPERATIONS[operation]
     points = 1
@@ -42,7 +42,7 @@ def test_interrupted_calls_lose_nothing(operation: str, reentrant: str) -> None:
         prepare(recorder)
         points = call_at_point(
             partial(ignore_closed, partial(operate, recorder)),
-            partial(ignore_closed, partial(REENTRANT[reentrant], recorder)),
+            partial(ignore_closed, partial(REENTRANT_CALLS[reentrant_call], recorder)),
             point,
         )
         recorder.check()
@@ -51,7 +51,7 @@ def test_interrupted_calls_lose_nothing(operation: str, reentrant: str) -> None:
 @pytest.mark.parametrize("count_empty_sessions", [False, True])
 @pytest.mark.parametrize("prepare", ["a new session", "after the timeout"])
 def test_saved_first_event_is_the_reported_first_event(prepare: str, *, count_empty_sessions: bool) -> None:
-    """If one event interrupts another, the entities, the callback and the store agree on which one is the first."""
+    """If one event interrupts another, the entities, the callback and the store agree on which one came first."""
     points = 1
     for point in itertools.count():
         if point >= points:

@@ -28,7 +28,7 @@ START = datetime.fromisoformat("2026-11-23T09:00:00Z")
 
 
 def steps(*inputs: tuple[float, str]) -> list[Step]:
-    """Return a trace of inputs, each given with its time in seconds after the start."""
+    """Return a trace of inputs, each given as its time in seconds after the start and its name."""
     return [
         Step(START + timedelta(seconds=at), name, event_id(number) if name == "event" else None)
         for number, (at, name) in enumerate(inputs)
@@ -52,13 +52,13 @@ def test_example_day_covers_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
     day = read_trace(EXAMPLE.read_bytes().splitlines(), EXAMPLE.name)
     assert 55 <= len(day) <= 75
     moments = list(Replay(day, MemoryStore(), SessionOptions()).run())
-    # Events that change no state take the short path and bypass the machine.
+    # Events that do not change the state take the short path and bypass the machine.
     covered |= {(moment.state, Input.EVENT) for moment in moments if moment.context and moment.event_index > 1}
     assert covered == {(row.source, row.input) for row in TABLE}
 
 
 def test_example_day_has_no_empty_sessions() -> None:
-    """Sessions are numbered 1, 2, 3…, and each one that began has ended when the replay is over."""
+    """Sessions are numbered 1, 2, 3…, and every session has ended by the end of the replay."""
     day = read_trace(EXAMPLE.read_bytes().splitlines(), EXAMPLE.name)
     moments = list(Replay(day, MemoryStore(), SessionOptions()).run())
     begun = [moment.session_index for moment in moments if any(each.begun for each in moment.explanations)]
@@ -67,7 +67,7 @@ def test_example_day_has_no_empty_sessions() -> None:
 
 
 def test_only_effective_ticks_are_shown() -> None:
-    """The first multiple of the interval after the timeout ends the session, and no other tick is shown."""
+    """The tick at the first multiple of the interval after the timeout ends the session; other ticks are not shown."""
     moments = replay((0, "event"), (7, "event"), (2000, "touch"))
     assert [(moment.input, (moment.at - START).total_seconds()) for moment in moments] == [
         ("event", 0),
@@ -114,7 +114,7 @@ def test_every_input_is_applied() -> None:
 @pytest.mark.parametrize(
     ("setting", "indexes"), [({"foreground_timeout": 60.0}, [1, 2, 2]), ({"background_timeout": 60.0}, [1, 1, 2])]
 )
-def test_timeouts_can_change_separately(setting: dict[str, Any], indexes: list[int]) -> None:
+def test_timeouts_can_change_independently(setting: dict[str, Any], indexes: list[int]) -> None:
     """A step that sets one timeout leaves the other unchanged."""
     trace = steps((0, "event"), (1, "timeouts"), (101, "event"), (102, "background"), (202, "event"))
     trace[1] = attrs.evolve(trace[1], **setting)
@@ -124,7 +124,7 @@ def test_timeouts_can_change_separately(setting: dict[str, Any], indexes: list[i
 
 @given(traces())
 def test_any_trace_can_be_written_read_and_replayed(trace: list[Step]) -> None:
-    """A random trace survives a round trip through a file, and its entities satisfy the invariants of every session."""
+    """A random trace survives a round trip through JSON, and the replayed entities satisfy the session invariants."""
     lines = [step.to_json().encode() for step in trace]
     assert read_trace(lines, "random") == trace
     contexts = [moment.context for moment in Replay(trace, MemoryStore(), SessionOptions()).run() if moment.context]
@@ -132,15 +132,15 @@ def test_any_trace_can_be_written_read_and_replayed(trace: list[Step]) -> None:
 
 
 def test_a_century_of_idle_time_replays_quickly() -> None:
-    """Ticks that cannot change anything take no time."""
+    """Ticks that cannot change anything are skipped."""
     start = time.monotonic()
     moments = replay((0, "event"), (100 * 365 * 86400, "event"))
     assert time.monotonic() - start < 5
     assert [moment.session_index for moment in moments if moment.input == "event"] == [1, 2]
 
 
-def test_replays_on_one_file_share_the_user(save_path: Path) -> None:
-    """A second run on the same file keeps the user and continues the session index."""
+def test_replays_with_the_same_file_share_the_user(save_path: Path) -> None:
+    """A second run with the same file keeps the user and continues the numbering."""
     runs = [
         list(Replay(steps((0, "event"), (1000, "event")), XmlStore(save_path), SessionOptions()).run())
         for _ in range(2)

@@ -66,7 +66,7 @@ def test_tick_after_the_foreground_timeout_starts_a_pending_session(make: MakeSe
 
 
 def test_going_to_the_background_does_not_extend_the_session(make: MakeSession, clock: ManualClock) -> None:
-    """foreground-active, background: the state changes, and the timeout still counts from the last event."""
+    """foreground-active, background: the state changes, and the timeout is still measured from the last event."""
     session = make()
     session.get_session_context(event_id(1))
     clock.advance(100)
@@ -233,8 +233,8 @@ def test_event_after_the_timeout_begins_a_new_session_without_a_tick(make: MakeS
     assert (second.session_index, second.event_index) == (2, 1)
 
 
-def test_returning_to_the_foreground_is_judged_by_the_background_timeout(make: MakeSession, clock: ManualClock) -> None:
-    """After 300 s in the background the session is over, although the foreground timeout is longer."""
+def test_returning_to_the_foreground_uses_the_background_timeout(make: MakeSession, clock: ManualClock) -> None:
+    """After 300 s in the background the session is over, even though the foreground timeout is longer."""
     session = make()
     first = session.get_session_context(event_id(1))
     session.set_background(True)
@@ -244,8 +244,8 @@ def test_returning_to_the_foreground_is_judged_by_the_background_timeout(make: M
     assert session.get_session_context(event_id(2)).session_id != first.session_id
 
 
-def test_going_to_the_background_is_judged_by_the_foreground_timeout(make: MakeSession, clock: ManualClock) -> None:
-    """After 400 s in the foreground the session survives the change, although the background timeout is 300 s."""
+def test_going_to_the_background_uses_the_foreground_timeout(make: MakeSession, clock: ManualClock) -> None:
+    """After 400 s in the foreground the session survives, even though the background timeout is 300 s."""
     session = make()
     first = session.get_session_context(event_id(1))
     clock.advance(400)
@@ -255,7 +255,7 @@ def test_going_to_the_background_is_judged_by_the_foreground_timeout(make: MakeS
 
 
 def test_late_toggle_ends_the_session_first(make: MakeSession, clock: ManualClock) -> None:
-    """A session that timed out in the foreground ends when it goes to the background, without a tick in between."""
+    """A session that timed out in the foreground ends when the program goes to the background, even without a tick."""
     session = make()
     first = session.get_session_context(event_id(1))
     clock.advance(600)
@@ -264,15 +264,15 @@ def test_late_toggle_ends_the_session_first(make: MakeSession, clock: ManualCloc
     assert session.session_id != first.session_id
 
 
-@pytest.mark.parametrize("revive", ["touch", "timeout", "stop"])
-def test_session_past_its_timeout_cannot_be_revived(make: MakeSession, clock: ManualClock, revive: str) -> None:
-    """A touch, a longer timeout, or stopping the checker after the timeout has no effect on a session that is over."""
+@pytest.mark.parametrize("action", ["touch", "timeout", "stop"])
+def test_session_past_its_timeout_cannot_be_revived(make: MakeSession, clock: ManualClock, action: str) -> None:
+    """After the timeout, a touch, a longer timeout, or stopping the checker does not revive the session."""
     session = make()
     first = session.get_session_context(event_id(1))
     clock.advance(600)
-    if revive == "touch":
+    if action == "touch":
         session.touch()
-    elif revive == "timeout":
+    elif action == "timeout":
         session.foreground_timeout = 10_000
     else:
         session.stop_checker()
@@ -282,8 +282,10 @@ def test_session_past_its_timeout_cannot_be_revived(make: MakeSession, clock: Ma
 # Rule 2: a session is numbered at its first event.
 
 
-def test_idle_time_uses_no_session_index(make: MakeSession, clock: ManualClock, scheduler: ManualScheduler) -> None:
-    """Eight idle hours in the foreground leave one pending session and no gap in the indexes."""
+def test_idle_time_does_not_use_session_indexes(
+    make: MakeSession, clock: ManualClock, scheduler: ManualScheduler
+) -> None:
+    """After eight idle hours in the foreground, there is one pending session, and the indexes have no gaps."""
     session = make()
     first = session.get_session_context(event_id(1))
     ids = set()
@@ -297,8 +299,8 @@ def test_idle_time_uses_no_session_index(make: MakeSession, clock: ManualClock, 
     assert second.previous_session_id == first.session_id
 
 
-def test_background_toggles_use_no_session_index(make: MakeSession, clock: ManualClock) -> None:
-    """Focus changes without events create no sessions."""
+def test_background_toggles_do_not_use_session_indexes(make: MakeSession, clock: ManualClock) -> None:
+    """Focus changes without events do not create sessions."""
     session = make()
     first = session.get_session_context(event_id(1))
     for _ in range(10):
@@ -338,7 +340,7 @@ def test_count_empty_sessions_numbers_every_expiry(make: MakeSession, clock: Man
 
 
 def test_start_new_session_assigns_the_next_id_at_once(make: MakeSession) -> None:
-    """After start_new_session, the next session's id can be read before the next event, which carries it."""
+    """After start_new_session, the next session's id can be read at once, and the next event carries it."""
     session = make()
     first = session.get_session_context(event_id(1))
     session.start_new_session()
@@ -350,7 +352,7 @@ def test_start_new_session_assigns_the_next_id_at_once(make: MakeSession) -> Non
 
 
 def test_start_new_session_renews_a_pending_id(make: MakeSession, clock: ManualClock) -> None:
-    """Clones of one process snapshot must not begin the same session, so a pending session's id can be renewed."""
+    """Processes cloned from one snapshot must not begin the same session, so a pending session's id can be renewed."""
     session = make()
     pending = session.session_id
     session.start_new_session()
@@ -379,7 +381,7 @@ def test_touch_restarts_the_timeout(make: MakeSession, clock: ManualClock) -> No
 
 
 def test_stopping_the_checker_suspends_expiry(make: MakeSession, clock: ManualClock) -> None:
-    """With the checker stopped, nothing expires the session; the next event belongs to it and restarts the checker."""
+    """With the checker stopped, the session does not expire; the next event belongs to it and restarts the checker."""
     session = make()
     first = session.get_session_context(event_id(1))
     session.stop_checker()
@@ -393,7 +395,7 @@ def test_stopping_the_checker_suspends_expiry(make: MakeSession, clock: ManualCl
 
 
 def test_event_that_restarts_the_checker_is_not_a_first_event(make: MakeSession, clock: ManualClock) -> None:
-    """A session has one first event, no matter how often its checker was stopped."""
+    """A session has only one first event, no matter how often its checker is stopped."""
     session = make()
     first = session.get_session_context(event_id(1))
     clock.advance(5)
@@ -427,10 +429,10 @@ def test_settings_take_effect_at_once(make: MakeSession, clock: ManualClock, sch
     assert scheduler.next_due() == 105.0
 
 
-def test_check_interval_of_a_stopped_session_applies_at_its_next_start(
+def test_check_interval_set_while_stopped_applies_at_the_next_start(
     make: MakeSession, clock: ManualClock, scheduler: ManualScheduler
 ) -> None:
-    """Setting the interval while checking is stopped does not start checking."""
+    """Setting the interval while the checker is stopped does not start it."""
     session = make()
     session.stop_checker()
     session.check_interval = 5
@@ -440,7 +442,7 @@ def test_check_interval_of_a_stopped_session_applies_at_its_next_start(
 
 
 def test_reading_does_not_extend_the_session(make: MakeSession, clock: ManualClock) -> None:
-    """No property counts as activity."""
+    """Reading a property does not count as activity."""
     session = make()
     first = session.get_session_context(event_id(1))
     for _ in range(6):
@@ -466,7 +468,7 @@ def test_wall_clock_changes_do_not_affect_the_session(make: MakeSession, clock: 
 
 
 def test_system_sleep_counts_toward_the_timeout(make: MakeSession, clock: ManualClock) -> None:
-    """A session ends if the machine sleeps for as long as the timeout, even without a tick."""
+    """A session ends if the machine sleeps for the timeout or longer, even without a tick."""
     session = make()
     first = session.get_session_context(event_id(1))
     clock.suspend(3600)

@@ -1,4 +1,4 @@
-"""Saving: when a session writes its save file, what a restart finds, and how failures are handled."""
+"""Saving: when a session writes its save file, what is restored on restart, and how failures are handled."""
 
 from __future__ import annotations
 
@@ -37,30 +37,30 @@ class FailingStore:
     def __init__(self) -> None:
         """Create an empty store whose calls succeed."""
         self.inner = MemoryStore()
-        self.fail_load: Exception | None = None
-        self.fail_save: Exception | None = None
-        self.fail_lock: Exception | None = None
+        self.load_error: Exception | None = None
+        self.save_error: Exception | None = None
+        self.lock_error: Exception | None = None
 
     def load(self) -> Snapshot | None:
-        """Load, or raise the given error."""
-        if self.fail_load:
-            raise self.fail_load
+        """Load the snapshot, or raise `load_error` if it is set."""
+        if self.load_error:
+            raise self.load_error
         return self.inner.load()
 
     def save(self, snapshot: Snapshot) -> None:
-        """Save, or raise the given error."""
-        if self.fail_save:
-            raise self.fail_save
+        """Save the snapshot, or raise `save_error` if it is set."""
+        if self.save_error:
+            raise self.save_error
         self.inner.save(snapshot)
 
     def lock(self) -> AbstractContextManager[object]:
-        """Lock, or raise the given error."""
+        """Lock the store; entering the lock raises `lock_error` if it is set."""
         return self._locked()
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        if self.fail_lock:
-            raise self.fail_lock
+        if self.lock_error:
+            raise self.lock_error
         with self.inner.lock():
             yield
 
@@ -69,21 +69,21 @@ class FailingStore:
 
 
 def test_first_run_writes_only_the_user_id(make: MakeSession, save_path: Path) -> None:
-    """The constructor saves the user but no session."""
+    """The constructor saves the user but not a session."""
     session = make(save_path=save_path)
     assert load_from_disk(save_path) == Snapshot(user_id=session.user_id)
     assert b"sessionId" not in save_path.read_bytes()
 
 
 def test_missing_parent_folders_are_created(make: MakeSession, tmp_path: Path) -> None:
-    """The save path may be in folders that do not exist yet."""
+    """The folders in the save path do not have to exist."""
     path = tmp_path / "a" / "b" / "session.xml"
     session = make(save_path=path)
     assert load_from_disk(path).user_id == session.user_id
 
 
 def test_session_is_written_at_its_first_event(make: MakeSession, save_path: Path, clock: ManualClock) -> None:
-    """A session is in the file from its first event on; later events do not write the file."""
+    """A session is saved at its first event; later events do not rewrite the file."""
     session = make(save_path=save_path)
     clock.advance(10)
     context = session.get_session_context(event_id(1))
@@ -106,7 +106,7 @@ def test_session_is_written_at_its_first_event(make: MakeSession, save_path: Pat
 
 @pytest.mark.parametrize("write", ["save", "close"])
 def test_save_and_close_write_the_progress(make: MakeSession, save_path: Path, clock: ManualClock, write: str) -> None:
-    """save() and close() update the event count and the wall time of the last activity."""
+    """save() and close() update the event count and the wall-clock time of the last activity."""
     session = make(save_path=save_path)
     session.get_session_context(event_id(1))
     clock.advance(50)
@@ -119,7 +119,7 @@ def test_save_and_close_write_the_progress(make: MakeSession, save_path: Path, c
 
 
 def test_pending_session_is_never_written(make: MakeSession, save_path: Path, clock: ManualClock) -> None:
-    """After an expiry, the file keeps the last session that had events, with its final count."""
+    """After an expiry, the file keeps the last session that had events, with its final event count."""
     session = make(save_path=save_path)
     session.get_session_context(event_id(1))
     last = session.get_session_context(event_id(2))
@@ -136,8 +136,8 @@ def test_progress_is_saved_for_a_possible_restart(
     make: MakeSession, save_path: Path, clock: ManualClock, trigger: str
 ) -> None:
     """With continue_on_restart, ticks and focus changes save unsaved activity; without it, they do not."""
-    for continues in (True, False):
-        session = make(save_path=save_path, continue_on_restart=continues)
+    for continue_on_restart in (True, False):
+        session = make(save_path=save_path, continue_on_restart=continue_on_restart)
         session.start_new_session()
         session.get_session_context(event_id(1))
         clock.advance(50)
@@ -147,12 +147,12 @@ def test_progress_is_saved_for_a_possible_restart(
             session.tick()
         else:
             session.set_background(True)
-        assert load_from_disk(save_path).event_index == (2 if continues else 1)
+        assert load_from_disk(save_path).event_index == (2 if continue_on_restart else 1)
         session.close()
 
 
 def test_counted_empty_sessions_are_saved(make: MakeSession, save_path: Path, clock: ManualClock) -> None:
-    """With count_empty_sessions, construction and expiry write a session without events, as the .NET tracker does."""
+    """With count_empty_sessions, construction and expiry save an empty session, as in the .NET tracker."""
     session = make(save_path=save_path, count_empty_sessions=True)
     saved = load_from_disk(save_path)
     assert (saved.session_id, saved.session_index, saved.first_event_id) == (session.session_id, 1, None)
@@ -164,11 +164,11 @@ def test_counted_empty_sessions_are_saved(make: MakeSession, save_path: Path, cl
     assert load_from_disk(save_path).first_event_id == event_id(1)
 
 
-# What a restart finds
+# What is restored on restart
 
 
-def test_dotnet_file_is_continued(make: MakeSession, save_path: Path, dotnet_file: Path) -> None:
-    """Given a .NET tracker's file, the user stays, the index increases, and the file's session is the previous one."""
+def test_numbering_continues_from_a_dotnet_file(make: MakeSession, save_path: Path, dotnet_file: Path) -> None:
+    """The user is kept, the index increases, and the session in the .NET tracker's file becomes the previous one."""
     save_path.write_bytes(dotnet_file.read_bytes())
     before = load_from_disk(save_path)
     context = make(save_path=save_path).get_session_context(event_id(1))
@@ -178,22 +178,22 @@ def test_dotnet_file_is_continued(make: MakeSession, save_path: Path, dotnet_fil
 
 
 @pytest.mark.parametrize(
-    ("elapsed", "continues"),
+    ("elapsed", "is_continued"),
     [(timedelta(0), True), (timedelta(seconds=599.999), True), (timedelta(seconds=600), False)],
 )
 def test_restart_in_time_continues_the_session(
-    make: MakeSession, clock: ManualClock, elapsed: timedelta, *, continues: bool
+    make: MakeSession, clock: ManualClock, elapsed: timedelta, *, is_continued: bool
 ) -> None:
-    """With continue_on_restart, a session continues if its last activity is less than the foreground timeout ago."""
+    """With continue_on_restart, a session that has been idle for less than the foreground timeout continues."""
     session = make(continue_on_restart=True)
     first = session.get_session_context(event_id(1))
     session.close()
     clock.advance(elapsed.total_seconds())
     after = make(continue_on_restart=True)
-    assert (after.session_id == first.session_id) is continues
+    assert (after.session_id == first.session_id) is is_continued
     second = after.get_session_context(event_id(2))
-    assert (second.session_id == first.session_id) is continues
-    assert (second.session_index, second.event_index) == ((1, 2) if continues else (2, 1))
+    assert (second.session_id == first.session_id) is is_continued
+    assert (second.session_index, second.event_index) == ((1, 2) if is_continued else (2, 1))
 
 
 def test_time_before_the_restart_counts_toward_the_timeout(make: MakeSession, clock: ManualClock) -> None:
@@ -206,7 +206,7 @@ def test_time_before_the_restart_counts_toward_the_timeout(make: MakeSession, cl
 
 @pytest.mark.parametrize("end", ["new-session", "shorter timeout", "background timeout"])
 def test_ended_session_is_not_continued(make: MakeSession, clock: ManualClock, end: str) -> None:
-    """A session whose end was reported does not continue, even within the foreground timeout."""
+    """A session whose end was reported is not continued, even within the foreground timeout."""
     ended: list[object] = []
     session = make(continue_on_restart=True, on_session_end=ended.append)
     first = session.get_session_context(event_id(1))
@@ -232,7 +232,7 @@ def test_last_activity_in_the_future_means_a_new_session(make: MakeSession, cloc
 
 
 def test_saved_activity_follows_a_corrected_wall_clock(make: MakeSession, clock: ManualClock) -> None:
-    """A device that learns the date after its first event still continues its session at a restart."""
+    """A device whose clock is set after its first event still continues its session on restart."""
     session = make(continue_on_restart=True)
     first = session.get_session_context(event_id(1))
     clock.set_wall(clock.now() + timedelta(days=20_000))
@@ -241,8 +241,8 @@ def test_saved_activity_follows_a_corrected_wall_clock(make: MakeSession, clock:
     assert make(continue_on_restart=True).get_session_context(event_id(2)).session_id == first.session_id
 
 
-def test_every_start_is_a_new_session_by_default(make: MakeSession) -> None:
-    """Without continue_on_restart, a start begins a new session."""
+def test_every_run_begins_a_new_session_by_default(make: MakeSession) -> None:
+    """Without continue_on_restart, each run begins a new session."""
     with make() as session:
         first = session.get_session_context(event_id(1))
     second = make().get_session_context(event_id(2))
@@ -267,7 +267,7 @@ def test_sessions_on_one_file_share_the_user_and_the_numbering(make: MakeSession
 
 
 def test_older_session_never_overwrites_a_newer_one(make: MakeSession, save_path: Path) -> None:
-    """Closing session 1 leaves session 2 of another process in the file."""
+    """Closing session 1 does not overwrite session 2, which another process has saved."""
     first_session, second_session = make(save_path=save_path), make(save_path=save_path)
     first_session.get_session_context(event_id(1))
     newer = second_session.get_session_context(event_id(2))
@@ -283,12 +283,12 @@ def test_older_session_never_overwrites_a_newer_one(make: MakeSession, save_path
 def test_failing_save_is_logged_once_and_retried(
     make: MakeSession, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The session continues in memory, a series of failures logs one warning, and a later tick saves the session."""
+    """A series of failures logs one warning, and the session continues in memory until a later tick saves it."""
     caplog.set_level(logging.INFO)
     store = FailingStore()
     session = make(store=store)
     error = OSError(errno.ENOSPC, "No space left on device")
-    store.fail_save = error
+    store.save_error = error
     contexts = []
     for number in (1, 2, 3):
         contexts.append(session.get_session_context(event_id(number)))
@@ -300,7 +300,7 @@ def test_failing_save_is_logged_once_and_retried(
     assert [context.previous_session_id for context in contexts[1:]] == [c.session_id for c in contexts[:-1]]
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "No space left on device" in caplog.text
-    store.fail_save = None
+    store.save_error = None
     session.tick()
     assert session.save_error is None
     saved = store.inner.load()
@@ -314,10 +314,10 @@ def test_new_series_of_failures_is_logged_again(make: MakeSession, caplog: pytes
     store = FailingStore()
     session = make(store=store)
     for number in (1, 2):
-        store.fail_save = OSError(errno.EIO, "Input/output error")
+        store.save_error = OSError(errno.EIO, "Input/output error")
         session.start_new_session()
         session.get_session_context(event_id(number))
-        store.fail_save = None
+        store.save_error = None
         session.tick()
     assert [record.levelno for record in caplog.records].count(logging.WARNING) == 2
 
@@ -327,7 +327,7 @@ def test_unreadable_file_is_never_overwritten(make: MakeSession, caplog: pytest.
     store = FailingStore()
     saved = Snapshot(user_id=event_id(7), session_id=event_id(8), session_index=41)
     store.save(saved)
-    store.fail_load = PermissionError(errno.EACCES, "Permission denied")
+    store.load_error = PermissionError(errno.EACCES, "Permission denied")
     session = make(store=store)
     context = session.get_session_context(event_id(1))
     session.tick()
@@ -339,12 +339,12 @@ def test_unreadable_file_is_never_overwritten(make: MakeSession, caplog: pytest.
 
 
 def test_user_is_restored_when_the_file_becomes_readable(make: MakeSession) -> None:
-    """A read failure that ends before the first event loses neither the user nor the index."""
+    """If the file becomes readable before the first event, neither the user nor the index is lost."""
     store = FailingStore()
     store.save(Snapshot(user_id=event_id(7), session_id=event_id(8), session_index=41))
-    store.fail_load = OSError(errno.EMFILE, "Too many open files")
+    store.load_error = OSError(errno.EMFILE, "Too many open files")
     session = make(store=store)
-    store.fail_load = None
+    store.load_error = None
     session.tick()
     assert session.save_error is None
     assert session.user_id == event_id(7)
@@ -353,14 +353,14 @@ def test_user_is_restored_when_the_file_becomes_readable(make: MakeSession) -> N
 
 
 def test_session_of_a_provisional_user_is_not_saved(make: MakeSession) -> None:
-    """A session that begins while the file is unreadable keeps its provisional user; the next has the saved user."""
+    """A session that begins while the file is unreadable keeps its provisional user; the next uses the saved user."""
     store = FailingStore()
     saved = Snapshot(user_id=event_id(7), session_id=event_id(8), session_index=41)
     store.save(saved)
-    store.fail_load = OSError(errno.EMFILE, "Too many open files")
+    store.load_error = OSError(errno.EMFILE, "Too many open files")
     session = make(store=store)
     first = session.get_session_context(event_id(1))
-    store.fail_load = None
+    store.load_error = None
     session.tick()
     assert session.get_session_context(event_id(2)).user_id == first.user_id == session.user_id
     assert store.inner.load() == saved
@@ -370,9 +370,9 @@ def test_session_of_a_provisional_user_is_not_saved(make: MakeSession) -> None:
 
 
 def test_any_exception_from_a_store_is_tolerated(make: MakeSession) -> None:
-    """A custom store may raise any exception without breaking an event."""
+    """An exception of any type from a custom store does not break an event."""
     store = FailingStore()
-    store.fail_lock = RuntimeError("keyring is locked")
+    store.lock_error = RuntimeError("keyring is locked")
     session = make(store=store)
     assert session.get_session_context(event_id(1)).session_index == 1
     assert str(session.save_error) == "keyring is locked"
@@ -385,11 +385,11 @@ def test_save_raises_the_stores_error(make: MakeSession) -> None:
     session = make(store=store)
     session.get_session_context(event_id(1))
     error = OSError(errno.EROFS, "Read-only file system")
-    store.fail_save = error
+    store.save_error = error
     with pytest.raises(OSError, match="Read-only file system") as caught:
         session.save()
     assert caught.value is error
-    store.fail_save = None
+    store.save_error = None
     session.save()
     assert session.save_error is None
 
@@ -424,7 +424,7 @@ def test_file_is_saved_again_if_its_folder_was_not_synced(
 def test_missing_current_folder_does_not_raise(
     tmp_path: Path, make: MakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a relative path in a deleted current folder, save_error is set, and saving is retried."""
+    """If the path is relative and the current folder was deleted, save_error is set, and saving is retried."""
     folder = tmp_path / "deleted"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -439,7 +439,7 @@ def test_missing_current_folder_does_not_raise(
 
 
 def test_save_recreates_a_deleted_file(make: MakeSession, save_path: Path) -> None:
-    """A file that is deleted while a session is running is written again with the same user."""
+    """A file that is deleted during a session is recreated with the same user."""
     session = make(save_path=save_path)
     save_path.unlink()
     session.save()
@@ -451,7 +451,7 @@ def test_save_recreates_a_deleted_file(make: MakeSession, save_path: Path) -> No
 
 
 def test_hung_lock_holder_delays_a_call_by_one_second(make: MakeSession, save_path: Path) -> None:
-    """While the lock is held, a session continues in memory, and save_error is a TimeoutError; later, saving works."""
+    """While the lock is held, a session continues in memory, and save_error is a TimeoutError; later, it is saved."""
     session = make(save_path=save_path)
     with XmlStore(save_path).lock():
         context = session.get_session_context(event_id(1))
@@ -463,7 +463,7 @@ def test_hung_lock_holder_delays_a_call_by_one_second(make: MakeSession, save_pa
 
 
 def test_index_follows_the_file_while_its_lock_is_held(make: MakeSession, save_path: Path) -> None:
-    """A session sees the indexes that others have saved even without the lock, and does not reuse them."""
+    """Even without the lock, a session reads the indexes that others have saved, and does not reuse them."""
     session, other = make(save_path=save_path), make(save_path=save_path)
     for number in range(3):
         other.start_new_session()
@@ -497,7 +497,7 @@ def test_file_never_contains_a_duplicate_index(make: MakeSession, save_path: Pat
 def test_corrupt_file_is_kept_and_the_user_recovered_from_the_backup(
     make: MakeSession, save_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The corrupt file is kept as .corrupt, the user and index continue, and one warning names the file and reason."""
+    """The corrupt file is kept, the user and index are recovered, and one warning names the file and reason."""
     with make(save_path=save_path) as session:
         session.get_session_context(event_id(1))
         session.get_session_context(event_id(2))
@@ -533,7 +533,7 @@ def test_user_comes_from_the_backup_while_the_file_is_unreadable(make: MakeSessi
 
 
 def test_user_comes_from_the_backup_while_a_corrupt_file_cannot_be_replaced(make: MakeSession, save_path: Path) -> None:
-    """If the lock cannot be acquired, the corrupt file stays, and the backup provides the user."""
+    """If the lock cannot be acquired, the corrupt file stays in place, and the backup provides the user."""
     with make(save_path=save_path) as session:
         session.get_session_context(event_id(1))
         session.get_session_context(event_id(2))
@@ -555,7 +555,7 @@ def test_user_id_is_recovered_from_a_truncated_file(make: MakeSession, save_path
     assert make(save_path=save_path).user_id == session.user_id
 
 
-def test_unrecoverable_file_gives_a_new_user(make: MakeSession, save_path: Path) -> None:
+def test_unrecoverable_file_results_in_a_new_user(make: MakeSession, save_path: Path) -> None:
     """If no user id can be recovered, a new user is created, and the corrupt file is kept."""
     save_path.write_bytes(b"\0" * 100)
     session = make(save_path=save_path)
@@ -565,7 +565,7 @@ def test_unrecoverable_file_gives_a_new_user(make: MakeSession, save_path: Path)
 
 
 def test_file_corrupted_during_a_session_is_repaired(make: MakeSession, save_path: Path) -> None:
-    """The next session's first event keeps the corrupt file and writes a new one with the user and index."""
+    """At the next session's first event, the corrupt file is kept, and a new one with the user and index is written."""
     session = make(save_path=save_path)
     first = session.get_session_context(event_id(1))
     save_path.write_bytes(b"not XML")
@@ -578,7 +578,7 @@ def test_file_corrupted_during_a_session_is_repaired(make: MakeSession, save_pat
 
 
 def test_indexing_a_pending_session_is_idempotent(store: MemoryStore) -> None:
-    """Numbering a pending session again gives it the same index; a session that is no longer pending gets no index."""
+    """Numbering a pending session twice gives it the same index; a session that is no longer pending is not saved."""
     logger = logging.getLogger(__name__)
     ledger = Ledger(store, logger, Callbacks(logger))
     now, first_id = datetime.now(UTC), ledger.pending_id
@@ -591,15 +591,15 @@ def test_indexing_a_pending_session_is_idempotent(store: MemoryStore) -> None:
 
 
 def test_store_recovers_only_with_the_newest_session(make: MakeSession) -> None:
-    """If another thread saves an older session successfully, the newest session is written."""
+    """After another thread succeeds in saving an older session, the newest session is saved as well."""
     store = FailingStore()
     session = make(store=store)
     session.get_session_context(event_id(1))
     before = store.load()
     session.start_new_session()
-    store.fail_save = OSError(errno.ENOSPC, "disk full")
+    store.save_error = OSError(errno.ENOSPC, "disk full")
     newest = session.get_session_context(event_id(2))
-    store.fail_save = None
+    store.save_error = None
     session._ledger.save(before)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # as another thread would
     assert session.save_error is None
     saved = store.load()
@@ -609,7 +609,7 @@ def test_store_recovers_only_with_the_newest_session(make: MakeSession) -> None:
 
 @pytest.mark.parametrize("call", ["event", "toggle"])
 def test_reentrant_call_during_a_renewal_uses_no_extra_index(call: str, make: MakeSession, clock: ManualClock) -> None:
-    """A signal handler that interrupts an event's save shares the next session and its index."""
+    """An event or focus change in a signal handler that interrupts a save uses the same new session and index."""
 
     class ReentrantStore(MemoryStore):
         """A store that makes a re-entrant call when it saves the second session."""

@@ -1,4 +1,4 @@
-"""Threads, forks, garbage collection and the interpreter's exit."""
+"""Threads, forks, garbage collection and interpreter exit."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
 
 
-def run_in_threads(number: int, work: Callable[[int], object]) -> None:
+def run_in_threads(count: int, work: Callable[[int], object]) -> None:
     """Run the same function on several threads at once, and raise the first error."""
-    barrier = threading.Barrier(number)
+    barrier = threading.Barrier(count)
     failures: list[BaseException] = []
 
     def run(index: int) -> None:
@@ -43,7 +43,7 @@ def run_in_threads(number: int, work: Callable[[int], object]) -> None:
         except BaseException as error:  # noqa: BLE001  # raised again on the test's thread
             failures.append(error)
 
-    threads = [threading.Thread(target=run, args=(index,)) for index in range(number)]
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -96,8 +96,8 @@ def test_sessions_on_many_threads_share_a_store_without_gaps() -> None:
 
 
 @pytest.mark.usefixtures("fast_thread_switching")
-def test_close_during_other_calls_is_clean() -> None:
-    """A concurrent call either works or raises SessionClosedError, and close() never hangs."""
+def test_close_is_safe_during_other_calls() -> None:
+    """A concurrent call either succeeds or raises SessionClosedError, and close() never hangs."""
     from client_session import SessionClosedError  # noqa: PLC0415  # used only here
 
     for _ in range(20):
@@ -140,8 +140,8 @@ def test_default_checker_expires_a_session() -> None:
     session.close()
 
 
-def test_open_session_does_not_delay_the_exit(tmp_path: Path) -> None:
-    """A program that never closes its session exits at once, without output."""
+def test_open_session_does_not_delay_exit(tmp_path: Path) -> None:
+    """A program that never closes its session exits at once, without error output."""
     program = (
         "import sys, time, uuid; from client_session import ClientSession;"
         "session = ClientSession(sys.argv[1], check_interval=0.001);"
@@ -159,8 +159,8 @@ def test_open_session_does_not_delay_the_exit(tmp_path: Path) -> None:
     assert result.stderr == ""
 
 
-def run_in_child(work: Callable[[], object]) -> Any:  # noqa: ANN401  # any literal
-    """Fork, run a function in the child, require it to succeed, and return its result."""
+def run_in_child(work: Callable[[], object]) -> Any:  # noqa: ANN401  # the literal that the child returned
+    """Fork, run a function in the child, check that it succeeds, and return its result."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -183,7 +183,7 @@ def run_in_child(work: Callable[[], object]) -> Any:  # noqa: ANN401  # any lite
     "ignore:This process .* is multi-threaded:DeprecationWarning"
 )  # Python 3.12; forked on purpose
 def test_forked_child_begins_its_own_session(save_path: Path) -> None:
-    """The child's next event begins a session of the same user, so parent and child never share an index."""
+    """The child's next event begins a new session for the same user, so parent and child never share an index."""
     session = ClientSession(save_path)
     first = session.get_session_context(event_id(1))
     data = run_in_child(lambda: session.get_session_context(event_id(2)).data)
@@ -201,13 +201,13 @@ def test_forked_child_begins_its_own_session(save_path: Path) -> None:
     "ignore:This process .* is multi-threaded:DeprecationWarning"
 )  # Python 3.12; forked on purpose
 def test_forked_child_does_not_hang_on_a_held_lock(save_path: Path) -> None:
-    """A child forked while another thread holds the session's lock in a store call is not blocked."""
+    """A child does not hang even if another thread held the session's lock, in a store call, during the fork."""
     saving, proceed = threading.Event(), threading.Event()
 
     class SlowStore(MemoryStore):
-        """A store that waits, with the lock held, when it saves a session."""
+        """A store that blocks while it saves a session, with the session's lock held."""
 
-        def save(self, snapshot: Any) -> None:  # noqa: ANN401  # passed on
+        def save(self, snapshot: Any) -> None:  # noqa: ANN401  # passed through
             if snapshot.session_id is not None and not proceed.is_set():
                 saving.set()
                 proceed.wait(timeout=30)
@@ -239,7 +239,7 @@ def test_forked_child_does_not_hang_on_a_held_lock(save_path: Path) -> None:
     "ignore:This process .* is multi-threaded:DeprecationWarning"
 )  # Python 3.12; forked on purpose
 def test_checker_runs_in_a_forked_child(save_path: Path) -> None:
-    """A child's session expires on its own, although threads do not survive a fork."""
+    """A child's session expires on its own, even though threads do not survive a fork."""
     ended = threading.Event()
     session = ClientSession(
         save_path, foreground_timeout=0.05, check_interval=0.01, on_session_end=lambda _: ended.set()
@@ -256,7 +256,7 @@ def test_checker_runs_in_a_forked_child(save_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system cannot send a signal to a thread")
 def test_signal_handler_that_raises_does_not_leak_the_lock(make: MakeSession) -> None:
-    """If a signal handler raises while an event waits for another thread, only that event is not counted."""
+    """If a signal handler raises while an event waits for another thread, only that event is lost."""
     main, is_interrupted = threading.get_ident(), threading.Event()
 
     def raise_interrupt(*_: object) -> None:
@@ -264,14 +264,14 @@ def test_signal_handler_that_raises_does_not_leak_the_lock(make: MakeSession) ->
         raise KeyboardInterrupt
 
     class InterruptingClock(ManualClock):
-        """A clock that interrupts the main thread's wait when a worker thread reads it under the session's lock."""
+        """A clock that interrupts the main thread's wait when a worker thread that holds the lock reads the time."""
 
         def monotonic(self) -> float:
             """Interrupt the main thread once it is waiting, then return the time."""
             if threading.get_ident() != main and not is_interrupted.is_set():
                 is_read.set()
                 until = time.monotonic() + 10
-                while sys._current_frames()[main].f_code.co_name != "acquire_soon":  # noqa: SLF001  # no public way
+                while sys._current_frames()[main].f_code.co_name != "acquire_soon":  # noqa: SLF001  # no public API
                     assert time.monotonic() < until
                 signal.pthread_kill(main, signal.SIGUSR1)
                 assert is_interrupted.wait(10)
@@ -295,10 +295,10 @@ def test_signal_handler_that_raises_does_not_leak_the_lock(make: MakeSession) ->
 
 
 def test_scheduler_may_tick_in_start_and_stop(make: MakeSession, clock: ManualClock) -> None:
-    """A scheduler that ticks from start() or stop() on the same thread causes neither deadlock nor recursion."""
+    """A scheduler that ticks from start() or stop() on the same thread does not cause a deadlock or recursion."""
 
     class EagerScheduler:
-        """A scheduler that ticks from start() and stop()."""
+        """A scheduler that ticks the session in start() and stop()."""
 
         def start(self, session: Any, now: float) -> None:  # noqa: ANN401, ARG002  # any session
             session.tick()

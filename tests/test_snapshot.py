@@ -44,8 +44,8 @@ USER = "0123456789abcdef"
         ("storage_mechanism", None, "one of SQLITE, COOKIE_1"),
     ],
 )
-def test_values_outside_the_schema_are_refused(field: str, value: Any, allowed: str) -> None:  # noqa: ANN401  # any type
-    """The error names the field, the value and what is allowed."""
+def test_values_outside_the_schema_are_rejected(field: str, value: Any, allowed: str) -> None:  # noqa: ANN401  # any type
+    """The error gives the field, the value and the allowed values."""
     with pytest.raises(ValueError, match=f"^{field} must be {allowed}") as caught:
         Snapshot(**{"user_id": USER, field: value})
     assert repr(value) in str(caught.value)
@@ -62,7 +62,7 @@ def test_values_outside_the_schema_are_refused(field: str, value: Any, allowed: 
     ],
 )
 def test_times_must_be_aware(field: str, value: Any, error: type[Exception]) -> None:  # noqa: ANN401  # any type
-    """A naive time, a time outside the calendar, or a value of another type is refused."""
+    """A naive time, a time out of range in UTC, or a value of another type is rejected."""
     with pytest.raises(error, match="a time must"):
         Snapshot(**{"user_id": USER, field: value})
 
@@ -81,7 +81,7 @@ def test_snapshot_is_immutable() -> None:
 
 @given(TIMES)
 def test_times_become_utc(time: datetime) -> None:
-    """A time is converted to the same moment in UTC."""
+    """A time is converted to the same instant in UTC."""
     converted = Snapshot(user_id=USER, last_activity=time).last_activity
     assert converted is not None
     assert converted - EPOCH == time - EPOCH
@@ -90,15 +90,15 @@ def test_times_become_utc(time: datetime) -> None:
 
 @given(TIMES)
 def test_formatting_a_time_is_lossless(time: datetime) -> None:
-    """The text is RFC 3339 in UTC, with milliseconds or, if needed, microseconds."""
+    """The string is an RFC 3339 time in UTC, with milliseconds or, if needed, microseconds."""
     text = iso_time(as_utc(time))
     assert datetime.fromisoformat(text) - EPOCH == time - EPOCH
     assert len(text) == (24 if time.microsecond % 1000 == 0 else 27)
 
 
 @given(UUID_TEXTS | st.text() | st.text("0aF-\u0660\ud800", min_size=36, max_size=36))
-def test_uuid_text_is_recognized(text: str) -> None:
-    """A UUID's text has 36 characters: ASCII hexadecimal digits of any case in five groups."""
+def test_uuid_string_is_recognized(text: str) -> None:
+    """A UUID string consists of five hyphen-separated groups of ASCII hexadecimal digits in either case."""
     digit = "[0-9a-fA-F]"
     pattern = f"{digit}{{8}}-{digit}{{4}}-{digit}{{4}}-{digit}{{4}}-{digit}{{12}}"
     assert is_uuid_text(text) is bool(re.fullmatch(pattern, text))

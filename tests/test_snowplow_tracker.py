@@ -50,10 +50,10 @@ PLACE: dict[str, Any] = {"schema": "iglu:com.example/place/jsonschema/1-0-0", "d
 
 
 class RecordingEmitter:
-    """An emitter that records its events."""
+    """An emitter that records events instead of sending them."""
 
     def __init__(self) -> None:
-        """Start empty."""
+        """Create an emitter that has not recorded any events."""
         self.events: list[PayloadDict] = []
 
     def input(self, payload: PayloadDict) -> None:
@@ -68,19 +68,19 @@ class RecordingEmitter:
 
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
-    """Return a listening collector; bypass any proxy set on this machine."""
+    """Yield a running collector, and bypass any proxy configured on this machine."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with Collector() as collector:
         yield collector
 
 
 def place() -> SelfDescribingJson:
-    """Return an entity that the caller attaches."""
+    """Return an entity for the caller to attach to an event."""
     return SelfDescribingJson(**PLACE)
 
 
 def milliseconds(text: str) -> int:
-    """Return an entity's timestamp in milliseconds, the payload's unit."""
+    """Convert an entity's timestamp to milliseconds, the payload's unit."""
     since = datetime.fromisoformat(text) - datetime(1970, 1, 1, tzinfo=UTC)
     return since.days * 86_400_000 + since.seconds * 1000 + since.microseconds // 1000
 
@@ -90,7 +90,7 @@ def milliseconds(text: str) -> int:
 def test_every_event_arrives_with_a_valid_entity(
     collector: Collector, session: ClientSession, method: Method, *, encode_base64: bool
 ) -> None:
-    """Every kind of event, by POST or GET, with or without base64, has one valid session entity after the caller's."""
+    """Every kind of event, by POST or GET, with or without base64, has a valid session entity after the caller's."""
     emitter = Emitter("127.0.0.1", protocol="http", port=collector.port, method=method, batch_size=4)
     tracker = SessionTracker("ns", emitter, app_id="app", encode_base64=encode_base64, session=session)
     events = [
@@ -116,7 +116,7 @@ def test_every_event_arrives_with_a_valid_entity(
 
 
 def test_event_after_the_timeout_names_the_previous_session(session: ClientSession, clock: ManualClock) -> None:
-    """After the timeout, the next event is the first of a session that refers to the last one."""
+    """The first event after the timeout begins a session whose entity names the previous session."""
     emitter = RecordingEmitter()
     tracker = SessionTracker("ns", emitter, session=session)
     tracker.track(PageView("https://example.com"))
@@ -135,14 +135,14 @@ def test_event_after_the_timeout_names_the_previous_session(session: ClientSessi
     ],
 )
 def test_first_event_time_is_the_true_timestamp(session: ClientSession, event: Event) -> None:
-    """If an event has a true timestamp (ttm), it becomes the session's first event time, to the millisecond."""
+    """The first event's true timestamp (ttm), if any, becomes the session's first event time, to the millisecond."""
     emitter = RecordingEmitter()
     SessionTracker("ns", emitter, session=session).track(event)
     assert int(emitter.events[0]["ttm"]) == 1577934245678
     assert session_of(emitter.events[0])["firstEventTimestamp"] == "2020-01-02T03:04:05.678Z"
 
 
-DEPRECATED: dict[str, Callable[[Tracker], Tracker]] = {
+DEPRECATED_METHODS: dict[str, Callable[[Tracker], Tracker]] = {
     "page_view": lambda tracker: tracker.track_page_view("https://example.com", "title", context=[place()]),
     "page_ping": lambda tracker: tracker.track_page_ping("https://example.com", context=[place()]),
     "link_click": lambda tracker: tracker.track_link_click("https://example.com", context=[place()]),
@@ -164,17 +164,19 @@ DEPRECATED: dict[str, Callable[[Tracker], Tracker]] = {
 
 
 def test_every_deprecated_method_is_covered() -> None:
-    """The table has every track_ method of the installed tracker."""
-    assert {f"track_{name}" for name in DEPRECATED} == {name for name in vars(Tracker) if name.startswith("track_")}
+    """The table lists every track_ method of the installed tracker."""
+    assert {f"track_{name}" for name in DEPRECATED_METHODS} == {
+        name for name in vars(Tracker) if name.startswith("track_")
+    }
 
 
-@pytest.mark.parametrize("name", DEPRECATED)
+@pytest.mark.parametrize("name", DEPRECATED_METHODS)
 def test_deprecated_method_attaches_the_entity(session: ClientSession, name: str) -> None:
-    """A deprecated method warns, returns the tracker, and sends the caller's entity and the session's."""
+    """A deprecated method warns, returns the tracker, and sends both the caller's entity and the session's."""
     emitter = RecordingEmitter()
     tracker = SessionTracker("ns", emitter, session=session)
     with pytest.warns(DeprecationWarning, match=r"^track_\w+ will be") as warned:
-        assert DEPRECATED[name](tracker) is tracker
+        assert DEPRECATED_METHODS[name](tracker) is tracker
     assert str(warned[0].message).startswith(f"track_{name} will be")
     (event,) = emitter.events
     assert entities_of(event)[0] == PLACE
@@ -183,7 +185,7 @@ def test_deprecated_method_attaches_the_entity(session: ClientSession, name: str
 
 
 def test_transaction_items_are_separate_events(session: ClientSession) -> None:
-    """A deprecated transaction with two items sends three events, each with its own event index."""
+    """Tracking a transaction with two items sends three events, each with its own event index."""
     emitter = RecordingEmitter()
     items = [{"sku": "tea", "price": 3, "quantity": 1}, {"sku": "cup", "price": 6, "quantity": 2}]
     with pytest.warns(DeprecationWarning, match="^track_ecommerce_transaction"):
@@ -193,11 +195,11 @@ def test_transaction_items_are_separate_events(session: ClientSession) -> None:
 
 
 def test_several_emitters_share_one_event(collector: Collector, session: ClientSession) -> None:
-    """The event has one id and one entity for all emitters and is counted once."""
-    by_get = Emitter("127.0.0.1", protocol="http", port=collector.port, method="get")
-    by_post = Emitter("127.0.0.1", protocol="http", port=collector.port, method="post", batch_size=1)
+    """All emitters send the event with the same id and entity, and it is counted only once."""
+    get_emitter = Emitter("127.0.0.1", protocol="http", port=collector.port, method="get")
+    post_emitter = Emitter("127.0.0.1", protocol="http", port=collector.port, method="post", batch_size=1)
     recorder = RecordingEmitter()
-    tracker = SessionTracker("ns", [by_get, by_post], session=session)
+    tracker = SessionTracker("ns", [get_emitter, post_emitter], session=session)
     tracker.add_emitter(recorder)
     tracker.track(PageView("https://example.com"))
     events = [*collector.events, *recorder.events]
@@ -208,7 +210,7 @@ def test_several_emitters_share_one_event(collector: Collector, session: ClientS
 
 
 def test_callers_event_is_not_modified(session: ClientSession) -> None:
-    """Neither the event nor its list of contexts changes."""
+    """Neither the event nor its list of contexts is modified."""
     contexts = [place()]
     event = StructuredEvent("shop", "add", context=contexts)
     before = copy.deepcopy(event.payload.get())
@@ -232,7 +234,7 @@ def test_event_tracked_twice_is_two_events(collector: Collector, session: Client
 
 @pytest.mark.parametrize("encode_base64", [True, False])
 def test_entities_added_by_an_event_class_are_kept(session: ClientSession, *, encode_base64: bool) -> None:
-    """Entities that an event subclass adds while building its payload are sent, encoded by the tracker's encoder."""
+    """Entities that an event subclass adds while building its payload are sent, using the tracker's encoder."""
 
     class PlacedPageView(PageView):
         """A page view that adds a place."""
@@ -254,7 +256,7 @@ def test_entities_added_by_an_event_class_are_kept(session: ClientSession, *, en
 
 
 def test_event_that_cannot_be_built_is_not_counted(session: ClientSession) -> None:
-    """The call raises the same error as the plain tracker and uses no event index."""
+    """The call raises the same error as the plain tracker and does not use an event index."""
     emitter = RecordingEmitter()
     tracker = SessionTracker("ns", emitter, session=session)
     for each_tracker in (Tracker("ns", emitter), tracker):
@@ -268,7 +270,7 @@ def test_event_that_cannot_be_built_is_not_counted(session: ClientSession) -> No
 def test_failing_session_does_not_lose_the_event(
     collector: Collector, session: ClientSession, cause: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The event arrives with only the caller's entities, and a series of failures logs one line."""
+    """The event arrives with only the caller's entities, and each series of failures is logged once."""
     true_timestamp = None
     if cause == "the session is closed":
         session.close()
@@ -296,7 +298,7 @@ def test_new_failure_after_a_success_is_logged_again(session: ClientSession, cap
 
 @pytest.mark.usefixtures("fast_thread_switching")
 def test_threads_share_a_tracker(collector: Collector, session: ClientSession) -> None:
-    """With eight threads tracking the same event and a two-threaded emitter, no event is lost or repeated."""
+    """When eight threads track the same event through a two-threaded emitter, events are not lost or duplicated."""
     emitter = AsyncEmitter("127.0.0.1", protocol="http", port=collector.port, thread_count=2)
     tracker = SessionTracker("ns", emitter, session=session)
     event = PageView("https://example.com", context=[place()])
@@ -323,7 +325,7 @@ def test_threads_share_a_tracker(collector: Collector, session: ClientSession) -
 
 
 def test_constructor_adds_one_argument_to_the_plain_tracker() -> None:
-    """The arguments are the plain tracker's, with the same order and defaults, plus the keyword-only ``session``."""
+    """The arguments are the plain tracker's, in the same order and with the same defaults, plus ``session``."""
     *arguments, session = inspect.signature(SessionTracker).parameters.values()
     plain = inspect.signature(Tracker).parameters.values()
     assert [(parameter.name, parameter.kind, parameter.default) for parameter in arguments] == [
@@ -339,7 +341,7 @@ def test_tracker_can_be_registered_with_snowplow(session: ClientSession) -> None
     Snowplow.remove_tracker(tracker)
 
 
-def test_invalid_session_is_refused() -> None:
+def test_invalid_session_is_rejected() -> None:
     """The error names the argument."""
     with pytest.raises(TypeError, match=r"session must have the methods get_session_context; 'session\.xml' lacks"):
         SessionTracker("ns", RecordingEmitter(), session="session.xml")  # type: ignore[arg-type]  # wrong on purpose

@@ -1,4 +1,4 @@
-"""The checker's shared thread: it ticks targets, keeps nothing alive, and ends when no target is left."""
+"""The checker's shared thread: it ticks targets without keeping them alive, and ends when none are left."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Target:
             raise self.error
 
     def wait(self, ticks: int = 1) -> bool:
-        """Wait for this many more ticks."""
+        """Wait for this many more ticks; return False after a timeout."""
         return all(self.ticks.acquire(timeout=WAIT_SECONDS) for _ in range(ticks))
 
 
@@ -52,7 +52,7 @@ def thread_of(target: Target) -> threading.Thread:
 
 @pytest.fixture
 def checker() -> Iterator[Checker]:
-    """Yield a new checker, and require its thread to end after the test drops its targets."""
+    """Yield a new checker, and check that its thread ends after the test drops its targets."""
     checker = Checker()
     yield checker
     gc.collect()
@@ -84,7 +84,7 @@ def test_one_thread_ticks_all_targets(checker: Checker) -> None:
 
 
 def test_thread_ends_after_the_last_stop(checker: Checker) -> None:
-    """The thread ends when nothing is left to tick, and a later start creates a new one."""
+    """The thread ends when there are no targets left to tick, and a later start creates a new one."""
     target = Target()
     for _ in range(3):
         target.threads.clear()
@@ -133,7 +133,7 @@ def test_tick_of_a_closed_session_is_not_logged(checker: Checker, caplog: pytest
 
 
 def test_new_interval_takes_effect_at_once(checker: Checker) -> None:
-    """Starting a target again applies its new interval without waiting for the old one."""
+    """Starting a target again applies its new interval without waiting for the old one to elapse."""
     target = Target(1e300)
     checker.start(target, 0.0)
     target.check_interval = 0.001
@@ -190,7 +190,7 @@ def test_collected_target_is_not_ticked() -> None:
 
 
 def test_session_works_where_no_thread_can_start(checker: Checker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If no thread can be started, a warning is logged; the next start tries again and ticks every target."""
+    """If a thread cannot be started, a warning is logged, and the next start tries again and ticks every target."""
     messages: list[str] = []
     handler_finished: list[bool] = []
     sessions: list[ClientSession] = []

@@ -1,4 +1,4 @@
-"""Traces: valid inputs, and errors that name the invalid line."""
+"""Traces: valid inputs, and errors that identify the invalid line."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import pytest
 from client_session.testing.trace import INPUTS, Step, TraceError, read_trace
 from event_ids import event_id
 
-AT = "2026-11-23T09:00:00Z"
-GOOD = json.dumps({"at": AT, "input": "touch"})
+TIME = "2026-11-23T09:00:00Z"
+GOOD_LINE = json.dumps({"at": TIME, "input": "touch"})
 
 
 def line(**fields: object) -> bytes:
-    """Return a line of a trace, by default with an event."""
-    return json.dumps({"at": AT, "input": "event", "id": event_id(1), **fields}).encode()
+    """Return a line of a trace, by default an event."""
+    return json.dumps({"at": TIME, "input": "event", "id": event_id(1), **fields}).encode()
 
 
 def test_every_input_is_read() -> None:
-    """Event ids are converted to lower case and times to UTC, and empty lines are skipped."""
+    """Event ids are converted to lowercase and times to UTC, and empty lines are skipped."""
     lines = [line(id=event_id(1).upper()), b"", b"  \r\n"]
     at = datetime(2026, 11, 23, 9, tzinfo=UTC)
     steps = [Step(at, "event", event_id(1))]
@@ -75,13 +75,13 @@ def test_every_input_is_read() -> None:
 def test_bad_line_is_named_in_the_error(bad_line: bytes, problem: str) -> None:
     """The error gives the file, the line and the problem."""
     with pytest.raises(TraceError) as caught:
-        read_trace([GOOD.encode(), b"\n", bad_line], "day.jsonl")
+        read_trace([GOOD_LINE.encode(), b"\n", bad_line], "day.jsonl")
     assert str(caught.value).startswith(f"day.jsonl:3: {problem}")
     assert (caught.value.name, caught.value.line) == ("day.jsonl", 3)
 
 
 @pytest.mark.parametrize("lines", [[], [b"\n", b" "]])
-def test_empty_trace_is_refused(lines: list[bytes]) -> None:
+def test_empty_trace_is_rejected(lines: list[bytes]) -> None:
     """A file without inputs raises TraceError."""
     with pytest.raises(TraceError, match="the trace has no inputs"):
         read_trace(lines, "day.jsonl")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def test_new_installation_has_a_user_and_a_session_id(make: MakeSession) -> None:
-    """.NET testClientSession: there is no previous session, and the timeouts are those given."""
+    """.NET testClientSession: there is no previous session, and the timeouts are the given ones."""
     session = make(foreground_timeout=10, background_timeout=5, check_interval=2)
     assert (session.foreground_timeout, session.background_timeout, session.check_interval) == (10.0, 5.0, 2.0)
     assert len(session.user_id) == len(session.session_id) == 36
@@ -32,7 +32,7 @@ def test_first_event_begins_session_1(make: MakeSession) -> None:
 
 
 def test_later_events_share_the_session(make: MakeSession, clock: ManualClock) -> None:
-    """Android testForegroundEventsOnSameSession: events have the same session and first event, and are counted."""
+    """Android testForegroundEventsOnSameSession: events share a session and a first event, and are counted."""
     session = make()
     first = session.get_session_context(event_id(1))
     for number in range(2, 8):
@@ -45,7 +45,7 @@ def test_later_events_share_the_session(make: MakeSession, clock: ManualClock) -
 
 
 def test_foreground_timeout_begins_session_2(make: MakeSession, clock: ManualClock, scheduler: ManualScheduler) -> None:
-    """.NET testForegroundTimeout: after the timeout the next event begins session 2, whose previous session is 1."""
+    """.NET testForegroundTimeout: after the timeout, the next event begins session 2, which refers to session 1."""
     session = make(foreground_timeout=10, check_interval=1)
     first = session.get_session_context(event_id(1))
     for _ in range(12):
@@ -60,7 +60,7 @@ def test_foreground_timeout_begins_session_2(make: MakeSession, clock: ManualClo
 def test_background_timeout_stops_the_checker(
     make: MakeSession, clock: ManualClock, scheduler: ManualScheduler
 ) -> None:
-    """.NET testBackgroundTimeout: the checker stops, and it runs again in the foreground."""
+    """.NET testBackgroundTimeout: the checker stops, and runs again in the foreground."""
     session = make(background_timeout=10, check_interval=1)
     session.get_session_context(event_id(1))
     session.set_background(True)
@@ -84,7 +84,7 @@ def test_background_events_share_the_session(make: MakeSession, clock: ManualClo
 
 
 def test_alternating_late_events_begin_sessions(make: MakeSession, clock: ManualClock) -> None:
-    """Android testMixedEventsOnManySessions: each event comes after the timeout, in the foreground or background."""
+    """Android testMixedEventsOnManySessions: each event comes after the timeout and begins a session."""
     session = make()
     contexts = []
     for number, background in enumerate((False, True, False, True), start=1):
@@ -112,7 +112,7 @@ def test_stopped_checker_keeps_the_session(make: MakeSession, clock: ManualClock
 
 
 def test_long_idle_time_uses_one_index(make: MakeSession, clock: ManualClock, scheduler: ManualScheduler) -> None:
-    """Android testNoEventsForLongTimeDontIncreaseSessionIndexMultipleTimes: idle time adds one to the index."""
+    """Android testNoEventsForLongTimeDontIncreaseSessionIndexMultipleTimes: idle time increases the index only once."""
     session = make(foreground_timeout=1, background_timeout=1, check_interval=0.5)
     session.get_session_context(event_id(1))
     for _ in range(20):
@@ -155,8 +155,8 @@ def test_start_new_session_renews_the_session(make: MakeSession) -> None:
     assert second.session_index == first.session_index + 1
 
 
-def test_incomplete_save_file_is_continued(make: MakeSession) -> None:
-    """A save file with only a user, or with an index but no session, is continued."""
+def test_numbering_continues_from_an_incomplete_save_file(make: MakeSession) -> None:
+    """The user and index are kept even if the save file has only a user, or an index without a session."""
     store = MemoryStore()
     store.save(Snapshot(user_id=event_id(7)))
     context = make(store=store).get_session_context(event_id(1))
@@ -177,7 +177,7 @@ def test_restart_begins_a_new_session(make: MakeSession) -> None:
 
 
 def test_restart_in_time_resumes_the_session(make: MakeSession, clock: ManualClock) -> None:
-    """Android testResumesPreviousSessionOnRestartWhenEnabled: session, index, first event and counts continue."""
+    """Android testResumesPreviousSessionOnRestartWhenEnabled: the session continues; only its event index changes."""
     with make(continue_on_restart=True) as before:
         before.get_session_context(event_id(1))
         last = before.get_session_context(event_id(2))
@@ -189,7 +189,7 @@ def test_restart_in_time_resumes_the_session(make: MakeSession, clock: ManualClo
 
 
 def test_late_restart_begins_a_new_session(make: MakeSession, clock: ManualClock) -> None:
-    """Android testStartsNewSessionOnRestartOnTimeout: after the timeout a restart begins a new session."""
+    """Android testStartsNewSessionOnRestartOnTimeout: after the timeout, a restart begins a new session."""
     with make(continue_on_restart=True) as before:
         last = before.get_session_context(event_id(1))
     clock.advance(600)
@@ -198,7 +198,7 @@ def test_late_restart_begins_a_new_session(make: MakeSession, clock: ManualClock
 
 
 def test_session_is_saved_at_its_first_event(make: MakeSession, save_path: Path) -> None:
-    """Android testUpdatesPersistedSessionOnSessionUpdate: the file contains each session from its first event on."""
+    """Android testUpdatesPersistedSessionOnSessionUpdate: each session is saved at its first event."""
     session = make(save_path=save_path)
     assert loads(save_path.read_bytes()) == Snapshot(user_id=session.user_id)
     context = session.get_session_context(event_id(1))
@@ -207,7 +207,7 @@ def test_session_is_saved_at_its_first_event(make: MakeSession, save_path: Path)
 
 
 def test_sessions_with_different_files_are_independent(make: MakeSession, tmp_path: Path) -> None:
-    """Android testMultipleTrackersUpdateDifferentSessions: two save files have two users and two sessions."""
+    """Android testMultipleTrackersUpdateDifferentSessions: each save file has its own user and session."""
     one, two = make(save_path=tmp_path / "one.xml"), make(save_path=tmp_path / "two.xml")
     first, second = one.get_session_context(event_id(1)), two.get_session_context(event_id(2))
     assert first.user_id != second.user_id

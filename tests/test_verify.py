@@ -56,10 +56,10 @@ def test_correct_library_passes(verification: tuple[subprocess.CompletedProcess[
 
 
 class Page(HTMLParser):
-    """Collects the references and the text of a page."""
+    """A parser that collects the references and the text of a page."""
 
     def __init__(self) -> None:
-        """Start empty."""
+        """Create a parser that has not collected anything yet."""
         super().__init__()
         self.references: list[str] = []
         self.text: list[str] = []
@@ -75,7 +75,7 @@ class Page(HTMLParser):
 
 
 def test_report_is_a_self_contained_page(verification: tuple[subprocess.CompletedProcess[str], Path]) -> None:
-    """The report loads nothing and shows every row with its reason and a timeline, and every invariant."""
+    """The report loads no other resources; it shows each row, with its reason and a timeline, and each invariant."""
     text = (verification[1] / "report.html").read_text(encoding="utf-8")
     page = Page()
     page.feed(text)
@@ -124,7 +124,7 @@ def test_report_fits_the_browser_window(
     assert int(measured[1]) <= int(measured[2]) <= width
 
 
-BROKEN = {
+BUGS = {
     "machine": "from client_session.lifecycle import Lifecycle as core;"
     " core.is_over = lambda s: s._now - s.last_activity > s.timeout",
     "short path": "import client_session.lifecycle as m; m.Lifecycle.continue_session = lambda s, now: 0",
@@ -132,10 +132,10 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("name", BUGS)
 def test_broken_session_is_found(name: str, tmp_path: Path) -> None:
-    """The exit status is 1, the failure is named, and its shortest trace can be replayed."""
-    result = run("verify", "--examples", "40", "--seed", "3", "--report", str(tmp_path), broken=BROKEN[name])
+    """The exit status is 1, the failure is reported, and its shortest trace can be replayed."""
+    result = run("verify", "--examples", "40", "--seed", "3", "--report", str(tmp_path), broken=BUGS[name])
     assert result.returncode == 1
     assert " failed: " in result.stdout
     assert "<h2>Failures</h2>" in (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -160,8 +160,8 @@ def test_failing_trace_is_printed_without_a_report(capsys: pytest.CaptureFixture
     assert read_trace([line.encode() for line in trace.splitlines()], "failure.jsonl") == list(steps)
 
 
-def test_terminal_shows_progress_and_a_table_of_its_width() -> None:
-    """On a terminal, bars show the progress of each part, and no line is wider than the terminal."""
+def test_terminal_output_shows_progress_and_fits_the_width() -> None:
+    """On a terminal, each part has a progress bar, and lines are at most as wide as the terminal."""
     leader, follower = pty.openpty()
     with subprocess.Popen(  # noqa: S603  # our own command
         [COMMAND, "verify", "--examples", "1", "--seed", "1"],
@@ -182,14 +182,14 @@ def test_terminal_shows_progress_and_a_table_of_its_width() -> None:
     assert max(map(len, lines)) <= 100
 
 
-def test_same_seed_gives_the_same_counts() -> None:
+def test_same_seed_results_in_the_same_counts() -> None:
     """Two runs with the same seed print the same counts."""
     outputs = [run("verify", "--examples", "10", "--seed", "5").stdout.rsplit(",", 1)[0] for _ in range(2)]
     assert outputs[0] == outputs[1]
 
 
-def test_wrong_usage_is_explained(tmp_path: Path) -> None:
-    """Invalid numbers give exit status 2; an unwritable report or a missing Hypothesis gives 1 with a message."""
+def test_usage_errors_are_explained(tmp_path: Path) -> None:
+    """The status is 2 for invalid numbers; it is 1, with a message, for an unwritable report or missing Hypothesis."""
     assert run("verify", "--examples", "0").returncode == 2
     (tmp_path / "file").write_text("")
     result = run("verify", "--examples", "1", "--report", str(tmp_path / "file" / "report"))
@@ -202,7 +202,7 @@ def test_wrong_usage_is_explained(tmp_path: Path) -> None:
 
 
 def test_check_invariants_finds_broken_chains() -> None:
-    """check_invariants accepts a session's entities and names any broken invariant."""
+    """check_invariants accepts a session's entities and names any invariant that is violated."""
     session = ClientSession(store=MemoryStore(), clock=ManualClock(), scheduler=ManualScheduler())
     contexts = []
     for number in range(6):

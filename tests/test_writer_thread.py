@@ -46,7 +46,7 @@ class Disk:
         self.error: OSError | None = None
 
     def fsync(self, descriptor: int) -> None:
-        """Wait until the disk is free, then sync or fail."""
+        """Wait until the disk is unblocked, then sync or fail."""
         self.threads.add(threading.current_thread().name)
         self.requested.set()
         assert self.unblocked.wait(WAIT_SECONDS)
@@ -56,8 +56,8 @@ class Disk:
         self._fsync(descriptor)
 
     @contextlib.contextmanager
-    def busy(self) -> Iterator[None]:
-        """Make every fsync wait until the block ends."""
+    def block_fsync(self) -> Iterator[None]:
+        """Make every fsync wait until the `with` block ends."""
         self.requested.clear()
         self.unblocked.clear()
         try:
@@ -68,7 +68,7 @@ class Disk:
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
-    """Replace os.fsync with the fsync of a disk that the test controls."""
+    """Replace os.fsync with a fake that the test can block or make fail."""
     disk = Disk()
     monkeypatch.setattr(os, "fsync", disk.fsync)
     yield disk
@@ -89,26 +89,26 @@ def load_from_disk(path: Path) -> Snapshot:
 
 
 def can_lock(path: Path) -> bool:
-    """Return whether another process could take the store's lock now."""
+    """Return whether another process could acquire the store's lock now."""
     program = f"from filelock import FileLock; FileLock({os.fspath(path) + '.lock'!r}).acquire(timeout=0)"
     return subprocess.run([sys.executable, "-c", program], check=False, stderr=subprocess.DEVNULL).returncode == 0  # noqa: S603  # our own interpreter
 
 
 def wait_for_the_writer() -> None:
-    """Wait until the writer thread has finished and reported everything queued so far."""
+    """Wait until the writer thread has finished everything queued so far and reported the results."""
     idle = threading.Event()
     WRITER.run(idle.set)
     assert idle.wait(WAIT_SECONDS)
 
 
-def wait_until_free(path: Path) -> None:
+def wait_for_unlock(path: Path) -> None:
     """Wait until the writer thread has released the lock."""
     with XmlStore(path).lock():
         pass
 
 
 def run(program: str, path: Path, *, killed: bool = False) -> list[str]:
-    """Run a program in a new process, and return its output; if ``killed``, kill it after its first line of output."""
+    """Run a program in a new process, and return the words it prints; if ``killed``, kill it after its first line."""
     with subprocess.Popen(  # noqa: S603  # our own interpreter
         [sys.executable, "-c", program, path], stdout=subprocess.PIPE, text=True
     ) as process:
@@ -125,7 +125,7 @@ def test_event_does_not_wait_for_the_disk(make: MakeSession, store: XmlStore, sa
     """Sessions get their index and entities while the disk is blocked; afterward, the newest session is saved."""
     session, other = make(store=store), make(store=store)
     store.flush()
-    with disk.busy():
+    with disk.block_fsync():
         first = session.get_session_context(event_id(1))
         assert disk.requested.wait(WAIT_SECONDS)
         second = other.get_session_context(event_id(2))
@@ -145,11 +145,11 @@ def test_lock_is_held_until_the_index_is_durable(
     """The lock file stays locked until the assigned index is durable, so no other process can assign it."""
     session = make(store=store)
     store.flush()
-    with disk.busy():
+    with disk.block_fsync():
         session.get_session_context(event_id(1))
         assert not can_lock(save_path)
     store.flush()
-    wait_until_free(save_path)
+    wait_for_unlock(save_path)
     assert can_lock(save_path)
     assert make(save_path=save_path).get_session_context(event_id(2)).session_index == 2
 
@@ -157,11 +157,11 @@ def test_lock_is_held_until_the_index_is_durable(
 def test_only_the_newest_pending_save_is_written(
     make: MakeSession, store: XmlStore, save_path: Path, disk: Disk
 ) -> None:
-    """On a slow disk, intermediate sessions are skipped, and an older session never overwrites a newer one."""
+    """On a slow disk, intermediate sessions are not written, and an older session never overwrites a newer one."""
     session = make(store=store)
     store.flush()
     before = disk.syncs
-    with disk.busy():
+    with disk.block_fsync():
         for number in range(50):
             session.start_new_session()
             session.get_session_context(event_id(number))
@@ -213,7 +213,7 @@ def test_save_returns_when_the_file_is_durable(make: MakeSession, store: XmlStor
     session.get_session_context(event_id(1))
     session.save()
     session.get_session_context(event_id(2))
-    with disk.busy(), ThreadPoolExecutor(1) as pool:
+    with disk.block_fsync(), ThreadPoolExecutor(1) as pool:
         saving = pool.submit(session.save)
         assert disk.requested.wait(WAIT_SECONDS)
         assert not saving.done()
@@ -231,11 +231,11 @@ def test_save_returns_when_the_file_is_durable(make: MakeSession, store: XmlStor
 def test_save_does_not_deadlock_with_the_writer_thread(
     make: MakeSession, store: XmlStore, disk: Disk, save_path: Path
 ) -> None:
-    """A signal handler that interrupts an event may save, even while the writer thread has a result to report."""
+    """A signal handler that interrupts an event can save, even while the writer thread has a result to report."""
     session = make(store=store)
     store.flush()
-    with session._ledger._lock:  # noqa: SLF001  # the lock that the handler would find held by its own thread
-        with disk.busy():
+    with session._ledger._lock:  # noqa: SLF001  # the interrupted event holds it
+        with disk.block_fsync():
             session.get_session_context(event_id(1))
             assert disk.requested.wait(WAIT_SECONDS)
         session.get_session_context(event_id(2))
@@ -247,10 +247,10 @@ def test_save_does_not_deadlock_with_the_writer_thread(
 def test_lock_held_by_another_process_does_not_delay_an_event(
     make: MakeSession, store: XmlStore, save_path: Path
 ) -> None:
-    """The session continues in memory without waiting, and the first tick that can save it does so."""
+    """The session continues in memory without waiting, and the first tick after the lock is released saves it."""
     session = make(store=store)
     store.flush()
-    wait_until_free(save_path)
+    wait_for_unlock(save_path)
     with XmlStore(save_path).lock():
         start = time.monotonic()
         context = session.get_session_context(event_id(1))
@@ -265,7 +265,7 @@ def test_lock_held_by_another_process_does_not_delay_an_event(
 
 @pytest.mark.usefixtures("fast_thread_switching")
 def test_threads_never_assign_an_index_twice(make: MakeSession, store: XmlStore, disk: Disk) -> None:
-    """Threads that start sessions while the disk is busy wait for one another."""
+    """Threads that start sessions concurrently wait for one another."""
     sessions = [make(store=store) for _ in range(4)]
 
     def start_sessions(session: ClientSession) -> list[int]:
@@ -299,7 +299,7 @@ def test_replaced_corrupt_file_is_reported_until_the_next_save(
 def test_saves_beyond_the_open_file_limit_wait_for_a_tick(make: MakeSession, tmp_path: Path, disk: Disk) -> None:
     """While the disk is busy, the number of open lock files is bounded, and the remaining sessions are saved later."""
     stores = [XmlStore(tmp_path / str(number) / "session.xml", background=True) for number in range(MAX_FILES + 20)]
-    with disk.busy():
+    with disk.block_fsync():
         sessions = [make(store=store) for store in stores]
         failed = [session for session in sessions if session.save_error is not None]
         assert 18 <= len(failed) <= 20
@@ -315,15 +315,15 @@ def test_saves_beyond_the_open_file_limit_wait_for_a_tick(make: MakeSession, tmp
 def test_events_save_synchronously_where_no_thread_can_start(
     make: MakeSession, save_path: Path, monkeypatch: pytest.MonkeyPatch, store: XmlStore, disk: Disk
 ) -> None:
-    """If no thread can be started, an event call saves before it returns, as without a writer thread."""
+    """If a thread cannot be started, an event is saved before the call returns, as without a writer thread."""
     from client_session_persistence import writer_thread  # noqa: PLC0415  # the process-wide writer thread, which this test replaces
 
-    def refuse(_: threading.Thread) -> None:
+    def fail_to_start(_: threading.Thread) -> None:
         message = "can't start new thread"
         raise RuntimeError(message)
 
     monkeypatch.setattr(writer_thread, "WRITER", writer_thread.WriterThread())
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(threading.Thread, "start", fail_to_start)
     session = make(store=store)
     context = session.get_session_context(event_id(1))
     assert load_from_disk(save_path).session_id == context.session_id
@@ -337,7 +337,7 @@ def test_events_save_synchronously_where_no_thread_can_start(
 
 
 class EarlyFailureStore(MemoryStore):
-    """A store whose save fails as soon as anyone asks for its result."""
+    """A store whose save fails as soon as a callback is added to its future."""
 
     def save(self, snapshot: Snapshot) -> Future[None]:  # type: ignore[override]  # as the protocol allows
         """Return a future that fails when a callback is added."""
@@ -352,7 +352,7 @@ class EarlyFailureStore(MemoryStore):
 
 
 def test_save_raises_an_early_failure(make: MakeSession) -> None:
-    """No matter how early a background save fails, save() raises the error and a tick tries again."""
+    """No matter how early a background save fails, save() raises the error, and a tick tries again."""
     session = make(store=EarlyFailureStore())
     session.get_session_context(event_id(1))
     for _ in range(2):
@@ -364,7 +364,7 @@ def test_save_raises_an_early_failure(make: MakeSession) -> None:
 
 
 def test_log_handler_on_the_writer_thread_may_save(make: MakeSession, store: XmlStore, disk: Disk) -> None:
-    """A log handler that runs on the writer thread may call the session, including save(), without a deadlock."""
+    """A log handler that runs on the writer thread can use the session, even call save(), without a deadlock."""
     session = make(store=store)
     session.save()
     failures: list[Exception | None] = []
@@ -390,7 +390,7 @@ def test_log_handler_on_the_writer_thread_may_save(make: MakeSession, store: Xml
     assert session.save_error is None
 
 
-EXITING = """
+EXITING_PROGRAM = """
 import os, sys, threading, uuid
 from client_session import ClientSession
 from client_session_persistence import XmlStore
@@ -407,13 +407,13 @@ print(session.get_session_context(uuid.uuid4()).session_id, flush=True)
 
 
 def test_exit_waits_until_everything_is_durable(save_path: Path) -> None:
-    """A program that exits while the disk is busy loses nothing."""
-    program = EXITING.format(disk="free.wait(0.05)")
+    """A program that exits while the disk is busy does not lose saves."""
+    program = EXITING_PROGRAM.format(disk="free.wait(0.05)")
     assert run(program, save_path) == [load_from_disk(save_path).session_id]
 
 
 def test_save_from_an_exit_function_is_synchronous(save_path: Path) -> None:
-    """An exit function that runs after the writer thread has stopped loses nothing."""
+    """An exit function that runs after the writer thread has stopped can still save."""
     program = """
 import atexit, sys, uuid
 atexit.register(lambda: print(session.get_session_context(uuid.uuid4()).session_id))
@@ -427,7 +427,7 @@ session = ClientSession(store=XmlStore(sys.argv[1], background=True))
 
 def test_kill_loses_only_queued_saves(save_path: Path) -> None:
     """After a kill, the file lacks the queued session but is intact, and its lock is free."""
-    program = EXITING.format(disk="free.wait()")
+    program = EXITING_PROGRAM.format(disk="free.wait()")
     run(program, save_path, killed=True)
     assert load_from_disk(save_path).session_index == 0
     with ClientSession(save_path) as session:
@@ -445,7 +445,7 @@ def test_fork_during_a_save_leaves_it_to_the_parent(
     store.flush()
     from_child, to_parent = os.pipe()
     from_parent, to_child = os.pipe()
-    with disk.busy():
+    with disk.block_fsync():
         parent_context = session.get_session_context(event_id(1))
         assert disk.requested.wait(WAIT_SECONDS)
         child = os.fork()
@@ -466,7 +466,7 @@ def test_fork_during_a_save_leaves_it_to_the_parent(
         os.read(from_child, 1)
     store.flush()
     assert load_from_disk(save_path).session_id == parent_context.session_id
-    wait_until_free(save_path)
+    wait_for_unlock(save_path)
     os.write(to_child, b"!")
     _, status = os.waitpid(child, 0)
     for descriptor in (from_child, from_parent, to_child):
@@ -477,10 +477,10 @@ def test_fork_during_a_save_leaves_it_to_the_parent(
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("during_write", [False, True])
-def test_forked_child_inside_a_save_writes_nothing(
+def test_child_forked_during_a_save_does_not_write(
     save_path: Path, monkeypatch: pytest.MonkeyPatch, *, during_write: bool
 ) -> None:
-    """`save` fails in a child that was forked by the thread holding the lock, even during a write at exit."""
+    """In a child forked by the thread that holds the lock, `save` fails, even during a write at exit."""
     from client_session_persistence import writer_thread  # noqa: PLC0415  # the process-wide writer thread, which this test replaces
 
     store, fsync = XmlStore(save_path, background=True), os.fsync
@@ -517,7 +517,7 @@ def test_forked_child_inside_a_save_writes_nothing(
             os._exit(status)
     _, child_status = os.waitpid(children[0], 0)
     store.flush()
-    wait_until_free(save_path)
+    wait_for_unlock(save_path)
     assert (status, child_status) == (0, 0)
     assert load_from_disk(save_path) == snapshot
     assert not list(save_path.parent.glob("*.tmp"))
@@ -531,7 +531,7 @@ def test_loop_is_not_blocked_by_a_busy_disk(
     async def main() -> None:
         scheduler = AsyncioScheduler()
         sessions = []
-        with disk.busy():
+        with disk.block_fsync():
             for number in range(1_000):
                 sessions.append(ClientSession(store=store, scheduler=scheduler, check_interval=0.2))
                 assert sessions[-1].get_session_context(event_id(number)).session_index == number + 1

@@ -1,4 +1,4 @@
-"""XmlStore on a real disk: atomic, durable, private, shared, and careful never to overwrite an unreadable file."""
+"""XmlStore on a real disk: atomic, durable and private saves, locking, and files that are never overwritten."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions, 
 
 
 def names_in(folder: Path) -> list[str]:
-    """Return the sorted names in a folder."""
+    """Return the sorted names of a folder's entries."""
     return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.fixture
-def any_umask() -> Iterator[None]:
-    """Set the umask to 0, so that files are private only if the code makes them so."""
+def zero_umask() -> Iterator[None]:
+    """Set the umask to 0, so that files are private only if the store makes them private."""
     before = os.umask(0)
     yield
     os.umask(before)
 
 
 def test_missing_file_is_an_empty_store(save_path: Path) -> None:
-    """Loading from a missing file returns None and creates nothing."""
+    """Loading from a missing file returns None and does not create any files."""
     assert XmlStore(save_path).load() is None
     assert names_in(save_path.parent) == []
 
@@ -62,7 +62,7 @@ def test_saved_snapshot_can_be_loaded(tmp_path: Path) -> None:
 
 
 def test_last_good_file_is_the_backup(save_path: Path) -> None:
-    """Only the backup and the lock file are next to the save file."""
+    """The backup and the lock file are the only files next to the save file."""
     store = XmlStore(save_path)
     store.save(OLD)
     assert names_in(save_path.parent) == ["session.xml", "session.xml.lock"]
@@ -73,15 +73,15 @@ def test_last_good_file_is_the_backup(save_path: Path) -> None:
     assert loads(save_path.with_name("session.xml.bak").read_bytes()) == NEW
 
 
-def test_store_names_its_files(save_path: Path) -> None:
-    """The store has the paths of the save file, the backup and the last corrupt file; its repr shows the save path."""
+def test_store_exposes_its_paths(save_path: Path) -> None:
+    """The store exposes the paths of the save file, backup and last corrupt file, and its repr shows the save path."""
     store = XmlStore(str(save_path))
     assert (store.path, store.backup_path) == (save_path, save_path.with_name("session.xml.bak"))
     assert store.corrupt_path == save_path.with_name("session.xml.corrupt")
     assert repr(store) == f"XmlStore({str(save_path)!r})"
 
 
-def test_flush_has_nothing_to_wait_for_without_the_writer_thread(save_path: Path) -> None:
+def test_flush_returns_at_once_without_the_writer_thread(save_path: Path) -> None:
     """A save is durable when it returns, so flush() returns at once."""
     store = XmlStore(save_path)
     store.flush()
@@ -90,14 +90,14 @@ def test_flush_has_nothing_to_wait_for_without_the_writer_thread(save_path: Path
     assert store.load() == NEW
 
 
-def refuse(*_: object, **__: object) -> None:
-    """Raise, like `os.link` on a file system without hard links."""
+def fail_to_link(*_: object, **__: object) -> None:
+    """Raise the error that `os.link` raises on a file system without hard links."""
     raise PermissionError(errno.EPERM, "Operation not permitted")
 
 
-def test_backup_is_a_copy_without_hard_links(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the file system refuses hard links, the backup is a copy."""
-    monkeypatch.setattr(os, "link", refuse)
+def test_backup_is_copied_without_hard_links(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the file system does not support hard links, the backup is a copy."""
+    monkeypatch.setattr(os, "link", fail_to_link)
     store = XmlStore(save_path)
     store.save(OLD)
     store.save(NEW)
@@ -106,9 +106,9 @@ def test_backup_is_a_copy_without_hard_links(save_path: Path, monkeypatch: pytes
 
 
 @posix
-@pytest.mark.usefixtures("any_umask")
+@pytest.mark.usefixtures("zero_umask")
 def test_files_are_private(save_path: Path) -> None:
-    """Save file, backup and lock file have mode 0600 under a umask of 0."""
+    """The save file, backup and lock file have mode 0600 under a umask of 0."""
     store = XmlStore(save_path)
     store.save(OLD)
     store.save(NEW)
@@ -122,7 +122,7 @@ def test_files_are_private(save_path: Path) -> None:
 @posix
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o777])
 def test_umask_does_not_lock_out_the_owner(save_path: Path, umask: int) -> None:
-    """Save file, backup and lock file have mode 0600 even under a umask of 0777."""
+    """The save file, backup and lock file have mode 0600 even under a umask of 0777."""
     before = os.umask(umask)
     try:
         store = XmlStore(save_path)
@@ -134,9 +134,9 @@ def test_umask_does_not_lock_out_the_owner(save_path: Path, umask: int) -> None:
 
 
 @posix
-@pytest.mark.usefixtures("any_umask")
+@pytest.mark.usefixtures("zero_umask")
 def test_created_folder_is_private(tmp_path: Path) -> None:
-    """A folder that the store creates has mode 0700 under any umask, so that others cannot plant files in it."""
+    """A folder that the store creates has mode 0700 under any umask, so that other users cannot plant files in it."""
     XmlStore(tmp_path / "a" / "b" / "session.xml").save(OLD)
     assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700
 
@@ -148,7 +148,7 @@ def test_root_does_not_change_the_owner(save_path: Path, monkeypatch: pytest.Mon
     save_path.write_bytes(dumps(OLD))
     os.chown(save_path, 65534, 65534)
     XmlStore(save_path).save(NEW)
-    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "link", fail_to_link)
     XmlStore(save_path).save(OLD)
     for path in (save_path, save_path.with_name("session.xml.bak")):
         assert (path.stat().st_uid, path.stat().st_gid) == (65534, 65534)
@@ -156,7 +156,7 @@ def test_root_does_not_change_the_owner(save_path: Path, monkeypatch: pytest.Mon
 
 @posix
 def test_existing_file_keeps_its_mode(save_path: Path) -> None:
-    """Saving does not change a mode that the user has set."""
+    """Saving does not change a file mode that the user has set."""
     save_path.write_bytes(dumps(OLD))
     save_path.chmod(0o640)
     XmlStore(save_path).save(NEW)
@@ -165,7 +165,7 @@ def test_existing_file_keeps_its_mode(save_path: Path) -> None:
 
 @posix
 def test_symbolic_link_is_followed(tmp_path: Path) -> None:
-    """A save path that is a link is followed, and the link stays."""
+    """A symbolic link at the save path is followed, not replaced."""
     target, link = tmp_path / "real" / "session.xml", tmp_path / "link.xml"
     target.parent.mkdir()
     link.symlink_to(target)
@@ -179,7 +179,7 @@ def test_symbolic_link_is_followed(tmp_path: Path) -> None:
 @posix
 @pytest.mark.parametrize("call", ["lstat", "readlink"])
 def test_unreadable_link_is_never_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    """While a link cannot be read, load and save raise, but the constructor does not; later, the link is followed."""
+    """While a link cannot be read, load() and save() raise, but the constructor does not; later, it is followed."""
     target, link = tmp_path / "real" / "session.xml", tmp_path / "link.xml"
     XmlStore(target).save(OLD)
     link.symlink_to(target)
@@ -212,7 +212,7 @@ def test_circular_links_are_an_error(tmp_path: Path) -> None:
 
 @posix
 def test_missing_current_folder_is_an_error_on_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A relative path is resolved once a current folder exists, and from then on refers to the same file."""
+    """A relative path is resolved as soon as the current folder exists, and refers to the same file from then on."""
     folder = tmp_path / "deleted"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -230,7 +230,7 @@ def test_missing_current_folder_is_an_error_on_save(tmp_path: Path, monkeypatch:
 
 @posix
 def test_planted_temporary_link_is_not_followed(save_path: Path) -> None:
-    """A symbolic link with the temporary file's name is removed."""
+    """A symbolic link at the temporary file's path is removed."""
     target = save_path.with_name("target.txt")
     target.write_text("precious")
     save_path.with_name("session.xml.tmp").symlink_to(target)
@@ -243,7 +243,7 @@ def test_planted_temporary_link_is_not_followed(save_path: Path) -> None:
 
 @posix
 def test_planted_backup_link_is_not_followed(save_path: Path) -> None:
-    """A symbolic link with the backup's name is neither read nor written through."""
+    """The store neither reads nor writes through a symbolic link at the backup path."""
     target = save_path.with_name("target.txt")
     target.write_bytes(dumps(NEW))
     save_path.write_bytes(b"corrupt")
@@ -259,7 +259,7 @@ def test_planted_backup_link_is_not_followed(save_path: Path) -> None:
 
 
 def test_save_succeeds_without_a_backup(save_path: Path) -> None:
-    """A folder with the backup's name stays, and the file is saved without a backup."""
+    """A folder at the backup path is left alone, and the file is saved without a backup."""
     store = XmlStore(save_path)
     store.save(OLD)
     (save_path.with_name("session.xml.bak") / "inside").mkdir(parents=True)
@@ -269,7 +269,7 @@ def test_save_succeeds_without_a_backup(save_path: Path) -> None:
 
 
 def test_corrupt_file_that_cannot_be_kept_is_not_overwritten(save_path: Path) -> None:
-    """If a folder has the .corrupt name, saving raises instead of overwriting the only copy of the corrupt file."""
+    """With a folder at the .corrupt path, saving raises instead of overwriting the only copy of the corrupt file."""
     save_path.write_bytes(b"corrupt")
     (save_path.with_name("session.xml.corrupt") / "inside").mkdir(parents=True)
     with pytest.raises(IsADirectoryError):
@@ -278,8 +278,8 @@ def test_corrupt_file_that_cannot_be_kept_is_not_overwritten(save_path: Path) ->
 
 
 @posix
-def test_planted_lock_link_is_refused(save_path: Path) -> None:
-    """A symbolic link with the lock file's name is an error, and its target is unchanged."""
+def test_planted_lock_link_is_rejected(save_path: Path) -> None:
+    """A symbolic link at the lock file's path is an error, and its target is left unchanged."""
     target = save_path.with_name("target.txt")
     target.write_text("precious")
     save_path.with_name("session.xml.lock").symlink_to(target)
@@ -290,14 +290,14 @@ def test_planted_lock_link_is_refused(save_path: Path) -> None:
 
 
 def test_leftover_temporary_file_is_removed(save_path: Path) -> None:
-    """The next process that takes the lock removes the temporary file of a killed writer."""
+    """The next process that acquires the lock removes the temporary file that a killed writer left behind."""
     save_path.with_name("session.xml.tmp").write_bytes(b"half")
     with XmlStore(save_path).lock():
         assert names_in(save_path.parent) == ["session.xml.lock"]
 
 
 def test_load_removes_leftovers_but_not_a_live_writers_file(save_path: Path) -> None:
-    """Loading removes a dead writer's temporary file at once, but not the file of a writer that holds the lock."""
+    """Loading removes a temporary file left behind by a killed writer, but not one whose writer holds the lock."""
     XmlStore(save_path).save(OLD)
     leftover = save_path.with_name("session.xml.tmp")
     leftover.write_bytes(b"half")
@@ -322,7 +322,7 @@ def test_file_is_synced_before_the_rename_and_the_folder_after(
         calls.append("sync folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "sync file")
         real_sync(descriptor)
 
-    def replace(source: Any, target: Any, **options: Any) -> None:  # noqa: ANN401  # as os.replace
+    def replace(source: Any, target: Any, **options: Any) -> None:  # noqa: ANN401  # like os.replace
         calls.append(f"replace {Path(target).name}")
         real_replace(source, target, **options)
 
@@ -338,7 +338,7 @@ def test_file_is_synced_before_the_rename_and_the_folder_after(
 
 @posix
 def test_created_folders_are_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each new folder is synced to its parent before anything is created inside it."""
+    """After a folder is created, its parent is synced before anything is created in the new folder."""
     synced: list[tuple[int, list[str]]] = []
     fsync = os.fsync
 
@@ -355,7 +355,7 @@ def test_created_folders_are_durable(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @posix
 def test_folder_without_fsync_support_is_accepted(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some network and virtual file systems have no fsync for folders; saving works there without folder syncs."""
+    """Some network and virtual file systems do not support fsync for folders, but saving still works there."""
     fsync = os.fsync
 
     def sync(descriptor: int) -> None:
@@ -378,7 +378,7 @@ def test_failing_system_call_leaves_the_file_unchanged(
     store.save(OLD)
     real_call = getattr(os, call)
 
-    def fail(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401  # as the real call
+    def fail(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401  # like the real call
         if call == "open" and not str(arguments[0]).endswith(".tmp"):
             return real_call(*arguments, **options)
         raise OSError(errno.EIO, "Input/output error")
@@ -393,7 +393,7 @@ def test_failing_system_call_leaves_the_file_unchanged(
     assert store.load() == NEW
 
 
-def test_snapshot_that_cannot_be_read_back_is_refused(save_path: Path) -> None:
+def test_snapshot_that_cannot_be_read_back_is_rejected(save_path: Path) -> None:
     """A snapshot that bypassed validation raises ValueError before the file is touched."""
     XmlStore(save_path).save(OLD)
     save_path.with_name("session.xml.lock").unlink()
@@ -407,7 +407,7 @@ def test_snapshot_that_cannot_be_read_back_is_refused(save_path: Path) -> None:
 
 
 class PreciseTime(datetime):
-    """A time with nanoseconds, as in pandas, so that it never equals a time without them."""
+    """A time with nanoseconds, like those in pandas; it never equals a time without them."""
 
     __hash__ = datetime.__hash__
 
@@ -416,7 +416,7 @@ class PreciseTime(datetime):
         return self is other
 
 
-def test_snapshot_that_reads_back_differently_is_refused(save_path: Path) -> None:
+def test_snapshot_that_reads_back_differently_is_rejected(save_path: Path) -> None:
     """A time more precise than the save file format raises ValueError before anything is written."""
     snapshot = attrs.evolve(NEW, last_activity=PreciseTime(2026, 11, 23, tzinfo=UTC))
     with pytest.raises(ValueError, match="does not read back equal, and was not written"):
@@ -424,8 +424,8 @@ def test_snapshot_that_reads_back_differently_is_refused(save_path: Path) -> Non
     assert names_in(save_path.parent) == []
 
 
-def fail_to_sync_folders(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    """Make fsync of a folder fail."""
+def make_folder_syncs_fail(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """Make fsync fail for folders."""
     fsync = os.fsync
 
     def sync(descriptor: int) -> None:
@@ -440,7 +440,7 @@ def fail_to_sync_folders(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
 def test_failed_folder_sync_is_an_error(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error is raised, since the new name might not survive a power failure."""
     with monkeypatch.context() as patch:
-        fail_to_sync_folders(patch, errno.EIO)
+        make_folder_syncs_fail(patch, errno.EIO)
         with pytest.raises(OSError, match="Input/output error"):
             XmlStore(save_path).save(NEW)
 
@@ -450,7 +450,7 @@ def test_failed_folder_sync_is_an_error(save_path: Path, monkeypatch: pytest.Mon
 def test_unsupported_folder_sync_is_not_an_error(save_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     """A file system that does not support fsync on folders (some network and FUSE ones) can still save."""
     with monkeypatch.context() as patch:
-        fail_to_sync_folders(patch, code)
+        make_folder_syncs_fail(patch, code)
         XmlStore(save_path).save(NEW)
     assert XmlStore(save_path).load() == NEW
 
@@ -472,7 +472,7 @@ def test_short_reads_are_continued(save_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_folder_may_be_created_concurrently(tmp_path: Path) -> None:
-    """A folder that appears between the check and the creation is used; any other file there is an error."""
+    """A folder that another process creates after the check is used, but a file in its place is an error."""
     folder, file = tmp_path / "a" / "b", tmp_path / "c" / "d"
     create_folder(str(folder), sync=lambda _: folder.mkdir(exist_ok=True))
     assert folder.is_dir()
@@ -513,7 +513,7 @@ def test_corrupt_file_is_kept_and_the_backup_recovered(save_path: Path, corrupt:
 def test_user_id_is_recovered_without_a_good_backup(
     save_path: Path, main: bytes, backup: bytes | None, expected: Snapshot | None
 ) -> None:
-    """The user id is recovered from the file or, if it is not readable there, from the backup."""
+    """The user id is recovered from the file or, if that fails, from the backup."""
     save_path.write_bytes(main)
     if backup is not None:
         save_path.with_name("session.xml.bak").write_bytes(backup)
@@ -576,7 +576,7 @@ def test_another_users_file_is_never_overwritten(open_folder: Path) -> None:
 # The lock
 
 
-def hold(path: str, held: Any, release: Any) -> None:  # noqa: ANN401  # multiprocessing's events
+def hold_lock(path: str, held: Any, release: Any) -> None:  # noqa: ANN401  # multiprocessing's events
     """Hold a store's lock until an event is set."""
     with XmlStore(path).lock():
         held.set()
@@ -584,10 +584,10 @@ def hold(path: str, held: Any, release: Any) -> None:  # noqa: ANN401  # multipr
 
 
 def test_hung_lock_holder_delays_a_save_by_one_second(save_path: Path) -> None:
-    """While another process holds the lock, a save raises TimeoutError after one second; later, a save works."""
+    """While another process holds the lock, a save raises TimeoutError after one second; later, saving works again."""
     context = multiprocessing.get_context("spawn")
     held, release = context.Event(), context.Event()
-    holder = context.Process(target=hold, args=(str(save_path), held, release))
+    holder = context.Process(target=hold_lock, args=(str(save_path), held, release))
     holder.start()
     assert held.wait(60)
     store = XmlStore(save_path)
@@ -602,8 +602,8 @@ def test_hung_lock_holder_delays_a_save_by_one_second(save_path: Path) -> None:
     assert store.load() == NEW
 
 
-def increment(path: str, times: int, barrier: Any) -> None:  # noqa: ANN401  # multiprocessing's barrier
-    """Increase the session index under the lock, retrying after a timeout."""
+def increment_index(path: str, times: int, barrier: Any) -> None:  # noqa: ANN401  # multiprocessing's barrier
+    """Increment the session index under the lock, a given number of times, retrying after timeouts."""
     store = XmlStore(path)
     barrier.wait(60)
     while times:
@@ -617,10 +617,10 @@ def increment(path: str, times: int, barrier: Any) -> None:  # noqa: ANN401  # m
 
 
 def test_concurrent_updates_are_not_lost(save_path: Path) -> None:
-    """Six processes that read, increment and save at the same time lose no updates."""
+    """Six processes that read, increment and save at the same time do not lose updates."""
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(6)
-    writers = [context.Process(target=increment, args=(str(save_path), 20, barrier)) for _ in range(6)]
+    writers = [context.Process(target=increment_index, args=(str(save_path), 20, barrier)) for _ in range(6)]
     for writer in writers:
         writer.start()
     for writer in writers:
@@ -630,7 +630,7 @@ def test_concurrent_updates_are_not_lost(save_path: Path) -> None:
 
 @posix
 def test_failed_unlock_is_retried_by_the_next_use(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error is raised, and the next use on any thread releases the lock for other processes."""
+    """The error is raised, and the next use of the store, on any thread, releases the lock for other processes."""
     import fcntl  # noqa: PLC0415  # not on Windows
 
     flock = fcntl.flock
@@ -653,7 +653,7 @@ def test_failed_unlock_is_retried_by_the_next_use(save_path: Path, monkeypatch: 
 
 
 def test_lock_held_by_another_thread_times_out(save_path: Path) -> None:
-    """While another thread holds the store's lock, a save raises TimeoutError after one second; later, a save works."""
+    """While another thread holds the lock, a save raises TimeoutError after one second; later, saving works again."""
     store = XmlStore(save_path)
     errors: list[Exception] = []
 
@@ -677,7 +677,7 @@ def test_lock_held_by_another_thread_times_out(save_path: Path) -> None:
 
 
 def test_lock_is_reentrant(save_path: Path) -> None:
-    """A caller that holds the lock can save, although saving acquires the lock again."""
+    """A caller that holds the lock can save, even though saving acquires the lock again."""
     store = XmlStore(save_path)
     with store.lock(), store.lock():
         store.save(OLD)
@@ -686,8 +686,8 @@ def test_lock_is_reentrant(save_path: Path) -> None:
     assert store.load() == NEW
 
 
-def test_locking_logs_nothing(save_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """No log handler runs while a session holds its lock; locks that other code takes with filelock still log."""
+def test_locking_does_not_log(save_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Log handlers do not run while a session holds its lock; filelock still logs the locks of other code."""
     caplog.set_level(logging.DEBUG)
     XmlStore(save_path).save(Snapshot(user_id="0123456789abcdef"))
     assert caplog.records == []
@@ -699,7 +699,7 @@ def test_locking_logs_nothing(save_path: Path, caplog: pytest.LogCaptureFixture)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12
 def test_child_forked_under_the_lock_cannot_save(save_path: Path) -> None:
-    """A child forked inside the lock cannot save until it takes the lock itself."""
+    """A child forked while the lock is held cannot save until it acquires the lock itself."""
     store, parents_snapshot, childs_snapshot = (
         XmlStore(save_path),
         Snapshot(user_id=event_id(8)),
