@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client_session_persistence import Snapshot
-from client_session_persistence.snapshot import as_utc, is_uuid_text, iso_time
+from client_session_persistence.snapshot import as_utc, is_uuid, iso_time
 from event_ids import event_id
 from strategies import TIMES, UUID_TEXTS
 
@@ -101,4 +101,4 @@ def test_uuid_text_is_recognized(text: str) -> None:
     """A UUID's text has 36 characters: ASCII hexadecimal digits of any case in five groups."""
     digit = "[0-9a-fA-F]"
     pattern = f"{digit}{{8}}-{digit}{{4}}-{digit}{{4}}-{digit}{{4}}-{digit}{{12}}"
-    assert is_uuid_text(text) is bool(re.fullmatch(pattern, text))
+    assert is_uuid(text) is bool(re.fullmatch(pattern, text))

@@ -125,9 +125,9 @@ class ClientSession:
         self._callbacks = Callbacks(self._logger, callables)
         with deadline():
             self._ledger = Ledger(store, self._logger, self._callbacks)
-            moment = self._moment()
-            lifecycle = lifecycle.successor(moment.monotonic)
-            self._current = start(lifecycle, self._ledger, moment, may_continue=self._continues)
+            now = self._now()
+            lifecycle = lifecycle.successor(now.monotonic)
+            self._current = start(lifecycle, self._ledger, now, may_continue=self._continues)
         _live_sessions.add(self)
         if self._current.history:
             self._callbacks.log_decision(self._current.history)
@@ -158,11 +158,11 @@ class ClientSession:
 
         """
         if not (
-            event_id.encode("ascii", "replace").translate(SHAPE) == UUID_SHAPE  # is_uuid_text, inlined
+            event_id.encode("ascii", "replace").translate(SHAPE) == UUID_SHAPE  # is_uuid, inlined
             if type(event_id) is str
             else type(event_id) is UUID
         ):
-            event_id = arguments.event_id_text(event_id)
+            event_id = arguments.event_id_string(event_id)
         if event_timestamp is not None:
             event_timestamp = as_utc(event_timestamp)
         # The short path: the state does not change, so the machine is skipped.
@@ -211,7 +211,7 @@ class ClientSession:
         """End the current session now if it has events; a pending one gets a new id. `session_id` changes at once."""
 
         def change(draft: Draft) -> None:
-            draft.apply(draft.after.lifecycle.decide(Command.NEW_SESSION, draft.moment.monotonic))
+            draft.apply(draft.after.lifecycle.decide(Command.NEW_SESSION, draft.now.monotonic))
             draft.renew_pending()
 
         self._decide("start_new_session", Command.NEW_SESSION, change)
@@ -225,8 +225,8 @@ class ClientSession:
         stopped, nothing expires.
         """
         # Most ticks find nothing to do, and there may be many sessions, so no lock is taken: if another thread changes
-        # the session at this moment, the next tick notices.
-        idle = self._current.lifecycle.is_tick_idle(self._clock.monotonic()) and not self._current.is_closed
+        # the session at this now, the next tick notices.
+        idle = self._current.lifecycle.is_tick_noop(self._clock.monotonic()) and not self._current.is_closed
         error = self._ledger.error
         if idle and error is None and not self._continues:
             return
@@ -274,7 +274,7 @@ class ClientSession:
         """
 
         def change(draft: Draft) -> None:
-            draft.apply(draft.after.lifecycle.close(draft.moment.monotonic, may_continue=self._continues))
+            draft.apply(draft.after.lifecycle.close(draft.now.monotonic, may_continue=self._continues))
             draft.after.is_closed = True
 
         with deadline(), contextlib.suppress(SessionClosedError):
@@ -324,7 +324,7 @@ class ClientSession:
         def change(draft: Draft) -> None:
             self._check_interval = interval
             if self._is_scheduled:
-                self._start_ticks(draft.moment.monotonic)
+                self._start_ticks(draft.now.monotonic)
 
         self._decide("check_interval", "", change)
 
@@ -436,7 +436,7 @@ class ClientSession:
                     if before.is_closed:
                         raise SessionClosedError(method)
                     callbacks = self._callbacks
-                    draft = Draft(before, next_id, self._moment(), ledger, callbacks)
+                    draft = Draft(before, next_id, self._now(), ledger, callbacks)
                     result = change(draft)
                     entry = draft.explain(given)
                     next_id = new_id() if draft.begun else draft.next_id
@@ -450,7 +450,7 @@ class ClientSession:
                         queue.extend(draft.notifications)
                         break
                 before.lifecycle.retire()
-                if draft.is_saved_after:
+                if draft.must_save:
                     ledger.save(self._progress())
                 self._update_schedule()
             if entry:
@@ -465,8 +465,8 @@ class ClientSession:
         """Record an event that changes more than the event count."""
 
         def change(draft: Draft) -> SessionContext:
-            draft.apply(draft.after.lifecycle.decide(Input.EVENT, draft.moment.monotonic))
-            number = draft.record_event(arguments.event_id_text(event_id), event_timestamp)
+            draft.apply(draft.after.lifecycle.decide(Input.EVENT, draft.now.monotonic))
+            number = draft.record_event(arguments.event_id_string(event_id), event_timestamp)
             facts = draft.after.facts
             return SessionContext(facts.anonymous() if anonymous else facts, number)
 
@@ -477,7 +477,7 @@ class ClientSession:
         self._change(method, given, lambda core, now: core.decide(given, now))
 
     def _change(self, method: str, given: str, change: Callable[[Lifecycle, float], Decisions]) -> None:
-        self._decide(method, given, lambda draft: draft.apply(change(draft.after.lifecycle, draft.moment.monotonic)))
+        self._decide(method, given, lambda draft: draft.apply(change(draft.after.lifecycle, draft.now.monotonic)))
 
     def _deliver(self) -> None:
         """Run the callbacks, unless an outer call on this thread holds a lock and so will run them later."""
@@ -500,13 +500,13 @@ class ClientSession:
         except RuntimeError as error:
             self._callbacks.log(self._logger.warning, "%s; sessions expire at their next event", error)
 
-    def _moment(self) -> Anchor:
+    def _now(self) -> Anchor:
         return Anchor(self._clock.monotonic(), self._clock.now())
 
     def _progress(self) -> Snapshot | None:
-        moment = self._moment()
+        now = self._now()
         with self._lock:
-            return self._current.progress(moment)
+            return self._current.progress(now)
 
     def _save_progress(self) -> None:
         """Save what a restart would need, unless it is already saved. The session's lock is free during the save."""
@@ -526,8 +526,8 @@ class ClientSession:
         self._lock = threading.RLock()
         self._callbacks = self._callbacks.after_fork()
         self._ledger.after_fork()
-        before, moment = self._current, self._moment()
-        current = Current.pending(before.lifecycle.successor(moment.monotonic), self._ledger, moment)
+        before, now = self._current, self._now()
+        current = Current.pending(before.lifecycle.successor(now.monotonic), self._ledger, now)
         current.is_closed = before.is_closed
         self._current = current
         before.lifecycle.retire()

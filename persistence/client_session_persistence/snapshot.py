@@ -27,7 +27,7 @@ SHAPE = bytes.maketrans(b"123456789abcdefABCDEF", b"0" * 21)
 Twice as fast as a regular expression."""
 
 
-def is_uuid_text(text: str) -> bool:
+def is_uuid(text: str) -> bool:
     """Return whether the text is a UUID in canonical form: 36 characters, in upper or lower case."""
     return text.encode("ascii", "replace").translate(SHAPE) == UUID_SHAPE
 
@@ -46,7 +46,7 @@ _user_id = _must_be(
     lambda value: isinstance(value, str) and _USER_ID.fullmatch(value),
 )
 _uuid_or_none = _must_be(
-    "the text of a UUID or None", lambda value: value is None or (isinstance(value, str) and is_uuid_text(value))
+    "the text of a UUID or None", lambda value: value is None or (isinstance(value, str) and is_uuid(value))
 )
 _index = _must_be(f"an int from 0 to {MAX_INDEX}", lambda value: type(value) is int and 0 <= value <= MAX_INDEX)
 _storage_mechanism = _must_be(f"one of {', '.join(STORAGE_MECHANISMS)}", STORAGE_MECHANISMS.__contains__)
