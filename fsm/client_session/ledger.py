@@ -64,7 +64,7 @@ class Ledger:
         """The last failure, until a save succeeds."""
         stored, error = self._load_or_recover()
         self.newest = stored or Snapshot(user_id=new_id())
-        """The newest known session, whose successor is numbered next; at first only a user, which the store may override."""
+        """The newest known session, followed by the next one; at first only a user, which the store may override."""
         if error is not None and not isinstance(error, CorruptSaveFileError):
             self._report(error)  # a store that cannot be read is not overwritten
         elif stored is None or error is not None:

@@ -110,7 +110,7 @@ class Lifecycle:
         return self.foreground_timeout if self.state is _FOREGROUND else self.background_timeout
 
     def expires_in(self, now: float) -> float | None:
-        """Return the seconds until the session expires: 0.0 once it is due to expire, ``None`` while it cannot expire."""
+        """Return the seconds until the session expires: 0.0 once it is due, ``None`` while it cannot expire."""
         if not (self.checker_running and (self.event_count or self.count_empty_sessions)):
             return None
         return max(0.0, self.timeout - (now - self.last_activity))
