@@ -221,7 +221,7 @@ def test_show_explains_a_corrupt_file(save_path: Path) -> None:
     result = run("show", str(save_path))
     assert (result.returncode, result.stdout) == (1, "")
     assert f"Error: {save_path} is corrupt: not well-formed XML: unclosed token" in result.stderr
-    assert f"the next start recovers user {event_id(7)}" in result.stderr
+    assert f"the next run recovers user {event_id(7)}" in result.stderr
     save_path.write_bytes(b"")
     assert "no user id" in run("show", str(save_path)).stderr
 
@@ -303,7 +303,7 @@ def test_unknown_extension_needs_a_format(tmp_path: Path) -> None:
     """Without ``--format``, the command rejects an unknown extension with status 2 and does not write a file."""
     result = run("diagram", "-o", str(tmp_path / "graph.png"))
     assert result.returncode == 2
-    assert "give --format" in result.stderr
+    assert "pass --format" in result.stderr
     assert not (tmp_path / "graph.png").exists()
     assert run("diagram", "--format", "dot", "-o", str(tmp_path / "graph.txt")).returncode == 0
 

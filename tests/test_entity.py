@@ -242,7 +242,7 @@ def test_first_event_can_be_anonymous(make: MakeSession) -> None:
 
 def test_indexes_stop_at_the_schema_maximum() -> None:
     """Neither index exceeds 2³¹ - 1, so entities and save files stay valid."""
-    facts = SessionFacts.of(Snapshot(user_id="0" * 16, session_id=event_id(1), session_index=MAX_INDEX))
+    facts = SessionFacts.from_snapshot(Snapshot(user_id="0" * 16, session_id=event_id(1), session_index=MAX_INDEX))
     VALIDATORS["1-0-2"].validate(SessionContext(facts, MAX_INDEX + 5).data)
     store = MemoryStore()
     store.save(Snapshot(user_id="0" * 16, session_id=event_id(1), session_index=MAX_INDEX))
@@ -254,7 +254,7 @@ def test_indexes_stop_at_the_schema_maximum() -> None:
 def test_facts_of_a_snapshot_without_a_session_are_rejected() -> None:
     """Building a session's facts from a snapshot that has only a user raises ValueError."""
     with pytest.raises(ValueError, match="the snapshot must have a session"):
-        SessionFacts.of(Snapshot(user_id="0" * 16))
+        SessionFacts.from_snapshot(Snapshot(user_id="0" * 16))
 
 
 TIMESTAMPS = st.datetimes(

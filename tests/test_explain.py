@@ -135,7 +135,7 @@ def test_new_session_has_no_explanations(session: ClientSession) -> None:
         ([(0, "stop-checker"), (5000, "foreground")], "foreground: checking has started again"),
         (
             [(0, "event"), (5, "new-session")],
-            "new-session: session 1 (1 event) ended: a new session was started by hand; the next session is pending",
+            "new-session: session 1 (1 event) ended: a new session was started manually; the next session is pending",
         ),
         ([(0, "event"), (1, "event"), (5, "close")], "close: session 1 (2 events) ended: closed"),
         (
@@ -158,7 +158,7 @@ def test_timeout_changes_are_explained(session: ClientSession) -> None:
     session.background_timeout = timedelta(minutes=1)
     assert descriptions(session) == [
         "timeouts: the timeout changed from 600 s to 60.5 s",
-        "timeouts: the timeout of the other focus changed; 60.5 s stays in force",
+        "timeouts: the other timeout changed; 60.5 s remains in force",
     ]
 
 

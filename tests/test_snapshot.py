@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client_session_persistence import Snapshot
-from client_session_persistence.snapshot import as_utc, is_uuid_text, iso_time
+from client_session_persistence.snapshot import as_utc, is_uuid, iso_time
 from event_ids import event_id
 from strategies import TIMES, UUID_TEXTS
 
@@ -29,10 +29,10 @@ USER = "0123456789abcdef"
         ("user_id", USER[:-1], "a lowercase UUID"),
         ("user_id", None, "a lowercase UUID"),
         ("user_id", 7, "a lowercase UUID"),
-        ("session_id", "x", "the text of a UUID or None"),
-        ("session_id", event_id(1).replace("-", ""), "the text of a UUID or None"),
-        ("previous_session_id", "", "the text of a UUID or None"),
-        ("first_event_id", 7, "the text of a UUID or None"),
+        ("session_id", "x", "a UUID string or None"),
+        ("session_id", event_id(1).replace("-", ""), "a UUID string or None"),
+        ("previous_session_id", "", "a UUID string or None"),
+        ("first_event_id", 7, "a UUID string or None"),
         ("session_index", -1, "an int from 0 to 2147483647"),
         ("session_index", 2**31, "an int from 0 to 2147483647"),
         ("session_index", True, "an int from 0 to 2147483647"),
@@ -101,4 +101,4 @@ def test_uuid_string_is_recognized(text: str) -> None:
     """A UUID string consists of five hyphen-separated groups of ASCII hexadecimal digits in either case."""
     digit = "[0-9a-fA-F]"
     pattern = f"{digit}{{8}}-{digit}{{4}}-{digit}{{4}}-{digit}{{4}}-{digit}{{12}}"
-    assert is_uuid_text(text) is bool(re.fullmatch(pattern, text))
+    assert is_uuid(text) is bool(re.fullmatch(pattern, text))

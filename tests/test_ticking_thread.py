@@ -222,7 +222,7 @@ def test_session_works_where_no_thread_can_start(checker: Checker, monkeypatch: 
         session.stop_checker()
         session.start_checker()
         session.check_interval = 1
-        assert messages == ["No checker thread could be started; sessions expire at their next event"] * 3
+        assert messages == ["The checker thread could not be started; sessions expire at their next event"] * 3
         assert handler_finished == [True] * 3
         allowed, target = True, Target()
         checker.start(target, 0.0)

@@ -59,7 +59,7 @@ def test_every_input_is_read() -> None:
             "foreground_timeout must be",
         ),
         (b'{"at": "2026-11-23T09:00:00Z", "input": "wall"}', "'to' must be a time with a time zone"),
-        (line(id="x"), "event_id must be a uuid.UUID or its 36-character text, not 'x'"),
+        (line(id="x"), "event_id must be a uuid.UUID or a 36-character UUID string, not 'x'"),
         (line(id=None), "event_id must be"),
         (line(id=[]), "event_id must be"),
         (b'{"at": "2026-11-23T09:00:00Z", "input": "event"}', "event_id must be"),

@@ -419,7 +419,7 @@ class PreciseTime(datetime):
 def test_snapshot_that_reads_back_differently_is_rejected(save_path: Path) -> None:
     """A time more precise than the save file format raises ValueError before anything is written."""
     snapshot = attrs.evolve(NEW, last_activity=PreciseTime(2026, 11, 23, tzinfo=UTC))
-    with pytest.raises(ValueError, match="does not read back equal, and was not written"):
+    with pytest.raises(ValueError, match="is not equal when read back, and was not written"):
         XmlStore(save_path).save(snapshot)
     assert names_in(save_path.parent) == []
 

@@ -36,7 +36,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import `XmlStore` and `default_save_path` on first use: programs with other stores do not need them."""
+    """Import `XmlStore` and `default_save_path` on first use: programs that use other stores do not need them."""
     if name not in {"XmlStore", "default_save_path"}:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)

@@ -8,7 +8,7 @@ import sys
 def main() -> None:
     """Run the command-line interface; if a package is missing, say how to install it."""
     try:
-        from client_session.cli import client_session  # noqa: PLC0415  # click and rich come with the extra "cli"
+        from client_session.cli import client_session  # noqa: PLC0415  # click and rich come with the "cli" extra
     except ModuleNotFoundError as error:
         missing = str(error.name).partition(".")[0]
         if missing not in {"click", "rich"}:

@@ -9,7 +9,7 @@ import uuid
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from client_session_persistence.snapshot import is_uuid_text
+from client_session_persistence.snapshot import is_uuid
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ Seconds = int | float | timedelta
 
 
 def seconds(argument: str, value: Seconds) -> float:
-    """Return a duration in seconds; raise `TypeError` for other types, `ValueError` if not finite and positive."""
+    """Return a duration in seconds; raise `TypeError` for other types, and `ValueError` unless finite and positive."""
     number = value.total_seconds() if isinstance(value, timedelta) else value
     if not isinstance(number, int | float) or isinstance(number, bool):
         msg = f"{argument} must be a number of seconds or a timedelta, not {value!r}"
@@ -49,7 +49,7 @@ def require_methods(argument: str, value: object, *methods: str) -> None:
 
 
 def callbacks(**values: Callable[..., object] | None) -> dict[str, Callable[..., object]]:
-    """Return the values that are not ``None``, by argument name; raise `TypeError` if one is not callable."""
+    """Return the values that are not ``None``, keyed by argument name; raise `TypeError` if one is not callable."""
     for argument, value in values.items():
         if value is not None and not callable(value):
             msg = f"{argument} must be callable or None, not {value!r}"
@@ -87,16 +87,16 @@ def snapshot_store(save_path: str | os.PathLike[str] | None, store: SnapshotStor
 
 @functools.cache  # finalizers at interpreter exit can no longer import modules
 def _xml_store() -> type[XmlStore]:
-    from client_session_persistence import XmlStore  # noqa: PLC0415  # programs with their own store do not need XML
+    from client_session_persistence import XmlStore  # noqa: PLC0415  # programs that pass a store do not need XML
 
     return XmlStore
 
 
-def event_id_text(value: uuid.UUID | str) -> str:
-    """Return an event id as lowercase text; raise `ValueError` if it is neither a UUID nor the text of one."""
+def event_id_string(value: uuid.UUID | str) -> str:
+    """Return an event id as a lowercase string; raise `ValueError` if it is neither a UUID nor a UUID string."""
     if isinstance(value, uuid.UUID):
         return str(value)
-    if isinstance(value, str) and is_uuid_text(value):
+    if isinstance(value, str) and is_uuid(value):
         return value.lower()
-    msg = f"event_id must be a uuid.UUID or its 36-character text, not {value!r}"
+    msg = f"event_id must be a uuid.UUID or a 36-character UUID string, not {value!r}"
     raise ValueError(msg)

@@ -1,4 +1,4 @@
-"""The calls that run after the session's lock is released: the embedder's callbacks and log lines."""
+"""Calls that are deferred until the session's lock is released: the embedder's callbacks and log lines."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Logger(Protocol):
         """Log the exception that is being handled, with its traceback."""
 
 
-_NONE: Mapping[str, Callable[..., object]] = {}
+_NO_CALLABLES: Mapping[str, Callable[..., object]] = {}
 Call = tuple[str, Callable[..., object], tuple[Any, ...]]
 """A deferred call: the name to log if it fails, the callable, and its arguments."""
 
@@ -52,21 +52,21 @@ _thread = _Thread()
 
 
 class Callbacks:
-    """Defers calls until the lock is released, then makes them in order, each on the thread that caused it.
+    """Defers calls until the lock is released, then runs them in order, each on the thread that caused it.
 
-    A callback may call the session again; the callbacks that this causes run after those already queued.
+    A callback may call the session again; any callbacks queued as a result run after those already queued.
     """
 
     __slots__ = ("_callables", "_logger")
 
-    def __init__(self, logger: Logger, callables: Mapping[str, Callable[..., object]] = _NONE) -> None:
+    def __init__(self, logger: Logger, callables: Mapping[str, Callable[..., object]] = _NO_CALLABLES) -> None:
         """Defer calls to ``callables``, the embedder's callables by name; log to ``logger``."""
         self._logger = logger
-        self._callables = callables or _NONE  # one empty mapping that many sessions share
+        self._callables = callables or _NO_CALLABLES  # one empty mapping that many sessions share
 
     @property
     def queue(self) -> Queue:
-        """The calls that the next `deliver` on this thread makes."""
+        """The calls that the next `deliver` on this thread will run."""
         return _thread.queues.setdefault(self, Queue())
 
     def log(self, method: Callable[..., object], message: str, *args: object) -> None:
@@ -81,16 +81,16 @@ class Callbacks:
                 self.log(logger.debug, "%s", history.unpack(entry)[0])
 
     def deliver(self) -> None:
-        """Run this thread's deferred calls; it must hold no lock.
+        """Run this thread's deferred calls. The thread must not hold any locks.
 
-        Log each `Exception`. Raise any other `BaseException` after the remaining calls.
+        Log each `Exception`. Raise any other `BaseException` after the remaining calls have run.
         """
         process = THIS_PROCESS.id
         queue = _thread.queues.get(self)
         if queue is None:
             return
         raised: BaseException | None = None
-        # A signal handler may add calls at any time. It delivers them itself, unless this outer call is still doing so.
+        # A signal handler may add calls at any time. It delivers them itself unless this outer call will.
         while queue and not queue.is_delivering:
             queue.is_delivering = True
             try:
@@ -109,18 +109,18 @@ class Callbacks:
                 if THIS_PROCESS.id == process:  # otherwise the previous callback forked, and this is the child
                     call(*args)
         except Exception:
-            with contextlib.suppress(Exception):  # a broken logger must not cost the host its event
+            with contextlib.suppress(Exception):  # a broken logger must not make the host lose its event
                 self._logger.exception("%s failed: %r", name, call)
         except BaseException as error:  # noqa: BLE001  # SystemExit and the like are raised after the other calls
             return error
         return None
 
     def after_fork(self) -> Callbacks:
-        """Return new callbacks for a forked child; the parent runs the calls that are queued."""
+        """Return new callbacks for a forked child; the parent runs the queued calls."""
         _thread.queues.pop(self, None)
         return Callbacks(self._logger, self._callables)
 
     def call(self, name: str, *args: object) -> tuple[Call, ...]:
-        """Return a call to the embedder's callable of this name, for the `queue`; return ``()`` if there is none."""
+        """Return the call to queue for the embedder's callable with this name, or ``()`` if there is none."""
         callable_ = self._callables.get(name)
         return () if callable_ is None else ((name, callable_, args),)

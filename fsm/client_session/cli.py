@@ -36,12 +36,12 @@ if TYPE_CHECKING:
     from client_session.testing.replay import Moment
 
 _PIPED_WIDTH = 500
-"""The width without a terminal, where lines must not wrap, so that tools such as grep see one line per moment."""
+"""The output width without a terminal. Lines must not wrap, so that tools such as grep see one line per moment."""
 _DIAGRAMS = {"svg": drawing.svg, "mermaid": drawing.mermaid, "dot": drawing.dot}
-_KINDS = {"": "mermaid", ".svg": "svg", ".dot": "dot", ".gv": "dot", ".mmd": "mermaid"}
+_FORMAT_BY_SUFFIX = {"": "mermaid", ".svg": "svg", ".dot": "dot", ".gv": "dot", ".mmd": "mermaid"}
 """Diagram formats by the output file's suffix."""
-_WIDE = 120
-"""The terminal width from which explanations are printed on the same line rather than below it."""
+_MIN_INLINE_WIDTH = 120
+"""The minimum terminal width at which explanations are printed on the same line rather than below it."""
 _STATE_STYLES = {
     SessionState.FOREGROUND_ACTIVE: "green",
     SessionState.BACKGROUND_ACTIVE: "blue",
@@ -72,17 +72,17 @@ _seconds = partial(click.option, type=float, metavar="SECONDS", show_default=Tru
 @_seconds("--foreground-timeout", default=_DEFAULTS.foreground_timeout, help="Timeout in the foreground.")
 @_seconds("--background-timeout", default=_DEFAULTS.background_timeout, help="Timeout in the background.")
 @_seconds("--check-interval", default=_DEFAULTS.check_interval, help="Time between checks.")
-@click.option("--no-ticks", is_flag=True, help="Apply only the trace's own ticks.")
+@click.option("--no-ticks", is_flag=True, help="Apply only the ticks in the trace.")
 @click.option("--count-empty-sessions", is_flag=True, help="Number sessions as the .NET tracker does.")
 @click.option("--continue-on-restart", is_flag=True, help="Resume the saved session unless it has timed out.")
 def replay(trace: BinaryIO, save_path: str | None, *, as_json: bool, no_ticks: bool, **options: Any) -> None:  # noqa: ANN401  # click passes the type-checked options by name
     """Replay TRACE in a session with a virtual clock, and print what happens.
 
-    TRACE is a file of JSON Lines ("-": standard input), one input per line, in chronological order, such as
+    TRACE is a JSON Lines file ("-" for standard input) with one input per line, in chronological order, such as
 
     {"at": "2026-11-23T09:00:00Z", "input": "event", "id": "<uuid>"}
 
-    The inputs: event (with an id), background, foreground, touch, new-session, start-checker, stop-checker, timeouts
+    The inputs are event (with an id), background, foreground, touch, new-session, start-checker, stop-checker, timeouts
     (with foreground_timeout, background_timeout), tick (an extra check), save, restart, sleep (the machine sleeps until
     the next line), wall (the wall clock is set "to" a time), other (another process that uses the save file tracks an
     event, with an id).
@@ -109,11 +109,11 @@ def replay(trace: BinaryIO, save_path: str | None, *, as_json: bool, no_ticks: b
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, readable=False))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(file: str, *, as_json: bool) -> None:
-    """Print the contents of the save file FILE. If it is corrupt or cannot be read, print why (exit status 1)."""
+    """Print the contents of the save file FILE. If it is corrupt or unreadable, print why and exit with status 1."""
     try:
         snapshot = XmlStore(file).load()
     except CorruptSaveFileError as error:
-        user = f"the next start recovers user {error.recovered.user_id}" if error.recovered else "no user id to recover"
+        user = f"the next run recovers user {error.recovered.user_id}" if error.recovered else "no user id to recover"
         _fail(f"{error}\n{user}")
     except OSError as error:
         _fail(f"{file} cannot be read: {error.strerror}")
@@ -129,23 +129,23 @@ def show(file: str, *, as_json: bool) -> None:
     table.add_column()
     for key, value in values.items():
         table.add_row(key, Text("-", "dim") if value is None else str(value))
-    described = describe_save_file(snapshot, SystemClock().now(), _DEFAULTS.foreground_timeout)
-    table.add_row("description", "\n".join(described))
+    description = describe_save_file(snapshot, SystemClock().now(), _DEFAULTS.foreground_timeout)
+    table.add_row("description", "\n".join(description))
     _console().print(table)
 
 
 @client_session.command()
 @click.option(
-    "--format", "kind", type=click.Choice([*_DIAGRAMS]), help="Default: chosen by FILE's suffix; mermaid without FILE."
+    "--format", "kind", type=click.Choice([*_DIAGRAMS]), help="Default: from FILE's suffix, or mermaid without FILE."
 )
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Default: stdout."
 )
 def diagram(kind: str | None, output: Path | None) -> None:
     """Draw the lifecycle graph."""
-    kind = kind or _KINDS.get(output.suffix if output else "")
+    kind = kind or _FORMAT_BY_SUFFIX.get(output.suffix if output else "")
     if kind is None:
-        message = f"give --format, or an output file whose name ends in {', '.join(filter(None, _KINDS))}"
+        message = f"pass --format, or an output file whose name ends in {', '.join(filter(None, _FORMAT_BY_SUFFIX))}"
         raise click.UsageError(message)
     with _exit_on_error(output):
         data = _DIAGRAMS[kind]().encode()
@@ -174,10 +174,10 @@ def diagram(kind: str | None, output: Path | None) -> None:
 def verify(examples: int, seed: int | None, report: Path | None) -> None:
     """Verify the lifecycle: explore it exhaustively, and compare random runs with an oracle.
 
-    On failure, print the shortest failing trace (exit status 1). Requires the extra "verify".
+    On failure, print the shortest failing trace and exit with status 1. Requires the "verify" extra.
     """
     try:
-        from client_session.verify import command, run  # noqa: PLC0415  # Hypothesis comes with the extra "verify"
+        from client_session.verify import command, run  # noqa: PLC0415  # Hypothesis comes with the "verify" extra
     except ModuleNotFoundError as error:
         if str(error.name).partition(".")[0] != "hypothesis":
             raise
@@ -197,7 +197,7 @@ _COLUMNS = {"time": 19, "input": 13, "state": 23, "session": 8, "index": 5, "eve
 
 def _print_timeline(moments: Iterable[Moment]) -> None:
     console = _console()
-    if console.width >= _WIDE:
+    if console.width >= _MIN_INLINE_WIDTH:
         table = _grid(2, header=True)
         table.add_column("what happened")
         for moment in moments:

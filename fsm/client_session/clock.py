@@ -1,4 +1,4 @@
-"""Clocks: elapsed time comes from a monotonic clock that counts system sleep; the wall clock only stamps events."""
+"""Clocks: elapsed time comes from a monotonic clock that counts system sleep; the wall clock only timestamps events."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ SYSTEM_CLOCK = SystemClock()
 
 @attrs.frozen(weakref_slot=False)  # one instance per session in memory
 class Anchor:
-    """One moment on both clocks, used to convert monotonic times to wall times.
+    """One instant as read from both clocks, used to convert monotonic times to wall times.
 
     Times converted with the same anchor stay consistent even if the wall clock is set.
     """
@@ -69,7 +69,7 @@ class Anchor:
         return self.wall + timedelta(seconds=at - self.monotonic)
 
     def moved(self, by: Anchor) -> Anchor:
-        """Return the anchor, shifted by any adjustment of the wall clock between this moment and ``by``.
+        """Return this anchor, shifted by any adjustment of the wall clock between it and ``by``.
 
         Shifts of less than a second are ignored: they come from rounding and slewing, and would make a saved time
         depend on when it was saved.

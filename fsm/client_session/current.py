@@ -1,4 +1,4 @@
-"""The current session as one value, and the draft that a call prepares before it replaces that value as a whole."""
+"""The current session as one object, and the draft that a call prepares to replace it as a whole."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ if TYPE_CHECKING:
 
 @attrs.define(eq=False, weakref_slot=False)  # one instance per session in memory
 class Current:
-    """Everything that a call may change. Once published, it changes only through `Lifecycle.continue_session`."""
+    """Everything that a call may change. Once published, it is modified only by `Lifecycle.continue_session`."""
 
     lifecycle: Lifecycle
     facts: SessionFacts
     anchor: Anchor
     is_numbered: bool = False
     record: Snapshot | None = None
-    """The newest session that this object numbered or continued, as it was at that time or when it ended."""
+    """The newest session that this object numbered or continued, as of that time or of its end."""
     last_event_time: datetime | None = None
     """The last event's own timestamp, if it had one."""
     history: bytes = b""
     is_closed: bool = False
 
     @classmethod
-    def pending(cls, lifecycle: Lifecycle, ledger: Ledger, moment: Anchor) -> Current:
+    def pending(cls, lifecycle: Lifecycle, ledger: Ledger, now: Anchor) -> Current:
         """Return a session without events."""
-        return cls(lifecycle, _pending_facts(ledger.pending_id, ledger.newest.user_id), moment)
+        return cls(lifecycle, _pending_facts(ledger.pending_id, ledger.newest.user_id), now)
 
     def adopt(self, record: Snapshot) -> None:
-        """Become a numbered session."""
+        """Turn into the numbered session in ``record``."""
         self.record = record
-        self.facts = SessionFacts.of(record)
+        self.facts = SessionFacts.from_snapshot(record)
         self.is_numbered = True
 
     def progress(self, now: Anchor) -> Snapshot | None:
-        """Return the newest numbered session as it should be saved; ``None`` if no session has been numbered."""
+        """Return the snapshot to save for the newest numbered session; ``None`` if no session has been numbered."""
         lifecycle = self.lifecycle
         if not (self.is_numbered and lifecycle.event_count and self.record):
             return self.record
@@ -64,23 +64,23 @@ class Current:
         )
 
 
-def start(lifecycle: Lifecycle, ledger: Ledger, moment: Anchor, *, may_continue: bool) -> Current:
-    """Return a run's first session: a pending one, the saved one, or a numbered one if empty sessions count."""
-    current, saved = Current.pending(lifecycle, ledger, moment), ledger.newest
-    idle = idle_time(saved, moment.wall) if may_continue else None
+def start(lifecycle: Lifecycle, ledger: Ledger, now: Anchor, *, may_continue: bool) -> Current:
+    """Return a run's first session: a pending one, the saved one, or, if empty sessions count, a numbered one."""
+    current, saved = Current.pending(lifecycle, ledger, now), ledger.newest
+    idle = idle_time(saved, now.wall) if may_continue else None
     begun: Beginning | None = None
     if idle is not None and timedelta(0) <= idle < timedelta(seconds=lifecycle.foreground_timeout):
         current.adopt(saved)
         lifecycle.resume_saved(saved.event_index or 0, idle.total_seconds())
         begun = Beginning(saved.session_index, current.facts.session_id, is_continued=True)
     elif lifecycle.count_empty_sessions:
-        current.adopt(ledger.number(ledger.pending_id, moment.wall))
+        current.adopt(ledger.number(ledger.pending_id, now.wall))
         ledger.pending_id = new_id()
         idle = timedelta(0)
         begun = Beginning(current.facts.session_index, current.facts.session_id)
     if idle is not None:
         current.history = history.pack(
-            moment.wall, START, lifecycle, lifecycle, idle_seconds=idle.total_seconds(), begun=begun
+            now.wall, START, lifecycle, lifecycle, idle_seconds=idle.total_seconds(), begun=begun
         )
     return current
 
@@ -90,17 +90,17 @@ def _pending_facts(session_id: str, user_id: str) -> SessionFacts:
 
 
 class Draft:
-    """A call's changes to the current session, made on a copy that is then published as a whole or discarded."""
+    """A call's changes to the current session, made to a copy that is later published as a whole or discarded."""
 
     __slots__ = (
-        "_callbacks", "_ledger", "after", "before", "begun", "ended", "event_count_before", "is_saved_after", "moment",
-        "next_id", "notifications", "unused_id",
+        "_callbacks", "_ledger", "after", "before", "begun", "ended", "event_count_before", "must_save",
+        "next_id", "notifications", "now", "unused_id",
     )  # fmt: skip
 
-    def __init__(self, before: Current, next_id: str, moment: Anchor, ledger: Ledger, callbacks: Callbacks) -> None:
-        """Copy the current session; the draft changes the copy as of ``moment``.
+    def __init__(self, before: Current, next_id: str, now: Anchor, ledger: Ledger, callbacks: Callbacks) -> None:
+        """Copy the current session. Changes to the copy take effect as of ``now``.
 
-        ``next_id`` is `Ledger.pending_id` as of ``before``, so that all drafts of one session agree on it.
+        ``next_id`` is the `Ledger.pending_id` that goes with ``before``, so all drafts of one session use the same id.
         """
         self.before = before
         self.next_id = next_id
@@ -111,18 +111,18 @@ class Draft:
             lifecycle, before.facts, before.anchor, before.is_numbered, before.record, before.last_event_time,
             before.history,
         )  # fmt: skip
-        self.moment = moment
+        self.now = now
         self._ledger = ledger
         self._callbacks = callbacks
         self.ended: Ending | None = None
         self.begun: Beginning | None = None
         self.notifications: list[Call] = []
         """The callbacks to run once the draft is published and the lock is released."""
-        self.is_saved_after = False
+        self.must_save = False
         """Whether to save the session once the draft is published."""
 
     def apply(self, decisions: Iterable[Decision]) -> None:
-        """Carry out what the lifecycle decided."""
+        """Carry out the lifecycle's decisions."""
         for decision in decisions:
             if isinstance(decision, Ended):
                 self._end(decision)
@@ -130,8 +130,8 @@ class Draft:
                 self._notify("on_state_change", decision.before, decision.input, decision.after)
 
     def record_event(self, event_id: str, event_timestamp: datetime | None) -> int:
-        """Record an event that the lifecycle has counted; the first one numbers the session. Return its number."""
-        after, record, now = self.after, self.after.record, self.moment.wall
+        """Record an event that the lifecycle has counted, and return its number; the first one numbers the session."""
+        after, record, now = self.after, self.after.record, self.now.wall
         number = after.lifecycle.event_count
         if number == 1:
             time = event_timestamp or now
@@ -139,7 +139,7 @@ class Draft:
                 record = attrs.evolve(
                     record, first_event_id=event_id, first_event_timestamp=time, event_index=1, last_activity=now
                 )
-                self.is_saved_after = True
+                self.must_save = True
             else:
                 record = self._ledger.number(after.facts.session_id, now, event_id, time)
             self._begin(record)
@@ -148,42 +148,42 @@ class Draft:
         return number
 
     def renew_pending(self) -> None:
-        """Give an already pending session a new id: clones of one process must not begin the same session."""
+        """Give a session that was already pending a new id: clones of a process must not begin the same session."""
         if not (self.ended or self.after.is_numbered):
             self.unused_id, self.next_id = self.next_id, new_id()
             self.after.facts = _pending_facts(self.next_id, self._ledger.newest.user_id)
 
     def explain(self, given: str) -> bytes:
-        """Add the decision to the history and return its entry, which is empty if only the last activity changed."""
+        """Add the decision to the history and return its entry; return ``b""`` if only the last activity changed."""
         before, after = self.before.lifecycle, self.after.lifecycle
         if not (given and (self.ended or self.begun or self.after.is_closed or history.is_changed(before, after))):
             return b""
-        idle_seconds = self.moment.monotonic - before.last_activity
+        idle_seconds = self.now.monotonic - before.last_activity
         entry = history.pack(
-            self.moment.wall, given, before, after, idle_seconds=idle_seconds, ended=self.ended, begun=self.begun
+            self.now.wall, given, before, after, idle_seconds=idle_seconds, ended=self.ended, begun=self.begun
         )
-        self.after.history = history.extended(self.after.history, entry)
+        self.after.history = history.append(self.after.history, entry)
         return entry
 
     def _notify(self, name: str, *args: object) -> None:
         self.notifications += self._callbacks.call(name, *args)
 
     def _begin(self, record: Snapshot) -> None:
-        self.after.anchor = self.moment
+        self.after.anchor = self.now
         self.after.adopt(record)
         self.begun = Beginning(record.session_index, self.after.facts.session_id)
 
     def _end(self, ended: Ended) -> None:
         """Record the session's final progress for the store, report its end, and replace it with a pending session.
 
-        Unless it ended because of `EndReason.CLOSE`, its last activity is removed, so that no restart resumes it.
+        Unless its end reason is `EndReason.CLOSE`, its last activity is removed, so it is not resumed after a restart.
         """
         after, facts, record = self.after, self.after.facts, self.after.record
         if after.is_numbered and ended.event_count and record is not None:
             record = attrs.evolve(
                 record,
                 event_index=min(ended.event_count, MAX_INDEX),
-                last_activity=after.anchor.moved(by=self.moment).wall_time(ended.last_activity),
+                last_activity=after.anchor.moved(by=self.now).wall_time(ended.last_activity),
             )
         if record is not None and ended.reason is not EndReason.CLOSE:
             record = attrs.evolve(record, last_activity=None)
@@ -196,7 +196,7 @@ class Draft:
         after.is_numbered = False
         after.facts = _pending_facts(self.next_id, self._ledger.newest.user_id)
         if after.lifecycle.count_empty_sessions:
-            self._begin(self._ledger.number(after.facts.session_id, self.moment.wall))
+            self._begin(self._ledger.number(after.facts.session_id, self.now.wall))
 
     def _summary(self, ended: Ended) -> SessionSummary:
         after, facts = self.after, self.after.facts

@@ -1,4 +1,4 @@
-"""What a session provides: the ``client_session`` entity of each event, and the summary of an ended session."""
+"""A session's output: the ``client_session`` entity of each event, and the summary of an ended session."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class SessionFacts:
 
     @functools.cached_property
     def first_event_timestamp(self) -> str | None:
-        """The time of the first event as RFC 3339 text."""
+        """The time of the first event as an RFC 3339 string."""
         return None if self.first_event_time is None else iso_time(self.first_event_time)
 
     @functools.cached_property
     def json(self) -> tuple[str, str]:
-        """An entity's JSON text before and after the event index, the only part that differs between events."""
+        """An entity's JSON before and after the event index, which is the only part that differs between events."""
         text = json.dumps({"schema": SCHEMA, "data": self.data(0)}, separators=(",", ":"))
         before, after = text.split('"eventIndex":0')
         return f'{before}"eventIndex":', after
@@ -65,8 +65,8 @@ class SessionFacts:
         }
 
     @classmethod
-    def of(cls, snapshot: Snapshot) -> SessionFacts:
-        """Return the facts of a saved session (`ValueError` if the snapshot has no session)."""
+    def from_snapshot(cls, snapshot: Snapshot) -> SessionFacts:
+        """Return the facts of a saved session; raise `ValueError` if the snapshot has no session."""
         if snapshot.session_id is None:
             msg = f"the snapshot must have a session: {snapshot!r}"
             raise ValueError(msg)
@@ -89,7 +89,7 @@ class SessionFacts:
 class SessionContext:
     """The entity of one event, as `ClientSession.get_session_context` returns it.
 
-    Its public attributes are read-only; entities with the same data are equal. Ids and times are text, as in the JSON.
+    Its public attributes are read-only. Entities with the same data are equal. Ids and times are strings, as in JSON.
     Every entity validates against client_session 1-0-2.
     """
 
@@ -133,7 +133,7 @@ class SessionContext:
 
     @property
     def first_event_timestamp(self) -> str | None:
-        """The time of the session's first event, as RFC 3339 text in UTC."""
+        """The time of the session's first event, as an RFC 3339 string in UTC."""
         return self._facts.first_event_timestamp
 
     @property
@@ -164,7 +164,7 @@ class SessionContext:
         return {"schema": SCHEMA.replace("1-0-2", version), "data": data}
 
     def to_json(self) -> str:
-        """Return `to_dict` as compact JSON text."""
+        """Return the result of `to_dict` as compact JSON."""
         before, after = self._facts.json
         return f"{before}{self.event_index}{after}"
 
@@ -179,8 +179,8 @@ class SessionSummary:
     """A session that has ended: its ids and times, how long it was in the foreground and background, and why it ended.
 
     A session ends at its last activity (an event or `ClientSession.touch`), not when the end is noticed. Times are
-    aware and in UTC. The foreground and background seconds count from the first event, or from the restart if the
-    session continued after one, to the last activity.
+    aware and in UTC. The foreground and background seconds are measured from the first event (after a
+    restart that continued the session, from the restart) to the last activity.
     """
 
     user_id: str

@@ -7,7 +7,7 @@ class SessionClosedError(RuntimeError):
     """A method was called after ``close()``."""
 
     def __init__(self, method: str) -> None:
-        """Name the method."""
+        """Store the method's name."""
         super().__init__(method)
         self.method = method
 

@@ -1,4 +1,4 @@
-"""What happened, in words that `explain()`, the command line, and the log share."""
+"""Explanations of decisions, with the same wording in `explain()`, on the command line, and in the log."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from client_session_persistence import Snapshot
 
 START = "start"
-"""What explanations call the start of a run; all other inputs have the graph's names."""
+"""The name of a run's start in explanations. All other inputs are named as in the graph."""
 
 
 @attrs.frozen
@@ -54,7 +54,7 @@ class Explanation:
     idle_seconds: float
     """Seconds since the last activity or a new session's start; negative if the saved activity is in the future."""
     timeout: float
-    """The timeout in force before the decision, in seconds: that of the old state."""
+    """The timeout in force before the decision (that of the old state), in seconds."""
     new_timeout: float
     """The timeout in force after the decision, in seconds."""
     was_checker_running: bool
@@ -68,7 +68,7 @@ class Explanation:
 
     @property
     def clauses(self) -> tuple[str, ...]:
-        """What changed, in words: first a session's end, then a session's beginning, then everything else."""
+        """The changes, in words: first a session's end, then a session's beginning, then everything else."""
         return (*self._session_clauses(), *self._other_clauses())
 
     def _session_clauses(self) -> Iterator[str]:
@@ -90,7 +90,7 @@ class Explanation:
             moved = "came to the foreground" if in_focus else "went to the background"
             yield f"the app {moved} (timeout {_seconds_text(self.new_timeout)})"
         if self.input == Command.TIMEOUTS and self.new_timeout == self.timeout:
-            yield f"the timeout of the other focus changed; {_seconds_text(self.timeout)} stays in force"
+            yield f"the other timeout changed; {_seconds_text(self.timeout)} remains in force"
         elif self.input == Command.TIMEOUTS:
             yield f"the timeout changed from {_seconds_text(self.timeout)} to {_seconds_text(self.new_timeout)}"
         if self.input == Command.CLOSE:
@@ -154,7 +154,7 @@ def _ending(ended: Ending, idle_seconds: float, timeout: float) -> str:
     why = {
         EndReason.TIMEOUT: _idle_text(idle_seconds, timeout, " in the foreground"),
         EndReason.BACKGROUND_TIMEOUT: _idle_text(idle_seconds, timeout, " in the background"),
-        EndReason.NEW_SESSION: "a new session was started by hand",
+        EndReason.NEW_SESSION: "a new session was started manually",
         EndReason.CLOSE: "closed",
     }
     return f"session {ended.session_index} ({_events_text(ended.event_count)}) ended: {why[ended.reason]}"

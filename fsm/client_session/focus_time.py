@@ -7,10 +7,10 @@ import attrs
 
 @attrs.frozen(weakref_slot=False)  # one instance per session in memory
 class FocusTime:
-    """The seconds that a session spent in each focus, up to its last activity.
+    """The seconds that a session spent in the foreground and in the background, up to its last activity.
 
-    Time after the last activity counts only once there is later activity. So a focus change stores two sums: one up
-    to the change, and one up to the last activity before it.
+    Time after the last activity counts only once there is more activity. Therefore, a focus change stores two pairs of
+    totals: one up to the change, and one up to the last activity before it.
     """
 
     since: float
@@ -27,7 +27,7 @@ class FocusTime:
         return FocusTime(now, *self._plus(now, foreground=was_foreground), at_activity)
 
     def until(self, last_activity: float, *, foreground: bool) -> tuple[float, float]:
-        """Return the foreground and background seconds up to the last activity; ``foreground`` is the current focus."""
+        """Return the foreground and background seconds up to the last activity, given whether the app is in focus."""
         if last_activity < self.since:
             return self._at_activity
         return self._plus(last_activity, foreground=foreground)

@@ -1,8 +1,8 @@
-"""The lifecycle graph, declared once: states, inputs, commands, and the table that everything else derives from.
+"""The lifecycle graph, declared once: states, inputs, commands, and the table from which everything else is derived.
 
 Two declarations name everything that can happen to a session: `TABLE`, the rows of the graph, and `Command`, the other
-requests of an embedder. The running machine, the diagrams, traces, the history, the verification and the documentation
-all use them. The table is checked on import: a bad row raises an error that names it.
+requests that an embedder can make. The running machine, the diagrams, traces, the history, the verification and the
+documentation all use them. The table is checked on import: an invalid row raises an error that names it.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ class SessionState(enum.StrEnum):
 
 
 class Input(enum.StrEnum):
-    """What moves a session through the graph."""
+    """An input, which moves a session through the graph."""
 
     EVENT = "event"
     """An event was tracked."""
     TICK = "tick"
-    """The checker asks whether the session is over."""
+    """The checker checks whether the session has timed out."""
     BACKGROUND = "background"
     """The app lost focus."""
     FOREGROUND = "foreground"
     """The app gained focus."""
     RESUME = "resume"
-    """The checker was started manually; sent only in the expired state."""
+    """The checker was started manually. This input is sent only in the expired state."""
 
 
 class Command(enum.StrEnum):
-    """What an embedder can request in addition to the inputs. Commands have no rows in the graph.
+    """A request that an embedder can make in addition to the inputs. Commands have no rows in the graph.
 
-    Every command except `START_CHECKER` first makes the check that a tick would have made.
+    Every command except `START_CHECKER` first performs the check that a tick would have performed.
     """
 
     TOUCH = "touch"
@@ -72,14 +72,14 @@ class EndReason(enum.StrEnum):
 
 
 class Guard(enum.StrEnum):
-    """What must be true for a row to apply."""
+    """A condition that must be true for a row to apply."""
 
     OVER = "over"
     """The time since the last activity is at least the timeout of the state."""
 
 
 class Effect(enum.StrEnum):
-    """What a row does besides changing the state."""
+    """An action that a row performs in addition to changing the state."""
 
     ACTIVITY = "activity"
     """Count the event, restart the timeout, and run the checker."""
@@ -104,7 +104,7 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The row as an arrow's label, in UML notation: ``input [guard] / effect, effect``."""
+        """The row's label on an arrow, in UML notation: ``input [guard] / effect, effect``."""
         guard = f" [{self.guard}]" if self.guard else ""
         effects = f" / {', '.join(self.effects)}" if self.effects else ""
         return f"{self.input}{guard}{effects}"
@@ -125,29 +125,29 @@ INITIAL = _FOREGROUND
 # fmt: off
 TABLE: tuple[Row, ...] = (
     Row(_FOREGROUND, _EVENT, None, _FOREGROUND, (_ACTIVITY,),
-        "Tracked events are what a session consists of."),
+        "A session consists of tracked events."),
     Row(_FOREGROUND, _TICK, _OVER, _FOREGROUND, (_RENEW,),
-        "The user is idle in front of the app; checking continues, since the next session starts here."),
+        "The user is idle while the app is in focus. Checking continues, since the next session starts here."),
     Row(_FOREGROUND, _TO_BACKGROUND, None, _BACKGROUND, (),
-        "The app lost focus: from here on the shorter timeout applies. Losing focus is not activity."),
+        "The app lost focus, so the background timeout now applies. Losing focus is not activity."),
     Row(_FOREGROUND, _TO_FOREGROUND, None, _FOREGROUND, (_START,),
-        "The app is in focus already, but a report of focus always starts the checker."),
+        "The app is in focus already, but reporting focus always starts the checker."),
     Row(_BACKGROUND, _EVENT, None, _BACKGROUND, (_ACTIVITY,),
-        "Work in the background (music, sync) is activity too; it does not bring the app back to the foreground."),
+        "Background work (music, sync) is also activity, but it does not bring the app to the foreground."),
     Row(_BACKGROUND, _TICK, _OVER, _EXPIRED, (_RENEW, _STOP),
-        "Expire once, then stop checking: a pending session out of focus has nothing left to check."),
+        "Expire once, then stop checking: a pending session in the background cannot expire."),
     Row(_BACKGROUND, _TO_FOREGROUND, None, _FOREGROUND, (_START,),
-        "The user is back in time: the session continues under the longer timeout."),
+        "The user came back in time: the session continues with the foreground timeout."),
     Row(_BACKGROUND, _TO_BACKGROUND, None, _BACKGROUND, (),
         "No effect: already in the background."),
     Row(_EXPIRED, _EVENT, None, _BACKGROUND, (_START, _ACTIVITY),
-        "The pending session gets its first event, still out of focus, and must be checked again."),
+        "The pending session gets its first event while still in the background, and must be checked again."),
     Row(_EXPIRED, _TO_FOREGROUND, None, _FOREGROUND, (_START,),
-        "The user is back too late for the old session; the pending one waits for its first event."),
+        "The user came back after the old session expired; the pending one waits for its first event."),
     Row(_EXPIRED, _RESUME, None, _BACKGROUND, (_START,),
-        "The embedder starts the checker by hand (`start_checker()`); nothing else sends this."),
+        "The embedder called `start_checker()`; nothing else sends this input."),
     Row(_EXPIRED, _TICK, None, _EXPIRED, (),
-        "A tick that was under way when checking stopped finds nothing to do."),
+        "A tick that was already running when checking stopped has nothing to do."),
     Row(_EXPIRED, _TO_BACKGROUND, None, _EXPIRED, (),
         "No effect: already in the background."),
 )
@@ -170,7 +170,7 @@ def check(rows: Sequence[Row]) -> None:
             msg = f"{row} has no reason"
             raise ValueError(msg)
         if other := seen.get((row.source, row.input)):
-            msg = f"{row} decides the same case as {other}"
+            msg = f"{row} covers the same case as {other}"
             raise ValueError(msg)
         seen[row.source, row.input] = row
     for state in SessionState:
@@ -179,12 +179,12 @@ def check(rows: Sequence[Row]) -> None:
             if ((state, given) in seen) != (given is not Input.RESUME or state is _EXPIRED):
                 msg = f"input '{given}' in state '{state}' has {'a' if (state, given) in seen else 'no'} row"
                 raise ValueError(msg)
-    if unreachable := set(SessionState) - _reachable(rows):
+    if unreachable := set(SessionState) - _reachable_states(rows):
         msg = f"no row leads to {sorted(state.value for state in unreachable)} from '{INITIAL}'"
         raise ValueError(msg)
 
 
-def _reachable(rows: Iterable[Row]) -> set[SessionState]:
+def _reachable_states(rows: Iterable[Row]) -> set[SessionState]:
     reached = {INITIAL}
     while new := {row.destination for row in rows if row.source in reached} - reached:
         reached |= new

@@ -1,4 +1,4 @@
-"""The last decisions of a session, packed: a process may have 100,000 sessions, and few histories are ever read.
+"""A session's last decisions, packed: a process may have 100,000 sessions, and few histories are ever read.
 
 A history is immutable, so a draft that extends it can be discarded, and reading it takes no lock.
 """
@@ -32,7 +32,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def is_changed(before: Lifecycle, after: Lifecycle) -> bool:
-    """Return whether anything but the activity differs between two lifecycles."""
+    """Return whether two lifecycles differ in anything other than their activity."""
     return (
         after.state is not before.state
         or after.checker_running is not before.checker_running
@@ -51,7 +51,7 @@ def pack(  # noqa: PLR0913  # the fields of an explanation
     ended: Ending | None = None,
     begun: Beginning | None = None,
 ) -> bytes:
-    """Pack what an input changed."""
+    """Pack an input and what it changed into a history entry."""
     return _ENTRY.pack(
         (at - _EPOCH) // _MICROSECOND,
         idle_seconds,
@@ -71,7 +71,7 @@ def pack(  # noqa: PLR0913  # the fields of an explanation
     )
 
 
-def extended(history: bytes, entry: bytes) -> bytes:
+def append(history: bytes, entry: bytes) -> bytes:
     """Return a history with one more entry, limited to the last `LIMIT` entries."""
     return (history + entry)[-LIMIT * _ENTRY.size :]
 

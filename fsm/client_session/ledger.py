@@ -1,7 +1,7 @@
-"""The ledger: who the user is, which numbers sessions get, and what has been saved.
+"""The ledger: it knows the user, numbers sessions, and keeps track of what has been saved.
 
-It follows the store, in which other processes also number sessions. While the store fails, the ledger continues in
-memory.
+It follows the store, where other processes may also number sessions. While the store is failing, the ledger continues
+in memory.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from client_session.callbacks import Callbacks, Logger
     from client_session_persistence import SnapshotStore
 
-    Decide = Callable[[Snapshot | None], Snapshot | None]
-    """Given what the store has, returns what to save, or ``None`` to save nothing."""
+    Decider = Callable[[Snapshot | None], Snapshot | None]
+    """Takes the stored snapshot and returns the snapshot to save, or ``None`` to save nothing."""
 
 
 def new_id() -> str:
@@ -35,8 +35,8 @@ def new_id() -> str:
 class Ledger:
     """One session object's view of its store. Thread-safe.
 
-    It never raises the store's errors. `error` has the last one until a later call succeeds; a streak of errors logs
-    one warning.
+    It never raises the store's errors. `error` is the last one until a later call succeeds. Only the first of several
+    consecutive errors is logged.
     """
 
     __slots__ = (
@@ -45,13 +45,13 @@ class Ledger:
     )  # fmt: skip
 
     def __init__(self, store: SnapshotStore, logger: Logger, callbacks: Callbacks) -> None:
-        """Load the user from the store, or save a new one if the store has none."""
+        """Load the user from the store, or save a new user if the store is empty."""
         self._store = store
         self._logger = logger
         self._callbacks = callbacks
         self._lock = threading.RLock()
         self._transaction: object = None
-        """Identifies the latest transaction with the store while one is under way."""
+        """Identifies the latest transaction on the store while one is in progress."""
         self._saved: Snapshot | None = None
         """The last snapshot that this object saved."""
         self._future: Future[None] | None = None
@@ -59,19 +59,19 @@ class Ledger:
         self.pending_id = new_id()
         """The id of the next session to be numbered: the current one while it is pending, otherwise its successor."""
         self.unused_id: str | None = None
-        """A pending id that was replaced. If an interrupted call has numbered it, that number can be used again."""
+        """A pending id that was replaced. If an interrupted call has already numbered it, that number can be reused."""
         self.error: Exception | None = None
         """The last failure, until a save succeeds."""
         stored, error = self._load_or_recover()
         self.newest = stored or Snapshot(user_id=new_id())
-        """The newest known session, which the next one follows; at first only a user, whom the store may replace."""
+        """The newest known session, followed by the next one; at first only a user, which the store may override."""
         if error is not None and not isinstance(error, CorruptSaveFileError):
             self._report(error)  # a store that cannot be read is not overwritten
         elif stored is None or error is not None:
             self._transact(lambda stored: self.newest if stored is None else None)  # this also replaces a corrupt file
 
     def _load_or_recover(self) -> tuple[Snapshot | None, Exception | None]:
-        """Return the store's snapshot; if loading fails, return what could be recovered, and the error."""
+        """Return the store's snapshot; if loading fails, return the recovered snapshot, if any, and the error."""
         try:
             return self._store.load(), None
         except Exception as error:  # noqa: BLE001  # an embedder's store may raise anything
@@ -85,11 +85,11 @@ class Ledger:
         first_event_id: str | None = None,
         first_event_time: datetime | None = None,
     ) -> Snapshot:
-        """Give the pending session its index and its predecessor, save it, and return it.
+        """Assign an index and a previous session to the pending session, save it, and return it.
 
-        Idempotent per session id: a re-entrant call or a repeated decision gets the same number. A session that is no
-        longer pending gets a record that is never published, and uses no number. While the store cannot be written,
-        the number follows the newest one that can be read.
+        Idempotent per session id: a re-entrant call or a repeated decision gets the same number. For a session
+        that is no longer pending, the result is never published, and does not use up a number. While the store cannot
+        be written to, the number is one more than the newest that can be read.
         """
 
         def follow(before: Snapshot) -> Snapshot:
@@ -109,7 +109,7 @@ class Ledger:
             while True:
                 before = self.newest
                 record = follow(before)
-                # Nothing is called from here on, so nothing else can run in between.
+                # Nothing is called from here on, so no other code can interrupt.
                 if self.pending_id != session_id:
                     return None
                 if self.newest is before:
@@ -125,7 +125,7 @@ class Ledger:
             return newest if newest.session_id == session_id else follow(newest)
 
     def save(self, snapshot: Snapshot | None, *, wait: bool = False) -> Exception | None:
-        """Save a session's progress (``None``: the newest known session's), unless the store is ahead of it.
+        """Save a session's progress (if ``None``, the newest known session's) unless the store has newer progress.
 
         Return the error, if any. With ``wait``, wait until the save is durable.
         """
@@ -155,7 +155,7 @@ class Ledger:
 
     @property
     def is_busy(self) -> bool:
-        """Whether this thread holds the ledger's lock further up the stack."""
+        """Whether an outer call on this thread holds the ledger's lock."""
         return is_held(self._lock)
 
     def after_fork(self) -> None:
@@ -165,8 +165,8 @@ class Ledger:
         self._future = None
         self.pending_id = new_id()
 
-    def _transact(self, decide: Decide) -> Exception | None:
-        """Run a transaction with the store; return the error, if any.
+    def _transact(self, decide: Decider) -> Exception | None:
+        """Run a transaction on the store; return the error, if any.
 
         A re-entrant call on this thread (from a signal handler or a finalizer) may run its own transaction during this
         one. That transaction may have failed, or this one may have overwritten its snapshot. In that case, save the
@@ -192,8 +192,8 @@ class Ledger:
                 error = _exception(future) if future.done() else error
         return None if isinstance(error, CorruptSaveFileError) else error
 
-    def _attempt(self, decide: Decide) -> Exception | None:
-        """Under the store's lock, load, adopt a newer snapshot, decide what to save, and save it.
+    def _attempt(self, decide: Decider) -> Exception | None:
+        """While holding the store's lock, load, adopt a newer snapshot, decide what to save, and save it.
 
         Return the error, if any, or the corruption that was repaired.
         """
@@ -221,7 +221,7 @@ class Ledger:
         return self.newest if _is_behind(stored, self.newest) else None
 
     def _on_saved(self, future: Future[None]) -> None:
-        """Process the result of a save, on the thread that made it durable, unless a later save is under way."""
+        """Process the result of a save, on the thread that made it durable, unless a later save is in progress."""
         is_locked = self._lock.acquire(timeout=LOCK_SECONDS)  # the lock's holder may be waiting for this thread
         try:
             if self._future is not future:
@@ -272,7 +272,7 @@ def _exception(future: Future[None]) -> Exception | None:
 
 
 def _is_behind(stored: Snapshot | None, ours: Snapshot) -> bool:
-    """Return whether ``ours`` may replace ``stored``: not if that has another user, a newer session, or more events."""
+    """Return False if ``stored`` has another user, a newer session, or more events; otherwise, return True."""
     if stored is None:
         return True
     if stored.user_id != ours.user_id:

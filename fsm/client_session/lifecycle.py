@@ -1,4 +1,4 @@
-"""The lifecycle core: takes inputs and times, returns decisions. No I/O, no clock, no lock.
+"""The lifecycle core, which takes inputs and times and returns decisions. It has no I/O, clock, or lock.
 
 Times are monotonic, in seconds. Two rules decide which events share a session: the table in `client_session.graph`, and
 *check first* (`Lifecycle._check`).
@@ -65,14 +65,14 @@ class Lifecycle:
     state: SessionState = INITIAL
     checker_running: bool = True
     observer: Callable[[Row], object] | None = None
-    """Called with each row that applies, before its effects."""
+    """Called with each row that applies, before its effects run."""
     last_event: float = attrs.field(init=False, default=0.0)
     _now: float = attrs.field(init=False, default=0.0)
     _decisions: Decisions = attrs.field(init=False, default=())
     _focus_since: float = attrs.field(
         init=False, default=attrs.Factory(lambda self: self.last_activity, takes_self=True)
     )
-    """When the timing of focus began: at the first event or at a restart."""
+    """When focus timing began: at the first event or at a restart."""
     _focus_time: FocusTime | None = attrs.field(init=False, default=None)
     """``None`` until focus changes for the first time in the session."""
 
@@ -84,7 +84,7 @@ class Lifecycle:
         return copied
 
     def retire(self) -> None:
-        """Stop counting events: a caller that still refers to a superseded lifecycle must get its successor."""
+        """Stop counting events: a caller that still refers to a superseded lifecycle must use its successor."""
         self.checker_running = False
 
     def resume_saved(self, event_count: int, seconds_since_activity: float) -> None:
@@ -94,7 +94,7 @@ class Lifecycle:
         self.last_event = self.last_activity
 
     def successor(self, now: float) -> Lifecycle:
-        """Return a lifecycle with a pending session in the same state, such as a forked child starts with."""
+        """Return a lifecycle in the same state with a pending session, as a forked child needs."""
         return Lifecycle(
             self.foreground_timeout,
             self.background_timeout,
@@ -110,32 +110,32 @@ class Lifecycle:
         return self.foreground_timeout if self.state is _FOREGROUND else self.background_timeout
 
     def expires_in(self, now: float) -> float | None:
-        """Return the seconds until the session expires: 0.0 once it is due to expire, ``None`` while it cannot."""
+        """Return the seconds until the session expires: 0.0 once it is due, ``None`` while it cannot expire."""
         if not (self.checker_running and (self.event_count or self.count_empty_sessions)):
             return None
         return max(0.0, self.timeout - (now - self.last_activity))
 
     def continue_session(self, now: float) -> int:
-        """Count an event that does not change the state, and return its number in the session; otherwise return 0.
+        """Count an event and return its number in the session, or return 0 if the event may change the state.
 
-        The short path: in an active session that is checked and not over, the machine would only count the event. If
-        the result is 0, the caller must send `Input.EVENT`.
+        The short path: while the session is active, being checked, and not over, the machine would only count the
+        event. If the result is 0, the caller must send `Input.EVENT`.
         """
         timeout = self.foreground_timeout if self.state is _FOREGROUND else self.background_timeout
-        # Nothing is called from here on, so no signal handler can run in between and call the session.
+        # Nothing is called from here on, so no signal handler can interrupt and call the session.
         if self.event_count and self.checker_running and now - self.last_activity < timeout:
             self.last_activity = self.last_event = now
             self.event_count = number = self.event_count + 1
             return number
         return 0
 
-    def is_tick_idle(self, now: float) -> bool:
-        """Return whether a tick would certainly do nothing, so that the machine can be skipped."""
+    def is_tick_noop(self, now: float) -> bool:
+        """Return True if a tick is known to have no effect, so that the machine can be skipped."""
         if self.state is SessionState.EXPIRED_CHECKER_STOPPED:
             return False
         if not self.checker_running or now - self.last_activity < self.timeout:
             return True
-        # In the foreground, a tick's only effect is to renew, and a pending session is never replaced.
+        # In the foreground, a tick's only effect is to renew the session, and a pending session is never replaced.
         pending = not (self.event_count or self.count_empty_sessions)
         return pending and self.state is _FOREGROUND
 
@@ -144,7 +144,7 @@ class Lifecycle:
         self._now = now
         match given:
             case Input.TICK:
-                if not self.is_tick_idle(now):
+                if not self.is_tick_noop(now):
                     self._send(Input.TICK)
             case Command.START_CHECKER:
                 # A session that timed out while checking was stopped manually expires at the next check.
@@ -166,7 +166,7 @@ class Lifecycle:
         return self._decided()
 
     def set_timeouts(self, now: float, foreground: float | None, background: float | None) -> Decisions:
-        """Set one or both timeouts. A session that has already timed out under the old ones ends."""
+        """Set one or both timeouts. A session that has already timed out under the old timeouts ends."""
         self._now = now
         self._check()
         self.foreground_timeout = foreground or self.foreground_timeout
@@ -174,7 +174,7 @@ class Lifecycle:
         return self._decided()
 
     def close(self, now: float, *, may_continue: bool) -> Decisions:
-        """Stop permanently; the session ends, unless the next run may continue it."""
+        """Stop permanently; the session ends unless the next run may continue it."""
         self._now = now
         self._check()
         if self.event_count and not may_continue:
@@ -183,7 +183,7 @@ class Lifecycle:
         return self._decided()
 
     def _check(self) -> None:
-        """Check first: make the check that a tick would have made by now, so it does not matter whether one ran.
+        """Check first: perform the check that a tick would have performed by now, so that ticks do not matter.
 
         The check uses the timeout of the state being left, and applies only to a session that has events.
         """
@@ -237,7 +237,7 @@ class Lifecycle:
         self.checker_running = True
 
     def do_renew(self) -> None:
-        """Effect: replace a session that has events (or any, if empty sessions count) with a pending one."""
+        """Effect: replace a session that has events (or any session, if empty sessions count) with a pending one."""
         if self.event_count or self.count_empty_sessions:
             self._end(EndReason.TIMEOUT if self.state is _FOREGROUND else EndReason.BACKGROUND_TIMEOUT)
             self._begin()

@@ -1,7 +1,7 @@
 """The running machine: one `transitions.Machine`, built from the table and shared by all sessions and threads.
 
 It has no models. It is triggered on a cursor: an object with a ``state`` attribute and a method ``is_<guard>`` or
-``do_<effect>`` for each guard and effect in the table. The machine stores no session's state, so sharing it is safe.
+``do_<effect>`` for each guard and effect in the table. The machine does not store session state, so sharing it is safe.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def build(rows: Iterable[Row]) -> Machine:
 
 
 MACHINE = build(TABLE)
-# `transitions` logs every callback at INFO level while the session's lock is held: noise for the host, and a deadlock
-# if one of the host's log handlers calls the session. Other machines still log.
+# `transitions` logs every callback at INFO level while the session's lock is held: noise for the host, and a possible
+# deadlock if one of its log handlers calls the session. Other machines still log.
 logging.getLogger("transitions.core").addFilter(
     lambda record: not (isinstance(record.args, tuple) and MACHINE.name in record.args)
 )

@@ -43,14 +43,14 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class ClientSession:
-    """Groups tracked events into sessions: a series of events with no gap of the timeout or longer.
+    """Groups tracked events into sessions. A session is a series of events with no gap of the timeout or longer.
 
     Any method may be called from any thread, and in a child after ``os.fork()``. Which events share a session depends
     only on the times of events and focus changes, never on when checks run. Only `save` raises load and save errors.
-    Otherwise, the session continues in memory, and `save_error` has the error.
+    After an error, the session continues in memory, and `save_error` returns the error.
 
     A pending session, which waits for its first event, has an id but no number yet: its index, previous session and
-    first event are ``None``. Reading never extends a session, takes no lock, and works even after `close`.
+    first event are ``None``. Properties never extend a session, do not take a lock, and work even after `close`.
 
     Callbacks run in order on the thread that caused them, after the session's lock is released. They may call the
     session again. If a callback raises, the exception is logged and has no other effect.
@@ -85,9 +85,9 @@ class ClientSession:
             foreground_timeout: seconds (or `timedelta`) until a session in the foreground expires.
             background_timeout: the same for a session in the background.
             check_interval: seconds (or `timedelta`) between checks.
-            logger: a `logging.Logger` or an object with its methods; by default, this module's own. If it also
-                has ``isEnabledFor``, decisions are logged at level DEBUG in the words of `explain`.
-            store: any `SnapshotStore` instead of ``save_path``.
+            logger: a `logging.Logger` or an object with its methods; by default, this module's logger. If it also
+                has ``isEnabledFor``, decisions are logged at level DEBUG, worded as in `explain`.
+            store: any `SnapshotStore`, to use instead of ``save_path``.
             clock: any `Clock`; by default, the system clock.
             scheduler: any `Scheduler`; by default, the process's shared checker thread.
             count_empty_sessions: number sessions as the .NET tracker does: each construction and each expiry creates,
@@ -125,9 +125,9 @@ class ClientSession:
         self._callbacks = Callbacks(self._logger, callables)
         with deadline():
             self._ledger = Ledger(store, self._logger, self._callbacks)
-            moment = self._moment()
-            lifecycle = lifecycle.successor(moment.monotonic)
-            self._current = start(lifecycle, self._ledger, moment, may_continue=self._continues)
+            now = self._now()
+            lifecycle = lifecycle.successor(now.monotonic)
+            self._current = start(lifecycle, self._ledger, now, may_continue=self._continues)
         _live_sessions.add(self)
         if self._current.history:
             self._callbacks.log_decision(self._current.history)
@@ -146,9 +146,9 @@ class ClientSession:
         """Record an event and return its entity.
 
         Args:
-            event_id: a `uuid.UUID` or its text, in upper or lower case; the entity has it in lowercase.
-            event_timestamp: when the event happened, as an aware `datetime`; by default, now. It sets only the times
-                of first and last events; which session the event belongs to depends on when it is recorded.
+            event_id: a `uuid.UUID` or a UUID string, in upper or lower case; the entity stores it in lowercase.
+            event_timestamp: when the event happened, as an aware `datetime`; by default, now. It affects only the times
+                of first and last events. Which session the event belongs to depends on when it is recorded.
             anonymous: leave the user (zero UUID) and the previous session out of the entity.
 
         Raises:
@@ -158,11 +158,11 @@ class ClientSession:
 
         """
         if not (
-            event_id.encode("ascii", "replace").translate(SHAPE) == UUID_SHAPE  # is_uuid_text, inlined
+            event_id.encode("ascii", "replace").translate(SHAPE) == UUID_SHAPE  # is_uuid, inlined
             if type(event_id) is str
             else type(event_id) is UUID
         ):
-            event_id = arguments.event_id_text(event_id)
+            event_id = arguments.event_id_string(event_id)
         if event_timestamp is not None:
             event_timestamp = as_utc(event_timestamp)
         # The short path: the state does not change, so the machine is skipped.
@@ -183,7 +183,7 @@ class ClientSession:
             return SessionContext(facts.anonymous() if anonymous else facts, number)
         return self._decide_event(event_id, event_timestamp, anonymous=anonymous)
 
-    def set_background(self, background: bool) -> None:  # noqa: FBT001  # the specification's signature, and .NET's
+    def set_background(self, background: bool) -> None:  # noqa: FBT001  # the signature in the specification and in .NET
         """Report that the app went to the background (``True``) or came to the foreground (``False``).
 
         Reporting the same value again changes nothing, except that ``False`` always starts the checker. A focus change
@@ -201,17 +201,17 @@ class ClientSession:
                 self._save_progress()
 
     def touch(self) -> None:
-        """Report activity that is not tracked, which restarts the timeout.
+        """Report activity that is not a tracked event, to restart the timeout.
 
-        It does not revive a session that has already timed out.
+        This does not revive a session that has already timed out.
         """
         self._apply("touch", Command.TOUCH)
 
     def start_new_session(self) -> None:
-        """End the current session now if it has events; a pending one gets a new id. `session_id` changes at once."""
+        """End the current session if it has events; a pending one gets a new id. `session_id` changes immediately."""
 
         def change(draft: Draft) -> None:
-            draft.apply(draft.after.lifecycle.decide(Command.NEW_SESSION, draft.moment.monotonic))
+            draft.apply(draft.after.lifecycle.decide(Command.NEW_SESSION, draft.now.monotonic))
             draft.renew_pending()
 
         self._decide("start_new_session", Command.NEW_SESSION, change)
@@ -221,16 +221,16 @@ class ClientSession:
     def tick(self) -> None:
         """Check now whether the session has timed out, and retry a save that failed.
 
-        The scheduler calls it. To avoid a thread, call it from the main loop of a GUI or a game. While checking is
+        The scheduler calls this. To avoid a thread, call it from the main loop of a GUI or a game. While checking is
         stopped, nothing expires.
         """
-        # Most ticks find nothing to do, and there may be many sessions, so no lock is taken: if another thread changes
-        # the session at this moment, the next tick notices.
-        idle = self._current.lifecycle.is_tick_idle(self._clock.monotonic()) and not self._current.is_closed
+        # Most ticks have nothing to do, and there may be many sessions, so this does not take the lock. If another
+        # thread is changing the session right now, the next tick will notice.
+        idle = self._current.lifecycle.is_tick_noop(self._clock.monotonic()) and not self._current.is_closed
         error = self._ledger.error
         if idle and error is None and not self._continues:
             return
-        # After a lock has timed out, try it only once: the next tick will try again.
+        # If a lock timed out last time, try it only once: the next tick will try again.
         with deadline(patient=not isinstance(error, TimeoutError)):
             if not idle:
                 self._apply("tick", Input.TICK)
@@ -250,7 +250,7 @@ class ClientSession:
     def save(self) -> None:
         """Write the progress of the newest numbered session now; a pending one is never written.
 
-        It returns once the save is durable, even with a store that saves in the background. On an event loop, call it
+        This returns once the save is durable, even with a store that saves in the background. On an event loop, call it
         with ``await asyncio.to_thread(session.save)``.
 
         Raises:
@@ -270,11 +270,11 @@ class ClientSession:
     def close(self) -> None:
         """Stop checking, save, and release the session. Calling it again has no effect.
 
-        It logs a save error (see `save_error`), and does not wait for a background save; the interpreter's exit does.
+        Save errors are logged (see `save_error`). Only the interpreter's exit waits for a background save.
         """
 
         def change(draft: Draft) -> None:
-            draft.apply(draft.after.lifecycle.close(draft.moment.monotonic, may_continue=self._continues))
+            draft.apply(draft.after.lifecycle.close(draft.now.monotonic, may_continue=self._continues))
             draft.after.is_closed = True
 
         with deadline(), contextlib.suppress(SessionClosedError):
@@ -294,7 +294,7 @@ class ClientSession:
 
     @property
     def foreground_timeout(self) -> float:
-        """Seconds until a session in the foreground expires; can be set at any time, to seconds or a `timedelta`."""
+        """Seconds until a session in the foreground expires. It can be set at any time (seconds or a `timedelta`)."""
         return self._current.lifecycle.foreground_timeout
 
     @foreground_timeout.setter
@@ -304,7 +304,7 @@ class ClientSession:
 
     @property
     def background_timeout(self) -> float:
-        """Seconds until a session in the background expires; can be set at any time, to seconds or a `timedelta`."""
+        """Seconds until a session in the background expires. It can be set at any time (seconds or a `timedelta`)."""
         return self._current.lifecycle.background_timeout
 
     @background_timeout.setter
@@ -314,7 +314,7 @@ class ClientSession:
 
     @property
     def check_interval(self) -> float:
-        """Seconds between checks; can be set at any time, to seconds or a `timedelta`."""
+        """Seconds between checks. It can be set at any time (seconds or a `timedelta`)."""
         return self._check_interval
 
     @check_interval.setter
@@ -324,7 +324,7 @@ class ClientSession:
         def change(draft: Draft) -> None:
             self._check_interval = interval
             if self._is_scheduled:
-                self._start_ticks(draft.moment.monotonic)
+                self._start_ticks(draft.now.monotonic)
 
         self._decide("check_interval", "", change)
 
@@ -369,17 +369,17 @@ class ClientSession:
 
     @property
     def first_event_id(self) -> str | None:
-        """The id of the session's first event; ``None`` while it has none."""
+        """The id of the session's first event; ``None`` before that event."""
         return self._current.facts.first_event_id
 
     @property
     def first_event_timestamp(self) -> str | None:
-        """The time of the session's first event, as RFC 3339 text in UTC; ``None`` while it has none."""
+        """The time of the session's first event, as an RFC 3339 string in UTC; ``None`` before that event."""
         return self._current.facts.first_event_timestamp
 
     @property
     def event_index(self) -> int:
-        """The number of the session's last event; 0 while it has none."""
+        """The number of the session's last event; 0 before the first event."""
         return min(self._current.lifecycle.event_count, MAX_INDEX)
 
     @property
@@ -402,7 +402,7 @@ class ClientSession:
 
         A decision is an input that changed more than the time of the last activity: a session ended, began or
         continued, the focus or a timeout changed, the checker started or stopped. Events within a session and ticks
-        before the timeout are not decisions, so 32 usually cover hours. A forked child starts with none.
+        before the timeout are not decisions, so 32 usually cover hours. A forked child starts without any.
         """
         return history.unpack(self._current.history)
 
@@ -422,11 +422,11 @@ class ClientSession:
     # Deciding
 
     def _decide(self, method: str, given: str, change: Callable[[Draft], Result]) -> Result:
-        """Let ``change`` modify a draft, publish it as the current session, and run the callbacks.
+        """Publish a draft modified by ``change`` as the current session, and run the callbacks.
 
         ``given`` is the input's name in explanations. The lock excludes other threads, but a signal handler or
         finalizer on this thread, or a child forked in one, can still call the session. Such a re-entrant call sees the
-        session as it was, and what it publishes stands: this draft is superseded, and the outer call decides again.
+        session as it was, and what it publishes is kept: this draft is superseded, and the outer call decides again.
         """
         try:
             with deadline(), self._lock:
@@ -436,12 +436,12 @@ class ClientSession:
                     if before.is_closed:
                         raise SessionClosedError(method)
                     callbacks = self._callbacks
-                    draft = Draft(before, next_id, self._moment(), ledger, callbacks)
+                    draft = Draft(before, next_id, self._now(), ledger, callbacks)
                     result = change(draft)
                     entry = draft.explain(given)
                     next_id = new_id() if draft.begun else draft.next_id
                     queue = callbacks.queue
-                    # Nothing is called from here on, so nothing else can run in between. A child that is forked later
+                    # Nothing is called from here on, so no other code can interrupt. A child that is forked later
                     # gets its own callbacks, and the parent runs these.
                     if self._current is before and before.lifecycle.event_count == draft.event_count_before:
                         self._current, ledger.pending_id = draft.after, next_id
@@ -450,7 +450,7 @@ class ClientSession:
                         queue.extend(draft.notifications)
                         break
                 before.lifecycle.retire()
-                if draft.is_saved_after:
+                if draft.must_save:
                     ledger.save(self._progress())
                 self._update_schedule()
             if entry:
@@ -465,8 +465,8 @@ class ClientSession:
         """Record an event that changes more than the event count."""
 
         def change(draft: Draft) -> SessionContext:
-            draft.apply(draft.after.lifecycle.decide(Input.EVENT, draft.moment.monotonic))
-            number = draft.record_event(arguments.event_id_text(event_id), event_timestamp)
+            draft.apply(draft.after.lifecycle.decide(Input.EVENT, draft.now.monotonic))
+            number = draft.record_event(arguments.event_id_string(event_id), event_timestamp)
             facts = draft.after.facts
             return SessionContext(facts.anonymous() if anonymous else facts, number)
 
@@ -477,10 +477,10 @@ class ClientSession:
         self._change(method, given, lambda core, now: core.decide(given, now))
 
     def _change(self, method: str, given: str, change: Callable[[Lifecycle, float], Decisions]) -> None:
-        self._decide(method, given, lambda draft: draft.apply(change(draft.after.lifecycle, draft.moment.monotonic)))
+        self._decide(method, given, lambda draft: draft.apply(change(draft.after.lifecycle, draft.now.monotonic)))
 
     def _deliver(self) -> None:
-        """Run the callbacks, unless an outer call on this thread holds a lock and so will run them later."""
+        """Run the callbacks, unless an outer call on this thread holds a lock; that call will run them later."""
         if not (is_held(self._lock) or self._ledger.is_busy):
             self._callbacks.deliver()
 
@@ -500,34 +500,34 @@ class ClientSession:
         except RuntimeError as error:
             self._callbacks.log(self._logger.warning, "%s; sessions expire at their next event", error)
 
-    def _moment(self) -> Anchor:
+    def _now(self) -> Anchor:
         return Anchor(self._clock.monotonic(), self._clock.now())
 
     def _progress(self) -> Snapshot | None:
-        moment = self._moment()
+        now = self._now()
         with self._lock:
-            return self._current.progress(moment)
+            return self._current.progress(now)
 
     def _save_progress(self) -> None:
-        """Save what a restart would need, unless it is already saved. The session's lock is free during the save."""
+        """Save what a restart would need unless it is already saved. The session's lock is not held during the save."""
         record = self._progress()
         if self._ledger.error is not None or not self._ledger.has_saved(record):
             self._ledger.save(record)
             self._deliver()
 
     def _save_at_exit(self) -> None:
-        """Save progress if the store outlives the process; run no callbacks."""
+        """Save progress if the store outlives the process; do not run callbacks."""
         record = self._progress()
         if self._ledger.outlives_process and not self._ledger.has_saved(record):
             self._ledger.save(record)
 
     def _after_fork(self) -> None:
-        """Begin a new session in the child: the current one, with its number and its end, belongs to the parent."""
+        """Start over with a pending session: the parent keeps the current one and its number, and reports its end."""
         self._lock = threading.RLock()
         self._callbacks = self._callbacks.after_fork()
         self._ledger.after_fork()
-        before, moment = self._current, self._moment()
-        current = Current.pending(before.lifecycle.successor(moment.monotonic), self._ledger, moment)
+        before, now = self._current, self._now()
+        current = Current.pending(before.lifecycle.successor(now.monotonic), self._ledger, now)
         current.is_closed = before.is_closed
         self._current = current
         before.lifecycle.retire()
@@ -548,7 +548,7 @@ def _save_all_at_exit(until: float) -> None:
         for session in list(_live_sessions):
             if time.monotonic() >= until:
                 return
-            with contextlib.suppress(Exception):  # an embedder's clock may raise anything; exiting must stay silent
+            with contextlib.suppress(Exception):  # an embedder's clock may raise anything; exit must be silent
                 session._save_at_exit()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # the module's own class
 
 

@@ -25,7 +25,7 @@ _MODULES = {"XmlStore": "xml_store", "default_save_path": "paths", "dumps": "cod
 
 
 def __getattr__(name: str) -> object:
-    """Import the code for files on first use: programs with other stores do not need it."""
+    """Import the file-related code on first use: programs that use other stores do not need it."""
     if name not in _MODULES:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)

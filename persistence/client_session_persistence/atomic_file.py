@@ -1,4 +1,4 @@
-"""Files that are either completely old or completely new, even after a crash or a power failure.
+"""Atomic writes: even after a crash or a power failure, a file has either its old contents or its new contents.
 
 The steps: write a temporary file in the same folder, fsync it, rename it, fsync the folder (man 2 rename and fsync).
 After a failed fsync, the kernel marks the pages clean, so fsync is never retried: the temporary file is discarded.
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 PRIVATE = 0o600
 _MAX_LINKS = 40
-"""The limit that Linux uses (man 7 path_resolution)."""
+"""The same limit as in Linux (man 7 path_resolution)."""
 
 SAFE_FLAGS: int = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
-"""Not every platform has every flag. O_NONBLOCK keeps a FIFO at the path from blocking the open; O_NOFOLLOW keeps a
-planted link from redirecting it."""
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE_FLAGS
+"""Some platforms lack some of these flags. O_NONBLOCK prevents a FIFO at the path from blocking the open;
+O_NOFOLLOW prevents a planted link from redirecting it."""
+_CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE_FLAGS
 
 
 def follow_links(path: str) -> str:
     """Resolve a path that may be a chain of symbolic links; the file itself need not exist.
 
-    Raise `OSError` if it cannot be resolved now (permission, I/O error, no current folder) or the links form a loop.
+    Raise `OSError` if it cannot currently be resolved (permissions, I/O, no current folder) or the links form a loop.
     """
     path = os.path.join(os.getcwd(), path)
     for _ in range(_MAX_LINKS):
@@ -45,38 +45,38 @@ def follow_links(path: str) -> str:
 
 
 def read_regular_file(path: str, limit: int) -> tuple[bytes, os.stat_result]:
-    """Return at most ``limit`` bytes of a regular file, and its status.
+    """Return at most ``limit`` bytes of a regular file, and its `os.stat_result`.
 
-    Raise `FileNotFoundError` if it does not exist, `OSError` if it cannot be read or is not a regular file (for
+    Raise `FileNotFoundError` if it does not exist, and `OSError` if it cannot be read or is not a regular file (for
     example, a folder, FIFO, device, or symbolic link).
     """
     descriptor = os.open(path, os.O_RDONLY | SAFE_FLAGS)
     try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
+        file_stat = os.fstat(descriptor)
+        if not stat.S_ISREG(file_stat.st_mode):
             raise OSError(errno.EINVAL, "Not a regular file", path)
         data = _read(descriptor, limit, 0)
-        while len(data) < min(limit, status.st_size) and (chunk := _read(descriptor, limit - len(data), len(data))):
+        while len(data) < min(limit, file_stat.st_size) and (chunk := _read(descriptor, limit - len(data), len(data))):
             data += chunk
     finally:
         os.close(descriptor)
-    return data, status
+    return data, file_stat
 
 
 def _read(descriptor: int, limit: int, offset: int) -> bytes:
-    # Read at an explicit offset: a child that is forked between two reads shares the descriptor's own offset.
+    # Read at an explicit offset: a child that is forked between two reads shares the descriptor's file offset.
     return os.pread(descriptor, limit, offset) if hasattr(os, "pread") else os.read(descriptor, limit)
 
 
 def write_durably(lease: Lease, path: str, temporary: str, data: bytes, like: os.stat_result | None = None) -> None:
-    """Replace a file's content through a temporary file. The new name is not durable until `sync_folder`.
+    """Replace a file's contents via a temporary file. The rename is not durable until `sync_folder` is called.
 
-    The file is private, or has the mode of ``like`` and, if this process may set it, the owner of ``like``. The lease
-    makes the caller the only writer, so an existing temporary file must be left over from a killed writer.
+    Without ``like``, the file is private; otherwise, it gets the mode of ``like`` and, if this process may set it, the
+    owner. The lease makes the caller the only writer, so any existing temporary file was left by a killed writer.
     """
     with contextlib.suppress(FileNotFoundError):
         lease.call(os.unlink, temporary)
-    descriptor = lease.call(os.open, temporary, _CREATE, PRIVATE)
+    descriptor = lease.call(os.open, temporary, _CREATE_FLAGS, PRIVATE)
     try:
         try:
             _set_owner_and_mode(descriptor, like)
@@ -93,25 +93,25 @@ def write_durably(lease: Lease, path: str, temporary: str, data: bytes, like: os
         raise
 
 
-def keep_copy(lease: Lease, path: str, kept: str, temporary: str, read: tuple[bytes, os.stat_result]) -> None:
-    """Give a file a second name in its folder, replacing any file that has that name.
+def keep_copy(lease: Lease, path: str, copy: str, temporary: str, content: tuple[bytes, os.stat_result]) -> None:
+    """Keep a file under a second name in its folder, replacing any file that has that name.
 
-    ``read`` is the file's content and status, which are written out on file systems without hard links (FAT, some on
-    Android). The temporary file may remain; `write_durably` removes it.
+    ``content`` is the file's data and its `os.stat_result`, from which a copy is written on file systems without hard
+    links (FAT, some on Android). The temporary file may remain; `write_durably` removes it.
     """
     try:
         lease.call(partial(os.link, follow_symlinks=False), path, temporary)
-        # Renaming one name of a file to another of its names does nothing, and leaves both (man 2 rename).
-        lease.call(os.replace, temporary, kept)
+        # If both names are links to the same file, renaming does nothing and leaves both (man 2 rename).
+        lease.call(os.replace, temporary, copy)
     except (OSError, NotImplementedError):
-        write_durably(lease, kept, temporary, *read)
+        write_durably(lease, copy, temporary, *content)
 
 
 def sync_folder(folder: str) -> None:
-    """Make the names in a folder durable, on systems that support it.
+    """Make the file names in a folder durable, on systems that support it.
 
-    Windows does not, and need not: its journal orders them. Some network and FUSE file systems do not either, and
-    return EINVAL or ENOTSUP (man 2 fsync).
+    Windows neither supports nor needs it: its journal keeps changes in order. Some network and FUSE file systems do not
+    support it either, and return EINVAL or ENOTSUP (man 2 fsync).
     """
     if os.name == "nt":  # pragma: no cover - runs on Windows
         return
@@ -126,7 +126,7 @@ def sync_folder(folder: str) -> None:
 
 
 def create_folder(folder: str, mode: int = 0o700, *, sync: Callable[[str], object] = sync_folder) -> None:
-    """Create a private folder, and its parents with the default mode; ``sync`` makes each name durable, maybe later."""
+    """Create a private folder, and any parents with default mode; ``sync`` makes each name durable, possibly later."""
     if os.path.isdir(folder):
         return
     parent = os.path.dirname(folder)
@@ -140,7 +140,7 @@ def create_folder(folder: str, mode: int = 0o700, *, sync: Callable[[str], objec
 
 
 def _set_owner_and_mode(descriptor: int, like: os.stat_result | None) -> None:
-    """Set a new file's owner and mode. If that fails (FAT has neither), the file stays as private as it was created."""
+    """Set a new file's owner and mode. If that fails (FAT has neither), the file remains private."""
     if not hasattr(os, "fchown"):  # pragma: no cover - runs on Windows
         return
     if like is not None:
@@ -148,5 +148,5 @@ def _set_owner_and_mode(descriptor: int, like: os.stat_result | None) -> None:
             os.fchown(descriptor, -1, like.st_gid)
         with contextlib.suppress(OSError):
             os.fchown(descriptor, like.st_uid, -1)
-    with contextlib.suppress(OSError):  # even for a private file: the umask may have removed more bits
+    with contextlib.suppress(OSError):  # needed even for a private file: the umask may have removed more bits
         os.fchmod(descriptor, PRIVATE if like is None else stat.S_IMODE(like.st_mode))

@@ -1,6 +1,6 @@
 """The format of save files: the XML that .NET's ``DataContractSerializer`` writes for a ``Dictionary<string, object>``.
 
-Reading is strict, and safe for untrusted files. It uses expat without XML's dangerous features: no DTD, and so no
+Reading is strict, and safe for untrusted files. It uses expat without XML's dangerous features: no DTD, so no
 entities; no processing instructions; only UTF-8; a fixed grammar with limited nesting of ignored elements; short
 namespaces; at most `MAX_BYTES`.
 """
@@ -23,8 +23,8 @@ _MAX_REASON = 200
 _MAX_IGNORED_DEPTH = 64
 _BAD_PAIR = "each pair must be one Key followed by one Value"
 
-# Expat prefixes each name with its namespace, so a 64 KiB file with one long namespace and many short names would grow
-# to 200 MiB. Normal files are too short for this to matter, so they are not searched.
+# Expat prefixes each name with its namespace, so a 64 KiB file with one long namespace and many short names would
+# expand to 200 MiB. Normal files are too short for this to matter, so they are not searched.
 _SHORT_BYTES = 4 * 1024
 _LONG_NAMESPACE = re.compile(rb"\sxmlns[^\s=]*\s*=\s*(?:\"[^\"]{97}|'[^']{97})")
 
@@ -64,7 +64,7 @@ _READABLE_USER_ID = re.compile(
 def dumps(snapshot: Snapshot) -> bytes:
     """Serialize a snapshot as the .NET tracker does: one line of UTF-8 without an XML declaration.
 
-    If only the user is set, the file has only the user id. Otherwise it has every key, with ``i:nil="true"`` for null.
+    If only the user is set, the file has only the user id. Otherwise, it has every key, with ``i:nil="true"`` for null.
     """
     if snapshot.session_id is None and snapshot == Snapshot(user_id=snapshot.user_id):
         return (_USER_ONLY % _value("userId", snapshot.user_id)).encode("ascii")
@@ -78,7 +78,7 @@ def _document(values: dict[str, str]) -> str:
 
 
 def _value(key: str, value: str | int | datetime | None) -> str:
-    # No text needs escaping: the snapshot's validators reject all characters that are special in XML.
+    # No value needs escaping: the snapshot's validators reject all characters that are special in XML.
     if value is None:
         return _NULL
     text = iso_time(value) if isinstance(value, datetime) else value
@@ -100,14 +100,14 @@ def _our_pattern() -> re.Pattern[str]:
 
 
 _OURS = _our_pattern()
-"""Matches the files that `dumps` writes for a session, in a tenth of the time that expat takes to read them."""
+"""Matches files that `dumps` writes for a session, in a tenth of the time that expat would take to parse them."""
 
 
 def loads(data: bytes) -> Snapshot:
     """Parse the bytes of a save file that this package or the .NET tracker wrote. Unknown keys are ignored.
 
     Raises:
-        CorruptSaveFileError: the bytes are not a save file; the reason says why.
+        CorruptSaveFileError: the bytes are not a valid save file; ``reason`` says why.
 
     """
     if len(data) > MAX_BYTES:
@@ -144,7 +144,7 @@ def _read(data: bytes) -> dict[str, str | int | datetime | None]:
 
 
 def readable_user_id(data: bytes) -> str | None:
-    """Return the user id that is still readable in the bytes of a corrupt file, if there is exactly one."""
+    """Return the user id that can still be read from the bytes of a corrupt file, if there is exactly one."""
     found = set(_READABLE_USER_ID.findall(data[:MAX_BYTES]))
     return found.pop().decode("ascii") if len(found) == 1 else None
 
@@ -195,7 +195,7 @@ class _Reader:
         if self._ignored_depth or (self._path[-1:] == (_VALUE,) and self._key not in FIELDS):
             self._ignored_depth += 1
             if self._ignored_depth > _MAX_IGNORED_DEPTH:
-                _corrupt(f"elements are nested more than {_MAX_IGNORED_DEPTH} deep")
+                _corrupt(f"elements are nested more than {_MAX_IGNORED_DEPTH} levels deep")
             return
         if name not in _GRAMMAR.get(self._path, ()):
             _corrupt(f"unexpected element {name.rpartition(' ')[2]!r}")
@@ -237,19 +237,19 @@ class _Reader:
                 _corrupt(f"duplicate key {content[:40]!r}")
             self._seen.add(content)
         elif name == _VALUE and self._key in FIELDS:
-            self._values[self._key] = _typed(self._key, self._kind, content)
+            self._values[self._key] = _typed_value(self._key, self._kind, content)
         elif name == _PAIR and self._pair != [_KEY, _VALUE]:
             _corrupt(_BAD_PAIR)
 
 
-def _typed(key: str, kind: str | None, content: str) -> str | int | datetime | None:
+def _typed_value(key: str, kind: str | None, content: str) -> str | int | datetime | None:
     if kind is None:
         if content:
             _corrupt(f"{key} is null but has text")
         return None
-    wanted = FIELDS[key][1]
-    if kind != wanted:
-        _corrupt(f"{key} must be of XML Schema type {wanted}, not {kind!r}")
+    expected_kind = FIELDS[key][1]
+    if kind != expected_kind:
+        _corrupt(f"{key} must be of XML Schema type {expected_kind}, not {kind!r}")
     return content if kind == "string" else _READERS[kind](key, content)
 
 

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 
 class DaemonThread(ABC):
-    """Runs `_work` on a daemon thread, started when needed. Every method is thread-safe and re-entrant.
+    """Runs `_work` on a daemon thread that is started when needed. Every method is thread-safe and re-entrant.
 
     The thread ends before a fork and starts again afterward, so that the child inherits a consistent state (and Python
     sees only one thread).
@@ -26,7 +26,7 @@ class DaemonThread(ABC):
 
     @abstractmethod
     def _work(self) -> None:
-        """Do the thread's work; return when there is nothing left to do, and soon after `is_pausing` is set."""
+        """Do the thread's work. Return when there is nothing left to do, or soon after `is_pausing` is set."""
 
     @abstractmethod
     def _has_work(self) -> bool:
@@ -46,11 +46,11 @@ class DaemonThread(ABC):
 
     @property
     def is_current(self) -> bool:
-        """Whether the caller runs on this thread."""
+        """Whether the caller is running on this thread."""
         return threading.current_thread() is self._thread
 
     def ensure_running(self) -> bool:
-        """Start the thread unless it is running; return whether it is running, or will be after a fork."""
+        """Start the thread unless it is running; return whether it is running or will run after a fork."""
         if self.is_pausing or sys.is_finalizing() or not self._running.acquire(blocking=False):
             return self.is_pausing or self._running.locked()
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
@@ -63,7 +63,7 @@ class DaemonThread(ABC):
         return True
 
     def pause(self, until: float) -> None:
-        """End the thread, and wait for it to end, at most until ``until`` (in `time.monotonic` time)."""
+        """End the thread and wait for it to end, but not past ``until`` (in `time.monotonic` time)."""
         self.is_pausing = True
         thread = self._thread
         if thread is None or self.is_current:
@@ -73,7 +73,7 @@ class DaemonThread(ABC):
             thread.join(max(0.0, until - time.monotonic()))
         task = f"/proc/self/task/{thread.native_id}"
         while not thread.is_alive() and os.path.exists(task) and time.monotonic() < until:  # noqa: PTH110
-            time.sleep(0)  # the thread has left Python, but the system still lists it
+            time.sleep(0)  # the thread has ended in Python, but the system still lists it
 
     def resume(self) -> None:
         """Start the thread again after a pause if there is work."""

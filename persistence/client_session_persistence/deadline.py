@@ -1,4 +1,4 @@
-"""Waiting for locks: each call waits for stores' locks for at most one second in all, however many it needs."""
+"""Deadlines for locks: a call waits for stores' locks for at most one second in total, however many it needs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def deadline(*, until: float | None = None, patient: bool = True) -> Generator[N
 
 @contextlib.contextmanager
 def no_deadline() -> Generator[None]:
-    """Treat each call that this thread makes in the block as a new call: the embedder's code runs there."""
+    """Treat each call that this thread makes in the block as a new call, since the block runs the embedder's code."""
     outer, _call.until = _call.until, None
     try:
         yield
@@ -63,15 +63,15 @@ def seconds_left(timed_out_at: float) -> float:
 
 def is_held(lock: threading.RLock) -> bool:
     """Return whether this thread holds a lock."""
-    # Not public, but threading.Condition calls it on any lock that has it. Typeshed does not declare it.
+    # This method is not public, but threading.Condition also calls it. Typeshed does not declare it.
     return bool(lock._is_owned())  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 def acquire_soon(lock: threading.RLock) -> None:
-    """Acquire a lock that is usually held for under a microsecond. If interrupted, raise only once the lock is held.
+    """Acquire a lock that is usually held for under a microsecond. If interrupted, acquire the lock before raising.
 
-    Threads that block on the lock itself get it one after another, with a thread switch each time, for as long as they
-    are busy. A thread that yields and tries again leaves the lock to the thread that is running.
+    Busy threads that block on the lock take turns, with a thread switch for each acquisition. A thread that yields and
+    retries instead lets the running thread keep using the lock.
     """
     try:
         for _ in range(_TRIES):

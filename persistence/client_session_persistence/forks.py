@@ -21,11 +21,11 @@ Result = TypeVar("Result")
 FORK_SECONDS = 1.0
 """How long a fork waits for our threads to pause."""
 EXIT_SECONDS = 2.0
-"""How long the interpreter's exit waits for unsaved sessions."""
+"""How long the interpreter's exit waits for sessions to be saved."""
 
 
 class Stage(enum.IntEnum):
-    """The order of hooks: ascending in a forked child, descending before a fork and at exit."""
+    """The order in which hooks run: ascending in a forked child, descending before a fork and at exit."""
 
     PROCESS = 0
     FILES = 1
@@ -35,7 +35,7 @@ class Stage(enum.IntEnum):
 
 
 class Hooks(TypedDict, total=False):
-    """What to call at forks and at exit. A hook's argument is the `time.monotonic` time by which it must return."""
+    """Functions to call at forks and exit. A hook's argument is the `time.monotonic` time by which it must return."""
 
     before_fork: Callable[[float], object]
     after_fork_in_parent: Callable[[], object]
@@ -70,7 +70,7 @@ if hasattr(os, "register_at_fork"):
 class _Process:
     """The identity of this process, renewed in each forked child before the child has other threads.
 
-    Comparing ``id`` calls no function, so nothing can run between the comparison and the call that follows.
+    Comparing ``id`` does not call a function, so no code can run between the comparison and the call that follows.
     """
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class _Process:
     def renew(self) -> None:
         self.id = os.getpid()
         self.thread = threading.get_ident()
-        """The thread that forked: the only one that a child inherits."""
+        """The thread that forked, which is the only thread that the child inherits."""
         self.renewing = threading.RLock()
 
 
@@ -90,8 +90,8 @@ register(Stage.PROCESS, after_fork_in_child=THIS_PROCESS.renew)
 class Lease:
     """A thread's right to write while it holds a lock that processes share.
 
-    A child that is forked during the write, in a signal handler or a finalizer on the same thread, returns into its
-    parent's code; in the child, the lease is void.
+    A child that is forked during the write (by a signal handler or a finalizer on the same thread) later returns to the
+    code that was writing; in the child, the lease is void.
     """
 
     __slots__ = ("_process", "thread")
@@ -104,13 +104,13 @@ class Lease:
 
     @property
     def is_void(self) -> bool:
-        """Whether the lease belongs to the parent process."""
+        """Whether the lease belongs to a parent process."""
         return self._process != THIS_PROCESS.id
 
     def call(self, function: Callable[[*Arguments], Result], /, *arguments: *Arguments) -> Result:
-        """Make a system call that writes; raise `OSError` if the lease is void: the parent completes the write."""
+        """Make a system call that writes; raise `OSError` if the lease is void, as the parent completes the write."""
         if self._process == THIS_PROCESS.id:
-            return function(*arguments)  # the interpreter cannot run other code in between
+            return function(*arguments)  # the interpreter cannot run other code before this call
         raise OSError(errno.ECANCELED, "Forked during the write; the parent completes it")
 
 
@@ -126,7 +126,7 @@ class ForkAware(ABC):
 
     @abstractmethod
     def renew(self) -> None:
-        """Create the locks, unlocked: another thread of the parent may have held the inherited ones."""
+        """Create new, unlocked locks: another thread of the parent may have held the inherited ones."""
 
     def renew_in_child(self) -> None:
         """Renew on the first call in a forked child, on whichever thread that call runs."""

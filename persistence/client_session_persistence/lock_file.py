@@ -1,4 +1,4 @@
-"""The lock on a save file: a lock file admits one thread of one process at a time.
+"""The lock on a save file: a lock file that only one thread of one process can lock at a time.
 
 The `filelock` package locks the file's descriptor. Its `filelock.FileLock` class is not used: it does more than is
 needed here, and takes half as long as a whole save.
@@ -23,26 +23,26 @@ from client_session_persistence.forks import THIS_PROCESS, ForkAware, Lease, Sta
 if TYPE_CHECKING:
     from collections.abc import Generator, Sized
 
-_OPEN = os.O_RDWR | SAFE_FLAGS
-_MOMENT = 0.005
+_OPEN_FLAGS = os.O_RDWR | SAFE_FLAGS
+_RETRY_SECONDS = 0.005
 """Seconds to wait before trying a lock again."""
 
-_locked: set[LockFile] = set()
+_locked_files: set[LockFile] = set()
 
 
 class LockFile:
-    """A file created when first locked, and never removed, since that would admit two processes at once. Locks nest.
+    """A file that is created when first locked. It is never removed: then two processes could lock it. Locks nest.
 
-    Not thread-safe. On a file system without locks, it behaves as if there were no other process.
+    Not thread-safe. On a file system without locks, it behaves as if there were no other processes.
     """
 
     __slots__ = ("_depth", "_descriptor", "_lease", "_path")
 
     _lease: Lease
-    """Granted before the descriptor is locked, and so void in a child that is forked in between."""
+    """Granted before the descriptor is locked, so that it is void in any child that is forked later."""
 
     def __init__(self, path: str) -> None:
-        """Remember the path; nothing is created yet."""
+        """Store the path; nothing is created yet."""
         self._path = path
         self._descriptor: int | None = None
         self._depth = 0
@@ -55,24 +55,24 @@ class LockFile:
     def lock(self, seconds: float) -> None:
         """Lock the file; if it is already locked, add a level of nesting.
 
-        Raise `TimeoutError` if another process held the lock the whole time, `OSError` if the file cannot be created,
-        opened, or locked.
+        Raise `TimeoutError` if another process held the lock the whole time, and `OSError` if the file cannot be
+        created, opened, or locked.
         """
         if self._descriptor is None:
             begin, self._lease = time.monotonic(), Lease()
             while (descriptor := self._try_lock()) is None:
-                left = begin + seconds - time.monotonic()
-                if left <= 0:
+                remaining = begin + seconds - time.monotonic()
+                if remaining <= 0:
                     raise TimeoutError(errno.ETIMEDOUT, "Another process holds the lock", self._path)
-                time.sleep(min(left, _MOMENT))
+                time.sleep(min(remaining, _RETRY_SECONDS))
             self._descriptor = descriptor
-            _locked.add(self)
+            _locked_files.add(self)
         self._depth += 1
 
     def unlock(self) -> None:
-        """Undo one `lock`. A forked child, which shares the lock with its parent, only closes its descriptor.
+        """Undo one call to `lock`. A forked child, which shares the lock with its parent, only closes its descriptor.
 
-        Raise `OSError` if unlocking failed; the next `unlock` tries again.
+        Raise `OSError` if unlocking fails; the next `unlock` tries again.
         """
         self._depth -= 1
         if self._depth <= 0 and self._descriptor is not None:
@@ -83,7 +83,7 @@ class LockFile:
     def drop(self) -> None:
         """Close the descriptor. In a forked child, this leaves the parent's lock in place."""
         descriptor, self._descriptor, self._depth = self._descriptor, None, 0
-        _locked.discard(self)
+        _locked_files.discard(self)
         if descriptor is not None:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
@@ -101,11 +101,11 @@ class LockFile:
 
     def _open(self) -> int | None:
         try:
-            return os.open(self._path, _OPEN)
+            return os.open(self._path, _OPEN_FLAGS)
         except FileNotFoundError:
             pass
         try:
-            descriptor = os.open(self._path, _OPEN | os.O_CREAT | os.O_EXCL, PRIVATE)
+            descriptor = os.open(self._path, _OPEN_FLAGS | os.O_CREAT | os.O_EXCL, PRIVATE)
         except FileExistsError:  # another process has just created it, or it is a dangling link
             if os.path.islink(self._path):  # pragma: no cover - runs on Windows, which has no O_NOFOLLOW
                 raise
@@ -120,26 +120,26 @@ class LockFile:
         acquired = True
         with _ignore_missing_locks():
             acquired = lock_descriptor(descriptor, blocking=False)
-        # A lock on a file that was removed in the meantime keeps no process out.
+        # A lock on a file that has since been removed does not keep other processes out.
         return acquired and os.fstat(descriptor).st_nlink > 0
 
 
 @contextlib.contextmanager
-def _ignore_missing_locks(*also: int) -> Generator[None]:
-    """Ignore the error numbers in ``also``, and those of a file system without locks."""
+def _ignore_missing_locks(*error_numbers: int) -> Generator[None]:
+    """Ignore these error numbers, and those that a file system without locks reports."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSYS, errno.ENOTSUP, *also):
+        if error.errno not in (errno.ENOSYS, errno.ENOTSUP, *error_numbers):
             raise
 
 
-def _drop_all() -> None:
-    for file in list(_locked):
+def _drop_all_locks() -> None:
+    for file in list(_locked_files):
         file.drop()
 
 
-register(Stage.FILES, after_fork_in_child=_drop_all)
+register(Stage.FILES, after_fork_in_child=_drop_all_locks)
 
 
 class ProcessLock(ForkAware):
@@ -148,10 +148,10 @@ class ProcessLock(ForkAware):
     __slots__ = ("_acquiring", "_file", "_is_retained", "_leases", "_mutex", "_path", "_timed_out_at")
 
     def __init__(self, path: str) -> None:
-        """Remember the lock file's path; nothing is created yet."""
+        """Store the lock file's path; nothing is created yet."""
         self._path = path
         self._timed_out_at = -math.inf
-        """When a caller last timed out."""
+        """When a caller last timed out waiting for the lock."""
         self._leases: list[Lease] = []
         """At most one valid lease, and the void leases of blocks that a forked child has yet to leave."""
         super().__init__()
@@ -159,45 +159,45 @@ class ProcessLock(ForkAware):
     def renew(self) -> None:
         """Start over unlocked: a lock that a forked child inherits belongs to its parent."""
         self._mutex = threading.RLock()
-        """Guards the lock file, whose descriptor belongs to the whole process."""
+        """Guards the lock file, whose descriptor is shared by the whole process."""
         self._file = LockFile(self._path)
         self._acquiring: int | None = None
-        """The thread that is locking or unlocking the file at this moment."""
+        """The thread that is currently locking or unlocking the file."""
         self._leases = [lease for lease in self._leases if lease.thread == THIS_PROCESS.thread]
         self._is_retained = False
 
     @property
-    def mine(self) -> Lease | None:
-        """This thread's lease, if any. In a child forked while the lock was held, it is void until the child locks."""
+    def own_lease(self) -> Lease | None:
+        """This thread's lease, if any. In a child forked while it was held, the lease is void until the child locks."""
         self.renew_in_child()
         return next((lease for lease in reversed(self._leases) if lease.thread == threading.get_ident()), None)
 
     @property
     def is_retained(self) -> bool:
-        """Whether this process keeps the file locked, even if no thread holds the lock."""
+        """Whether this process keeps the file locked even while no thread holds the lock."""
         self.renew_in_child()
         return self._is_retained
 
     def retain(self) -> None:
-        """Keep other processes out after this thread releases the lock, until `release_retained`.
+        """Keep other processes out after this thread releases the lock, until `release_retained` is called.
 
-        Raise `OSError` if this process was forked while the lock was held, since the lock is its parent's.
+        Raise `OSError` if this process was forked while the lock was held, since the lock belongs to its parent.
         """
         if not self.is_retained:
             file = self._file
-            file.lock(0)  # one level more than the thread that holds it
-            if self._is_retained:  # a signal handler retained it in between
+            file.lock(0)  # in addition to the lock that this thread holds
+            if self._is_retained:  # a signal handler has already retained it
                 file.unlock()
             self._is_retained = True
 
     def release_retained(self, waiting: Sized) -> bool:
-        """Stop retaining the file, unless something is waiting to be written; any thread may call this.
+        """Stop retaining the file unless something is waiting to be written. Any thread may call this.
 
-        Return True once that is done; False means that another thread holds the lock, and the caller must try again.
+        Return False if another thread holds the lock, so that the caller must try again. Otherwise, return True.
         """
         self.renew_in_child()
         mutex = self._mutex
-        if not mutex.acquire(timeout=_MOMENT):
+        if not mutex.acquire(timeout=_RETRY_SECONDS):
             return False
         try:
             if self._is_retained and not waiting:
@@ -211,9 +211,9 @@ class ProcessLock(ForkAware):
 
     @contextlib.contextmanager
     def held(self, *, wait: bool = True, wait_for_processes: bool = True) -> Generator[Lease]:
-        """Hold the lock during the block; without ``wait``, try only once.
+        """Hold the lock during the block; without ``wait``, try to acquire it only once.
 
-        Raise `TimeoutError` if the lock was not free in time, or if this call interrupted the thread's own locking;
+        Raise `TimeoutError` if the lock was not free in time, or if this thread is already acquiring it;
         raise `OSError` if the lock file cannot be created or locked.
         """
         self.renew_in_child()

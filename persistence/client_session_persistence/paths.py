@@ -11,13 +11,13 @@ FILE_NAME = "session.xml"
 
 
 def default_save_path(app_name: str, app_author: str | None = None) -> Path:
-    r"""Return the path of the save file in the app's user data folder. Creates nothing.
+    r"""Return the path of the save file in the app's user data folder. Nothing is created.
 
     - Linux: ``~/.local/share/<app_name>/session.xml`` (``XDG_DATA_HOME``)
     - macOS: ``~/Library/Application Support/<app_name>/session.xml``
     - Windows: ``%LOCALAPPDATA%\<app_author>\<app_name>\session.xml``
     - Android: ``/data/data/<package>/files/<app_name>/session.xml``
-    - iOS: ``Library/Databases/<app_name>/session.xml`` in the app's sandbox, next to the .NET tracker's
+    - iOS: ``Library/Databases/<app_name>/session.xml`` in the app's sandbox, next to the .NET tracker's file
 
     Args:
         app_name: the name of the program, which must be a valid name for a single folder.

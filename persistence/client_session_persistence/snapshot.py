@@ -1,4 +1,4 @@
-"""The snapshot, which is the saved state of a session, and the error for a save file that does not contain one."""
+"""The snapshot, which is the saved state of a session, and the error for a save file without a valid one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_INDEX = 2**31 - 1
 """The largest ``sessionIndex`` and ``eventIndex`` that the schema and .NET's ``int`` allow."""
 
 STORAGE_MECHANISM = "LOCAL_STORAGE"
-"""The storage mechanism of save files, as in the .NET tracker."""
+"""The storage mechanism that save files record, as in the .NET tracker."""
 
 STORAGE_MECHANISMS = ("SQLITE", "COOKIE_1", "COOKIE_3", "LOCAL_STORAGE", "FLASH_LSO")
 
@@ -23,12 +23,12 @@ _USER_ID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{16}
 
 UUID_SHAPE = b"00000000-0000-0000-0000-000000000000"
 SHAPE = bytes.maketrans(b"123456789abcdefABCDEF", b"0" * 21)
-"""Translates every hexadecimal digit to 0, so that only the canonical text of a UUID becomes `UUID_SHAPE`.
-Twice as fast as a regular expression."""
+"""Translates every hexadecimal digit to 0, so that only a canonical UUID string becomes `UUID_SHAPE`.
+This is twice as fast as a regular expression."""
 
 
-def is_uuid_text(text: str) -> bool:
-    """Return whether the text is a UUID in canonical form: 36 characters, in upper or lower case."""
+def is_uuid(text: str) -> bool:
+    """Return whether the string is a UUID in canonical form: 36 characters, in upper or lower case."""
     return text.encode("ascii", "replace").translate(SHAPE) == UUID_SHAPE
 
 
@@ -46,7 +46,7 @@ _user_id = _must_be(
     lambda value: isinstance(value, str) and _USER_ID.fullmatch(value),
 )
 _uuid_or_none = _must_be(
-    "the text of a UUID or None", lambda value: value is None or (isinstance(value, str) and is_uuid_text(value))
+    "a UUID string or None", lambda value: value is None or (isinstance(value, str) and is_uuid(value))
 )
 _index = _must_be(f"an int from 0 to {MAX_INDEX}", lambda value: type(value) is int and 0 <= value <= MAX_INDEX)
 _storage_mechanism = _must_be(f"one of {', '.join(STORAGE_MECHANISMS)}", STORAGE_MECHANISMS.__contains__)
@@ -55,7 +55,7 @@ _storage_mechanism = _must_be(f"one of {', '.join(STORAGE_MECHANISMS)}", STORAGE
 def as_utc(value: datetime) -> datetime:
     """Convert an aware time to UTC.
 
-    Raise `TypeError` if it is not a ``datetime``, `ValueError` if it is naive or outside the years 1 to 9999 in UTC.
+    Raise `TypeError` if it is not a ``datetime``, and `ValueError` if it is naive or not in the years 1 to 9999 in UTC.
     """
     if not isinstance(value, datetime):
         msg = f"a time must be an aware datetime, not {value!r}"
@@ -83,7 +83,7 @@ class Snapshot:
     """The contents of a save file: the user and the newest numbered session.
 
     Values are validated against the ``client_session`` schema 1-0-2, and times are converted to UTC. Every snapshot
-    that can be constructed can be saved, and loads back equal.
+    that can be constructed can be saved, and is equal when loaded again.
 
     Raises:
         ValueError: the schema does not allow a value; the message names the field, its value, and what is allowed.
@@ -105,14 +105,14 @@ class Snapshot:
 def idle_time(saved: Snapshot, now: datetime) -> timedelta | None:
     """Return the time since the last activity of a saved session, negative if the activity is in the future.
 
-    ``None`` if there is nothing to resume: there is no session, it has ended, or it has no events.
+    Return ``None`` if there is nothing to resume: there is no session, it has ended, or it has no events.
     """
     if not (saved.session_id and saved.event_index and saved.last_activity):
         return None
     return now - saved.last_activity
 
 
-@attrs.define(repr=False, slots=False)  # with slots, pickling would lose its notes
+@attrs.define(repr=False, slots=False)  # with slots, pickling would lose the exception's notes
 class CorruptSaveFileError(ValueError):
     """The content of a file, or a byte string, is not a valid save file.
 

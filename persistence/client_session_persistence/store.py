@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 class SnapshotStore(Protocol):
     """Stores one snapshot. Several sessions and processes may share a store.
 
-    Every method must be thread-safe. Methods raise their errors (`OSError` for system errors); the session continues
-    and retries later.
+    Every method must be thread-safe. Methods should raise any errors (`OSError` for system errors); the session then
+    continues and retries later.
     """
 
     def load(self) -> Snapshot | None:
         """Return the snapshot, or ``None`` if the store is empty.
 
         Raises:
-            CorruptSaveFileError: the stored data is not valid; the error has the recovered snapshot, if any.
+            CorruptSaveFileError: the stored data is not valid; its ``recovered`` is the recovered snapshot, if any.
             OSError: the store cannot be read, and so must not be overwritten.
 
         """
@@ -33,8 +33,8 @@ class SnapshotStore(Protocol):
     def save(self, snapshot: Snapshot) -> Future[None] | None:
         """Replace the snapshot atomically, and return once the new one is durable.
 
-        A store may instead return at once, with a future that completes when the snapshot is durable. Until then, this
-        process must already load the new snapshot, and no other process may enter `lock`.
+        A store may instead return at once, with a future that completes when the snapshot is durable. Until then,
+        `load` must already return the new snapshot in this process, and no other process may enter `lock`.
         """
 
     def lock(self) -> AbstractContextManager[object]:
@@ -46,7 +46,7 @@ class SnapshotStore(Protocol):
 
 
 class MemoryStore(ForkAware):
-    """An in-memory store, for tests and for programs that need no file. Sessions may share it."""
+    """An in-memory store, for tests and for programs that do not need a file. Sessions may share it."""
 
     __slots__ = ("_lock", "_snapshot")
 

@@ -1,6 +1,6 @@
 """Background saves: a worker thread makes queued snapshots durable while the caller continues.
 
-One daemon thread writes for the whole process. The first save starts it, and the interpreter's exit waits for its
+One daemon thread writes for the whole process. The first save starts it, and the interpreter's exit waits for the
 remaining writes. No code here waits for a lock that an interrupted call on the same thread could hold.
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 MAX_FILES = 100
-"""How many files may wait to be written. Each keeps its lock file open, and a process has few descriptors."""
+"""The maximum number of files waiting to be written. Each keeps its lock file open, and descriptors are limited."""
 
 
 class WriterThread(DaemonThread):
@@ -37,21 +37,21 @@ class WriterThread(DaemonThread):
     name = "client-session-writer"
 
     def renew(self) -> None:
-        """Start over, as in a forked child: the queued jobs are its parent's."""
+        """Start over, as a forked child must: the queued jobs belong to its parent."""
         self.jobs: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         """The jobs that the thread will run, in order."""
         super().renew()
         self._is_exiting = False
 
     def run(self, job: Callable[[], object]) -> None:
-        """Run a job on the thread, or right here if this is the thread or it cannot run."""
+        """Run a job on the thread, or directly if the caller is on that thread or it cannot run."""
         if self._is_exiting or self.is_current or not self.ensure_running():
             job()
         else:
             self.jobs.put(job)
 
     def finish(self, until: float) -> None:
-        """Wait for all jobs, at most until ``until`` (in `time.monotonic` time). Callers run later jobs themselves."""
+        """Wait for all jobs, but not past ``until`` (in `time.monotonic` time). Callers run later jobs themselves."""
         self._is_exiting = True
         if self._has_work() or self._running.locked():
             done = threading.Event()
@@ -85,10 +85,10 @@ class PendingWrites(ForkAware):
     __slots__ = ("_last", "_waiting", "_writing", "newest", "unsynced")
 
     newest: Snapshot
-    """The snapshot that was queued last."""
+    """The most recently queued snapshot."""
 
     def renew(self) -> None:
-        """Start over with nothing to write: a forked child's parent writes what it had queued."""
+        """Start over with nothing to write: the parent of a forked child writes what it had queued."""
         self._waiting: deque[tuple[Callable[[], object], Future[None]]] = deque()
         self._writing = threading.RLock()
         """At the interpreter's exit, two threads may write."""

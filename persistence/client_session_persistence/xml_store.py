@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class _Content:
-    """The file's content as read under the lock; ``error`` is set if it is corrupt."""
+    """The contents of the file; ``error`` is set if they are corrupt."""
 
     data: bytes
-    status: os.stat_result
+    stat: os.stat_result
     snapshot: Snapshot | None
     error: CorruptSaveFileError | None
 
@@ -38,27 +38,27 @@ class XmlStore:
     """Keeps the snapshot in an XML file, atomically and durably, in the .NET tracker's format.
 
     Next to ``<name>`` are ``<name>.bak`` (the last good file), ``<name>.lock`` (locked during each read-modify-write)
-    and ``<name>.corrupt`` (the last corrupt file, if any). Missing folders are created when first needed, the
-    innermost one private. A path that is a symbolic link is resolved once, as early as possible; the link itself is
+    and ``<name>.corrupt`` (the last corrupt file, if any). Missing folders are created when first needed; the
+    innermost one is private. A path that is a symbolic link is resolved once, as early as possible; the link itself is
     kept. Any method may be called from any thread and from several processes.
 
     With ``background=True``, for event loops, only `flush` waits for the disk or for another process. `save` queues the
-    snapshot for a worker thread, which keeps the file locked until the snapshot is durable; a process that is killed
-    before then loses this snapshot, but no older one. `lock` tries only once. The interpreter's exit waits for the
-    worker thread; a forked `multiprocessing` child skips that, so call `flush` there.
+    snapshot for a worker thread, which keeps the file locked until the snapshot is durable. If the process is killed
+    before then, this snapshot is lost, but not older ones. `lock` does not wait. The interpreter waits for the worker
+    thread at exit, but a forked `multiprocessing` child does not, so call `flush` there.
     """
 
     __slots__ = ("__weakref__", "_content", "_is_resolved", "_lock", "_path", "_pending", "_temporary", "_written")
 
     _temporary: str
-    """The file that is written and then renamed. One name is enough, since the lock is held."""
+    """The file that is written and then renamed. One name is enough, since only the lock's holder uses it."""
     _written: tuple[bytes, Snapshot] | None
-    """The last data written, and its snapshot, so that reading it back needs no parsing."""
+    """The last data written, and its snapshot, so that it can be read back without parsing."""
     _content: _Content | None
-    """What `load` read under the lock, for `save` to use."""
+    """The contents that `load` read while holding the lock, for `save` to use."""
 
     def __init__(self, path: str | os.PathLike[str], *, background: bool = False) -> None:
-        """Remember the path, without reading or creating any file. File system errors are not raised here."""
+        """Store the path, without reading or creating any files. File system errors are not raised here."""
         self._pending: PendingWrites | None = None
         if background:
             from client_session_persistence.writer_thread import PendingWrites  # noqa: PLC0415  # few programs need it
@@ -75,36 +75,36 @@ class XmlStore:
 
     @property
     def path(self) -> Path:
-        """The save file."""
+        """The path of the save file."""
         return Path(self._path)
 
     @property
     def backup_path(self) -> Path:
-        """The backup: the previous good save file."""
+        """The path of the backup, which is the previous good save file."""
         return Path(self._path + ".bak")
 
     @property
     def corrupt_path(self) -> Path:
-        """The last corrupt file, if any."""
+        """The path of the last corrupt file, if any."""
         return Path(self._path + ".corrupt")
 
     def load(self) -> Snapshot | None:
-        """Return the file's snapshot, or ``None`` if there is no file; delete what a killed writer left.
+        """Return the file's snapshot, or ``None`` if there is no file; delete what a killed writer left behind.
 
-        If this object has queued a snapshot, return that one.
+        If this object has queued a snapshot, return that snapshot.
 
         Raises:
             CorruptSaveFileError: the file is not valid. ``recovered`` is the backup's snapshot, or a snapshot
                 with the user id that is still readable in the file or its backup, or ``None``.
-            OSError: the file cannot be read. Its ``recovered`` attribute has what the backup contains, as above.
+            OSError: the file cannot be read. Its ``recovered`` attribute is set from the backup, as above.
 
         """
         try:
             self._resolve()
             if self._pending is not None and self._lock.is_retained:
                 return self._pending.newest
-            is_locked = self._lock.mine is not None
-            # Delete what a killed writer left, unless the lock is held, since a writer may then be at work.
+            is_locked = self._lock.own_lease is not None
+            # Delete what a killed writer left behind. If the lock is held, an active writer may own the file.
             if not is_locked and os.path.lexists(self._temporary):
                 with contextlib.suppress(OSError), self._locked(wait=False):
                     pass
@@ -126,17 +126,17 @@ class XmlStore:
         file becomes the backup if possible; a corrupt one is kept as ``<name>.corrupt``.
 
         Raises:
-            OSError: the file cannot be written, or the old one cannot be read, or the lock was not free within 1 s
+            OSError: writing failed, the old file cannot be read, or the lock was not free within 1 s
                 (`TimeoutError`). The file is unchanged, unless only the fsync of its folder failed.
-            ValueError: the snapshot would not read back equal; nothing was changed.
+            ValueError: the snapshot would not be equal when read back; nothing was changed.
 
         """
         data = dumps(snapshot)
         if loads(data) != snapshot:
-            msg = f"{snapshot!r} does not read back equal, and was not written"
+            msg = f"{snapshot!r} is not equal when read back, and was not written"
             raise ValueError(msg)
-        # A child that was forked while the caller held the lock must not save what the caller decided under it.
-        mine = self._lock.mine
+        # A child that was forked while the caller held the lock must not save what the caller decided while holding it.
+        mine = self._lock.own_lease
         with self._locked() if mine is None else contextlib.nullcontext(mine) as lease:
             write = partial(self._write, lease, data, snapshot)
             return write() if self._pending is None else lease.call(self._pending.add, self._lock, snapshot, write)
@@ -155,7 +155,7 @@ class XmlStore:
         """Return a context manager that excludes other threads and processes, using ``<name>.lock``.
 
         Entering it creates missing folders, waits for at most 1 s (then raises `TimeoutError`; with ``background``, it
-        does not wait for other processes), and deletes what a killed writer left. Within a
+        does not wait for other processes), and deletes what a killed writer left behind. Within a
         `client_session_persistence.deadline.deadline` block, the whole block shares that second.
         """
         return self._locked()
@@ -163,14 +163,14 @@ class XmlStore:
     @contextlib.contextmanager
     def _locked(self, *, wait: bool = True) -> Generator[Lease]:
         self._resolve()
-        mine = self._lock.mine
+        mine = self._lock.own_lease
         if mine is not None and not mine.is_void:
             yield mine
             return
         sync = atomic_file.sync_folder if self._pending is None else self._pending.unsynced.append
         atomic_file.create_folder(os.path.dirname(self._path), sync=sync)
         with self._lock.held(wait=wait, wait_for_processes=self._pending is None) as lease:
-            self._content = None  # a forked child inherits its parent's content
+            self._content = None  # a forked child inherits its parent's cached content
             try:
                 if self._pending is None or not self._lock.is_retained:  # otherwise, the worker thread is writing
                     with contextlib.suppress(OSError):
@@ -185,10 +185,10 @@ class XmlStore:
             suffix, ignored = (".corrupt", ()) if before.error else (".bak", (OSError,))
             with contextlib.suppress(*ignored):  # saving matters more than the backup, and the old one still exists
                 atomic_file.keep_copy(
-                    lease, self._path, self._path + suffix, self._temporary, (before.data, before.status)
+                    lease, self._path, self._path + suffix, self._temporary, (before.data, before.stat)
                 )
         self._content = None
-        atomic_file.write_durably(lease, self._path, self._temporary, data, None if before is None else before.status)
+        atomic_file.write_durably(lease, self._path, self._temporary, data, None if before is None else before.stat)
         atomic_file.sync_folder(os.path.dirname(self._path))
         self._written = data, snapshot
 
@@ -205,15 +205,15 @@ class XmlStore:
 
     def _read(self) -> _Content | None:
         try:
-            data, status = atomic_file.read_regular_file(self._path, MAX_BYTES + 1)
+            data, file_stat = atomic_file.read_regular_file(self._path, MAX_BYTES + 1)
         except FileNotFoundError:
             return None
         if self._written is not None and self._written[0] == data:
-            return _Content(data, status, self._written[1], None)
+            return _Content(data, file_stat, self._written[1], None)
         try:
-            return _Content(data, status, loads(data), None)
+            return _Content(data, file_stat, loads(data), None)
         except CorruptSaveFileError as error:
-            return _Content(data, status, None, CorruptSaveFileError(error.reason, self._path, self._recover(data)))
+            return _Content(data, file_stat, None, CorruptSaveFileError(error.reason, self._path, self._recover(data)))
 
     def _recover(self, data: bytes) -> Snapshot | None:
         backup = b""

@@ -1,1 +1,1 @@
-"""Schedulers, which run the checks: the protocol, a shared thread, and asyncio."""
+"""Schedulers, which run the checks: the protocol, a shared thread, and an asyncio scheduler."""

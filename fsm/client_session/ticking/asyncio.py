@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from client_session.ticking.scheduler import Ticking
 
 _SLICE_SECONDS = 0.005
-"""How long to tick sessions before the loop runs other callbacks; asyncio's debug mode reports 0.1 s as slow."""
+"""How long to tick sessions before yielding to the loop; asyncio's debug mode reports callbacks of 0.1 s as slow."""
 
 
 class AsyncioScheduler(ForkAware):
     """A scheduler that ticks any number of sessions, and so runs their callbacks, on one asyncio loop.
 
     It uses the loop that is running when the scheduler is constructed or a session is first started. After that loop
-    has ended, it uses the loop that is running when the next session is started. Without a loop, no checks run, and
-    sessions expire at their next event: if you construct all sessions before ``asyncio.run``, call `attach` inside it.
+    has stopped, it uses the loop that is running when the next session is started. Without a loop, no checks run, and
+    sessions expire at their next event. If you construct all sessions before ``asyncio.run``, call `attach` inside it.
 
-    Every method is thread-safe. Sessions and the loop are held weakly. No task is created, so none can be canceled.
+    Every method is thread-safe. References to sessions and the loop are weak. No task exists that could be canceled.
     """
 
     __slots__ = ("__weakref__", "_due", "_forget", "_loop", "_requests", "_schedule", "_timer", "_updating")
@@ -49,7 +49,7 @@ class AsyncioScheduler(ForkAware):
         """Start with no sessions and no loop, as a forked child must."""
         self._schedule = TickSchedule()
         self._updating = threading.Lock()
-        """Held by the thread that changes the schedule; no thread waits for it."""
+        """Held by the thread that changes the schedule; no thread ever waits for it."""
         self._requests: deque[Request] = deque()
         self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
         # These are used only on the loop:
@@ -76,10 +76,10 @@ class AsyncioScheduler(ForkAware):
                 loop.call_soon_threadsafe(self._run, context=contextvars.Context())
 
     def detach(self) -> None:
-        """Leave the loop, as a forked child must; its sessions wait until it runs a loop of its own."""
+        """Leave the loop, as a forked child must; its sessions are not ticked until it runs its own loop."""
         self._loop = self._timer = None
 
-    def start(self, session: Ticking, now: float) -> None:  # noqa: ARG002  # this scheduler runs on real time
+    def start(self, session: Ticking, now: float) -> None:  # noqa: ARG002  # this scheduler runs in real time
         """Tick the session every `check_interval` seconds, starting within that interval."""
         self.renew_in_child()
         self._change(reference_to(session, self._forget), session.check_interval)
@@ -101,17 +101,17 @@ class AsyncioScheduler(ForkAware):
                 self._updating.release()
 
     def _run(self) -> None:
-        """Tick sessions that are due, for one time slice, and schedule the next call."""
+        """Tick sessions that are due, for at most one time slice, and schedule the next call."""
         loop = asyncio.get_running_loop()
         if self._loop is None or self._loop() is not loop:
             return
         if self._timer is not None and (timer := self._timer()) is not None:
             timer.cancel()
-        enough, unfinished = time.monotonic() + _SLICE_SECONDS, True
+        slice_end, unfinished = time.monotonic() + _SLICE_SECONDS, True
         try:
             for session in self._due:
                 tick_session(session)
-                if time.monotonic() >= enough:
+                if time.monotonic() >= slice_end:
                     break
             else:
                 self._due, unfinished = self._schedule.due(), False
@@ -130,5 +130,5 @@ def _detach_in_child() -> None:
         scheduler.detach()
 
 
-# Runs after the sessions have started again: until then, the parent's loop seems to be running in the child.
+# This runs after sessions restart, since they may attach to the parent's loop, which seems to be running in the child.
 register(Stage.LOOPS, after_fork_in_child=_detach_in_child)

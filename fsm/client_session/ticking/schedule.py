@@ -1,4 +1,4 @@
-"""The schedule of ticks: sessions, held weakly and grouped by check interval."""
+"""The tick schedule: weakly referenced sessions, grouped by check interval."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ Request = tuple[Reference, float | None]
 
 
 def reference_to(session: Ticking, callback: Callable[[Reference], None] | None = None) -> Reference:
-    """Return a weak reference to a session; ``callback`` is called with it after the session is collected."""
+    """Return a weak reference to a session, passed to ``callback`` after the session is garbage-collected."""
     reference = weakref.ref(session, callback)
-    hash(reference)  # computed while the session is alive, so that the reference can be looked up later
+    hash(reference)  # cached while the session is alive, so that the reference can be looked up later
     return reference
 
 

@@ -20,9 +20,9 @@ class Ticking(Protocol):
 class Scheduler(Protocol):
     """Calls ``session.tick()`` every ``session.check_interval`` seconds between `start` and `stop`.
 
-    Ticks may be late, early, lost or doubled: they do not affect which events share a session. Hold the session weakly
-    (`weakref.ref`; a bound ``session.tick`` would keep it alive). The session's lock is held during both methods, so
-    neither may wait for a running tick.
+    Ticks may be late, early, lost or duplicated: they do not affect which events share a session. Store only a weak
+    reference to the session (a bound ``session.tick`` would keep it alive). The session's lock is held while either
+    method runs, so neither may wait for a running tick.
     """
 
     def start(self, session: Ticking, now: float) -> None:

@@ -2,8 +2,8 @@
 
 The thread is an actor: only the thread itself changes its schedule. Callers append requests to a deque, and wake the
 thread (through a `queue.SimpleQueue`) if a request cannot wait until the next check. Both are safe anywhere, including
-in weak reference callbacks, ``__del__`` and signal handlers. The thread runs while there is a session to tick, holds
-sessions weakly, does not delay the interpreter's exit, and pauses for forks.
+in weak-reference callbacks, ``__del__`` and signal handlers. The thread runs while there is a session to tick, holds
+only weak references to sessions, does not delay the interpreter's exit, and pauses for forks.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Checker(DaemonThread):
     name = "client-session-checker"
 
     def renew(self) -> None:
-        """Start over, as in a forked child, whose sessions restart their checkers themselves."""
+        """Start over, as a forked child must; its sessions start being ticked again on their own."""
         schedule, requests = TickSchedule(), deque[Request]()
         wakeup: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._schedule, self._requests, self._wakeup = schedule, requests, wakeup
@@ -38,23 +38,23 @@ class Checker(DaemonThread):
 
         def forget(dead: Reference) -> None:
             requests.append((dead, None))
-            if len(requests) >= len(schedule):  # it may have been the last one; of many, only a few wake the thread
+            if len(requests) >= len(schedule):  # wake the thread only if all sessions may be gone
                 wakeup.put(None)
 
         self._forget = forget
         super().renew()
 
-    def start(self, session: Ticking, now: float) -> None:  # noqa: ARG002  # this scheduler runs on real time
+    def start(self, session: Ticking, now: float) -> None:  # noqa: ARG002  # this scheduler runs in real time
         """Tick the session every `check_interval` seconds, starting within that interval.
 
-        Raise `RuntimeError` if no thread could be started. If one is started later, it also ticks this session.
+        Raise `RuntimeError` if the thread cannot be started. If it is started later, it also ticks this session.
         """
         reference, interval = reference_to(session, self._forget), session.check_interval
         self._requests.append((reference, interval))
         if interval not in self._schedule.by_interval:  # otherwise the thread wakes in time on its own
             self._wake()
         if not self.ensure_running() and not sys.is_finalizing():
-            msg = "No checker thread could be started"
+            msg = "The checker thread could not be started"
             raise RuntimeError(msg)
 
     def stop(self, session: Ticking) -> None:
@@ -65,7 +65,7 @@ class Checker(DaemonThread):
     def _work(self) -> None:
         schedule, requests = self._schedule, self._requests
         while not self.is_pausing:
-            for _ in range(len(requests)):  # not those that arrive during the loop: checks must not wait for them
+            for _ in range(len(requests)):  # skip those that arrive during the loop: checks must not wait for them
                 schedule.set(*requests.popleft())
             if not schedule.by_interval:
                 return
