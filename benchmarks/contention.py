@@ -48,7 +48,7 @@ def track_all(sessions: Sequence[ClientSession], events: int) -> float:
     def work(session: ClientSession) -> None:
         event_id, track = str(uuid.uuid4()), session.get_session_context
         barrier.wait()
-        starts.append(time.perf_counter())  # the main thread might run too late to measure this
+        starts.append(time.perf_counter())  # the main thread might not run in time to measure this
         for _ in repeat(None, events // len(sessions)):
             track(event_id)
         ends.append(time.perf_counter())

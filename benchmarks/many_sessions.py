@@ -47,7 +47,7 @@ _TRACED_SESSIONS = 5_000
 
 
 class TickProbe:
-    """Records the times of its ticks. The checker's queue holds many probes among the sessions."""
+    """Records the times of its ticks. Many probes are spread among the sessions in the checker's queue."""
 
     check_interval = INTERVAL
 
@@ -63,8 +63,8 @@ class TickProbe:
 
 def measure() -> list[Row]:
     """Measure in a separate process."""
-    done = subprocess.run([sys.executable, "-m", "benchmarks.many_sessions"], check=True, stdout=subprocess.PIPE)
-    found: dict[str, list[float]] = json.loads(done.stdout)
+    process = subprocess.run([sys.executable, "-m", "benchmarks.many_sessions"], check=True, stdout=subprocess.PIPE)
+    found: dict[str, list[float]] = json.loads(process.stdout)
     return [
         Row.of_values("resident memory per session", found["resident"], unit="KiB", bar=Bar(2)),
         Row.of_values("allocated memory per session", found["allocated"], unit="KiB"),
@@ -139,7 +139,7 @@ def _measure_idle(probes: Sequence[TickProbe]) -> dict[str, list[float]]:
     time.sleep(PASSES * INTERVAL)
     share = (time.process_time() - cpu) / (time.monotonic() - wall)
     times = [probe.times for probe in probes]
-    gaps = [after - before for own in times for before, after in itertools.pairwise(own)]
+    gaps = [after - before for probe in probes for before, after in itertools.pairwise(probe.times)]
     return {
         "idle": [share * 100],
         "passes": pass_durations(sorted(itertools.chain(*times)), len(probes)),
@@ -148,7 +148,7 @@ def _measure_idle(probes: Sequence[TickProbe]) -> dict[str, list[float]]:
 
 
 def pass_durations(times: Sequence[float], count: int) -> list[float]:
-    """Return the seconds from the first to the last tick of each pass, skipping passes without ``count`` ticks."""
+    """Return the seconds from first to last tick of each pass, skipping passes that do not have ``count`` ticks."""
     starts = [
         0,
         *(after for after in range(1, len(times)) if times[after] - times[after - 1] > INTERVAL / 2),
@@ -159,7 +159,7 @@ def pass_durations(times: Sequence[float], count: int) -> list[float]:
 
 
 def _time_shuffled_events(sessions: Sequence[ClientSession]) -> dict[str, list[float]]:
-    """Track one event in each session, in random order, so that no session is in the processor's caches."""
+    """Track one event in each session, in random order, so that the sessions are not in the CPU's caches."""
     minimal = [MinimalSession() for _ in sessions]
     event_id = str(uuid.uuid4())
     found: dict[str, list[float]] = {"shuffled": [], "minimal, shuffled": []}
@@ -171,7 +171,8 @@ def _time_shuffled_events(sessions: Sequence[ClientSession]) -> dict[str, list[f
             for session in shuffled:
                 session.get_session_context(event_id)
             found[name].append((time.perf_counter() - begin) * 1e9 / len(shuffled))
-    return {name: times[1:] for name, times in found.items()}  # the first round starts the minimal sessions
+    # The first round does not count, because it starts the minimal sessions.
+    return {name: times[1:] for name, times in found.items()}
 
 
 def _measure_allocation() -> float:

@@ -24,7 +24,7 @@ class External(enum.StrEnum):
     """Inputs from outside the session, in addition to the graph's inputs and commands."""
 
     RESTART = "restart"
-    """The session is closed and constructed again."""
+    """The session is closed, and a new one is constructed."""
     SLEEP = "sleep"
     """The machine sleeps until the next line."""
     SAVE = "save"
@@ -53,19 +53,19 @@ INPUTS: tuple[Input | Command | External, ...] = (
 
 @attrs.define(repr=False, slots=False)
 class TraceError(ValueError):
-    """A trace is invalid; the message names the file and line, and describes the fault."""
+    """A trace is invalid; the message names the file and line, and describes the error."""
 
     name: str
     line: int
     fault: str
 
     def __str__(self) -> str:
-        """Return ``file:line: fault``, as compilers do."""
+        """Return ``file:line: fault``, like a compiler error."""
         return f"{self.name}:{self.line}: {self.fault}"
 
 
 def _known_input(name: str) -> Input | Command | External:
-    """Return the input with this name. Raises `ValueError` if it is unknown."""
+    """Return the input with this name. Raises `ValueError` if the name is unknown."""
     for given in INPUTS:
         if given == name:
             return given
