@@ -31,8 +31,8 @@ def measure() -> list[Row]:
     track_all(one, EVENTS)
     for _ in range(ROUNDS):
         tries = [[track_all(threads, EVENTS) for threads in (one, shared, separate)] for _ in range(_TRIES)]
-        for own, best in zip(times.values(), map(min, zip(*tries, strict=True)), strict=True):
-            own.append(best)
+        for durations, best in zip(times.values(), map(min, zip(*tries, strict=True)), strict=True):
+            durations.append(best)
     return [
         Row.of_rounds(name, times[key], times["one"], against="one thread", unit="ns", bar=Bar(1.15))
         for name, key in (("8 threads on one session", "shared"), ("8 threads on 8 sessions", "separate"))

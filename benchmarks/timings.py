@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import pyperf  # type: ignore[import-untyped]  # untyped
+import pyperf  # type: ignore[import-untyped]  # pyperf has no type hints
 
 from benchmarks.results import EVENT_COMPARISON, EVENT_ROW, Bar, Row
 

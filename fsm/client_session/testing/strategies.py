@@ -28,10 +28,10 @@ def event_id(number: int) -> str:
 
 
 def _steps(names: st.SearchStrategy[str], max_size: int) -> st.SearchStrategy[list[Step]]:
-    return st.lists(st.tuples(GAPS, names, WALL_SHIFTS, GAPS), min_size=1, max_size=max_size).map(_trace)
+    return st.lists(st.tuples(GAPS, names, WALL_SHIFTS, GAPS), min_size=1, max_size=max_size).map(_build_trace)
 
 
-def _trace(drawn: list[tuple[float, str, float, float]]) -> list[Step]:
+def _build_trace(drawn: list[tuple[float, str, float, float]]) -> list[Step]:
     steps: list[Step] = []
     at = START
     for number, (gap, name, shift, timeout) in enumerate(drawn):

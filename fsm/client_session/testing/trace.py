@@ -131,7 +131,7 @@ def _read_step(line: bytes) -> Step:
     if unknown := sorted(fields.keys() - allowed):
         _fail(f"unknown field {', '.join(map(repr, unknown))} for input '{given}'")
     return Step(
-        _time("at", fields.get("at")),
+        _parse_time("at", fields.get("at")),
         given,
         event_id_text(cast("str", fields.get("id"))) if "id" in allowed else None,
         to=_time("to", fields.get("to")) if "to" in allowed else None,
@@ -139,7 +139,7 @@ def _read_step(line: bytes) -> Step:
     )
 
 
-def _time(name: str, value: object) -> datetime:
+def _parse_time(name: str, value: object) -> datetime:
     try:
         return as_utc(datetime.fromisoformat(cast("str", value)))
     except (TypeError, ValueError):

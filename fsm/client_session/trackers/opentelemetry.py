@@ -74,10 +74,10 @@ class SessionSpanProcessor(SpanProcessor):
     span gets the current session's id without extending the session. A pending session has no ``session.previous_id``
     yet. A span that already has a ``session.id`` belongs to another session: it is left unchanged and is not recorded.
 
-    Processors do not see spans that the sampler drops, so those never extend the session. If you sample, call
+    Processors do not see spans that the sampler drops, so such spans never extend the session. If you sample, call
     `ClientSession.touch` when the user does something; otherwise the session may time out between two sampled spans.
 
-    Thread-safe. Errors from the predicate or the session (for example, because it is closed) never reach the program:
+    Thread-safe. Errors from the predicate or the session (for example, if it is closed) never reach the program:
     the span lacks the attributes, and only the first of several consecutive failures is logged. `shutdown` does not
     close the session; its owner must.
     """
@@ -162,7 +162,7 @@ class SessionEvents:
     ``session.start`` is emitted at a session's first event, with that event's time. ``session.end`` is emitted when the
     end is detected, with the time of the session's last event. If one call ends a session and starts another,
     ``session.end`` comes first. A session that continues after a restart emits neither event. Threads and sessions may
-    share an instance. The session logs their exceptions, as it does for any callback.
+    share an instance. The session logs exceptions, as it does for any callback.
 
     Examples:
         >>> events = SessionEvents()
