@@ -16,7 +16,7 @@ demo: $(INSTALLED)
 	rm -rf $(dir $(DEMO_SAVE))
 	@printf '\nA day with a new save file:\n\n'
 	@$(BIN)/client-session replay --save $(DEMO_SAVE) examples/desktop_day.jsonl
-	@printf '\nThe same day again, with the save file of the first run:\n\n'
+	@printf '\nThe same day again, with the save file from the first run:\n\n'
 	@$(BIN)/client-session replay --save $(DEMO_SAVE) examples/desktop_day.jsonl
 	@printf '\nThe save file, $(DEMO_SAVE):\n\n'
 	@$(BIN)/client-session show $(DEMO_SAVE)
@@ -26,7 +26,7 @@ test: lint types suite
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	@if command -v actionlint >/dev/null; then actionlint; else echo 'Skipped .github/workflows: actionlint is missing'; fi
+	@if command -v actionlint >/dev/null; then actionlint; else echo 'Skipped .github/workflows: actionlint is not installed'; fi
 
 types: $(INSTALLED) $(EXAMPLES)
 	$(BIN)/mypy
@@ -71,8 +71,8 @@ docs: $(INSTALLED)
 mutants: $(INSTALLED)
 	$(BIN)/python tests/mutants.py
 
-# Injects real faults, which takes up to ten minutes, and updates the table in SECURITY.md. Skips tests whose tools are
-# missing.
+# Injects real faults and updates the table in SECURITY.md. Takes up to ten minutes. Skips tests whose tools are not
+# installed.
 torture: $(INSTALLED)
 	@command -v strace >/dev/null && command -v mkfs.ext4 >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -qq strace e2fsprogs; } || true
 	PYTHONPATH=tests $(BIN)/python -m torture
@@ -82,7 +82,7 @@ fuzz: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --group fuzz
 	$(BIN)/python tests/fuzz_codec.py -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1
 
-# Compares a session with minimal implementations, which takes up to five minutes; writes the results and the chart.
+# Compares a session with minimal implementations, and writes the results and the chart. Takes up to five minutes.
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
 

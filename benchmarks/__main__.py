@@ -33,10 +33,10 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
 
 
 def main() -> None:
-    """Measure, then write or check the results; exit with status 1 if a check finds a change."""
+    """Measure, then write or check the results. Exit with status 1 if the check finds a change."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare with the stored results; write nothing")
-    parser.add_argument("--only", choices=PARTS, help="measure one part; write nothing")
+    parser.add_argument("--check", action="store_true", help="compare with the stored results, without writing files")
+    parser.add_argument("--only", choices=PARTS, help="measure only one part, without writing files")
     options = parser.parse_args()
     console = Console(highlight=False)
     if not console.is_terminal:

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape, quoteattr
 
-from benchmarks.results import EVENT_ROW, EVENT_VERSUS
+from benchmarks.results import EVENT_COMPARISON, EVENT_ROW
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 _WIDTH = 1000
 _MARGIN = 36
 _BAR_LEFT = 330
-"""The left edge of the bars, with the labels to the left of it."""
+"""The left edge of the bars; the labels are to the left of it."""
 _FULL_LENGTH = 232
 """The length of a bar at its limit."""
 _MAX_RATIO = 1.25
-"""The longest bar as a multiple of `_FULL_LENGTH`; longer ones are cut off."""
+"""The maximum length of a bar, as a multiple of `_FULL_LENGTH`; longer bars are truncated."""
 _LINE_HEIGHT = 28
 _BAR_HEIGHT = 14
 # A card with its own background looks the same on light and dark pages.
-_CARD, _EDGE, _INK, _FAINT, _TRACK = "#ffffff", "#d0d7de", "#24292f", "#636c76", "#eef1f4"
+_CARD_COLOR, _EDGE_COLOR, _INK, _FAINT_INK, _TRACK_COLOR = "#ffffff", "#d0d7de", "#24292f", "#636c76", "#eef1f4"
 _MET_COLOR, _EXCEEDED_COLOR, _REFERENCE_COLOR = "#2e8b5e", "#c8602a", "#a9b7c6"
 _TITLE = "Cost of a client session"
 _OURS = "client-session"
@@ -33,40 +33,40 @@ _FONT = "-apple-system,'Segoe UI','Noto Sans',Helvetica,Arial,sans-serif"
 
 def draw(rows: Sequence[Row], measured_on: dict[str, Any]) -> str:
     """Return the chart as SVG."""
-    judged = [(row, row.bar) for row in rows if row.bar is not None]
+    limited_rows = [(row, row.bar) for row in rows if row.bar is not None]
     events = _times_per_event(rows)
     parts: list[str] = []
     y = 58
     parts.append(_text(_MARGIN, y, _TITLE, font_size=21, font_weight=600))
-    parts.append(_text(_MARGIN, y + 23, _caption(measured_on), fill=_FAINT))
+    parts.append(_text(_MARGIN, y + 23, _caption(measured_on), fill=_FAINT_INK))
     y += 68
     if events:
         parts.append(_text(_MARGIN, y, "Time per event", font_size=15, font_weight=600))
-        parts.append(_text(_BAR_LEFT, y, "log scale; shorter is better", fill=_FAINT))
+        parts.append(_text(_BAR_LEFT, y, "log scale; shorter is better", fill=_FAINT_INK))
         y += 12
         parts.extend(_event_bars(events, y))
         y += _LINE_HEIGHT * len(events) + 42
-    met = sum(bar.holds(row.value) for row, bar in judged)
-    parts.append(_text(_MARGIN, y, f"{met} of {len(judged)} limits met", font_size=15, font_weight=600))
-    parts.append(_text(_BAR_LEFT, y, "share of the limit", fill=_FAINT))
+    met = sum(bar.holds(row.value) for row, bar in limited_rows)
+    parts.append(_text(_MARGIN, y, f"{met} of {len(limited_rows)} limits met", font_size=15, font_weight=600))
+    parts.append(_text(_BAR_LEFT, y, "share of the limit", fill=_FAINT_INK))
     limit = _BAR_LEFT + _FULL_LENGTH
     parts.append(_text(limit, y, "limit", text_anchor="middle"))
     y += 12
-    for number, (row, bar) in enumerate(judged):
-        parts.extend(_judged_bar(row, bar, y + number * _LINE_HEIGHT))
-    bottom = y + len(judged) * _LINE_HEIGHT
+    for number, (row, bar) in enumerate(limited_rows):
+        parts.extend(_limit_bar(row, bar, y + number * _LINE_HEIGHT))
+    bottom = y + len(limited_rows) * _LINE_HEIGHT
     parts.append(f'<path d="M{limit} {y - 5}V{bottom}" stroke="{_INK}" stroke-width="1.5" stroke-dasharray="3 3"/>')
     return _svg(bottom + 30, parts)
 
 
 def _times_per_event(rows: Iterable[Row]) -> list[tuple[str, float]]:
     """Return each implementation's name and nanoseconds per event, fastest first."""
-    versus = {row.name: row for row in rows if row.name.startswith(EVENT_VERSUS)}
+    comparisons = [row for row in rows if row.name.startswith(EVENT_COMPARISON)]
     event = next((row for row in rows if row.name == EVENT_ROW), None)
     if event is None:
         return []
-    times = [(row.against, row.reference) for row in (event, *versus.values()) if row.reference is not None]
-    return sorted([*times, (_OURS, event.ours)], key=lambda named: named[1])
+    times = [(row.against, row.reference) for row in (event, *comparisons) if row.reference is not None]
+    return sorted([*times, (_OURS, event.ours)], key=lambda item: item[1])
 
 
 def _event_bars(events: Sequence[tuple[str, float]], top: float) -> Iterable[str]:
@@ -74,20 +74,22 @@ def _event_bars(events: Sequence[tuple[str, float]], top: float) -> Iterable[str
     for number, (name, nanoseconds) in enumerate(events):
         y = top + number * _LINE_HEIGHT
         length = _FULL_LENGTH * _MAX_RATIO * math.log(nanoseconds / shortest) / math.log(longest / shortest)
-        ours = name == _OURS
-        yield _text(_BAR_LEFT - 14, y + 12, name, text_anchor="end", font_weight=600 if ours else 400)
-        yield _bar(y, length, _MET_COLOR if ours else _REFERENCE_COLOR)
-        yield _text(_BAR_LEFT + length + 10, y + 12, f"{nanoseconds / 1000:.3g} µs", font_weight=600 if ours else 400)
+        is_ours = name == _OURS
+        yield _text(_BAR_LEFT - 14, y + 12, name, text_anchor="end", font_weight=600 if is_ours else 400)
+        yield _bar(y, length, _MET_COLOR if is_ours else _REFERENCE_COLOR)
+        yield _text(
+            _BAR_LEFT + length + 10, y + 12, f"{nanoseconds / 1000:.3g} µs", font_weight=600 if is_ours else 400
+        )
 
 
-def _judged_bar(row: Row, bar: Bar, y: float) -> Iterable[str]:
-    used = bar.used(row.value)
+def _limit_bar(row: Row, bar: Bar, y: float) -> Iterable[str]:
+    share = bar.used_share(row.value)
     yield _text(_BAR_LEFT - 14, y + 12, row.name, text_anchor="end")
-    yield _bar(y, _FULL_LENGTH * _MAX_RATIO, _TRACK)
-    yield _bar(y, _FULL_LENGTH * min(max(used, 0.012), _MAX_RATIO), _MET_COLOR if row.holds else _EXCEEDED_COLOR)
+    yield _bar(y, _FULL_LENGTH * _MAX_RATIO, _TRACK_COLOR)
+    yield _bar(y, _FULL_LENGTH * min(max(share, 0.012), _MAX_RATIO), _MET_COLOR if row.holds else _EXCEEDED_COLOR)
     x = _BAR_LEFT + _FULL_LENGTH * _MAX_RATIO + 16
     yield _text(x, y + 12, row.shown, font_weight=600, fill=_INK if row.holds else _EXCEEDED_COLOR)
-    yield _text(x + 84, y + 12, f"{row.limit} {'faster' if bar.at_least else row.against}", fill=_FAINT)
+    yield _text(x + 84, y + 12, f"{row.limit} {'faster' if bar.at_least else row.against}", fill=_FAINT_INK)
 
 
 def _caption(measured_on: dict[str, Any]) -> str:
@@ -113,7 +115,7 @@ def _svg(height: float, parts: Iterable[str]) -> str:
     content = "\n".join(parts)
     return f"""<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{_TITLE}"
  font-family={quoteattr(_FONT)} font-size="13" fill="{_INK}">
-<rect x=".5" y=".5" width="{_WIDTH - 1}" height="{height - 1:g}" rx="10" fill="{_CARD}" stroke="{_EDGE}"/>
+<rect x=".5" y=".5" width="{_WIDTH - 1}" height="{height - 1:g}" rx="10" fill="{_CARD_COLOR}" stroke="{_EDGE_COLOR}"/>
 {content}
 </svg>
 """

@@ -31,8 +31,8 @@ def measure() -> list[Row]:
     track_all(one, EVENTS)
     for _ in range(ROUNDS):
         tries = [[track_all(threads, EVENTS) for threads in (one, shared, separate)] for _ in range(_TRIES)]
-        for own, best in zip(times.values(), map(min, zip(*tries, strict=True)), strict=True):
-            own.append(best)
+        for durations, best in zip(times.values(), map(min, zip(*tries, strict=True)), strict=True):
+            durations.append(best)
     return [
         Row.of_rounds(name, times[key], times["one"], against="one thread", unit="ns", bar=Bar(1.15))
         for name, key in (("8 threads on one session", "shared"), ("8 threads on 8 sessions", "separate"))
@@ -48,7 +48,7 @@ def track_all(sessions: Sequence[ClientSession], events: int) -> float:
     def work(session: ClientSession) -> None:
         event_id, track = str(uuid.uuid4()), session.get_session_context
         barrier.wait()
-        starts.append(time.perf_counter())  # the main thread might run too late to measure this
+        starts.append(time.perf_counter())  # the main thread might not run in time to measure this
         for _ in repeat(None, events // len(sessions)):
             track(event_id)
         ends.append(time.perf_counter())

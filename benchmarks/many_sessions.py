@@ -47,7 +47,7 @@ _TRACED_SESSIONS = 5_000
 
 
 class TickProbe:
-    """Records the times of its ticks. The checker's queue holds many probes among the sessions."""
+    """Records the times of its ticks. Many probes are spread among the sessions in the checker's queue."""
 
     check_interval = INTERVAL
 
@@ -63,20 +63,20 @@ class TickProbe:
 
 def measure() -> list[Row]:
     """Measure in a separate process."""
-    done = subprocess.run([sys.executable, "-m", "benchmarks.many_sessions"], check=True, stdout=subprocess.PIPE)
-    found: dict[str, list[float]] = json.loads(done.stdout)
+    process = subprocess.run([sys.executable, "-m", "benchmarks.many_sessions"], check=True, stdout=subprocess.PIPE)
+    figures: dict[str, list[float]] = json.loads(process.stdout)
     return [
-        Row.of_values("resident memory per session", found["resident"], unit="KiB", bar=Bar(2)),
-        Row.of_values("allocated memory per session", found["allocated"], unit="KiB"),
-        Row.of_values("checker pass over 100,000 sessions", found["passes"], unit="s", bar=Bar(0.1)),
-        Row.of_values("CPU of 100,000 idle sessions, % of a core", found["idle"], unit="%", bar=Bar(2)),
-        Row.of_values("relative tick delay of 100,000 sessions", found["lateness"], unit="%", bar=Bar(5)),
-        Row.of_values("checker threads for 100,000 sessions", found["threads"], unit="", bar=Bar(1)),
+        Row.of_values("resident memory per session", figures["resident"], unit="KiB", bar=Bar(2)),
+        Row.of_values("allocated memory per session", figures["allocated"], unit="KiB"),
+        Row.of_values("checker pass over 100,000 sessions", figures["passes"], unit="s", bar=Bar(0.1)),
+        Row.of_values("CPU of 100,000 idle sessions, % of a core", figures["idle"], unit="%", bar=Bar(2)),
+        Row.of_values("relative tick delay of 100,000 sessions", figures["lateness"], unit="%", bar=Bar(5)),
+        Row.of_values("checker threads for 100,000 sessions", figures["threads"], unit="", bar=Bar(1)),
         *(
             Row.of_rounds(
                 f"event with {size:,} sessions open",
-                found[f"event with {size}"],
-                found["event with 1"],
+                figures[f"event with {size}"],
+                figures["event with 1"],
                 against="event with one session open",
                 unit="ns",
                 bar=Bar(1.15),
@@ -85,8 +85,8 @@ def measure() -> list[Row]:
         ),
         Row.of_rounds(
             "events of 100,000 sessions in random order",
-            found["shuffled"],
-            found["minimal, shuffled"],
+            figures["shuffled"],
+            figures["minimal, shuffled"],
             against="minimal implementation",
             unit="ns",
         ),
@@ -95,10 +95,10 @@ def measure() -> list[Row]:
 
 def main() -> None:
     """Measure, and print the figures as JSON."""
-    found: dict[str, list[float]] = {}
+    figures: dict[str, list[float]] = {}
     process = psutil.Process()
     sessions = [_active_session()]
-    found["event with 1"] = _time_events(sessions[0])
+    figures["event with 1"] = _time_events(sessions[0])
     threads_before = threading.active_count() - 1  # excluding the checker thread
     before = process.memory_info().rss
     probes: list[TickProbe] = []
@@ -108,13 +108,13 @@ def main() -> None:
             if len(sessions) % _SESSIONS_PER_PROBE == 0:
                 probes.append(TickProbe())
         if size == LARGEST:
-            found["resident"] = [(process.memory_info().rss - before) / LARGEST / 1024]
-            found["threads"] = [threading.active_count() - threads_before]
-        found[f"event with {size}"] = _time_events(sessions[size // 2])
-    found |= _measure_idle(probes)
-    found |= _time_shuffled_events(sessions)
-    found["allocated"] = [_measure_allocation()]
-    print(json.dumps(found))  # noqa: T201  # read by `measure`
+            figures["resident"] = [(process.memory_info().rss - before) / LARGEST / 1024]
+            figures["threads"] = [threading.active_count() - threads_before]
+        figures[f"event with {size}"] = _time_events(sessions[size // 2])
+    figures |= _measure_idle(probes)
+    figures |= _time_shuffled_events(sessions)
+    figures["allocated"] = [_measure_allocation()]
+    print(json.dumps(figures))  # noqa: T201  # read by `measure`
 
 
 def _active_session() -> ClientSession:
@@ -139,7 +139,7 @@ def _measure_idle(probes: Sequence[TickProbe]) -> dict[str, list[float]]:
     time.sleep(PASSES * INTERVAL)
     share = (time.process_time() - cpu) / (time.monotonic() - wall)
     times = [probe.times for probe in probes]
-    gaps = [after - before for own in times for before, after in itertools.pairwise(own)]
+    gaps = [after - before for probe in probes for before, after in itertools.pairwise(probe.times)]
     return {
         "idle": [share * 100],
         "passes": pass_durations(sorted(itertools.chain(*times)), len(probes)),
@@ -148,7 +148,7 @@ def _measure_idle(probes: Sequence[TickProbe]) -> dict[str, list[float]]:
 
 
 def pass_durations(times: Sequence[float], count: int) -> list[float]:
-    """Return the seconds from the first to the last tick of each pass, skipping passes without ``count`` ticks."""
+    """Return the seconds from first to last tick of each pass, skipping passes that do not have ``count`` ticks."""
     starts = [
         0,
         *(after for after in range(1, len(times)) if times[after] - times[after - 1] > INTERVAL / 2),
@@ -159,10 +159,10 @@ def pass_durations(times: Sequence[float], count: int) -> list[float]:
 
 
 def _time_shuffled_events(sessions: Sequence[ClientSession]) -> dict[str, list[float]]:
-    """Track one event in each session, in random order, so that no session is in the processor's caches."""
+    """Track one event in each session, in random order, so that the sessions are not in the CPU's caches."""
     minimal = [MinimalSession() for _ in sessions]
     event_id = str(uuid.uuid4())
-    found: dict[str, list[float]] = {"shuffled": [], "minimal, shuffled": []}
+    figures: dict[str, list[float]] = {"shuffled": [], "minimal, shuffled": []}
     groups: dict[str, Sequence[ClientSession | MinimalSession]] = {"shuffled": sessions, "minimal, shuffled": minimal}
     for _ in range(_ROUNDS):
         for name, tracked in groups.items():
@@ -170,8 +170,9 @@ def _time_shuffled_events(sessions: Sequence[ClientSession]) -> dict[str, list[f
             begin = time.perf_counter()
             for session in shuffled:
                 session.get_session_context(event_id)
-            found[name].append((time.perf_counter() - begin) * 1e9 / len(shuffled))
-    return {name: times[1:] for name, times in found.items()}  # the first round starts the minimal sessions
+            figures[name].append((time.perf_counter() - begin) * 1e9 / len(shuffled))
+    # The first round does not count, because it starts the minimal sessions.
+    return {name: times[1:] for name, times in figures.items()}
 
 
 def _measure_allocation() -> float:

@@ -1,4 +1,4 @@
-"""A minimal hand-written session, a lower bound for the cost of an event: no validation, no saving and no callbacks."""
+"""A minimal hand-written session, a lower bound for the cost of an event, without validation, saving or callbacks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Entity:
 
 
 class MinimalSession:
-    """A session with a lock, one clock read, a comparison, a counter and an entity."""
+    """A session that, per event, takes a lock, reads the clock, compares, counts and returns an entity."""
 
     __slots__ = (
         "_event_index",

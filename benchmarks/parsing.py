@@ -17,7 +17,7 @@ FOLDER = Path("build/benchmarks")
 
 
 def create_save_file(name: str, folder: Path = FOLDER) -> Path:
-    """Return the path of a save file, in its own folder, that holds a second session; create it if it is missing."""
+    """Return the path of a save file in its own folder. If it is missing, create it and track two sessions."""
     path = folder / name / "session.xml"
     if not path.exists():
         for _ in range(2):
@@ -33,7 +33,7 @@ def parse(path: str | os.PathLike[str]) -> int:
 
 
 def collect_values(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Read the file and return its values by key, as text."""
+    """Read the file and return its values by key, as strings."""
     values: dict[str, str] = {}
     key = content = ""
 

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 VERSIONED = ("attrs", "filelock", "platformdirs", "transitions", "python-statemachine", "pyperf")
 EVENT_ROW = "event"
 """The name of the chart's first row."""
-EVENT_VERSUS = "event versus "
-"""The prefix of the names of rows that compare an event with other implementations."""
+EVENT_COMPARISON = "event versus "
+"""The name prefix of rows that compare an event with other implementations."""
 TOLERANCE = 0.25
 """The largest relative difference allowed between a measured ratio and the stored one."""
 
 
 @attrs.frozen
 class Bar:
-    """A limit for a value: an upper limit, or a lower one if ``at_least``."""
+    """A limit for a value: an upper limit, or a lower limit if ``at_least`` is true."""
 
     limit: float
     at_least: bool = False
@@ -36,12 +36,12 @@ class Bar:
         """Return whether a value is within the limit."""
         return value >= self.limit if self.at_least else value <= self.limit
 
-    def used(self, value: float) -> float:
-        """Return the share of the limit that a value uses; it is above 1.0 if the value exceeds the limit."""
+    def used_share(self, value: float) -> float:
+        """Return the share of the limit that a value uses. A share above 1.0 means that the limit is not met."""
         return self.limit / value if self.at_least else value / self.limit
 
     def __str__(self) -> str:
-        """Return the limit as text, such as ``≤ 1.5``."""
+        """Return the limit as a string, such as ``≤ 1.5``."""
         return f"{'≥' if self.at_least else '≤'} {self.limit:g}"
 
 
@@ -51,9 +51,9 @@ class Row:
 
     name: str
     ours: float
-    """Our figure in ``unit``."""
+    """The session's figure, in ``unit``."""
     reference: float | None = None
-    """The figure that ours is compared with, in ``unit``; ``None`` if there is none."""
+    """The figure to which ``ours`` is compared, in ``unit``; ``None`` if the row has no reference."""
     against: str = ""
     """The name of the reference."""
     unit: str
@@ -80,7 +80,7 @@ class Row:
     ) -> Self:
         """Compare round by round, since other load affects both figures of a round; the value is the median ratio.
 
-        The ratio is our figure divided by the reference, or the inverse if ``speedup``.
+        The ratio is the session's figure divided by the reference, or the inverse if ``speedup`` is true.
         """
         ratios = [b / a if speedup else a / b for a, b in zip(ours, reference, strict=True)]
         return cls(
@@ -108,12 +108,12 @@ class Row:
 
     @property
     def shown(self) -> str:
-        """The value as text."""
+        """The value as a string, with its unit."""
         return f"{_three_digits(self.value)} {self._unit_of_value}".rstrip()
 
     @property
     def limit(self) -> str:
-        """The limit as text, or an empty string if there is none."""
+        """The limit as a string, with its unit, or an empty string if there is no limit."""
         return "" if self.bar is None else f"{self.bar} {self._unit_of_value}".rstrip()
 
     @property
@@ -129,8 +129,8 @@ class Row:
 def find_changes(stored: Sequence[Row], measured: Sequence[Row]) -> list[str]:
     """Return a message for each measured row that differs from its stored row.
 
-    A ratio differs if it is more than `TOLERANCE` away from the stored one. An absolute figure differs if it no longer
-    meets its limit.
+    A ratio differs if its relative deviation from the stored one exceeds `TOLERANCE`. An absolute figure differs if it
+    no longer meets its limit.
     """
     before = {row.name: row for row in stored}
     changes: list[str] = []
@@ -167,7 +167,7 @@ def write(path: Path, rows: Sequence[Row], measured_on: dict[str, Any]) -> None:
 
 
 def read(path: Path) -> tuple[list[Row], dict[str, Any]]:
-    """Read results that `write` wrote."""
+    """Read the results from a file that `write` created."""
     content = json.loads(path.read_text(encoding="utf-8"))
     return [_from_json(row) for row in content["rows"]], content["machine"]
 
@@ -185,7 +185,7 @@ def _from_json(fields: dict[str, Any]) -> Row:
 
 
 def _three_digits(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004  # from here on, whole numbers have three digits
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004  # from 100 up, integers have at least three digits
 
 
 def _cpu() -> str:

@@ -1,4 +1,4 @@
-"""Compares `save()` with a bare durable write of the same bytes, alternately, in two folders on one file system."""
+"""Compares `save()` with a bare durable write of the same bytes, in alternation and on the same file system."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The same lifecycle, with every event sent through a state machine library: `transitions` or `python-statemachine`.
 
 Both run the same table, `client_session.graph.TABLE`, with the same check-first rule, lock, clock and entity. Neither
-takes a shortcut.
+has a short path.
 """
 
 from __future__ import annotations

@@ -12,16 +12,16 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import pyperf  # type: ignore[import-untyped]  # has no types
+import pyperf  # type: ignore[import-untyped]  # pyperf has no type hints
 
-from benchmarks.results import EVENT_ROW, EVENT_VERSUS, Bar, Row
+from benchmarks.results import EVENT_COMPARISON, EVENT_ROW, Bar, Row
 
 ROUNDS = 5
 _VALUES = 60
-"""The number of short measurements per round. The fastest counts, since even a busy machine leaves some undisturbed."""
-_SECONDS = 0.002
+"""The number of short measurements per round. The fastest counts, since a busy machine disturbs only some of them."""
+_MIN_SECONDS = 0.002
 _STARTS = 10
-"""The number of values of a benchmark that starts an interpreter."""
+"""The number of measurements of each benchmark that starts an interpreter."""
 
 _TRACKING = """
 import json, uuid
@@ -89,7 +89,7 @@ def measure() -> list[Row]:
             unit="ns",
         ),
         Row.of_rounds(
-            f"{EVENT_VERSUS}transitions",
+            f"{EVENT_COMPARISON}transitions",
             session,
             best("transitions", nano),
             against="transitions for every event",
@@ -98,7 +98,7 @@ def measure() -> list[Row]:
             speedup=True,
         ),
         Row.of_rounds(
-            f"{EVENT_VERSUS}python-statemachine",
+            f"{EVENT_COMPARISON}python-statemachine",
             session,
             best("statemachine", nano),
             against="python-statemachine for every event",
@@ -175,7 +175,7 @@ def _cpu_seconds(loops: int, code: str) -> float:
 
 def main() -> None:
     """Run each benchmark with the options that pyperf reads from the command line."""
-    runner = pyperf.Runner(_VALUES, 1, min_time=_SECONDS, program_args=("-m", "benchmarks.timings"))
+    runner = pyperf.Runner(_VALUES, 1, min_time=_MIN_SECONDS, program_args=("-m", "benchmarks.timings"))
     options = runner.parse_args()
     for name, (statement, setup) in STATEMENTS.items():
         runner.timeit(name, statement, setup)

@@ -1,7 +1,7 @@
-"""Generates content from the code for the pages that MkDocs builds, so that no copy becomes outdated.
+"""Generates parts of the MkDocs pages from the code, so that they are never outdated.
 
-A placeholder such as ``<!-- generated: table -->`` marks the place in a page. The tests also expand the pages and run
-the inserted blocks.
+A placeholder such as ``<!-- generated: table -->`` marks where the content goes. The tests also expand the pages and
+run the inserted blocks.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def source(path: str, *names: str) -> str:
 
 
 def usage(name: str) -> str:
-    """Return blocks that show how to get a command's help, and the help itself."""
+    """Return two code blocks: the call that shows a command's help, and its output."""
     result = CliRunner().invoke(client_session, [name, "--help"], "client-session", terminal_width=78)
     return f"```sh\nclient-session {name} --help\n```\n\n```text\n{result.output}```"
 

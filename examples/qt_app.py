@@ -46,7 +46,7 @@ BAR = """
 
 
 class QtScheduler(QObject):
-    """Ticks one session from a QTimer. Any thread may call the session, since signals reach the timer's thread."""
+    """Ticks one session from a QTimer. Any thread may call the session: Qt delivers signals to the timer's thread."""
 
     starting = Signal(int)
     stopping = Signal()
@@ -89,7 +89,7 @@ class Window(QWidget):
         self.values = {name: self.add_row(table, name) for name in ("Session", "Events", "Session id", "Expires in")}
         table.addWidget(self.remaining, table.rowCount(), 0, 1, 2)
         track, new_session = QPushButton("Track an event"), QPushButton("New session")
-        track.setDefault(True)  # so that Return presses it
+        track.setDefault(True)  # so that the Return key presses it
         track.clicked.connect(self.track)
         new_session.clicked.connect(session.start_new_session)
         row = table.rowCount()

@@ -31,7 +31,7 @@ COLORS = {
 
 
 class TkScheduler:
-    """Ticks sessions from Tk's timer. Like all of Tk, use it and its sessions only on the main loop's thread."""
+    """Ticks sessions from Tk's timer. As with all of Tk, use it and its sessions only on the main loop's thread."""
 
     def __init__(self, root: tk.Tk) -> None:
         """Use the timer of this root window."""
@@ -101,7 +101,7 @@ class Window:
         print(self.session.get_session_context(uuid.uuid4()).to_json(), flush=True)
 
     def check_focus_soon(self, _event: object) -> None:
-        """Check the focus a moment later: while it moves between two windows of the program, neither has it."""
+        """Check the focus a moment later: while it moves between two of the program's windows, neither has it."""
         self.root.after(50, self.check_focus)
 
     def check_focus(self) -> None:

@@ -1,7 +1,7 @@
 """Runs the fast tests on every Python from 3.11 to 3.15 that is on ``PATH`` or in pyenv.
 
 ``python tests/matrix.py`` keeps the virtual environment and the pytest output of each version in ``build/matrix``. The
-exit status is 1 if any version fails; a version that is not installed does not count as a failure.
+exit status is 1 if the tests fail on any version. Versions that are not installed are skipped.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "build" / "matrix"
-MINORS = range(11, 16)
+MINOR_VERSIONS = range(11, 16)
 
 
 class Result(NamedTuple):
@@ -33,7 +33,7 @@ class Result(NamedTuple):
 
 
 def version_of(python: Path) -> tuple[int, ...] | None:
-    """Return an interpreter's version, or ``None`` if it does not run, as with some pyenv shims."""
+    """Return an interpreter's version, or ``None`` if it does not run (some pyenv shims do not)."""
     program = "import sys; print(*sys.version_info[:3])"
     try:
         done = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True, timeout=60)  # noqa: S603
@@ -43,7 +43,7 @@ def version_of(python: Path) -> tuple[int, ...] | None:
 
 
 def find_python(minor: int) -> tuple[Path, str] | None:
-    """Return the newest interpreter of a minor version and its full version."""
+    """Return the newest interpreter of a minor version, with its full version number."""
     name = f"python3.{minor}"
     folders = [Path(folder) for folder in os.get_exec_path()]
     candidates = [folder / name for folder in folders if shutil.which(name, path=folder)]
@@ -85,7 +85,7 @@ def run(minor: int, arguments: list[str]) -> Result:
     try:
         interpreter = prepare_environment(python, version)
     except subprocess.CalledProcessError as error:
-        return Result(version, "failed", f"could not set up its environment: {error}")
+        return Result(version, "failed", f"could not set up the environment: {error}")
     log = FOLDER / f"3.{minor}.log"
     with log.open("w", encoding="utf-8") as output:
         status = subprocess.run(  # noqa: S603  # the environment's interpreter
@@ -117,7 +117,7 @@ def run(minor: int, arguments: list[str]) -> Result:
 def main() -> None:
     """Run the tests on every version; pass any arguments to pytest."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    results = [run(minor, sys.argv[1:]) for minor in MINORS]
+    results = [run(minor, sys.argv[1:]) for minor in MINOR_VERSIONS]
     print("", *results, sep="\n")  # noqa: T201  # the program's output
     sys.exit(any(result.outcome == "failed" for result in results))
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "tests" / "README.md"
 SOURCES = ("fsm", "persistence")
 
-# Tests that are quick and start no process: the most basic ones first, and the model last, since it catches the most.
+# Fast tests that do not start processes: the most basic ones first, and the model last, since it catches the most.
 FAST_TESTS = (
     "session_lifecycle", "callbacks", "entity", "tracker_cases", "session_saving", "graph", "machine", "codec",
     "xml_store", "ticking_thread", "exploration", "schedule_independence", "reentrancy", "writer_thread", "forks",
@@ -55,22 +55,22 @@ class Mutant:
 # fmt: off
 MUTANTS = (
     # The lifecycle
-    Mutant("`>` instead of `>=`: exactly the timeout does not count as over", "lifecycle",
+    Mutant("`>` instead of `>=`: a session is not over at exactly the timeout", "lifecycle",
         "return self._now - self.last_activity >= self.timeout",
         "return self._now - self.last_activity > self.timeout"),
-    Mutant("the short path takes an event at exactly the timeout", "lifecycle",
+    Mutant("an event at exactly the timeout takes the short path", "lifecycle",
         "if self.event_count and self.checker_running and now - self.last_activity < timeout:",
         "if self.event_count and self.checker_running and now - self.last_activity <= timeout:"),
-    Mutant("the short path takes an event while checking is stopped", "lifecycle",
+    Mutant("an event takes the short path even while checking is stopped", "lifecycle",
         "if self.event_count and self.checker_running and now",
         "if self.event_count and now"),
-    Mutant("an input is applied before the check instead of after it", "lifecycle",
+    Mutant("inputs are applied before the check instead of after it", "lifecycle",
         "                self._check()\n                self._send(given)\n",
         "                self._send(given)\n                self._check()\n"),
-    Mutant("no check first", "lifecycle",
+    Mutant("inputs are applied without checking first", "lifecycle",
         "if self.checker_running and self.event_count and self.is_over():",
         "if not self:"),
-    Mutant("check first even while checking is stopped", "lifecycle",
+    Mutant("the check before an input runs even while checking is stopped", "lifecycle",
         "if self.checker_running and self.event_count and self.is_over():",
         "if self.event_count and self.is_over():"),
     Mutant("setting a timeout skips the check against the old one", "lifecycle",
@@ -79,10 +79,10 @@ MUTANTS = (
     Mutant("the background uses the foreground timeout", "lifecycle",
         "return self.foreground_timeout if self.state is _FOREGROUND else self.background_timeout",
         "return self.foreground_timeout"),
-    Mutant("a tick counts as activity", "lifecycle",
+    Mutant("a tick is treated as activity", "lifecycle",
         "                    self._send(Input.TICK)\n            case",
         "                    self._send(Input.TICK)\n                self.last_activity = now\n            case"),
-    Mutant("a focus change counts as activity", "lifecycle",
+    Mutant("a focus change is treated as activity", "lifecycle",
         "                self._check()\n                self._send(given)\n",
         "                self._check()\n                self._send(given)\n                self.last_activity = now\n"),
     Mutant("a touch revives a session that has timed out", "lifecycle",
@@ -98,7 +98,7 @@ MUTANTS = (
     Mutant("a pending session is replaced", "lifecycle",
         "        if self.event_count or self.count_empty_sessions:\n            self._end",
         "        if self.event_count >= 0:\n            self._end"),
-    Mutant("a summary's durations run until the end is detected", "lifecycle",
+    Mutant("a summary's durations include the time until the end is detected", "lifecycle",
         "self._timed_focus().until(self.last_activity,",
         "self._timed_focus().until(self._now,"),
     Mutant("a superseded lifecycle still counts events", "lifecycle",
@@ -134,7 +134,7 @@ MUTANTS = (
         "self.unused_id, self.next_id = self.next_id, new_id()",
         "self.next_id = new_id()"),
     # The session and its draft
-    Mutant("the wall clock measures elapsed time", "session",
+    Mutant("elapsed time is measured with the wall clock", "session",
         "return Anchor(self._clock.monotonic(), self._clock.now())",
         "return Anchor(self._clock.now().timestamp(), self._clock.now())"),
     Mutant("a failed save is retried at the next event instead of the next tick", "session",
@@ -146,7 +146,7 @@ MUTANTS = (
     Mutant("progress is not saved at exit", "session",
         "if self._ledger.outlives_process and not self._ledger.has_saved(record):",
         "if record is self:"),
-    Mutant("every event counts as the first of its session", "current",
+    Mutant("every event is treated as the first of its session", "current",
         "        if number == 1:\n",
         "        if number:\n"),
     Mutant("a restart resumes at exactly the timeout", "current",
@@ -158,7 +158,7 @@ MUTANTS = (
     Mutant("a restart resumes a session that ended", "current",
         "if record is not None and ended.reason is not EndReason.CLOSE:",
         "if record is None and ended.reason is not EndReason.CLOSE:"),
-    Mutant("event ids keep their case", "arguments",
+    Mutant("event ids are not converted to lowercase", "arguments",
         "        return value.lower()\n",
         "        return value\n"),
     Mutant("anonymous entities name the previous session", "entity",
@@ -183,16 +183,16 @@ MUTANTS = (
     Mutant("an older session overwrites a newer one in the file", "ledger",
         "        return stored.session_index < ours.session_index\n",
         "        return True\n"),
-    Mutant("every failed save is logged, not only the first in a row", "ledger",
+    Mutant("every failed save is logged, not only the first of several in a row", "ledger",
         "        elif not was_failing:\n",
         "        else:\n"),
-    Mutant("an unreadable file leads to a new user", "ledger",
+    Mutant("an unreadable file results in a new user", "ledger",
         "if isinstance(recovered, Snapshot) else None",
         "if recovered is self else None"),
     Mutant("an index assigned while the file is locked ignores the file's index", "ledger",
         "                self._peek()\n",
         ""),
-    Mutant("saving an older session counts as saving the newest", "ledger",
+    Mutant("saving an older session is treated as saving the newest one", "ledger",
         "if ours.session_index < self.newest.session_index:",
         "if ours.session_index < 0:"),
     # The file format
@@ -245,7 +245,7 @@ MUTANTS = (
     Mutant("a failed write leaves its temporary file behind", "atomic_file",
         "        with contextlib.suppress(OSError):\n            lease.call(os.unlink, temporary)\n        raise",
         "        raise"),
-    Mutant("a folder whose fsync fails counts as synced", "atomic_file",
+    Mutant("a folder whose fsync fails is treated as synced", "atomic_file",
         "if error.errno not in (errno.EINVAL, errno.ENOTSUP):",
         "if not error.errno:"),
     Mutant("short writes are not completed", "atomic_file",
@@ -254,7 +254,7 @@ MUTANTS = (
     Mutant("the name of a new folder is not synced", "atomic_file",
         "            raise\n    sync(parent)\n",
         "            raise\n"),
-    Mutant("each acquisition of the lock file counts twice", "lock_file",
+    Mutant("each acquisition of the lock file is counted twice", "lock_file",
         "        self._depth += 1\n",
         "        self._depth += 2\n"),
     # Forks and the writer thread
@@ -267,7 +267,7 @@ MUTANTS = (
     Mutant("the writer thread does not pause for a fork", "writer_thread",
         "    before_fork=WRITER.pause,\n",
         ""),
-    Mutant("a failed background save counts as a success", "writer_thread",
+    Mutant("a failed background save is treated as successful", "writer_thread",
         "                future.set_exception(error)\n",
         "                future.set_result(None)\n"),
     Mutant("queued snapshots are written in reverse order", "writer_thread",
@@ -294,7 +294,7 @@ def run(mutant: Mutant | None) -> str | None:
             path = copy / mutant.file
             text = path.read_text(encoding="utf-8")
             if text.count(mutant.old) != 1:
-                message = f"{mutant.bug}: its text occurs {text.count(mutant.old)} times in {mutant.file}, not once"
+                message = f"{mutant.bug}: the old code occurs {text.count(mutant.old)} times in {mutant.file}, not once"
                 raise ValueError(message)
             path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
         first = FIRST_TESTS.get(mutant.module, ()) if mutant is not None else ()
@@ -322,7 +322,7 @@ def run(mutant: Mutant | None) -> str | None:
         )
     failed = re.search(r"^(?:FAILED|ERROR) tests/test_(.+?)(?: - .*)?$", done.stdout, re.MULTILINE)
     if done.returncode and not failed:
-        message = f"{mutant}: pytest failed, but no test did:\n{done.stdout}{done.stderr}"
+        message = f"{mutant}: pytest failed, but none of the tests did:\n{done.stdout}{done.stderr}"
         raise RuntimeError(message)
     return failed[1] if failed else None
 
@@ -332,10 +332,10 @@ def readme(caught: dict[str, str]) -> str:
     rows = "".join(f"| {bug} | `{test}` |\n" for bug, test in caught.items())
     return f"""# The tests
 
-`make test` runs them all. For each property, Hypothesis draws 50 examples with the profile `dev`, 200 with `ci` (the
+`make test` runs all of them. For each property, Hypothesis draws 50 examples with the `dev` profile, 200 with `ci` (the
 default if `CI` is set), and 5,000 with `nightly` (`HYPOTHESIS_PROFILE=nightly make suite`).
 
-Tests that need Graphviz's `dot` or Chromium are skipped if it is missing; pytest's summary lists them.
+Tests that need Graphviz's `dot` or Chromium are skipped if that program is missing; pytest's summary lists them.
 
 ## Mutation testing
 
@@ -350,7 +350,7 @@ fail. The table shows each bug and the first test that caught it.
 def main() -> None:
     """Run the tests on the unmodified code, then with each bug."""
     if (failed := run(None)) is not None:
-        sys.exit(f"the fast tests fail without any bug: {failed}")
+        sys.exit(f"the fast tests fail even without a bug: {failed}")
     with ThreadPoolExecutor(2) as pool:
         found = dict(zip((mutant.bug for mutant in MUTANTS), pool.map(run, MUTANTS), strict=True))
     for bug, test in found.items():

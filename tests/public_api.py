@@ -36,7 +36,7 @@ SPECIAL_METHODS = frozenset({"__call__", "__contains__", "__enter__", "__exit__"
 
 @attrs.frozen
 class Use:
-    """An annotation in a public signature: the public module and name, its text, and its source module."""
+    """An annotation in a public signature: the public module and name, the annotation, and its source module."""
 
     public_module: str
     public_name: str
@@ -86,7 +86,7 @@ def definitions(module: types.ModuleType) -> dict[str, str]:
 
 
 def imports(module: types.ModuleType) -> dict[str, str]:
-    """Return each name that a module imports, even only for type checkers, with the module it comes from."""
+    """Return each name that a module imports, even if only for type checkers, with the module it comes from."""
     return {
         alias.asname or alias.name: node.module or ""
         for node in ast.walk(_tree(module))
@@ -101,7 +101,7 @@ def _tree(module: types.ModuleType) -> ast.Module:
 
 
 def type_text(annotation: object) -> str:
-    """Return an annotation as text. It already is text, unless attrs or `Protocol` created it."""
+    """Return an annotation as a string. It already is a string unless attrs or `Protocol` created it."""
     if isinstance(annotation, str):
         return annotation
     if isinstance(annotation, typing.ForwardRef):
@@ -118,7 +118,7 @@ def type_text(annotation: object) -> str:
 
 
 def value_text(value: object) -> str:
-    """Return the text of a default value or a constant."""
+    """Return a default value or a constant as a string."""
     if isinstance(value, enum.Enum):
         return f"{type(value).__name__}.{value.name}"
     if inspect.isroutine(value):
@@ -242,13 +242,13 @@ class _Describer:
 
 
 def _has_constructor(cls: type[Any]) -> bool:
-    """Return whether programs may construct the class. They may not if it has only private fields."""
+    """Return whether programs may construct the class, which they may not if it has only private fields."""
     fields = attrs.fields(cls) if attrs.has(cls) else ()
     return not fields or not all(field.name.startswith("_") for field in fields)
 
 
 def _members(cls: type[Any]) -> dict[str, type[Any]]:
-    """Return the name of each public member of a class, with the class of ours that defines it."""
+    """Return the name of each public member of a class, with the class in our packages that defines it."""
     found: dict[str, type[Any]] = {}
     for base in reversed(cls.__mro__):
         if base.__module__.split(".")[0] in PACKAGES:
@@ -277,7 +277,7 @@ def _attributes(cls: type[Any]) -> dict[str, str]:
 
 
 def _type_of(value: ast.expr, parameters: dict[str, str]) -> str:
-    """Return the type of an expression that is a parameter or a call to a class; otherwise, an empty string."""
+    """Return the type of a parameter or of a call to a class; for other expressions, return an empty string."""
     match value:
         case ast.Name(id=name):
             return parameters.get(name, "")

@@ -162,7 +162,7 @@ def test_bar_is_met_up_to_its_limit(bar: Bar, value: float, expected_holds: bool
     """A value exactly at the limit meets the bar; a value beyond it uses more than 100% of the allowance."""
     row = ratio(ours=value, bar=bar)
     assert row.holds is expected_holds
-    assert bar.used(value) == expected_usage
+    assert bar.used_share(value) == expected_usage
 
 
 @pytest.mark.parametrize(("value", "is_changed"), [(1.24, False), (0.76, False), (1.26, True), (0.74, True)])

@@ -59,7 +59,7 @@ def test_dot_file_is_up_to_date() -> None:
 def test_svg_is_up_to_date() -> None:
     """The SVG in the package was drawn from the current table, and diagrams/lifecycle.svg is a copy of it."""
     shipped = (ROOT / "fsm" / "client_session" / "lifecycle.svg").read_text(encoding="utf-8")
-    assert f'id="{diagram.source_mark()}"' in shipped, HOW_TO_REGENERATE
+    assert f'id="{diagram.picture_id()}"' in shipped, HOW_TO_REGENERATE
     assert (DIAGRAMS / "lifecycle.svg").read_text(encoding="utf-8") == shipped, HOW_TO_REGENERATE
 
 
@@ -132,7 +132,7 @@ def changed_table(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_graphviz_redraws_an_outdated_svg() -> None:
     """The installed dot program draws the current table, without the placeholders for counts."""
     drawn = diagram.svg()
-    assert f'id="{diagram.source_mark()}"' in drawn
+    assert f'id="{diagram.picture_id()}"' in drawn
     assert ET.fromstring(drawn).tag == f"{SVG}svg"  # noqa: S314  # Graphviz's output
     assert "9,999" not in drawn
 

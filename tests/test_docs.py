@@ -193,7 +193,7 @@ def test_installed_extras_exist() -> None:
 def test_graph_page_has_every_row() -> None:
     """The page shows the diagram and, below it, each row of the graph with its reason."""
     page = expand((DOCS / "explanation" / "graph.md").read_text(encoding="utf-8"))
-    assert f'id="{diagram.source_mark()}"' in page
+    assert f'id="{diagram.picture_id()}"' in page
     for row in TABLE:
         section = page.split(f"### {row.source.value}\n")[1].split("\n#")[0]
         assert f"| {row.why} |" in section

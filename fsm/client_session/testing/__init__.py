@@ -1,4 +1,4 @@
-"""Test support for programs that embed a session: manual clock and scheduler, Hypothesis strategies, invariants.
+"""Test support for programs that embed a session: a manual clock and scheduler, Hypothesis strategies, invariants.
 
 `traces` and `timelines` require Hypothesis (the ``verify`` extra).
 """

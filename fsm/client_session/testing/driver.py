@@ -35,7 +35,7 @@ class SessionOptions:
 
 
 class _Explanations(logging.LoggerAdapter[logging.Logger]):
-    """Logger that collects the explanations that a session logs at DEBUG and forwards all other records."""
+    """Logger that collects the explanations logged at DEBUG and forwards all other records."""
 
     def __init__(self, explanations: list[Explanation]) -> None:
         super().__init__(logging.getLogger(ClientSession.__module__))
@@ -49,9 +49,9 @@ class _Explanations(logging.LoggerAdapter[logging.Logger]):
 
 
 class Driver:
-    """Applies steps to a session. Ticks come only from `scheduler` and from the steps.
+    """Applies steps to a session. Only `scheduler` and the steps tick it.
 
-    The steps' times drive the monotonic clock. The wall clock follows them until a step sets it.
+    The steps' times drive both clocks. A ``wall`` step sets the wall clock, which then advances from that time.
     """
 
     def __init__(self, start: datetime, store: SnapshotStore, options: SessionOptions) -> None:
@@ -87,7 +87,7 @@ class Driver:
         self.clock.set_wall(at + self._wall_offset)  # summed floats may be off by microseconds
 
     def apply(self, step: Step) -> SessionContext | None:  # noqa: C901  # one case per input
-        """Advance to the step's time and apply it. Return an entity for events, including another process's."""
+        """Advance to the step's time and apply the step. Return the entity if it is an event, even in another process."""
         self.move_to(step.at)
         session = self.session
         match step.input:
@@ -113,6 +113,6 @@ class Driver:
                     return other.get_session_context(str(step.event_id))
             case External.SLEEP:
                 pass  # nothing happens until the next step
-            case name:  # a method with that name
+            case name:  # a method with this name
                 getattr(session, name.replace("-", "_"))()
         return None

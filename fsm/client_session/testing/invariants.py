@@ -1,4 +1,4 @@
-"""Invariants of an installation's entities, in the order in which they were returned."""
+"""Invariants that an installation's entities satisfy, in the order in which they were returned."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class InvariantError(AssertionError):
     """An invariant does not hold; the message names it and shows the values."""
 
     def __init__(self, name: str, detail: str) -> None:
-        """Store the attributes."""
+        """Store the arguments as attributes."""
         super().__init__(name, detail)
         self.name = name
         self.detail = detail
@@ -46,7 +46,7 @@ def check_invariants(contexts: Iterable[SessionContext], *, first_index: int = 1
 
     Args:
         contexts: all entities, or those of consecutive sessions, in order.
-        first_index: the index of the first session, if the save file was not new.
+        first_index: the index of the first session; above 1 if the save file already had sessions.
 
     Raises:
         InvariantError: an `AssertionError` that names the invariant.

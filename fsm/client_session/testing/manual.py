@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from client_session.ticking.scheduler import Ticking
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-"""The wall time at which a manual clock starts by default."""
+"""The default wall time at which a manual clock starts."""
 
 
 class ManualClock:
     """A `Clock` that moves only when you advance it. Not thread-safe."""
 
     def __init__(self, wall: datetime = START) -> None:
-        """Start at 0.0 monotonic seconds and the wall time ``wall`` (aware)."""
+        """Start at the monotonic time 0.0 and the wall time ``wall``, an aware datetime."""
         self._seconds = 0.0
         self._wall = as_utc(wall)
 
@@ -76,8 +76,8 @@ class ManualScheduler:
     def run_due(self, clock: Clock) -> int:
         """Tick each session that is due, and return the number of ticks.
 
-        A session that missed several ticks gets only one, just as a real scheduler sends only one after the machine was
-        busy or asleep.
+        A session that missed several ticks gets only one, just like with a real scheduler after the machine has
+        been busy or asleep.
         """
         now = clock.monotonic()
         due = [session for session, at in self._due.items() if at <= now]

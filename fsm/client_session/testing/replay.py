@@ -44,14 +44,14 @@ class Replay:
     def __init__(
         self, steps: Sequence[Step], store: SnapshotStore, options: SessionOptions, *, ticking: bool = True
     ) -> None:
-        """Construct the session. ``ticking=False`` adds no ticks to the trace. Raises the errors of `ClientSession`."""
+        """Construct the session (same errors as `ClientSession`). Without ``ticking``, only the trace's ticks run."""
         self._steps = steps
         self._ticking = ticking
         self._driver = Driver(steps[0].at, store, options)
 
     @property
     def session(self) -> ClientSession:
-        """The session that runs the trace."""
+        """The session to which the steps are applied."""
         return self._driver.session
 
     def run(self) -> Iterator[Moment]:
@@ -76,7 +76,7 @@ class Replay:
             if driver.ended or self.session.state is not state:
                 yield self._moment("tick")
             if self.session.expires_in is None and self.session.state is SessionState.FOREGROUND_ACTIVE:
-                break  # a pending session in the foreground: ticks change nothing
+                break  # pending in the foreground: ticks do not change the session
 
     def _moment(self, given: str, context: SessionContext | None = None) -> Moment:
         driver, session = self._driver, self.session

@@ -18,7 +18,7 @@ _NEAR_TIMEOUTS = [base + offset for base in TIMEOUTS for offset in (-0.25, 0.0, 
 GAPS = st.sampled_from([0.0, 0.25, 15.0, *_NEAR_TIMEOUTS]) | st.integers(0, 8000).map(lambda quarters: quarters / 4)
 """Seconds between two steps, often at or near the default timeouts."""
 
-# Shifts of at least one second, or none: smaller ones count as slewing (Anchor.moved).
+# Zero, or at least one second: smaller shifts are treated as slewing (see Anchor.moved).
 WALL_SHIFTS = st.sampled_from([-86400.0, -600.0, -1.0, 0.0, 1.0, 599.0, 600.0, 1e9])
 
 
@@ -28,10 +28,10 @@ def event_id(number: int) -> str:
 
 
 def _steps(names: st.SearchStrategy[str], max_size: int) -> st.SearchStrategy[list[Step]]:
-    return st.lists(st.tuples(GAPS, names, WALL_SHIFTS, GAPS), min_size=1, max_size=max_size).map(_trace)
+    return st.lists(st.tuples(GAPS, names, WALL_SHIFTS, GAPS), min_size=1, max_size=max_size).map(_build_trace)
 
 
-def _trace(drawn: list[tuple[float, str, float, float]]) -> list[Step]:
+def _build_trace(drawn: list[tuple[float, str, float, float]]) -> list[Step]:
     steps: list[Step] = []
     at = START
     for number, (gap, name, shift, timeout) in enumerate(drawn):
@@ -41,7 +41,7 @@ def _trace(drawn: list[tuple[float, str, float, float]]) -> list[Step]:
 
 
 def make_step(at: datetime, name: str, number: int, *, shift: float = 0.0, timeout: float = 0.0) -> Step:
-    """Return a step with any input. ``shift`` sets the wall clock relative to ``at``; ``timeout`` is a new timeout."""
+    """Return a step with this input. ``shift`` sets the wall clock relative to ``at``; ``timeout`` is a new timeout."""
     match name:
         case "event" | "other":
             return Step(at, name, event_id=event_id(number))
@@ -54,7 +54,7 @@ def make_step(at: datetime, name: str, number: int, *, shift: float = 0.0, timeo
 
 
 def timelines(max_size: int = 30) -> st.SearchStrategy[list[Step]]:
-    """Draw timelines, which consist of events and focus changes. Apply their steps with a `Driver`."""
+    """Draw timelines, which consist of events and focus changes. To run one, apply its steps with a `Driver`."""
     return _steps(st.sampled_from(["event", "event", "event", "background", "foreground"]), max_size)
 
 
@@ -64,4 +64,4 @@ def traces(max_size: int = 30) -> st.SearchStrategy[list[Step]]:
 
 
 ALL_INPUTS = (*INPUTS, Input.EVENT, Input.EVENT)
-"""Every input of a trace. Events appear three times, since most decisions happen at events."""
+"""Every input that a trace can contain. Events appear three times, since most decisions happen at events."""

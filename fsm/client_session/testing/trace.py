@@ -24,7 +24,7 @@ class External(enum.StrEnum):
     """Inputs from outside the session, in addition to the graph's inputs and commands."""
 
     RESTART = "restart"
-    """The session is closed and constructed again."""
+    """The session is closed, and a new one is constructed."""
     SLEEP = "sleep"
     """The machine sleeps until the next line."""
     SAVE = "save"
@@ -53,19 +53,19 @@ INPUTS: tuple[Input | Command | External, ...] = (
 
 @attrs.define(repr=False, slots=False)
 class TraceError(ValueError):
-    """A trace is invalid; the message names the file and line, and describes the fault."""
+    """A trace is invalid; the message names the file and line, and describes the error."""
 
     name: str
     line: int
     fault: str
 
     def __str__(self) -> str:
-        """Return ``file:line: fault``, as compilers do."""
+        """Return ``file:line: fault``, like a compiler error."""
         return f"{self.name}:{self.line}: {self.fault}"
 
 
 def _known_input(name: str) -> Input | Command | External:
-    """Return the input with this name. Raises `ValueError` if it is unknown."""
+    """Return the input with this name. Raises `ValueError` if the name is unknown."""
     for given in INPUTS:
         if given == name:
             return given
@@ -131,7 +131,7 @@ def _read_step(line: bytes) -> Step:
     if unknown := sorted(fields.keys() - allowed):
         _fail(f"unknown field {', '.join(map(repr, unknown))} for input '{given}'")
     return Step(
-        _time("at", fields.get("at")),
+        _parse_time("at", fields.get("at")),
         given,
         event_id_string(cast("str", fields.get("id"))) if "id" in allowed else None,
         to=_time("to", fields.get("to")) if "to" in allowed else None,
@@ -139,7 +139,7 @@ def _read_step(line: bytes) -> Step:
     )
 
 
-def _time(name: str, value: object) -> datetime:
+def _parse_time(name: str, value: object) -> datetime:
     try:
         return as_utc(datetime.fromisoformat(cast("str", value)))
     except (TypeError, ValueError):

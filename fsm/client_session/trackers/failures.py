@@ -1,4 +1,4 @@
-"""Error handling for tracker integrations: a session that fails must not break its host."""
+"""Error handling for tracker integrations: a failing session must not break the host program."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Failures:
     """Exception handler that logs only the first of several consecutive failures. Thread-safe.
 
     An error that affects one event usually affects the next one as well. If log records themselves are tracked, logging
-    each failure would also cause the next one, in an endless loop.
+    every failure would cause the next one, in an endless loop.
     """
 
     __slots__ = ("_failing", "_logger")
@@ -26,14 +26,14 @@ class Failures:
         self._failing = False
 
     @contextlib.contextmanager
-    def caught(self, message: str) -> Generator[None]:
-        """Catch an exception from the block, and log it with ``message`` unless the previous block also failed."""
+    def log_errors(self, message: str) -> Generator[None]:
+        """Catch an exception in the block, and log it with ``message`` unless the previous block also failed."""
         try:
             yield
         except Exception:
             if not self._failing:
                 self._failing = True
-                with contextlib.suppress(Exception):  # a broken logger must not cost the host its event
+                with contextlib.suppress(Exception):  # even with a broken logger, the host must not lose its event
                     self._logger.exception(message)
         else:
             self._failing = False

@@ -52,16 +52,16 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def is_root_operation(span: Span) -> bool:
-    """Return whether a span has no parent and its kind is SERVER, CLIENT or INTERNAL: the default predicate.
+    """Return whether a span is a root span of kind SERVER, CLIENT or INTERNAL. This is the default predicate.
 
     A span with a parent belongs to an operation that was already counted, or to another program's operation. Programs
-    send and receive messages (PRODUCER, CONSUMER) without user activity.
+    also send and receive messages (PRODUCER, CONSUMER) without user activity.
     """
     return span.parent is None and span.kind in {SpanKind.SERVER, SpanKind.CLIENT, SpanKind.INTERNAL}
 
 
 def is_never_activity(record: ReadWriteLogRecord) -> bool:
-    """Return ``False``: by default, no log record is activity, since programs also log without user activity."""
+    """Return ``False``. This is the default predicate, since programs also log without user activity."""
     del record
     return False
 
@@ -69,17 +69,17 @@ def is_never_activity(record: ReadWriteLogRecord) -> bool:
 class SessionSpanProcessor(SpanProcessor):
     """Span processor that sets ``session.id`` and ``session.previous_id``, and records activity in the session.
 
-    A span that is activity is recorded as an event, which starts or extends the session. The event's id is the trace id
+    If a span is activity, it is recorded as an event, which starts or extends the session. Its event id is the trace id
     as a UUID, so the session's ``first_event_id`` leads to the trace; its timestamp is the span's start time. Any other
     span gets the current session's id without extending the session. A pending session has no ``session.previous_id``
-    yet. A span that already has a ``session.id`` belongs to another session: it is left unchanged and is not activity.
+    yet. A span that already has a ``session.id`` belongs to another session: it is left unchanged and is not recorded.
 
-    Processors do not see spans that the sampler drops, so such spans are not activity. If you sample, call
+    Processors do not see spans that the sampler drops, so such spans never extend the session. If you sample, call
     `ClientSession.touch` when the user does something; otherwise the session may time out between two sampled spans.
 
-    Thread-safe. Errors from the predicate or the session (if it is closed, for example) never reach the program: the
-    span lacks the attributes, and only the first of several consecutive failures is logged. `shutdown` does not close
-    the session; its owner does.
+    Thread-safe. Errors from the predicate or the session (for example, if it is closed) never reach the program:
+    the span lacks the attributes, and only the first of several consecutive failures is logged. `shutdown` does not
+    close the session; its owner must.
     """
 
     def __init__(self, session: ClientSession, is_activity: Callable[[Span], bool] = is_root_operation) -> None:
@@ -96,7 +96,7 @@ class SessionSpanProcessor(SpanProcessor):
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Set a span's attributes. The SDK calls this for each span that is recorded."""
         del parent_context
-        with self._failures.caught("A span lacks its session's attributes"):
+        with self._failures.log_errors("A span lacks its session's attributes"):
             if SESSION_ID not in (span.attributes or {}):
                 if self._is_activity(span):
                     found = _record_event(self._session, span.get_span_context().trace_id, span.start_time)
@@ -107,15 +107,15 @@ class SessionSpanProcessor(SpanProcessor):
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Return ``True``: there is nothing to flush."""
         del timeout_millis
-        return True  # in older SDKs the base class returns None, so later processors are not flushed
+        return True  # in older SDKs, the base class returns None, so later processors are not flushed
 
 
 class SessionLogRecordProcessor(LogRecordProcessor):
-    """Log record processor that sets ``session.id`` and ``session.previous_id``; by default, no record is activity.
+    """Log record processor that sets ``session.id`` and ``session.previous_id``; by default, it records no activity.
 
     Add it to the provider before the processor that exports: processors run in the order in which they were added. It
-    treats log records as `SessionSpanProcessor` treats spans. The event id of a record that is activity is the record's
-    trace id, or a random id if the record has no trace.
+    treats log records the way `SessionSpanProcessor` treats spans. If a record is activity, its event id is its trace
+    id, or a random id if it has no trace.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class SessionLogRecordProcessor(LogRecordProcessor):
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
         """Set a log record's attributes. The SDK calls this for each record."""
-        with self._failures.caught("A log record lacks its session's attributes"):
+        with self._failures.log_errors("A log record lacks its session's attributes"):
             record = log_record.log_record
             attributes = cast("MutableMapping[str, AnyValue]", record.attributes)  # the SDK creates a mutable mapping
             if SESSION_ID not in attributes:
@@ -144,7 +144,7 @@ class SessionLogRecordProcessor(LogRecordProcessor):
                 attributes.update(found)
 
     def enabled(self, **_: object) -> bool:
-        """Return ``False``: this processor exports nothing, so the SDK need not create log records for it."""
+        """Return ``False``: this processor exports nothing, so the SDK does not have to create log records for it."""
         return False
 
     def shutdown(self) -> None:
@@ -161,8 +161,8 @@ class SessionEvents:
 
     ``session.start`` is emitted at a session's first event, with that event's time. ``session.end`` is emitted when the
     end is detected, with the time of the session's last event. If one call ends a session and starts another,
-    ``session.end`` comes first. At a restart, a session that continues emits neither event. Threads and sessions may
-    share an instance. As with any callback, the session logs exceptions.
+    ``session.end`` comes first. A session that continues after a restart emits neither event. Threads and sessions may
+    share an instance. The session logs exceptions, as it does for any callback.
 
     Examples:
         >>> events = SessionEvents()

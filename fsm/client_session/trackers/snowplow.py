@@ -46,7 +46,7 @@ class SessionTracker(Tracker):
     It records each event once, regardless of the number of emitters, both for ``track(...)`` and for deprecated methods
     such as ``track_page_view(...)``. The session's entity follows the event's own entities. For a session's first
     event, ``firstEventId`` is the event's ``eid``, and ``firstEventTimestamp`` is its true timestamp (``ttm``) or, if
-    it has none, its device timestamp (``dtm``). If the payload cannot be built, the call raises the same error as in
+    it has none, its device timestamp (``dtm``). If the payload cannot be built, the call raises the same error as
     `Tracker`, and the session does not count the event. The event object and its list of contexts are not modified, so
     several threads may track the same event at once.
 
@@ -57,7 +57,7 @@ class SessionTracker(Tracker):
     closes it.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917  # Tracker's arguments and one more
+    def __init__(  # noqa: PLR0913, PLR0917  # Tracker's arguments plus one
         self,
         namespace: str,
         emitters: list[EmitterProtocol] | EmitterProtocol,
@@ -73,7 +73,7 @@ class SessionTracker(Tracker):
         Args:
             namespace: identifies the tracker.
             emitters: one emitter, or a list of them.
-            subject: the subject of the events; ``None`` means one without attributes.
+            subject: the subject of the events; ``None`` means an empty subject.
             app_id: identifies the application.
             encode_base64: whether to encode JSON in the payload as base64.
             json_encoder: converts values that JSON does not support.
@@ -91,11 +91,11 @@ class SessionTracker(Tracker):
 
     def complete_payload(self, event: Event) -> Payload:
         """Return an event's payload, including the session's entity. `Tracker.track` calls this once per event."""
-        # Tracker writes into the event's own payload, including the eid, so an event tracked twice would keep its id.
+        # Tracker sets the eid in the event's own payload, so an event that is tracked twice would keep its first id.
         copied = copy.copy(event)
         copied.payload = Payload(event.payload.get())
         payload = super().complete_payload(copied)
-        with self._failures.caught("An event was sent without its session entity"):
+        with self._failures.log_errors("An event was sent without its session entity"):
             self._attach_entity(payload)
         return payload
 

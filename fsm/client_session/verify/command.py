@@ -23,27 +23,27 @@ if TYPE_CHECKING:
 _PIPED_WIDTH = 160
 
 
-def show(found: Verification, report: Path | None) -> None:
-    """Print the tables, and write the report if a folder is given.
+def show(result: Verification, report: Path | None) -> None:
+    """Print the tables, and write the report files if ``report`` is a folder.
 
     Raises:
         OSError: the report cannot be written.
-        StalePictureError: the stored picture of the graph is outdated, and Graphviz is not installed to redraw it.
+        StalePictureError: the shipped picture of the graph is stale, and Graphviz, which redraws it, is not installed.
 
     """
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = _PIPED_WIDTH
-    console.print(_rows(found))
+    console.print(_rows(result))
     console.print()
-    console.print(_invariants(found))
+    console.print(_invariants(result))
     console.print()
-    if found.explored is not None:
-        console.print(f"explored all {found.explored.states} states and {found.explored.edges} edges")
-    console.print(f"{found.examples} examples, seed {found.seed}, {found.seconds:.1f} s")
+    if result.explored is not None:
+        console.print(f"explored all {result.explored.states} states and {result.explored.edges} edges")
+    console.print(f"{result.examples} examples, seed {result.seed}, {result.seconds:.1f} s")
     if report is not None:
-        _write(report, found, console)
-    for failure in found.failures:
+        _write(report, result, console)
+    for failure in result.failures:
         _print_failure(failure, console, report)
 
 
@@ -64,10 +64,10 @@ def _table(*headings: str) -> Table:
     return table
 
 
-def _rows(found: Verification) -> Table:
+def _rows(result: Verification) -> Table:
     table = _table("times taken", "from", r"input \[guard] / effects", "to")
     for row in TABLE:
-        count = found.tally.rows[row]
+        count = result.tally.rows[row]
         to = "(same)" if row.destination is row.source else row.destination.value
         table.add_row(
             f"{count:,}", row.source.value, row.label.replace("[", r"\["), to, style=None if count else "bold red"
@@ -75,16 +75,16 @@ def _rows(found: Verification) -> Table:
     return table
 
 
-def _invariants(found: Verification) -> Table:
+def _invariants(result: Verification) -> Table:
     table = _table("times checked", "invariant", "meaning")
-    for name, sentence in found.meanings.items():
-        count = found.tally.invariants[name]
+    for name, sentence in result.meanings.items():
+        count = result.tally.invariants[name]
         table.add_row(f"{count:,}", name, sentence, style=None if count else "bold red")
     return table
 
 
-def _write(report: Path, found: Verification, console: Console) -> None:
-    for name, text in {"report.html": page(found), "coverage.svg": diagram.coverage(found.tally.rows)}.items():
+def _write(report: Path, result: Verification, console: Console) -> None:
+    for name, text in {"report.html": page(result), "coverage.svg": diagram.coverage(result.tally.rows)}.items():
         (report / name).write_text(text, encoding="utf-8")
         console.print(f"Wrote {report / name}", soft_wrap=True)
 

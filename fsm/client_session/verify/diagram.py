@@ -1,4 +1,4 @@
-"""Diagrams of the graph, derived from the table: Mermaid and DOT as text, and an SVG picture.
+"""Diagrams of the graph, generated from the table: Mermaid and DOT source, and an SVG picture.
 
 The package ships the picture. Graphviz is needed only to redraw it after the table changes.
 """
@@ -28,21 +28,21 @@ _COLORS = {
     SessionState.EXPIRED_CHECKER_STOPPED: ("#f6e3d7", "#a4501c"),
 }
 _INK = "#24292f"
-_ALARM = "#cf222e"
+_UNTAKEN_COLOR = "#cf222e"
 
 
 class StalePictureError(RuntimeError):
     """The table has changed since the shipped picture was drawn, and Graphviz is not installed."""
 
     def __str__(self) -> str:
-        """Say how to redraw it."""
+        """Return a message that says how to redraw it."""
         return (
             "lifecycle.svg is stale: the table has changed; install Graphviz ('apt-get install graphviz') to redraw it"
         )
 
 
 def arrows(rows: Iterable[Row] = TABLE) -> dict[tuple[SessionState, SessionState], list[Row]]:
-    """Group rows by arrow: rows with the same source and destination share one, whose label has a line for each."""
+    """Group rows by source and destination. Each group is drawn as one arrow, with one line per row in its label."""
     grouped: dict[tuple[SessionState, SessionState], list[Row]] = {}
     for row in rows:
         grouped.setdefault((row.source, row.destination), []).append(row)
@@ -52,21 +52,21 @@ def arrows(rows: Iterable[Row] = TABLE) -> dict[tuple[SessionState, SessionState
 def mermaid() -> str:
     """Return the graph as a Mermaid state diagram, which GitHub renders inline.
 
-    Rows that do not change the state are written inside it, like internal transitions in UML, since Mermaid would draw
-    loops on top of each other.
+    Rows that do not change the state are listed in the state's box, like internal transitions in UML, because Mermaid
+    would draw their loops on top of each other.
     """
     lines = ["stateDiagram-v2"]
     for state, (fill, stroke) in _COLORS.items():
-        lines.append(f'    state "{state.value}" as {_name(state)}')
-        lines.append(f"    classDef {_name(state)}_colors fill:{fill},stroke:{stroke},color:{_INK}")
-        lines.append(f"    class {_name(state)} {_name(state)}_colors")
-    lines.append(f"    [*] --> {_name(INITIAL)}")
+        lines.append(f'    state "{state.value}" as {_node_id(state)}')
+        lines.append(f"    classDef {_node_id(state)}_colors fill:{fill},stroke:{stroke},color:{_INK}")
+        lines.append(f"    class {_node_id(state)} {_node_id(state)}_colors")
+    lines.append(f"    [*] --> {_node_id(INITIAL)}")
     for (source, destination), rows in arrows().items():
         if source is destination:
-            lines += [f"    {_name(source)}: {row.label}" for row in rows]
+            lines += [f"    {_node_id(source)}: {row.label}" for row in rows]
         else:
             label = "<br/>".join(row.label for row in rows)
-            lines.append(f"    {_name(source)} --> {_name(destination)}: {label}")
+            lines.append(f"    {_node_id(source)} --> {_node_id(destination)}: {label}")
     return "\n".join(lines) + "\n"
 
 
@@ -79,63 +79,63 @@ def dot(suffix: str = "") -> str:
         f'    node [fontname="Helvetica-Bold", fontsize=14, fontcolor="{_INK}"]',
         f'    edge [fontname="Helvetica", fontsize=12, color="#57606a", fontcolor="{_INK}", arrowsize=0.8]',
         '    start [shape=circle, style=filled, fillcolor="#57606a", color="#57606a", label="", width=0.16]',
-        f"    start -> {_name(INITIAL)}",
+        f"    start -> {_node_id(INITIAL)}",
     ]
     for state, (fill, stroke) in _COLORS.items():
-        lines.append(f'    {_name(state)} [label="{state.value}", fillcolor="{fill}", color="{stroke}"]')
+        lines.append(f'    {_node_id(state)} [label="{state.value}", fillcolor="{fill}", color="{stroke}"]')
     for (source, destination), rows in arrows().items():
-        # \\l ends a line and aligns it to the left; the spaces keep the label clear of the arrow.
+        # \\l ends a left-aligned line; the spaces separate the label from the arrow.
         label = "".join(f"  {row.label}  {suffix}\\l" for row in rows)
-        lines.append(f'    {_name(source)} -> {_name(destination)} [label="{label}"]')
+        lines.append(f'    {_node_id(source)} -> {_node_id(destination)} [label="{label}"]')
     return "\n".join([*lines, "}"]) + "\n"
 
 
 def svg() -> str:
-    """Return the shipped picture, or redraw it if the table has changed (`StalePictureError` without Graphviz)."""
-    shipped, mark = _PICTURE.read_text(encoding="utf-8"), source_mark()
-    if f'id="{mark}"' in shipped:
+    """Return the shipped picture, redrawn if the table has changed. Raises `StalePictureError` without Graphviz."""
+    shipped, svg_id = _PICTURE.read_text(encoding="utf-8"), picture_id()
+    if f'id="{svg_id}"' in shipped:
         return shipped
     program = shutil.which("dot")
     if program is None:
         raise StalePictureError
     drawn = subprocess.run(  # noqa: S603  # the program is Graphviz, and its input is our own table
-        [program, "-Tsvg", f"-Gid={mark}"], input=dot(_ROOM), capture_output=True, check=True, encoding="utf-8"
+        [program, "-Tsvg", f"-Gid={svg_id}"], input=dot(_MAX_COUNT), capture_output=True, check=True, encoding="utf-8"
     )
-    return drawn.stdout.replace(_ROOM, "")
+    return drawn.stdout.replace(_MAX_COUNT, "")
 
 
 def coverage(counts: Mapping[Row, int]) -> str:
     """Return the SVG picture with each row's count after its label; rows that were never taken are red."""
     ET.register_namespace("", _SVG)
     picture = ET.fromstring(svg())  # noqa: S314  # our own file
-    rows_of = {f"{_name(source)}->{_name(destination)}": rows for (source, destination), rows in arrows().items()}
+    rows_of = {f"{_node_id(source)}->{_node_id(destination)}": rows for (source, destination), rows in arrows().items()}
     for edge in picture.iter(f"{{{_SVG}}}g"):
         rows = rows_of.get(edge.findtext(f"{{{_SVG}}}title") or "")
         if rows is None:
             continue
         for row, label in zip(rows, edge.iter(f"{{{_SVG}}}text"), strict=True):
-            label.text = f"{label.text}{_times(counts.get(row, 0))}"
+            label.text = f"{label.text}{_count_label(counts.get(row, 0))}"
             if not counts.get(row):
-                label.set("fill", _ALARM)
+                label.set("fill", _UNTAKEN_COLOR)
                 for line in edge.iter(f"{{{_SVG}}}path"):
-                    line.set("stroke", _ALARM)
+                    line.set("stroke", _UNTAKEN_COLOR)
                 for head in edge.iter(f"{{{_SVG}}}polygon"):
-                    head.attrib.update(stroke=_ALARM, fill=_ALARM)
+                    head.attrib.update(stroke=_UNTAKEN_COLOR, fill=_UNTAKEN_COLOR)
     return ET.tostring(picture, encoding="unicode")
 
 
-def source_mark() -> str:
+def picture_id() -> str:
     """Return the id of a picture drawn from the current table; a stale picture has a different id."""
-    return f"lifecycle_{hashlib.sha256(dot(_ROOM).encode()).hexdigest()[:16]}"
+    return f"lifecycle_{hashlib.sha256(dot(_MAX_COUNT).encode()).hexdigest()[:16]}"
 
 
-def _times(count: int) -> str:
+def _count_label(count: int) -> str:
     return f"×{count:,}"  # noqa: RUF001  # a multiplication sign
 
 
-_ROOM = _times(9_999_999)
-"""The picture is laid out with a large count after each label, so that `coverage` has room for the real counts."""
+_MAX_COUNT = _count_label(9_999_999)
+"""`svg` lays out the picture with this count after each label, so that `coverage` has room for the real counts."""
 
 
-def _name(state: SessionState) -> str:
+def _node_id(state: SessionState) -> str:
     return state.name.lower()

@@ -1,7 +1,7 @@
 """Exhaustive exploration of the lifecycle core: every reachable state, and every input in each.
 
-The core distinguishes only three ages of a session: below both timeouts, past the shorter one, and past both. This
-leaves so few states that the exploration can check every edge, which makes it a proof rather than a sample.
+The core distinguishes only three ages of a session: below both timeouts, past the shorter one, and past both. That
+leaves few enough states to check every edge, so the exploration is a proof rather than a sample.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ INVARIANTS = {
     "expired is idle": "In the expired state, checking has stopped and the session is pending.",
     "check first": "A session that has timed out ends before the next input is applied, with the end reason of the "
     "state in which it timed out.",
-    "no early end": "Only a timeout, a request for a new session, or a close ends a session.",
+    "no early end": "A session ends only because of a timeout, a request for a new session, or `close`.",
     "pending never ends": "A pending session never ends (unless empty sessions count).",
     "tick is not activity": "A tick never postpones expiry.",
     "focus is not activity": "A focus change never postpones expiry.",
-    "event is activity": "After an event, the session has events, its full timeout, and a running checker.",
-    "follows the table": "The state after an input is the destination of its row in the table.",
+    "event is activity": "After an event, the session is not pending, its full timeout remains, and the checker runs.",
+    "follows the table": "The state after an input is the destination of the matching row in the table.",
     "repeated tick": "A second tick at the same time changes nothing.",
-    "lost tick": "The same events share a session whether or not a tick runs before an input.",
+    "lost tick": "A tick before an input does not change which events share a session.",
 }
 
 FOREGROUND, BACKGROUND, EXPIRED = SessionState
@@ -43,7 +43,7 @@ FOREGROUND, BACKGROUND, EXPIRED = SessionState
 
 @attrs.frozen
 class Key:
-    """An abstract state of the core. ``age`` is how many of the two timeouts have passed."""
+    """An abstract state of the core. ``age`` is the number of timeouts that have passed (0 to 2)."""
 
     state: SessionState
     checker_running: bool
@@ -84,7 +84,7 @@ def explore(tally: Tally) -> Exploration:
     """Explore every reachable state, and check the invariants on every edge.
 
     Raises:
-        ExplorationError: an invariant does not hold; the message names the state and the input.
+        ExplorationError: an invariant is violated; the message names the state and the input.
 
     """
     starts = [
@@ -93,7 +93,7 @@ def explore(tally: Tally) -> Exploration:
         for empty in (False, True)
     ]
     unexplored: deque[_Node] = deque(_Node(lifecycle, 0.0, ()) for lifecycle in starts)
-    known = {key_of(node.lifecycle, node.now) for node in unexplored}
+    known_keys = {key_of(node.lifecycle, node.now) for node in unexplored}
     edges = 0
     while unexplored:
         node = unexplored.popleft()
@@ -103,24 +103,24 @@ def explore(tally: Tally) -> Exploration:
         edges += len(successors)
         for successor in successors:
             key = key_of(successor.lifecycle, successor.now)
-            if key not in known:
-                known.add(key)
+            if key not in known_keys:
+                known_keys.add(key)
                 unexplored.append(successor)
-    return Exploration(len(known), edges)
+    return Exploration(len(known_keys), edges)
 
 
 class ExplorationError(InvariantError):
-    """An invariant fails on an edge; ``sample`` is the shortest trace that reaches it."""
+    """An edge violates an invariant; ``sample`` is the shortest trace that ends with this edge."""
 
     def __init__(self, name: str, detail: str, sample: Sample) -> None:
-        """Store the attributes."""
+        """Store the arguments as attributes."""
         super().__init__(name, detail)
         self.sample = sample
 
 
 @attrs.frozen
 class _Node:
-    """A state and the shortest path to it: the search is breadth-first, so the first path found is the shortest."""
+    """A state and the shortest path to it. The search is breadth-first, so the first path found is the shortest."""
 
     lifecycle: Lifecycle
     now: float
@@ -136,7 +136,7 @@ class _Node:
         rows = tally.rows.copy()
         try:
             decisions = successor.decide(given, self.now)
-            if not before.count_empty_sessions:  # the report shows the default numbering
+            if not before.count_empty_sessions:  # the report shows samples only for the default option
                 tally.keep_sample(rows, options, steps)
             _Edge(before, given, self.now, successor, decisions, tally).check()
         except InvariantError as error:
@@ -160,12 +160,12 @@ class _Edge:
     def check(self) -> None:
         before, after = self.before, self.after
         timed_out = self.now - before.last_activity >= before.timeout
-        unnoticed = timed_out and before.checker_running and before.event_count > 0
+        is_expiry_due = timed_out and before.checker_running and before.event_count > 0
         ended = [decision for decision in self.decisions if isinstance(decision, Ended)]
         if after.state is EXPIRED:
             self.require("expired is idle", not after.checker_running and not after.event_count)
         reason = EndReason.TIMEOUT if before.state is FOREGROUND else EndReason.BACKGROUND_TIMEOUT
-        if unnoticed and self.given is not Command.START_CHECKER:
+        if is_expiry_due and self.given is not Command.START_CHECKER:
             first = self.decisions[0]
             self.require("check first", isinstance(first, Ended) and first.reason is reason and len(ended) == 1)
         elif self.given is Command.NEW_SESSION and before.event_count:
@@ -175,7 +175,7 @@ class _Edge:
         if not before.event_count and not before.count_empty_sessions:
             self.require("pending never ends", not ended)
         self._check_activity(renewed=bool(ended))
-        self._check_table(checked=unnoticed)
+        self._check_table(checked=is_expiry_due)
         if self.given is Input.TICK:
             again = after.copy()
             unchanged = not again.decide(Input.TICK, self.now)

@@ -31,20 +31,20 @@ INVARIANTS = {
     "one first event": "All entities of a session have the same first event, with the same time.",
     "events counted": "The events of a session are numbered 1, 2, 3… without gaps.",
     "no empty session": "A session without events is never counted, reported or saved.",
-    "pending readable": "A pending session immediately has a new id, which its first event keeps, but no index yet.",
+    "pending readable": "A pending session has a new id, which it keeps at its first event, and no index yet.",
     "state": "The session and the oracle are in the same state.",
-    "checker": "The checker runs, and the scheduler ticks the session, exactly when the oracle says so.",
+    "checker": "The checker runs and the scheduler ticks the session exactly when the oracle expects it.",
     "follows the core": "The session matches a lifecycle core that received the same inputs at the same times.",
     "expires in": "expires_in is the time left until the timeout, or None while the session cannot expire.",
     "callbacks in order": "Each start is reported once, and each end at most once, with the correct number of events.",
-    "save file": "The file holds the newest session, with the progress that a restart needs.",
-    "reading": "Reading changes nothing.",
+    "save file": "The file contains the newest session, with the progress that a restart needs.",
+    "reading": "Reading the session's properties does not change them.",
 }
 """The name and meaning of each invariant. The test checks them all after every step."""
 
 
 class Harness:
-    """One run of the model-based test; `steps` are the steps so far."""
+    """One run of the model-based test. `steps` lists the steps applied so far."""
 
     def __init__(self, folder: Path, options: SessionOptions, tally: Tally) -> None:
         """Construct the oracle, and a session with a new save file in ``folder``."""
@@ -131,8 +131,8 @@ class Harness:
             f"Expected {expected}, got {context}.",
         )
         if self.steps[-1].input == "event" and expected.events == 1:
-            kept = self._pending is None or context.session_id == self._pending
-            self._require("pending readable", kept, f"Expected {self._pending}, got {context.session_id}.")
+            is_kept = self._pending is None or context.session_id == self._pending
+            self._require("pending readable", is_kept, f"Expected {self._pending}, got {context.session_id}.")
         self._contexts.append(context)
 
     def _id_of(self, name: int | None) -> str | None:
@@ -157,14 +157,14 @@ class Harness:
 
     def _check_session(self) -> None:
         session, oracle = self._driver.session, self._oracle
-        shown = (session.state.value, session.background)
+        actual = (session.state.value, session.background)
         expected = (oracle.state, not oracle.in_focus)
-        self._require("state", shown == expected, f"Expected {expected}, got {shown}.")
+        self._require("state", actual == expected, f"Expected {expected}, got {actual}.")
         running = (session.checker_running, session in self._driver.scheduler)
         self._require(
             "checker", running == (oracle.checking, oracle.checking), f"Expected {oracle.checking}, got {running}."
         )
-        for _ in range(2):  # twice, since reading must change nothing
+        for _ in range(2):  # twice, since reading must not change the value
             self._require(
                 "expires in",
                 session.expires_in == oracle.expires_in,
@@ -174,38 +174,38 @@ class Harness:
         numbers = (session.session_index, session.first_event_id, session.event_index, session.previous_session_id)
         if current is None:
             self._require("pending readable", numbers == (None, None, 0, None), f"The pending session has {numbers}.")
-            fresh = session.session_id not in self._ids.values()
-            self._require("pending readable", fresh, f"{session.session_id} is not new.")
+            is_new = session.session_id not in self._ids.values()
+            self._require("pending readable", is_new, f"{session.session_id} is not new.")
             self._pending = session.session_id
         else:
             expected_numbers = (current.index, current.first_event, current.events, self._id_of(current.previous))
-            same = numbers == expected_numbers and session.session_id == self._ids[current.name]
-            self._require("reading", same, f"Expected {current}, got {numbers}.")
+            is_same = numbers == expected_numbers and session.session_id == self._ids[current.name]
+            self._require("reading", is_same, f"Expected {current}, got {numbers}.")
             self._pending = None
 
     def _check_core(self) -> None:
         session, core = self._driver.session, self._core
-        reached = (core.state, core.checker_running, core.event_count, core.expires_in(self._driver.clock.monotonic()))
-        shown = (session.state, session.checker_running, session.event_index, session.expires_in)
-        self._require("follows the core", shown == reached, f"The core has {reached}, but the session has {shown}.")
+        expected = (core.state, core.checker_running, core.event_count, core.expires_in(self._driver.clock.monotonic()))
+        actual = (session.state, session.checker_running, session.event_index, session.expires_in)
+        self._require("follows the core", actual == expected, f"The core has {expected}, but the session has {actual}.")
 
     def _check_callbacks(self) -> None:
         started = [context.session_id for context in self._driver.started]
         ended = {summary.session_id: summary for summary in self._driver.ended}
-        own = {context.session_id for context in self._contexts if context.session_id in started}
-        self._require("no empty session", len(own) == len(started) == len(set(started)), f"Started: {started}.")
-        once = len(ended) == len(self._driver.ended) == self._oracle.ended
-        self._require("callbacks in order", once, f"Expected {self._oracle.ended} ends, got {self._driver.ended}.")
+        own_ids = {context.session_id for context in self._contexts if context.session_id in started}
+        self._require("no empty session", len(own_ids) == len(started) == len(set(started)), f"Started: {started}.")
+        matches = len(ended) == len(self._driver.ended) == self._oracle.ended
+        self._require("callbacks in order", matches, f"Expected {self._oracle.ended} ends, got {self._driver.ended}.")
         counts = {context.session_id: context.event_index for context in self._contexts}
-        correct = all(counts.get(key) == summary.event_count for key, summary in ended.items())
-        self._require("callbacks in order", correct, f"Wrong event counts: {self._driver.ended}.")
+        is_correct = all(counts.get(key) == summary.event_count for key, summary in ended.items())
+        self._require("callbacks in order", is_correct, f"Wrong event counts: {self._driver.ended}.")
 
     def _check_file(self) -> None:
         saved, expected = XmlStore(self._path).load(), self._oracle.file
         user = saved and saved.user_id
         self._require("one user", user == self._user, f"Expected {self._user}, but the file has {user}.")
         if expected is None:
-            self._require("no empty session", saved == Snapshot(user_id=self._user), f"No events, but saved {saved}.")
+            self._require("no empty session", saved == Snapshot(user_id=self._user), f"No events, but got {saved}.")
             return
         snapshot = Snapshot(
             user_id=self._user,
@@ -228,10 +228,10 @@ TIMEOUTS = st.sampled_from([(600.0, 300.0), (300.0, 600.0), (0.25, 0.25), (30.0,
 
 
 class SessionModel(RuleBasedStateMachine):
-    """A session that Hypothesis drives; each rule lets time pass and applies one input."""
+    """A session driven by Hypothesis. Each rule lets time pass, then applies an input."""
 
     tally: ClassVar[Tally] = Tally()
-    """The tally of the run. Each verification sets its own."""
+    """The tally of the run. Each verification sets its own tally."""
     last_run: ClassVar[tuple[SessionOptions, list[Step]]] = (SessionOptions(), [])
     """The options and steps of the last run; after a failure, those of the shortest failing run."""
 

@@ -21,7 +21,7 @@ class ExpectedSession:
     """Wall time."""
     events: int
     last_activity: float | None
-    """Wall time; ``None`` once the session has ended, since a restart must not continue it."""
+    """Wall time; ``None`` once the session has ended, since a restart must not resume it."""
 
 
 @attrs.define
@@ -45,7 +45,7 @@ class Oracle:
     """The current session as of its last event; ``None`` while it is pending."""
     last_activity: float = attrs.field(init=False, default=0.0)
     newest: ExpectedSession | None = attrs.field(init=False, default=None)
-    """The last session that this object numbered or continued, after that session has ended."""
+    """The last session that this object resumed or ended."""
     ended: int = attrs.field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
@@ -60,10 +60,10 @@ class Oracle:
         saved = self.file
         if not (self.continue_on_restart and saved and saved.last_activity is not None):
             return
-        away = self.wall - saved.last_activity
-        if 0 <= away < self.foreground_timeout:
+        idle = self.wall - saved.last_activity
+        if 0 <= idle < self.foreground_timeout:
             self.current = self.newest = saved
-            self.last_activity = self.now - away
+            self.last_activity = self.now - idle
 
     @property
     def state(self) -> str:
@@ -144,7 +144,7 @@ class Oracle:
         return self.file
 
     def tick(self) -> None:
-        """Check now."""
+        """Check whether the session has expired."""
         if self.checking and self._timed_out():
             self._expire()
         if self.continue_on_restart:
@@ -165,7 +165,7 @@ class Oracle:
             self.save()
 
     def touch(self) -> None:
-        """Report activity that is not tracked."""
+        """Record activity that is not tracked as an event."""
         self._check_first()
         self.last_activity = self.now
 

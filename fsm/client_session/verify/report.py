@@ -31,29 +31,29 @@ _STYLE = (files("client_session.verify") / "report.css").read_text(encoding="utf
 
 _LEAD = """
 A client session is a series of events with no gap of the timeout or longer. This page shows the graph of its lifecycle,
-how often the verification took each transition, and the invariants it checked.
+how often the verification took each transition, and which invariants it checked.
 """
 
 _SAMPLES_LEAD = """
-The shortest trace found for each row of the graph. Its last input (\u25c2) takes the row. Each bar has the color of the
-state after the input, and is pale while the session is pending.
+This section shows the shortest trace found for each row of the graph. The last input (\u25c2) takes the row. Each bar
+has the color of the state after the input, and is pale while the session is pending.
 """
 
 
-def page(found: Verification) -> str:
-    """Return the report as one HTML page that loads no other resources."""
-    verdict = '<dd class="bad">failed</dd>' if found.failures else '<dd class="good">passed</dd>'
-    explored = found.explored
+def page(result: Verification) -> str:
+    """Return the report as a self-contained HTML page."""
+    verdict = '<dd class="bad">failed</dd>' if result.failures else '<dd class="good">passed</dd>'
+    explored = result.explored
     facts = {
         "states (all)": f"{explored.states:,}" if explored else "-",
         "edges (all)": f"{explored.edges:,}" if explored else "-",
-        "rows taken": f"{sum(1 for row in TABLE if found.tally.rows[row])} of {len(TABLE)}",
-        "checks": f"{sum(found.tally.invariants.values()):,}",
-        "examples": f"{found.examples:,}",
-        "seed": str(found.seed),
-        "seconds": f"{found.seconds:.1f}",
+        "rows taken": f"{sum(1 for row in TABLE if result.tally.rows[row])} of {len(TABLE)}",
+        "checks": f"{sum(result.tally.invariants.values()):,}",
+        "examples": f"{result.examples:,}",
+        "seed": str(result.seed),
+        "seconds": f"{result.seconds:.1f}",
     }
-    shown = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
+    facts_html = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
     footer = (
         f"client-session {version('client-session')}, CPython {platform.python_version()}, {platform.system()}, "
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
@@ -64,15 +64,15 @@ def page(found: Verification) -> str:
         f"<title>client-session: verification</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
         "<h1>Verification of the lifecycle</h1>\n"
         f'<p class="lead">{escape(_LEAD)}</p>\n'
-        f'<dl class="facts"><div><dt>result</dt>{verdict}</div>{shown}</dl>\n'
-        f"{_failures(found)}{_graph(found)}{_rows(found)}{_invariants(found)}{_samples(found)}"
+        f'<dl class="facts"><div><dt>result</dt>{verdict}</div>{facts_html}</dl>\n'
+        f"{_failures(result)}{_graph(result)}{_rows(result)}{_invariants(result)}{_samples(result)}"
         f'<p class="why">{escape(footer)}</p>\n</main>\n</body>\n</html>\n'
     )
 
 
-def _failures(found: Verification) -> str:
-    parts = ["<h2>Failures</h2>\n" if found.failures else ""]
-    for failure in found.failures:
+def _failures(result: Verification) -> str:
+    parts = ["<h2>Failures</h2>\n" if result.failures else ""]
+    for failure in result.failures:
         parts.append(f'<p class="bad">{escape(failure.part)}: {escape(failure.message)}</p>\n')
         if failure.sample:
             lines = "\n".join(step.to_json() for step in failure.sample.steps)
@@ -80,9 +80,9 @@ def _failures(found: Verification) -> str:
     return "".join(parts)
 
 
-def _graph(found: Verification) -> str:
-    picture = diagram.coverage(found.tally.rows)
-    return f'<h2>The graph</h2>\n<figure role="img" aria-label="Graph with the count of each row">{picture}</figure>\n'
+def _graph(result: Verification) -> str:
+    picture = diagram.coverage(result.tally.rows)
+    return f'<h2>The graph</h2>\n<figure role="img" aria-label="Graph with a count for each row">{picture}</figure>\n'
 
 
 def _state(state: SessionState) -> str:
@@ -93,11 +93,11 @@ def _count(number: int) -> str:
     return f'<td class="count{"" if number else " bad"}">{number:,}</td>'
 
 
-def _rows(found: Verification) -> str:
+def _rows(result: Verification) -> str:
     body = "".join(
         f"<tr><td>{_state(row.source)}</td><td>{escape(row.label)}</td>"
         f"<td>{'(same)' if row.destination is row.source else _state(row.destination)}</td>"
-        f'<td class="why">{_code(row.why)}</td>{_count(found.tally.rows[row])}</tr>\n'
+        f'<td class="why">{_code(row.why)}</td>{_count(result.tally.rows[row])}</tr>\n'
         for row in TABLE
     )
     return (
@@ -111,11 +111,11 @@ def _code(text: str) -> str:
     return "".join(f"<code>{piece}</code>" if number % 2 else piece for number, piece in enumerate(pieces))
 
 
-def _invariants(found: Verification) -> str:
+def _invariants(result: Verification) -> str:
     body = "".join(
         f'<tr><td class="state">{escape(name)}</td><td>{escape(sentence)}</td>'
-        f"{_count(found.tally.invariants[name])}</tr>\n"
-        for name, sentence in found.meanings.items()
+        f"{_count(result.tally.invariants[name])}</tr>\n"
+        for name, sentence in result.meanings.items()
     )
     return (
         '<h2>Invariants</h2>\n<table class="stack"><thead><tr><th>name</th><th>meaning</th>'
@@ -123,23 +123,23 @@ def _invariants(found: Verification) -> str:
     )
 
 
-def _samples(found: Verification) -> str:
+def _samples(result: Verification) -> str:
     parts = [
         "<h2>A trace for each row</h2>\n",
         f'<p class="lead">{escape(_SAMPLES_LEAD)}</p>\n<div class="samples">\n',
     ]
-    parts += [_sample(row, found.tally.samples[row]) for row in TABLE if row in found.tally.samples]
+    parts += [_sample(row, result.tally.samples[row]) for row in TABLE if row in result.tally.samples]
     return "".join([*parts, "</div>\n"])
 
 
 def _sample(row: Row, sample: Sample) -> str:
     moments = list(Replay(sample.steps, MemoryStore(), sample.options, ticking=False).run())[:-1]
-    before = moments[0].at
+    previous_time = moments[0].at
     items: list[str] = []
     for number, moment in enumerate(moments, start=1):
-        gap = (moment.at - before).total_seconds()
-        items.append(_item(moment, f"+{gap:,g} s", here=number == len(moments)))
-        before = moment.at
+        gap = (moment.at - previous_time).total_seconds()
+        items.append(_item(moment, f"+{gap:,g} s", is_last=number == len(moments)))
+        previous_time = moment.at
     options = sample.options
     timeouts = f"timeouts {options.foreground_timeout:,g} s and {options.background_timeout:,g} s"
     return (
@@ -149,12 +149,12 @@ def _sample(row: Row, sample: Sample) -> str:
     )
 
 
-def _item(moment: Moment, gap: str, *, here: bool) -> str:
+def _item(moment: Moment, gap: str, *, is_last: bool) -> str:
     pending = moment.session_index is None
     session = "pending" if pending else f"session {moment.session_index}, event {moment.event_index}"
     state = _STATE_CLASSES[moment.state]
     return (
-        f'<li class="{state}{" here" if here else ""}"><div class="gap">{gap}</div>'
+        f'<li class="{state}{" here" if is_last else ""}"><div class="gap">{gap}</div>'
         f'<div class="bar{" pending" if pending else ""}"></div><div class="input">{escape(moment.input)}</div>'
         f'<div>{moment.state.value}</div><div class="session">{session}</div></li>'
     )

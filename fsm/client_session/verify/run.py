@@ -53,19 +53,19 @@ class Verification:
 
 
 def verify(examples: int, seed_number: int, progress: Callable[[str], object]) -> Verification:
-    """Run every part and return the results; ``examples`` is the number of random cases in each part."""
-    found = Verification(examples, seed_number)
+    """Run every part and return the results; ``examples`` is the number of random cases per part."""
+    result = Verification(examples, seed_number)
     begin = time.monotonic()
     for part, run in zip(PARTS, (_explore, _short_path, _schedules, _model), strict=True):
         sample: list[Sample] = []
         try:
-            run(found, sample, progress)
+            run(result, sample, progress)
         except Exception as error:  # noqa: BLE001  # any error that a broken session raises is a failure
             message = f"{type(error).__name__}: {error}"
             shortest = getattr(error, "sample", None) or (sample[-1] if sample else None)
-            found.failures.append(Failure(part, message, shortest))
-    found.seconds = time.monotonic() - begin
-    return found
+            result.failures.append(Failure(part, message, shortest))
+    result.seconds = time.monotonic() - begin
+    return result
 
 
 def _settings(examples: int) -> settings:
@@ -74,7 +74,7 @@ def _settings(examples: int) -> settings:
         stateful_step_count=40,
         database=None,
         deadline=None,
-        phases=(Phase.generate, Phase.shrink),  # not Phase.explain, which takes a minute: the trace is enough
+        phases=(Phase.generate, Phase.shrink),  # not Phase.explain: it takes a minute, and the trace is enough
         print_blob=False,
         report_multiple_bugs=False,
         suppress_health_check=tuple(HealthCheck),  # pyright: ignore[reportArgumentType]  # its metaclass hides the type
@@ -82,48 +82,48 @@ def _settings(examples: int) -> settings:
     )
 
 
-def _explore(found: Verification, _: list[Sample], progress: Callable[[str], object]) -> None:
-    found.explored = exploration.explore(found.tally)
+def _explore(result: Verification, _: list[Sample], progress: Callable[[str], object]) -> None:
+    result.explored = exploration.explore(result.tally)
     progress("exploration")
 
 
-def _short_path(found: Verification, _: list[Sample], progress: Callable[[str], object]) -> None:
-    @seed(found.seed)
-    @_settings(found.examples)
+def _short_path(result: Verification, _: list[Sample], progress: Callable[[str], object]) -> None:
+    @seed(result.seed)
+    @_settings(result.examples)
     @given(short_path.lifecycles())
     def compare(drawn: tuple[Lifecycle, float]) -> None:
         progress("short path")
-        short_path.check_short_path(*drawn, found.tally)
+        short_path.check_short_path(*drawn, result.tally)
 
     compare()
 
 
-def _schedules(found: Verification, sample: list[Sample], progress: Callable[[str], object]) -> None:
+def _schedules(result: Verification, sample: list[Sample], progress: Callable[[str], object]) -> None:
     options = st.builds(SessionOptions, count_empty_sessions=st.booleans(), continue_on_restart=st.booleans())
 
-    @seed(found.seed)
-    @_settings(found.examples)
+    @seed(result.seed)
+    @_settings(result.examples)
     @given(timelines(), schedules.SCHEDULES, schedules.SCHEDULES, options)
-    def compare(timeline: list[Step], one: Schedule, two: Schedule, options: SessionOptions) -> None:
+    def compare(timeline: list[Step], first: Schedule, second: Schedule, options: SessionOptions) -> None:
         progress("schedules")
-        sample[:] = [Sample(options, schedules.with_ticks(timeline, one))]
-        schedules.check_schedules(timeline, one, two, options, found.tally)
+        sample[:] = [Sample(options, schedules.with_ticks(timeline, first))]
+        schedules.check_schedules(timeline, first, second, options, result.tally)
 
     compare()
 
 
-def _model(found: Verification, sample: list[Sample], progress: Callable[[str], object]) -> None:
-    @seed(found.seed)
+def _model(result: Verification, sample: list[Sample], progress: Callable[[str], object]) -> None:
+    @seed(result.seed)
     class Model(model.SessionModel):
         """The model, with this verification's tally."""
 
-        tally = found.tally
+        tally = result.tally
 
         def teardown(self) -> None:
-            """Report progress and keep the steps. Hypothesis runs the shortest failing example last."""
+            """Report progress and record the steps. Hypothesis runs the shortest failing example last."""
             progress("model")
             options, steps = type(self).last_run
             sample[:] = [Sample(options, steps)]
             super().teardown()
 
-    run_state_machine_as_test(Model, settings=_settings(found.examples))
+    run_state_machine_as_test(Model, settings=_settings(result.examples))

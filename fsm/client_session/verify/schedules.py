@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from client_session.verify.tally import Tally
 
 INVARIANTS = {
-    "schedule independence": "Any two tick schedules (no ticks, regular, random, late only) produce the same entities "
+    "schedule independence": "Any two tick schedules (no ticks, regular, random, only late) produce the same entities "
     "and the same final save file.",
-    "same partition": "With count_empty_sessions, they still group the events into the same sessions.",
+    "same partition": "With count_empty_sessions, any two tick schedules group the events into the same sessions.",
 }
 
 Schedule = tuple[float, ...]
-"""Tick times, as fractions of the time between two consecutive steps; the same for every such pair."""
+"""Tick times between two consecutive steps, as fractions of that gap. A schedule applies to every gap."""
 
 SCHEDULES: st.SearchStrategy[Schedule] = (
     st.just(())  # no ticks
     | st.integers(1, 40).map(lambda number: tuple(part / number for part in range(1, number + 1)))  # regular
     | st.lists(st.floats(0, 1), max_size=6).map(lambda parts: tuple(sorted(parts)))  # random
-    | st.just((1.0,))  # late only
+    | st.just((1.0,))  # only late
 )
 
 
@@ -51,9 +51,9 @@ def with_ticks(timeline: Sequence[Step], schedule: Schedule) -> list[Step]:
     steps: list[Step] = []
     before: datetime = START
     for step in timeline:
-        # Quarter seconds, like those of the timeline itself, are exact as floats, so equal times stay equal.
+        # Like the timeline, use quarter seconds: floats represent them exactly, so equal times stay equal.
         quarters = (step.at - before).total_seconds() * 4
-        steps += [Step(before + timedelta(seconds=int(quarters * part) / 4), "tick") for part in schedule]
+        steps += [Step(before + timedelta(seconds=int(quarters * fraction) / 4), "tick") for fraction in schedule]
         steps.append(step)
         before = step.at
     return steps
@@ -93,7 +93,7 @@ def outcome(steps: Sequence[Step], options: SessionOptions) -> Outcome:
 
 
 def check_schedules(
-    timeline: Sequence[Step], one: Schedule, two: Schedule, options: SessionOptions, tally: Tally
+    timeline: Sequence[Step], first: Schedule, second: Schedule, options: SessionOptions, tally: Tally
 ) -> None:
     """Check that a timeline has the same outcome under two tick schedules.
 
@@ -101,10 +101,10 @@ def check_schedules(
         InvariantError: the outcomes differ.
 
     """
-    outcomes = [outcome(with_ticks(timeline, schedule), options) for schedule in (one, two)]
+    outcomes = [outcome(with_ticks(timeline, schedule), options) for schedule in (first, second)]
     if options.count_empty_sessions:
-        name, same = "same partition", outcomes[0].sessions == outcomes[1].sessions
+        name, is_same = "same partition", outcomes[0].sessions == outcomes[1].sessions
     else:
-        name, same = "schedule independence", outcomes[0] == outcomes[1]
+        name, is_same = "schedule independence", outcomes[0] == outcomes[1]
     tally.invariants[name] += 1
-    require(name, same, f"Ticks at {one}: {outcomes[0]}; at {two}: {outcomes[1]}.")
+    require(name, is_same, f"Ticks at {first}: {outcomes[0]}; at {second}: {outcomes[1]}.")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 INVARIANTS = {
     "short path": "An event takes the short path exactly when the machine would only count the event. Its effect is "
-    "the same, even one float away from the timeout.",
+    "the same, even one ULP away from the timeout.",
 }
 
 SECONDS = st.floats(1e-6, 1e9) | st.sampled_from([0.25, 300.0, 600.0])
@@ -35,10 +35,10 @@ def lifecycles(draw: st.DrawFn) -> tuple[Lifecycle, float]:
     )
     if lifecycle.state is SessionState.EXPIRED_CHECKER_STOPPED:
         lifecycle.checker_running, lifecycle.event_count = False, 0
-    at = lifecycle.last_activity + lifecycle.timeout
-    near = [at, math.nextafter(at, math.inf), math.nextafter(at, 0.0), at + 1.0, lifecycle.last_activity]
+    end = lifecycle.last_activity + lifecycle.timeout
+    times = [end, math.nextafter(end, math.inf), math.nextafter(end, 0.0), end + 1.0, lifecycle.last_activity]
     now = draw(
-        st.sampled_from(near) | st.floats(0, 2).map(lambda part: lifecycle.last_activity + part * lifecycle.timeout)
+        st.sampled_from(times) | st.floats(0, 2).map(lambda ratio: lifecycle.last_activity + ratio * lifecycle.timeout)
     )
     return lifecycle, max(now, lifecycle.last_activity)
 
@@ -56,7 +56,7 @@ def _values(lifecycle: Lifecycle) -> tuple[object, ...]:
 
 
 def check_short_path(lifecycle: Lifecycle, now: float, tally: Tally) -> None:
-    """Check that an event has the same effect on the short path as through the machine.
+    """Check that an event has the same effect on the short path as in the machine.
 
     Raises:
         InvariantError: the results differ.
@@ -77,4 +77,4 @@ def check_short_path(lifecycle: Lifecycle, now: float, tally: Tally) -> None:
         require("short path", _values(short) == _values(machine), f"{lifecycle} at {now!r}: {short} != {machine}.")
         require("short path", number == machine.event_count, f"{lifecycle} at {now!r}: event number {number}.")
     else:
-        require("short path", _values(short) == _values(lifecycle), f"{lifecycle} at {now!r}: became {short}.")
+        require("short path", _values(short) == _values(lifecycle), f"{lifecycle} at {now!r}: changed to {short}.")
