@@ -1,4 +1,4 @@
-"""Fault injection at small scale; `make torture` runs every case."""
+"""Fault injection at a small scale; `make torture` runs every case."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torture.fault import CannotRunError, Fault, Scale
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_fault_loses_nothing(fault: Fault) -> None:
-    """No case of the fault loses anything."""
+def test_fault_causes_no_loss(fault: Fault) -> None:
+    """The fault does not cause a loss in any sampled case."""
     try:
         outcome = fault.run(Scale.SAMPLE)
     except CannotRunError as error:

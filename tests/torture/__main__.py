@@ -1,4 +1,4 @@
-"""``make torture``: run every fault in full, print one table and write it to SECURITY.md."""
+"""``make torture``: run all cases of every fault, print a table, and write it to SECURITY.md."""
 
 from __future__ import annotations
 
@@ -19,34 +19,36 @@ _TABLE = re.compile(r"(?<=<!-- torture -->\n).*(?=<!-- /torture -->)", re.DOTALL
 
 def main() -> None:
     """Run all faults, or those whose names contain one of the arguments; exit with status 1 if anything is lost."""
-    wanted = sys.argv[1:]
+    name_parts = sys.argv[1:]
     console = Console(highlight=False, soft_wrap=True)
     rows: list[str] = []
-    lost = 0
+    total_losses = 0
     begin = time.monotonic()
     for fault in FAULTS:
-        if wanted and not any(word in fault.name for word in wanted):
+        if name_parts and not any(part in fault.name for part in name_parts):
             continue
         start = time.monotonic()
         try:
             outcome = fault.run(Scale.FULL)
         except CannotRunError as error:
-            outcome, shown = Outcome(0, (), f"skipped: {error}"), "-"
+            outcome, loss_count = Outcome(0, (), f"skipped: {error}"), "-"
         else:
-            shown = str(len(outcome.losses))
+            loss_count = str(len(outcome.losses))
         seconds = time.monotonic() - start
-        lost += len(outcome.losses)
-        style = "red" if outcome.losses else "yellow" if shown == "-" else "green"
-        console.print(f"[{style}]{shown:>5} lost[/] of {outcome.cases:>9,}  {seconds:6.1f} s  {fault.name}", end="")
+        total_losses += len(outcome.losses)
+        style = "red" if outcome.losses else "yellow" if loss_count == "-" else "green"
+        console.print(
+            f"[{style}]{loss_count:>5} losses[/] in {outcome.cases:>9,} cases  {seconds:6.1f} s  {fault.name}", end=""
+        )
         console.print(f"  [dim]{outcome.figures}[/]" if outcome.figures else "")
         for loss in outcome.losses[:10]:
             console.print(f"      {loss}", markup=False)
-        rows.append(f"| {fault.name} | {outcome.cases:,} | {fault.lost} | {shown} | {outcome.figures} |\n")
+        rows.append(f"| {fault.name} | {outcome.cases:,} | {fault.loss} | {loss_count} | {outcome.figures} |\n")
     seconds = time.monotonic() - begin
-    console.print(f"{len(rows)} faults, {lost} lost, {seconds:.0f} s")
-    if lost:
+    console.print(f"{len(rows)} faults, {total_losses} losses, {seconds:.0f} s")
+    if total_losses:
         sys.exit(1)
-    if not wanted:
+    if not name_parts:
         _write(rows, seconds)
 
 
@@ -54,7 +56,7 @@ def _write(rows: list[str], seconds: float) -> None:
     table = (
         f"{platform.system()} {platform.release().partition('-')[0]}, CPython {platform.python_version()}, "
         f"{seconds:.0f} s.\n\n"
-        f"| fault | cases | what counts as lost | lost | measured |\n|---|---:|---|---:|---|\n{''.join(rows)}\n"
+        f"| fault | cases | what counts as a loss | losses | measured |\n|---|---:|---|---:|---|\n{''.join(rows)}\n"
     )
     text = SECURITY.read_text(encoding="utf-8")
     SECURITY.write_text(_TABLE.sub(lambda _: table, text), encoding="utf-8")

@@ -24,7 +24,7 @@ def _checker_threads() -> list[threading.Thread]:
 
 
 class _Gate:
-    """Blocks the checker thread until it is opened."""
+    """Blocks the checker thread until the gate is opened."""
 
     def __init__(self) -> None:
         self.reached, self.opened = threading.Event(), threading.Event()
@@ -77,17 +77,17 @@ def _close_during_tick(folder: Path, number: int, *, in_store: bool) -> str:
     clock.advance(600)
     if not gate.reached.wait(HANG_SECONDS):
         return "no tick ran"
-    closing = threading.Thread(target=session.close)
-    closing.start()
+    closer = threading.Thread(target=session.close)
+    closer.start()
     if in_store:
         gate.opened.set()  # close() waits for a busy store, but not for a callback
-    closing.join(HANG_SECONDS)
-    hung = closing.is_alive()
+    closer.join(HANG_SECONDS)
+    is_hung = closer.is_alive()
     ticks = session.ticks
     gate.opened.set()
     for thread in _checker_threads():
         thread.join(HANG_SECONDS)
-    if hung:
+    if is_hung:
         return "close() waited for the tick"
     if _checker_threads():
         return "the checker thread is still running"
@@ -96,9 +96,9 @@ def _close_during_tick(folder: Path, number: int, *, in_store: bool) -> str:
 
 def close_during_ticks(folder: Path, scale: Scale) -> list[str]:
     """Close sessions during ticks that are blocked in the store or in a callback."""
-    times = 100 if scale is Scale.FULL else 5
+    repetitions = 100 if scale is Scale.FULL else 5
     return [
         _close_during_tick(folder, 2 * number + in_store, in_store=in_store)
-        for number in range(times)
+        for number in range(repetitions)
         for in_store in (False, True)
     ]

@@ -1,7 +1,8 @@
 """A disk for simulated power cuts: a file system in an image file, mounted through a loop device.
 
-The image holds everything that the file system has submitted to the device, and nothing that it still caches in memory.
-So a copy of the image has the disk's content after a power cut at that moment, and mounting it simulates the next boot.
+The image holds everything that the file system has submitted to the device, but not what it still caches in memory. A
+copy of the image therefore has the contents that the disk would have after a power cut at that moment. Mounting the
+copy simulates the next boot.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Disk:
 
     @contextlib.contextmanager
     def after_power_cut(self) -> Iterator[Path]:
-        """Simulate a power cut: mount a copy, as the next boot would find it. The disk stays mounted and unchanged."""
+        """Simulate a power cut: mount a copy of the image. The disk itself stays mounted and unchanged."""
         self.cuts += 1
         copy, folder = self.root / "copy", self.root / "after"
         shutil.copyfile(self.image, copy)
@@ -93,9 +94,11 @@ def _run(*command: str) -> None:
     if program is None:
         message = f"needs the program {command[0]} (apt-get install e2fsprogs mount)"
         raise CannotRunError(message)
-    done = subprocess.run(  # noqa: S603  # a system program and our own paths
+    completed = subprocess.run(  # noqa: S603  # a system program and our own paths
         [program, *command[1:]], capture_output=True, text=True, check=False
     )
-    if done.returncode:
-        message = f"{' '.join(command[:1])} failed, perhaps because there is no loop device: {done.stderr.strip()}"
+    if completed.returncode:
+        message = (
+            f"{' '.join(command[:1])} failed, possibly because no loop device is available: {completed.stderr.strip()}"
+        )
         raise CannotRunError(message)

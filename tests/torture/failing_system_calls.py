@@ -1,4 +1,4 @@
-"""Make each system call of a load and a save fail with each error, once and permanently."""
+"""Make each system call of a load and a save fail with each error, both once and permanently."""
 
 from __future__ import annotations
 
@@ -21,12 +21,21 @@ if TYPE_CHECKING:
 
 ERRORS = ("EIO", "ENOSPC", "EDQUOT", "EACCES", "EROFS", "EMFILE", "EINTR", "ENOMEM")
 
-# These calls involve no file or cannot fail.
-_NO_FILE = {"clock_nanosleep", "exit_group", "futex", "getpid", "getrandom", "gettid", "rt_sigaction", "rt_sigprocmask"}
-_REQUIRED = {"write", "fsync", "rename"}
-_WITHOUT_FALLBACK = {"write", "fsync"}
-SAMPLE_EVERY = 61
-"""The test suite runs one case in this many."""
+# These calls do not involve a file or cannot fail.
+_UNAFFECTED_CALLS = {
+    "clock_nanosleep",
+    "exit_group",
+    "futex",
+    "getpid",
+    "getrandom",
+    "gettid",
+    "rt_sigaction",
+    "rt_sigprocmask",
+}
+_CALLS_THAT_SAVING_NEEDS = {"write", "fsync", "rename"}
+_CALLS_WITHOUT_FALLBACK = {"write", "fsync"}
+SAMPLING_INTERVAL = 61
+"""The interval at which the test suite samples cases."""
 
 
 @attrs.frozen
@@ -63,7 +72,7 @@ SCENARIOS = (
 
 @attrs.frozen
 class Case:
-    """One error, injected into one system call or into all calls from that one on."""
+    """One error, injected into one system call and, if ``permanent``, into all later calls of the same name."""
 
     scenario: Scenario
     call: Call
@@ -72,8 +81,8 @@ class Case:
 
     def __str__(self) -> str:
         """Describe the case."""
-        span = "permanently" if self.permanent else "once"
-        return f"{self.scenario.name}, {self.call.name} {self.call.number} fails with {self.error} {span}"
+        duration = "permanently" if self.permanent else "once"
+        return f"{self.scenario.name}, {self.call.name} {self.call.number} fails with {self.error} {duration}"
 
     @property
     def expression(self) -> str:
@@ -85,20 +94,20 @@ class Case:
     @property
     def saves_fail(self) -> bool:
         """Whether every later save fails or is not durable."""
-        return self.permanent and self.error != "EINTR" and self.call.name in _REQUIRED
+        return self.permanent and self.error != "EINTR" and self.call.name in _CALLS_THAT_SAVING_NEEDS
 
     @property
     def must_log(self) -> bool:
-        """Whether the call has no fallback, so its failure must be logged."""
-        return self.error != "EINTR" and self.call.name in _WITHOUT_FALLBACK
+        """Whether a failure must be logged, because the call has no fallback."""
+        return self.error != "EINTR" and self.call.name in _CALLS_WITHOUT_FALLBACK
 
     def set_expectations(self, survivor: Survivor) -> None:
-        """Set the expectations of a survivor of this case."""
+        """Set a survivor's expectations for this case."""
         survivor.transient, survivor.can_unlink = not self.permanent, self.call.name != "unlink"
         survivor.saves_fail, survivor.must_log = self.saves_fail, self.must_log
 
 
-def survive(survivor: Survivor, scenario: Scenario, fault: AbstractContextManager[object]) -> list[str]:
+def run_survivor(survivor: Survivor, scenario: Scenario, fault: AbstractContextManager[object]) -> list[str]:
     """Run a survivor through a fault in a scenario, and return its losses."""
     if scenario.closing:
         survivor.close_during(fault)
@@ -108,27 +117,27 @@ def survive(survivor: Survivor, scenario: Scenario, fault: AbstractContextManage
 
 
 def run(scenario: Scenario, folder: Path, case: Case | None = None) -> TracedRun:
-    """Run a survivor in a traced child, with the errors of the case, if any; the child returns its losses."""
+    """Run a survivor in a traced child, injecting the case's error if a case is given; the child returns its losses."""
     path = scenario.prepare(folder)
 
     def work(traced: AbstractContextManager[None]) -> list[str]:
         survivor = Survivor(path, scenario.running)
         if case is not None:
             case.set_expectations(survivor)
-        return survive(survivor, scenario, traced)
+        return run_survivor(survivor, scenario, traced)
 
     return run_traced(work, folder / "trace", case.expression if case else "trace=all")
 
 
 def find_cases(folder: Path) -> list[Case]:
-    """Trace every scenario, and return a case for each error at each system call that its session makes."""
+    """Trace every scenario, and return a case for each error in each system call that its session makes."""
     found: list[Case] = []
     for scenario in SCENARIOS:
         # Run once untraced, so that every traced child makes the same calls.
-        lost = survive(Survivor(scenario.prepare(folder), scenario.running), scenario, contextlib.nullcontext())
+        lost = run_survivor(Survivor(scenario.prepare(folder), scenario.running), scenario, contextlib.nullcontext())
         traced = run(scenario, folder)
         assert not lost + traced.returned, (scenario.name, lost, traced.returned)
-        calls = [call for call in traced.calls if call.name not in _NO_FILE]
+        calls = [call for call in traced.calls if call.name not in _UNAFFECTED_CALLS]
         found += itertools.starmap(Case, itertools.product((scenario,), calls, ERRORS, (False, True)))
     return found
 
@@ -138,12 +147,12 @@ def _run_share(share: int, shares: int, scale: Scale) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="client-session-torture-") as name:
         folder = Path(name)
         all_cases = find_cases(folder)
-        cases = all_cases[share :: shares * (SAMPLE_EVERY if scale is Scale.SAMPLE else 1)]
+        cases = all_cases[share :: shares * (SAMPLING_INTERVAL if scale is Scale.SAMPLE else 1)]
         for case in cases:
             traced = run(case.scenario, folder, case)
             lost = traced.returned
             if traced.status != 0:
-                lost = [f"the process ended with {traced.status}"]
+                lost = [f"the process ended with status {traced.status}"]
             elif not traced.injected:
                 lost = ["the error was not injected"]
             losses.extend(f"{case}: {loss}" for loss in lost)
@@ -157,9 +166,9 @@ def _run_all(scale: Scale) -> Outcome:
 
 FAULTS: tuple[Fault, ...] = (
     Fault(
-        "each system call of a load and a save fails with each error, once and permanently",
-        "a call raises, the user id is lost, the file is neither old nor new, the next tick does not save, or a "
-        "failure is not logged exactly once",
+        "each system call of a load and a save fails with each error, both once and permanently",
+        "a call raises, the user id is lost, the file has neither the old nor the new contents, the next tick does "
+        "not save, or a failure is not logged exactly once",
         _run_all,
     ),
 )

@@ -41,7 +41,7 @@ class Fault:
 
     name: str
     """What happens to the session."""
-    lost: str
+    loss: str
     """What counts as a loss."""
     run: Callable[[Scale], Outcome]
     """Raises `CannotRunError` if this machine cannot run the fault."""

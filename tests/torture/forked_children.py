@@ -1,4 +1,4 @@
-"""Forked children that return a result through a pipe, with a timeout for those that hang."""
+"""Forked children that return a result through a pipe, with a timeout."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
 HANG_SECONDS = 10.0
-"""Seconds after which a child counts as hung."""
+"""The number of seconds after which a child is considered hung."""
 
 
 def require_fork() -> None:
     """Raise `CannotRunError` if this system cannot fork."""
     if not hasattr(os, "fork"):
-        message = "this system has no os.fork(); run it on Linux or another Unix"
+        message = "needs os.fork(), which this system does not have"
         raise CannotRunError(message)
 
 
@@ -47,9 +47,9 @@ class Child:
 
         """
         data = b""
-        end = time.monotonic() + HANG_SECONDS
+        deadline = time.monotonic() + HANG_SECONDS
         while True:
-            ready, _, _ = select.select([self.pipe], [], [], max(0.0, end - time.monotonic()))
+            ready, _, _ = select.select([self.pipe], [], [], max(0.0, deadline - time.monotonic()))
             if not ready:
                 os.kill(self.process, signal.SIGKILL)
                 break
@@ -87,7 +87,7 @@ class _ForkPoint:
         try:
             try:
                 if failure is not None:
-                    raise failure  # noqa: TRY301  # reported like an exception from the work
+                    raise failure  # noqa: TRY301  # reported like an exception raised by work()
                 data = json.dumps(self._work()).encode()
                 status = 0
             except BaseException as error:  # noqa: BLE001  # reported to the parent
@@ -98,8 +98,8 @@ class _ForkPoint:
 
 
 @contextlib.contextmanager
-def child_returns(work: Callable[[], object]) -> Generator[_ForkPoint]:
-    """Yield an object that can fork; a child that reaches the end of the block returns ``work()`` and exits."""
+def open_fork_point(work: Callable[[], object]) -> Generator[_ForkPoint]:
+    """Yield an object that can fork; at the end of the block, a child returns the result of ``work()`` and exits."""
     fork_point = _ForkPoint(work)
     try:
         yield fork_point
@@ -110,6 +110,6 @@ def child_returns(work: Callable[[], object]) -> Generator[_ForkPoint]:
 
 
 def run_in_child(work: Callable[[], object]) -> Child:
-    """Fork a child that returns ``work()``."""
-    with child_returns(work) as fork_point:
+    """Fork a child that returns the result of ``work()``."""
+    with open_fork_point(work) as fork_point:
         return fork_point.fork()

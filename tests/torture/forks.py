@@ -1,4 +1,4 @@
-"""Fork while another thread holds a lock, during an operation, in a callback, and with the save file's lock held."""
+"""Fork while another thread holds a lock, during an operation, in a callback, and while holding the file's lock."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from client_session import ClientSession
 from client_session.ticking.thread import SHARED_CHECKER
 from client_session_persistence import MemoryStore, XmlStore
 from torture.fault import Fault, Outcome, Scale
-from torture.forked_children import ChildError, child_returns, require_fork, run_in_child
+from torture.forked_children import ChildError, open_fork_point, require_fork, run_in_child
 from torture.recorder import OPERATIONS, Recorder, event_keys, ignore_closed
 from torture.reentrancy import call_at_point
 from torture.worker_pool import run_in_workers
@@ -50,8 +50,8 @@ def _entity_key(context: SessionContext) -> list[object]:
 
 
 def _use_session(session: ClientSession) -> list[object]:
-    """Make every call that takes a lock; return the key of an event's entity and the calls' duration in seconds."""
-    begin = time.monotonic()
+    """Make every call that takes a lock; return an entity's key and the duration of the calls in seconds."""
+    start = time.monotonic()
     context = session.get_session_context(uuid.uuid4())
     session.set_background(True)
     session.set_background(False)
@@ -60,7 +60,7 @@ def _use_session(session: ClientSession) -> list[object]:
     session.check_interval = 14
     session.save()
     logging.getLogger("client_session.session").warning("from the child")
-    return [_entity_key(context), time.monotonic() - begin]
+    return [_entity_key(context), time.monotonic() - start]
 
 
 @contextlib.contextmanager
@@ -92,7 +92,7 @@ class _TickTarget:
 
 @contextlib.contextmanager
 def _checker_restarting() -> Generator[None]:
-    """Keep starting and stopping the checker on another thread, since it has no lock that the thread could hold."""
+    """Keep starting and stopping the checker on another thread; the checker has no lock to hold."""
     done = threading.Event()
 
     def work() -> None:
@@ -146,7 +146,7 @@ def _fork_with_lock_held(name: str) -> Callable[[Scale], Outcome]:
                 store = MemoryStore() if in_memory else XmlStore(folder / "session.xml")
                 with ClientSession(store=store, logger=logger) as session:
                     own = _entity_key(session.get_session_context(uuid.uuid4()))
-                    numbered = {(own[2], own[1])}
+                    known_sessions = {(own[2], own[1])}
                     lock = _locks(session, store)[name]
                     for number in range(children):
                         released = threading.Event()
@@ -162,11 +162,11 @@ def _fork_with_lock_held(name: str) -> Callable[[Scale], Outcome]:
                         if seconds >= MAX_SECONDS:
                             losses.append(f"child {number} took {seconds:.1f} s")
                         if found[0] != own[0] or found[3] != 1:
-                            losses.append(f"child {number} continued with {found}, the parent has {own}")
+                            losses.append(f"child {number} continued with {found}; the parent has {own}")
                         index = found[2] if not in_memory else (number, found[2])
-                        if any(found[1] == known or index == taken for taken, known in numbered):
+                        if any(found[1] == known or index == known_index for known_index, known in known_sessions):
                             losses.append(f"child {number} used {found}, which was already taken")
-                        numbered.add((index, found[1]))
+                        known_sessions.add((index, found[1]))
                     after = _entity_key(session.get_session_context(uuid.uuid4()))
                     if after != [*own[:3], 2]:
                         losses.append(f"the parent continued with {after} after {own}")
@@ -184,7 +184,7 @@ def _fork_during_operations(scale: Scale) -> Outcome:
 
 
 def _run_share(share: int, shares: int, scale: Scale) -> Outcome:
-    """Fork at points in each operation; the child also completes it, as it does when a signal handler forks."""
+    """Fork during each operation, at evenly spaced points. The child completes it, as after a fork in a handler."""
     cases, losses = 0, list[str]()
     step = 5 * shares if scale is Scale.FULL else 211
     with _fork_folder() as folder:
@@ -226,7 +226,7 @@ def _fork_at(point: int, recorder: Recorder, operation: Callable[[Recorder], obj
         assert not reported & parent_sessions, "the child reported one of its parent's sessions"
         return event_keys(recorder.contexts[before:])
 
-    with child_returns(continue_in_child) as fork_point:
+    with open_fork_point(continue_in_child) as fork_point:
         points = call_at_point(lambda: ignore_closed(lambda: operation(recorder)), fork, point)
     try:
         ignore_closed(recorder.event)
@@ -245,7 +245,7 @@ def _fork_in_callback(scale: Scale) -> Outcome:
         armed: dict[str, bool] = {}
 
         def fork(_: SessionContext) -> None:
-            if armed.pop("once", False):  # the child also calls this, when its session starts
+            if armed.pop("once", False):  # this also runs in the child when its session starts
                 forked.append(run_in_child(lambda: event_keys([session.get_session_context(uuid.uuid4())])))
 
         for number in range(children):
@@ -268,7 +268,7 @@ def _fork_in_callback(scale: Scale) -> Outcome:
 
 
 def _fork_under_file_lock(scale: Scale) -> Outcome:
-    """Fork children that inherit the descriptor of their parent's lock and drop it in every possible way."""
+    """Fork children that inherit their parent's lock descriptor and drop it in every possible way."""
     children = 100 if scale is Scale.FULL else 4
     losses: list[str] = []
     with _fork_folder() as folder:
@@ -289,7 +289,7 @@ def _fork_under_file_lock(scale: Scale) -> Outcome:
                 with store.lock():
                     store.load()
                     loss = run_in_child(try_lock).result() if number % 20 == 0 else ""
-                    with child_returns(lambda: "") as fork_point, store.lock():  # the child also leaves this block
+                    with open_fork_point(lambda: "") as fork_point, store.lock():  # the child also leaves this block
                         child = fork_point.fork()
                     child.result()
                     if loss:
@@ -323,16 +323,16 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "fork at every fifth point in each operation and its save, on the same thread; both processes continue",
-        "parent and child share a session, skip or duplicate a number, or both report the same session",
+        "the parent and child share a session, skip or duplicate a number, or both report the same session",
         _fork_during_operations,
     ),
     Fault(
         "fork in on_session_start",
-        "parent and child share a session, or skip or duplicate a number",
+        "the parent and child share a session, or skip or duplicate a number",
         _fork_in_callback,
     ),
     Fault(
-        "fork while holding the save file's lock; the child drops the lock that it inherits",
+        "fork while holding the save file's lock; the child drops the inherited lock",
         "the child believes it holds the lock, or releases its parent's lock",
         _fork_under_file_lock,
     ),

@@ -1,4 +1,4 @@
-"""Checks after a fault: whether the session still works, and which files and programs it touched."""
+"""Checks made after a fault: whether the session still works, and which files and programs it touched."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 _SCHEMA = Path(__file__).parents[1] / "data" / "iglu" / "client_session-1-0-2.json"
 _VALIDATOR = Draft4Validator(json.loads(_SCHEMA.read_text(encoding="utf-8")), format_checker=FormatChecker())
-_SILENT = logging.getLogger("torture")
-_SILENT.addHandler(logging.NullHandler())
-_SILENT.propagate = False
+_SILENT_LOGGER = logging.getLogger("torture")
+_SILENT_LOGGER.addHandler(logging.NullHandler())
+_SILENT_LOGGER.propagate = False
 
 
 def open_session(store: XmlStore) -> ClientSession:
     """Open a session that logs nothing and is ticked only by the caller."""
-    return ClientSession(store=store, clock=ManualClock(), scheduler=ManualScheduler(), logger=_SILENT)
+    return ClientSession(store=store, clock=ManualClock(), scheduler=ManualScheduler(), logger=_SILENT_LOGGER)
 
 
 def track_event(session: ClientSession) -> list[str]:
@@ -47,38 +47,50 @@ def load_if_valid(store: XmlStore) -> Snapshot | None:
     return None
 
 
-_audited: list[tuple[str, str]] | None = None
-_FOREIGN = ("socket", "subprocess", "urllib", "ctypes", "shutil", "tempfile", "os.system", "os.exec", "os.posix_spawn")
+_audit_records: list[tuple[str, str]] | None = None
+_FORBIDDEN_EVENTS = (
+    "socket",
+    "subprocess",
+    "urllib",
+    "ctypes",
+    "shutil",
+    "tempfile",
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+)
 
 
 def _audit(event: str, arguments: tuple[object, ...]) -> None:
-    if _audited is None:
+    if _audit_records is None:
         return
-    if event == "open" or event.startswith(("os.", *_FOREIGN)):
+    if event == "open" or event.startswith(("os.", *_FORBIDDEN_EVENTS)):
         names = [os.fspath(value) for value in arguments if isinstance(value, str | bytes | os.PathLike)]
-        _audited.extend((event, os.fsdecode(name)) for name in names or [""])
+        _audit_records.extend((event, os.fsdecode(name)) for name in names or [""])
 
 
 @contextlib.contextmanager
 def check_file_access(store: XmlStore, losses: list[str], case: str) -> Generator[None]:
-    """Record a loss for each audit event in the block that is forbidden or names a file other than the store's own."""
-    global _audited  # noqa: PLW0603  # an audit hook can be neither replaced nor removed
-    if not _hooked:
+    """Record each audit event in the block as a loss if it is forbidden or names a file other than the store's."""
+    global _audit_records  # noqa: PLW0603  # an audit hook can be neither replaced nor removed
+    if not _added_hooks:
         sys.addaudithook(_audit)
-        _hooked.append(True)
+        _added_hooks.append(True)
     path = os.fspath(store.path)
-    own = {os.path.dirname(path)} | {"", *(path + suffix for suffix in SUFFIXES)}  # noqa: PTH120  # the type that os reports
-    audited: list[tuple[str, str]] = []
-    _audited = audited
+    own_paths = {os.path.dirname(path)} | {"", *(path + suffix for suffix in SUFFIXES)}  # noqa: PTH120  # a str, as in audit events
+    audit_records: list[tuple[str, str]] = []
+    _audit_records = audit_records
     try:
         yield
     finally:
-        _audited = None
+        _audit_records = None
         losses.extend(
-            f"{case}: {event} {name}" for event, name in audited if event.startswith(_FOREIGN) or name not in own
+            f"{case}: {event} {name}"
+            for event, name in audit_records
+            if event.startswith(_FORBIDDEN_EVENTS) or name not in own_paths
         )
 
 
-_hooked: list[bool] = []
+_added_hooks: list[bool] = []
 SUFFIXES = ("", ".bak", ".corrupt", ".lock", ".tmp")
 """Suffixes of the save file and of the files that a store creates next to it."""

@@ -66,7 +66,7 @@ def _load_malicious(scale: Scale) -> Outcome:
 
 
 def _measure_load(store: XmlStore, reason: str, losses: list[str], name: str) -> tuple[float, int]:
-    """Return the fastest of three load times and the peak memory of a fourth load (expat allocates through Python)."""
+    """Return the fastest of three load times and the peak memory of a fourth load (including expat's)."""
     fastest = float("inf")
     for _ in range(3):
         start = time.perf_counter()
@@ -95,7 +95,7 @@ def _check_show(store: XmlStore, reason: str, losses: list[str], name: str) -> N
     done = CliRunner().invoke(client_session, ["show", os.fspath(store.path)])
     lines = [line for line in done.stderr.splitlines() if os.fspath(store.path) in line]
     if done.exit_code != 1 or len(lines) != 1 or reason not in lines[0] or "Traceback" in done.stderr:
-        losses.append(f"{name}: show ended with {done.exit_code} and {done.stderr!r}")
+        losses.append(f"{name}: show exited with status {done.exit_code} and printed {done.stderr!r}")
 
 
 _MEASURE_RESIDENT = """
@@ -104,7 +104,7 @@ from pathlib import Path
 from hostile_bytes import HOSTILE
 from client_session_persistence import CorruptSaveFileError, XmlStore
 
-def kib(key):
+def read_kib(key):
     return int(Path("/proc/self/status").read_text().partition(key + ":")[2].split()[0])
 
 def load(path):
@@ -121,9 +121,9 @@ for name, (data, _) in list(HOSTILE.items())[:: int(sys.argv[2])]:
     child = os.fork()
     if not child:
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-        before = kib("VmHWM")
+        before = read_kib("VmHWM")
         load(path)
-        print(kib("VmHWM") - before, name, flush=True)
+        print(read_kib("VmHWM") - before, name, flush=True)
         os._exit(0)
     os.waitpid(child, 0)
 """
@@ -170,17 +170,17 @@ def _load_malicious_backup(scale: Scale) -> Outcome:
 
 
 def _load_truncated(scale: Scale) -> Outcome:
-    whole = dumps(NEWEST)
-    lengths = range(0, len(whole), 1 if scale is Scale.FULL else 29)
-    return _load_damaged([(f"truncated at {length}", whole[:length]) for length in lengths], must_be_refused=True)
+    valid_bytes = dumps(NEWEST)
+    lengths = range(0, len(valid_bytes), 1 if scale is Scale.FULL else 29)
+    return _load_damaged([(f"truncated at {length}", valid_bytes[:length]) for length in lengths], must_be_refused=True)
 
 
 def _load_flipped(scale: Scale) -> Outcome:
-    whole = dumps(NEWEST)
-    bits = range(0, len(whole) * 8, 1 if scale is Scale.FULL else 101)
+    valid_bytes = dumps(NEWEST)
+    bits = range(0, len(valid_bytes) * 8, 1 if scale is Scale.FULL else 101)
 
     def flip(bit: int) -> bytes:
-        damaged = bytearray(whole)
+        damaged = bytearray(valid_bytes)
         damaged[bit // 8] ^= 1 << bit % 8
         return bytes(damaged)
 
@@ -190,7 +190,7 @@ def _load_flipped(scale: Scale) -> Outcome:
 def _load_damaged(files: list[tuple[str, bytes]], *, must_be_refused: bool) -> Outcome:
     """Load each file with a good backup, and open a session on every twentieth file."""
     losses: list[str] = []
-    read = other_users = 0
+    read_count = other_users = 0
     with tempfile.TemporaryDirectory() as folder:
         store = XmlStore(Path(folder) / "session.xml")
         for number, (name, data) in enumerate(files):
@@ -204,7 +204,7 @@ def _load_damaged(files: list[tuple[str, bytes]], *, must_be_refused: bool) -> O
                     losses.append(f"{name}: recovered {error.recovered}")
             else:
                 assert snapshot is not None
-                read += 1
+                read_count += 1
                 user = snapshot.user_id
                 other_users += user != SAVED.user_id
                 if must_be_refused or loads(dumps(snapshot)) != snapshot:
@@ -214,16 +214,20 @@ def _load_damaged(files: list[tuple[str, bytes]], *, must_be_refused: bool) -> O
                     losses += [f"{name}: {problem}" for problem in track_event(session)]
                 if (after := load_if_valid(store)) is None or after.user_id != user:
                     losses.append(f"{name}: the user was lost")
-    figures = "" if must_be_refused else f"{read} well-formed files were read, {other_users} of them with another user"
+    figures = (
+        ""
+        if must_be_refused
+        else f"{read_count} well-formed files were read, {other_users} of them with a different user"
+    )
     return Outcome(len(files), tuple(losses), figures)
 
 
 def _fault(name: str, run: Callable[[Scale], Outcome]) -> Fault:
-    lost = (
-        "the file is not rejected with its path and the reason within 50 ms and 4 MiB, another file or program is "
-        "opened, or the session, user or save is lost"
+    loss = (
+        "the file is not rejected with an error that names its path and the reason, loading takes more than 50 ms or "
+        "4 MiB, another file or program is opened, or the session, the user or a save is lost"
     )
-    return Fault(name, lost, run)
+    return Fault(name, loss, run)
 
 
 FAULTS: tuple[Fault, ...] = (
@@ -234,6 +238,6 @@ FAULTS: tuple[Fault, ...] = (
         _measure_resident_memory,
     ),
     _fault("hostile files: malicious bytes in both the file and the backup", _load_malicious_backup),
-    _fault("hostile files: a file truncated at every byte", _load_truncated),
-    _fault("hostile files: a file with one bit flipped, for every bit", _load_flipped),
+    _fault("hostile files: a file truncated at each byte", _load_truncated),
+    _fault("hostile files: each bit of a file flipped, one at a time", _load_flipped),
 )

@@ -37,7 +37,7 @@ class Victim:
 
     @classmethod
     def create_in(cls, folder: Path) -> Victim:
-        """Create the file: a valid save file of another user."""
+        """Create the file: a valid save file with a different user."""
         folder.mkdir()
         victim = cls(folder / "victim", folder / "unused")
         victim.path.write_bytes(dumps(OTHER_USER))
@@ -54,34 +54,34 @@ class Victim:
         return "a dangling link was followed" if self.unused.exists() else None
 
 
-def _make_folder(path: Path, _: Victim) -> None:
+def _create_folder(path: Path, _: Victim) -> None:
     (path / "inside").mkdir(parents=True)
 
 
-def _make_fifo(path: Path, _: Victim) -> None:
+def _create_fifo(path: Path, _: Victim) -> None:
     os.mkfifo(path)
 
 
-def _make_device(path: Path, _: Victim) -> None:
-    os.mknod(path, 0o666 | stat.S_IFCHR, os.stat("/dev/zero").st_rdev)  # noqa: PTH116  # like os.mknod
+def _create_device(path: Path, _: Victim) -> None:
+    os.mknod(path, 0o666 | stat.S_IFCHR, os.stat("/dev/zero").st_rdev)  # noqa: PTH116  # matches os.mknod
 
 
-def _make_socket(path: Path, _: Victim) -> None:
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(os.fspath(path))
+def _create_socket(path: Path, _: Victim) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.fspath(path))
 
 
-def _make_large_file(path: Path, _: Victim) -> None:
+def _create_large_file(path: Path, _: Victim) -> None:
     with path.open("wb") as file:
         file.truncate(50_000_000)
 
 
 KINDS: dict[str, Callable[[Path, Victim], None]] = {
-    "a folder": _make_folder,
-    "a FIFO": _make_fifo,
-    "a device": _make_device,
-    "a socket": _make_socket,
-    "50 MB": _make_large_file,
+    "a folder": _create_folder,
+    "a FIFO": _create_fifo,
+    "a device": _create_device,
+    "a socket": _create_socket,
+    "50 MB": _create_large_file,
     "a link to itself": lambda path, _: path.symlink_to(path.name),
     "a link to /dev/zero": lambda path, _: path.symlink_to("/dev/zero"),
     "a link to a victim": lambda path, victim: path.symlink_to(victim.path),
@@ -89,25 +89,30 @@ KINDS: dict[str, Callable[[Path, Victim], None]] = {
     "a hard link to a victim": lambda path, victim: path.hardlink_to(victim.path),
     "a file with mode 0": lambda path, _: path.touch(0),
 }
-_IN_PLACE = ("a folder", "a FIFO", "a device", "a socket", "a link to itself")
+_KINDS_IN_PLACE_OF_THE_FILE = ("a folder", "a FIFO", "a device", "a socket", "a link to itself")
 
-# These block the lock file, and the store must not remove them, so it reports an error.
-_NO_LOCK = {"a folder", "a socket", "a dangling link", *(kind for kind in KINDS if kind.startswith("a link"))}
+# In place of the lock file, these prevent locking. The store must not remove them, so it reports an error.
+_KINDS_THAT_PREVENT_LOCKING = {
+    "a folder",
+    "a socket",
+    "a dangling link",
+    *(kind for kind in KINDS if kind.startswith("a link")),
+}
 
 
 def _save_may_fail(suffix: str, kind: str, *, corrupt: bool) -> bool:
     if suffix == ".lock":
-        return kind in _NO_LOCK
+        return kind in _KINDS_THAT_PREVENT_LOCKING
     return kind == "a folder" and (suffix == ".tmp" or (corrupt and suffix == ".corrupt"))
 
 
-def _kinds() -> dict[str, Callable[[Path, Victim], None]]:
+def _creatable_kinds() -> dict[str, Callable[[Path, Victim], None]]:
     """Return the kinds that this user can create: only root can create devices."""
-    return {kind: make for kind, make in KINDS.items() if kind != "a device" or os.geteuid() == 0}
+    return {kind: create for kind, create in KINDS.items() if kind != "a device" or os.geteuid() == 0}
 
 
 def _time_refusal(store: XmlStore, kind: str, losses: list[str]) -> float:
-    """Return the duration in seconds of a load, which must raise the system's error with the file's name."""
+    """Return the duration in seconds of a load, which must raise an `OSError` that names the file."""
     start = time.perf_counter()
     try:
         losses.append(f"{kind}: was read as {store.load()}")
@@ -120,7 +125,7 @@ def _time_refusal(store: XmlStore, kind: str, losses: list[str]) -> float:
 def _load_special_files(_: Scale) -> Outcome:
     losses: list[str] = []
     slowest = 0.0
-    kinds = [kind for kind in _kinds() if kind in _IN_PLACE]
+    kinds = [kind for kind in _creatable_kinds() if kind in _KINDS_IN_PLACE_OF_THE_FILE]
     with tempfile.TemporaryDirectory() as name:
         victim = Victim.create_in(Path(name) / "victim")
         for number, kind in enumerate([*kinds, "a link to a FIFO"]):
@@ -142,14 +147,14 @@ def _load_special_files(_: Scale) -> Outcome:
             if (path.lstat().st_ino, path.lstat().st_mode) != (before.st_ino, before.st_mode):
                 losses.append(f"{kind}: was replaced")
     if slowest > MAX_SECONDS:
-        losses.append(f"the slowest took {slowest * 1e3:.0f} ms")
+        losses.append(f"the slowest load took {slowest * 1e3:.0f} ms")
     return Outcome(len(kinds) + 1, tuple(losses), f"slowest {slowest * 1e3:.1f} ms")
 
 
-_AS_NOBODY = """
+_PROGRAM_AS_NOBODY = """
 import os, sys
 from client_session import ClientSession
-from client_session_persistence import XmlStore  # import lazily loaded modules while they are readable
+from client_session_persistence import XmlStore  # imported now, while the modules are readable
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 with ClientSession(sys.argv[1]) as session:
     session.get_session_context("00000000-0000-4000-8000-000000000001")
@@ -159,7 +164,7 @@ print(session.user_id, type(session.save_error).__name__)
 
 def _load_unreadable_file(_: Scale) -> Outcome:
     if os.geteuid() != 0:
-        message = "needs root to become another user"
+        message = "needs root to switch users"
         raise CannotRunError(message)
     losses: list[str] = []
     modes = (0o000, 0o200, 0o600)
@@ -172,7 +177,7 @@ def _load_unreadable_file(_: Scale) -> Outcome:
             store.path.chmod(mode)
             before = store.path.stat()
             done = subprocess.run(  # noqa: S603  # our own interpreter and program
-                [sys.executable, "-c", _AS_NOBODY, store.path],
+                [sys.executable, "-c", _PROGRAM_AS_NOBODY, store.path],
                 env=environment(),
                 capture_output=True,
                 text=True,
@@ -188,7 +193,13 @@ def _load_unreadable_file(_: Scale) -> Outcome:
 def _plant_files(scale: Scale) -> Outcome:
     losses: list[str] = []
     slowest = 0.0
-    cases = [(suffix, kind, corrupt) for suffix in SUFFIXES if suffix for kind in _kinds() for corrupt in (False, True)]
+    cases = [
+        (suffix, kind, corrupt)
+        for suffix in SUFFIXES
+        if suffix
+        for kind in _creatable_kinds()
+        for corrupt in (False, True)
+    ]
     cases = cases[:: 1 if scale is Scale.FULL else 5]
     with tempfile.TemporaryDirectory() as name:
         for number, (suffix, kind, corrupt) in enumerate(cases):
@@ -199,16 +210,16 @@ def _plant_files(scale: Scale) -> Outcome:
             store.path.write_bytes(dumps(SAVED)[: -30 if corrupt else None])
             if suffix != ".bak":
                 store.backup_path.write_bytes(dumps(SAVED))
-            planted = store.path.with_name(store.path.name + suffix)
-            KINDS[kind](planted, victim)
+            planted_path = store.path.with_name(store.path.name + suffix)
+            KINDS[kind](planted_path, victim)
             before, file = victim.path.lstat(), store.path.read_bytes()
             start = time.perf_counter()
             with check_file_access(store, losses, case), open_session(store) as session:
                 losses += [f"{case}: {problem}" for problem in track_event(session)]
             slowest = max(slowest, time.perf_counter() - start)
             # The store accepts a hard link as a backup: an attacker who can plant one could also write a backup.
-            linked = corrupt and (suffix, kind) == (".bak", "a hard link to a victim")
-            if session.user_id != (OTHER_USER if linked else SAVED).user_id:
+            reads_victim = corrupt and (suffix, kind) == (".bak", "a hard link to a victim")
+            if session.user_id != (OTHER_USER if reads_victim else SAVED).user_id:
                 losses.append(f"{case}: the user was lost")
             if harm := victim.describe_harm(before):
                 losses.append(f"{case}: {harm}")
@@ -219,7 +230,7 @@ def _plant_files(scale: Scale) -> Outcome:
                 as_expected = _save_may_fail(suffix, kind, corrupt=corrupt) and store.path.read_bytes() == file
             if not as_expected:
                 losses.append(f"{case}: not saved: {session.save_error}")
-            if kind == "a folder" and not (planted / "inside").is_dir():
+            if kind == "a folder" and not (planted_path / "inside").is_dir():
                 losses.append(f"{case}: a folder was removed")
     return Outcome(len(cases), tuple(losses), f"slowest session {slowest * 1e3:.0f} ms")
 
@@ -227,18 +238,19 @@ def _plant_files(scale: Scale) -> Outcome:
 FAULTS: tuple[Fault, ...] = (
     Fault(
         "hostile paths: a folder, FIFO, device, socket or link loop in place of the file",
-        "it is read or replaced, loading does not raise OSError within 50 ms, an event gets no entity, or the backup's "
-        "user is lost",
+        "the path is read or replaced, loading does not raise OSError within 50 ms, an event does not get an entity, "
+        "or the backup's user is lost",
         _load_special_files,
     ),
     Fault(
-        "hostile paths: a file that the current user may not read",
-        "it is replaced, there is no PermissionError, or the backup's user is lost",
+        "hostile paths: a file that the current user is not allowed to read",
+        "the file is replaced, PermissionError is not reported, or the backup's user is lost",
         _load_unreadable_file,
     ),
     Fault(
-        "hostile paths: folders, links, devices and more, planted as backup, corrupt, lock and temporary files",
-        "a victim file changes, the user is lost, or saving fails although nothing blocks it",
+        "hostile paths: folders, links, devices and more, planted in place of the backup, corrupt, lock and temporary "
+        "files",
+        "a victim file changes, the user is lost, or saving fails even though nothing prevents it",
         _plant_files,
     ),
 )

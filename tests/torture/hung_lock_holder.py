@@ -1,4 +1,4 @@
-"""A process that hangs while it holds the lock of a save file."""
+"""A process that hangs while it holds the lock on a save file."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ class _WarningCounter:
 def _hang_while_writing(path: Path) -> None:
     """Stop in the middle of a write, holding the lock, until SIGCONT arrives."""
     real_fsync = os.fsync
-    hung = False
+    has_hung = False
 
     def stop_then_sync(descriptor: int) -> None:
-        nonlocal hung
-        if not hung and stat.S_ISREG(os.fstat(descriptor).st_mode):
-            hung = True
+        nonlocal has_hung
+        if not has_hung and stat.S_ISREG(os.fstat(descriptor).st_mode):
+            has_hung = True
             os.kill(os.getpid(), signal.SIGSTOP)
         real_fsync(descriptor)
 
@@ -101,7 +101,7 @@ class _Case:
         return self.sessions[0]
 
     def prepare(self) -> None:
-        """Let the sessions time out without a tick, so that calls have a lot to save; then hang the lock holder."""
+        """Let the sessions time out without a tick, so that calls have a lot to save; then start the lock holder."""
         if self.call != "first start":
             for _ in range(_SESSIONS if self.call == "ticks of 20 sessions" else 1):
                 self.start()
@@ -117,18 +117,18 @@ class _Case:
                 list(pool.map(_track_event, self.sessions))
         self.seconds = _measure_seconds(lambda: CALLS[self.call](self))
 
-    def loss(self) -> str | None:
-        """Return a loss that occurred during the hang or after the holder continued."""
-        during, after = self._loss_during(), self._loss_after()
+    def find_loss(self) -> str | None:
+        """Return a loss that occurred during the hang or after the holder continued, if any."""
+        during, after = self._find_loss_during_hang(), self._find_loss_after_hang()
         return during or after
 
-    def _loss_during(self) -> str | None:
+    def _find_loss_during_hang(self) -> str | None:
         ticking = 0.0
         for _ in range(_TICKS):
             if self.call != "close" and ticking < BUSY_SECONDS:
                 ticking += _measure_seconds(self.session.tick)
         if self.seconds > LOCK_SECONDS + BUSY_SECONDS:
-            return f"it took {self.seconds:.2f} s"
+            return f"the call took {self.seconds:.2f} s"
         if ticking > BUSY_SECONDS:
             return f"ticks during the hang took {ticking:.2f} s"
         if not isinstance(self.session.save_error, TimeoutError):
@@ -137,7 +137,7 @@ class _Case:
             return f"{self.logger.count} warnings from {len(self.sessions)} sessions"
         return None
 
-    def _loss_after(self) -> str | None:
+    def _find_loss_after_hang(self) -> str | None:
         on_disk = {self._load_from_disk()} if self.path.exists() else set()
         os.kill(self.holder, signal.SIGCONT)
         if os.waitpid(self.holder, 0)[1]:
@@ -202,28 +202,28 @@ def _call_during_hang(folder: Path, calls: list[str], options: list[str]) -> Non
         _Case(call, folder / f"{call} {option}" / "session.xml", option)
         for call in calls
         for option in options
-        if call != "background" or option  # without an option, going to the background saves nothing
+        if call != "background" or option  # without an option, going to the background does not save the session
     ]
     for case in cases:
         case.prepare()
     with ThreadPoolExecutor(len(cases)) as pool:
         list(pool.map(_Case.run, cases))
-    losses = [f"{case.call} {case.option}: {loss}" for case in cases if (loss := case.loss())]
+    losses = [f"{case.call} {case.option}: {loss}" for case in cases if (loss := case.find_loss())]
     print_report(len(cases), losses, longest=max(case.seconds for case in cases))
 
 
 def call_during_hang(scale: Scale) -> Outcome:
     """Make each kind of call while another process hangs in the middle of a write."""
     options = ",".join(OPTIONS[-1:] if scale is Scale.SAMPLE else OPTIONS)
-    (only,) = run_in_fresh_interpreters(__name__, [[",".join(CALLS), options]])
-    return Outcome(only["cases"], tuple(only["losses"]), f"longest call {only['counts']['longest']:.2f} s")
+    (report,) = run_in_fresh_interpreters(__name__, [[",".join(CALLS), options]])
+    return Outcome(report["cases"], tuple(report["losses"]), f"longest call {report['counts']['longest']:.2f} s")
 
 
 FAULTS: tuple[Fault, ...] = (
     Fault(
         "calls while another process hangs holding the lock, including calls from four threads and with 20 sessions",
-        "a call takes more than 1 s, a session fails, warns twice or is not saved afterward, or the file holds two "
-        "sessions with the same index",
+        "a call takes more than 1 s, a session fails, warns twice or is not saved afterward, or two sessions are "
+        "saved with the same index",
         call_during_hang,
     ),
 )

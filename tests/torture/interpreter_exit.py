@@ -26,13 +26,13 @@ _USE = """
 session = ClientSession(sys.argv[1], check_interval=0.001)
 session.get_session_context(uuid.uuid4())
 """
-_LATE = """
-def late(make=ClientSession, path=sys.argv[1] + ".other", new_id=uuid.uuid4):
-    other = make(path, check_interval=0.001)
+_LATE_SESSION = """
+def open_late_session(session_class=ClientSession, path=sys.argv[1] + ".other", new_id=uuid.uuid4):
+    other = session_class(path, check_interval=0.001)
     other.get_session_context(new_id())
 """
 
-# Program, exit status, and end of stderr.
+# Maps each way to exit to a program, its exit status, and the end of its stderr.
 EXITS: dict[str, tuple[str, int, str]] = {
     "at the end of its file": (_USE, 0, ""),
     "with sys.exit": (f"{_USE}sys.exit(3)", 3, ""),
@@ -48,9 +48,12 @@ EXITS: dict[str, tuple[str, int, str]] = {
         6,
         "",
     ),
-    "with a session opened in an atexit handler": (f"{_USE}{_LATE}atexit.register(late)", 0, ""),
+    "with a session opened in an atexit handler": (f"{_USE}{_LATE_SESSION}atexit.register(open_late_session)", 0, ""),
     "with a session opened in a finalizer at shutdown": (
-        f"{_USE}{_LATE}class Last:\n    def __del__(self, late=late): late()\nlast = Last()\nlast.itself = last",
+        (
+            f"{_USE}{_LATE_SESSION}class Last:\n    def __del__(self, call=open_late_session): call()\n"
+            "last = Last()\nlast.cycle = last"
+        ),
         0,
         "",
     ),
@@ -74,7 +77,7 @@ def _run_program(source: str, path: Path) -> subprocess.CompletedProcess[str]:
 
 
 def _exit_each_way(scale: Scale) -> Outcome:
-    times = 20 if scale is Scale.FULL else 1
+    repetitions = 20 if scale is Scale.FULL else 1
     losses: list[str] = []
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
 
@@ -88,8 +91,8 @@ def _exit_each_way(scale: Scale) -> Outcome:
             if done.returncode != status or (done.stderr if not stderr else done.stderr[-len(stderr) :]) != stderr:
                 losses.append(f"a program that exits {way}: status {done.returncode}, {done.stderr[-300:]!r}")
 
-        list(pool.map(run, *zip(*itertools.product(range(times), EXITS), strict=True)))
-    return Outcome(times * len(EXITS), tuple(losses))
+        list(pool.map(run, *zip(*itertools.product(range(repetitions), EXITS), strict=True)))
+    return Outcome(repetitions * len(EXITS), tuple(losses))
 
 
 def _exit_quickly(scale: Scale) -> Outcome:
@@ -97,16 +100,16 @@ def _exit_quickly(scale: Scale) -> Outcome:
     pairs = 20 if scale is Scale.FULL else 3
     print_time = "\nimport time; print(time.monotonic(), flush=True)"
     with_session: list[float] = []
-    without: list[float] = []
+    without_session: list[float] = []
     losses: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         for number in range(pairs):
-            for source, seconds in ((_USE, with_session), ("", without)):
+            for source, seconds in ((_USE, with_session), ("", without_session)):
                 done = _run_program(source + print_time, Path(folder) / f"{number}.xml")
                 seconds.append(time.monotonic() - float(done.stdout))
                 if done.stderr:
                     losses.append(done.stderr[-300:])
-    extra = min(with_session) - min(without)
+    extra = min(with_session) - min(without_session)
     if extra > 0.1:
         losses.append(f"{extra * 1000:.0f} ms longer than without a session")
     return Outcome(pairs, tuple(losses), f"{extra * 1000:.1f} ms longer than without a session")
@@ -141,15 +144,17 @@ def _drop_sessions(scale: Scale) -> Outcome:
 
 FAULTS: tuple[Fault, ...] = (
     Fault(
-        "a program exits without closing its session", "the exit takes 100 ms longer or prints output", _exit_quickly
+        "a program exits without closing its session",
+        "exiting takes more than 100 ms longer than without a session, or prints output",
+        _exit_quickly,
     ),
     Fault(
         "a program exits in each of nine ways, such as sys.exit, os._exit or an exception",
-        "it hangs, prints unexpected output, or has the wrong exit status",
+        "the program hangs, prints unexpected output, or has the wrong exit status",
         _exit_each_way,
     ),
     Fault(
-        "sessions are dropped without close(), half with a save file and half in memory",
+        "sessions are dropped without calling close(), half with a save file and half in memory",
         "a thread or a descriptor is leaked",
         _drop_sessions,
     ),

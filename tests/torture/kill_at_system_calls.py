@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 OLD = Snapshot(user_id=event_id(7), session_id=event_id(8), session_index=41, previous_session_id=event_id(9))
-SAMPLE_EVERY = 12
-"""The test suite kills at one system call in this many."""
+SAMPLING_INTERVAL = 12
+"""The interval at which the test suite samples system calls."""
 
 
 def use_session(folder: Path) -> None:
-    """Start a session, track two events and close it: three saves on a first run, two with an old file."""
+    """Start a session, track two events and close it; this saves three times, or twice if an old file exists."""
     with ClientSession(folder / "session.xml", scheduler=ManualScheduler()) as session:
         session.get_session_context(event_id(1))
         session.get_session_context(event_id(2))
 
 
-def work_in_folder(folder: Path) -> Callable[[AbstractContextManager[None]], list[str]]:
+def traced_function(folder: Path) -> Callable[[AbstractContextManager[None]], list[str]]:
     """Return the function that a traced child runs."""
 
     def work(traced: AbstractContextManager[None]) -> list[str]:
@@ -51,7 +51,7 @@ def count_renames(calls: tuple[Call, ...]) -> int:
 
 
 def count_saves_in_file(folder: Path, old: Snapshot | None) -> int | str:
-    """Return the number of saves after ``old`` that the save file reflects, or a description of its damage."""
+    """Return how many saves after ``old`` the file includes, or a description of its damage."""
     path = folder / "session.xml"
     data = path.read_bytes() if path.exists() else None
     try:
@@ -59,22 +59,22 @@ def count_saves_in_file(folder: Path, old: Snapshot | None) -> int | str:
     except ValueError as error:
         return str(error)
     if found is not None and dumps(found) != data:
-        return "the bytes differ from those written"
+        return "the file's bytes differ from those that were written"
     starts = (old,) if old else (None, found and Snapshot(user_id=found.user_id))
     if found in starts:
         return starts.index(found)
     if found is None:
-        return "no file"
-    follows = (old.user_id, old.session_index + 1, old.session_id) if old else (found.user_id, 1, None)
-    if (found.user_id, found.session_index, found.previous_session_id) != follows or found.first_event_id != event_id(
+        return "the file is missing"
+    expected = (old.user_id, old.session_index + 1, old.session_id) if old else (found.user_id, 1, None)
+    if (found.user_id, found.session_index, found.previous_session_id) != expected or found.first_event_id != event_id(
         1
     ):
-        return f"neither old nor new: {found}"
+        return f"neither the old nor the new contents: {found}"
     return len(starts) - 1 + (found.event_index or 0)
 
 
 def restart(folder: Path) -> list[str]:
-    """Start a session after a kill, and return its losses."""
+    """Start a session after a kill, and return the losses."""
     path = folder / "session.xml"
     before = loads(path.read_bytes()) if path.exists() else None
     losses: list[str] = []
@@ -92,7 +92,7 @@ def restart(folder: Path) -> list[str]:
 
 
 def prepare_folder(folder: Path, old: Snapshot | None) -> None:
-    """Empty the folder, then create an old save file and its backup if ``old`` is given."""
+    """Empty the folder; if ``old`` is given, create an old save file and its backup."""
     shutil.rmtree(folder.parent, ignore_errors=True)
     if old is not None:
         XmlStore(folder / "session.xml").save(attrs.evolve(old, session_index=1))
@@ -100,23 +100,23 @@ def prepare_folder(folder: Path, old: Snapshot | None) -> None:
 
 
 def kill_at_each(name: str, old: Snapshot | None, share: int, step: int) -> tuple[int, list[str]]:
-    """Kill a child at every ``step``-th system call, beginning with number ``share``; return the calls and losses."""
+    """Kill a child at every ``step``-th system call, beginning with ``share``; return the call count and the losses."""
     losses: list[str] = []
     with tempfile.TemporaryDirectory(prefix="client-session-torture-") as root:
         folder, trace = Path(root) / "created" / "session", Path(root) / "trace"
         prepare_folder(folder, old)
         use_session(folder)  # untraced, so that every traced child makes the same calls
         prepare_folder(folder, old)
-        calls = run_traced(work_in_folder(folder), trace).calls
+        calls = run_traced(traced_function(folder), trace).calls
         for position in range(share, len(calls), step):
             call = calls[position]
             prepare_folder(folder, old)
-            traced = run_traced(work_in_folder(folder), trace, f"inject={call.name}:signal=SIGKILL:when={call.number}")
+            traced = run_traced(traced_function(folder), trace, f"inject={call.name}:signal=SIGKILL:when={call.number}")
             found, expected = count_saves_in_file(folder, old), count_renames(calls[:position])
             if traced.status != -signal.SIGKILL:
-                lost = [f"ended with {traced.status} instead of being killed"]
+                lost = [f"ended with status {traced.status} instead of being killed"]
             elif found != expected:
-                lost = [f"found {found}, expected {expected} saves"]
+                lost = [f"expected {expected} saves, found {found}"]
             else:
                 lost = restart(folder)
             losses.extend(f"{name}, killed at call {position}, {call.name} {call.number}: {loss}" for loss in lost)
@@ -124,7 +124,7 @@ def kill_at_each(name: str, old: Snapshot | None, share: int, step: int) -> tupl
 
 
 def _run_share(share: int, shares: int, scale: Scale) -> Outcome:
-    step = shares * (SAMPLE_EVERY if scale is Scale.SAMPLE else 1)
+    step = shares * (SAMPLING_INTERVAL if scale is Scale.SAMPLE else 1)
     first, first_losses = kill_at_each("first run", None, share, step)
     later, later_losses = kill_at_each("later run", OLD, share, step)
     return Outcome(
@@ -141,7 +141,8 @@ def _run_all(scale: Scale) -> Outcome:
 FAULTS: tuple[Fault, ...] = (
     Fault(
         "a process is killed at each system call of its saves, in a first run and a later one, then restarted",
-        "the file is neither old nor new, the user id or an index is lost, or a temporary file survives the next start",
+        "the file has neither the old nor the new contents, the user id or an index is lost, or a temporary file "
+        "survives the next start",
         _run_all,
     ),
 )

@@ -44,27 +44,29 @@ def _modes_recorded(folder: Path, seen: set[tuple[str, int]]) -> Generator[None]
     """Record the name and mode of every file in the folder at each open, write and fsync."""
     real_open, real_write, real_fsync = os.open, os.write, os.fsync
 
-    def look(*, opened: bool = False) -> None:
+    def record_modes(*, opened: bool = False) -> None:
         modes = ((path.name, _mode(path)) for path in folder.iterdir())
         # Right after its creation, a file may have fewer permissions than 0600 because of the umask, but never more.
         seen.update((name, mode) for name, mode in modes if not opened or mode & ~0o600)
 
-    def watched_open(*arguments: Any) -> int:  # noqa: ANN401  # as os.open
+    def recording_open(*arguments: Any) -> int:  # noqa: ANN401  # same as os.open
         descriptor = real_open(*arguments)
-        look(opened=True)
+        record_modes(opened=True)
         return descriptor
 
-    def watched_write(descriptor: int, data: bytes) -> int:
-        look()
-        written = real_write(descriptor, data[: len(data) // 2 + 1])  # a partial write, to see a half-written file
-        look()
+    def recording_write(descriptor: int, data: bytes) -> int:
+        record_modes()
+        written = real_write(
+            descriptor, data[: len(data) // 2 + 1]
+        )  # a partial write, so that a half-written file is seen
+        record_modes()
         return written
 
-    def watched_sync(descriptor: int) -> None:
-        look()
+    def recording_sync(descriptor: int) -> None:
+        record_modes()
         real_fsync(descriptor)
 
-    os.open, os.write, os.fsync = watched_open, watched_write, watched_sync  # type: ignore[assignment]
+    os.open, os.write, os.fsync = recording_open, recording_write, recording_sync  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -109,7 +111,7 @@ def _save_under_umasks(scale: Scale) -> Outcome:
                     f"umask {umask:04o}: {file} had mode {mode:04o}" for file, mode in sorted(seen) if mode != 0o600
                 ]
                 if missing := expected - {file for file, _ in seen}:
-                    losses.append(f"umask {umask:04o}: {missing} not seen")
+                    losses.append(f"umask {umask:04o}: {missing} were not seen")
     return Outcome(cases, tuple(losses), "each file checked after every open and during every write and fsync")
 
 
@@ -123,19 +125,21 @@ def _save_with_existing_modes(scale: Scale) -> Outcome:
             store.path.chmod(mode)
             store.save(NEW)
             if (_mode(store.path), _mode(store.backup_path)) != (mode, mode):
-                losses.append(f"{mode:04o} became {_mode(store.path):04o}, the backup's {_mode(store.backup_path):04o}")
+                losses.append(
+                    f"{mode:04o} became {_mode(store.path):04o}, and in the backup {_mode(store.backup_path):04o}"
+                )
             store.path.unlink()
     return Outcome(len(modes), tuple(losses))
 
 
 def _require_root() -> None:
     if os.geteuid() != 0:
-        message = "needs root to become other users and to change owners"
+        message = "needs root to switch users and change owners"
         raise CannotRunError(message)
 
 
 def _save_as_root(_: Scale) -> Outcome:
-    """As root, overwrite a user's file, valid or corrupt."""
+    """As root, overwrite a valid or corrupt file that belongs to another user."""
     _require_root()
     losses: list[str] = []
     owners = ((1000, 1000), (NOBODY, NOBODY), (1000, 100), (0, 1000))
@@ -153,7 +157,7 @@ def _save_as_root(_: Scale) -> Outcome:
     return Outcome(len(cases), tuple(losses))
 
 
-_SESSION = """
+_SESSION_PROGRAM = """
 import os, sys
 from client_session import ClientSession
 from client_session_persistence import XmlStore
@@ -181,10 +185,10 @@ def _planted_cases(scale: Scale) -> Iterator[tuple[str, str, int, int, bool]]:
 
 
 def _save_next_to_planted_links(scale: Scale) -> Outcome:
-    """As another user, plant links to a file of the session's user, in private, open and sticky folders.
+    """As another user, plant links to the session user's file in private, world-writable and sticky folders.
 
-    In a sticky folder the session's user cannot remove a planted link, so saving may fail. It may also fail if the link
-    replaces the lock file.
+    In a sticky folder the session's user cannot remove a planted link, so saving may fail. Saving may also fail if
+    the link replaces the lock file.
     """
     _require_root()
     losses: list[str] = []
@@ -210,7 +214,7 @@ def _save_next_to_planted_links(scale: Scale) -> Outcome:
                 os.chown(planted, NOBODY, NOBODY, follow_symlinks=False)
             before = victim.path.lstat()
             done = subprocess.run(  # noqa: S603  # our own interpreter and program
-                [sys.executable, "-c", _SESSION, save, str(user)],
+                [sys.executable, "-c", _SESSION_PROGRAM, save, str(user)],
                 env=environment(),
                 capture_output=True,
                 text=True,
@@ -218,8 +222,8 @@ def _save_next_to_planted_links(scale: Scale) -> Outcome:
             )
             cases += 1
             saved += done.stdout == "saved\n"
-            stuck = sticky and user and (suffix == ".tmp" or (corrupt and suffix == ".corrupt"))
-            if done.stdout != "saved\n" and (kind == "hard" or not (suffix == ".lock" or stuck)):
+            is_irremovable = sticky and user and (suffix == ".tmp" or (corrupt and suffix == ".corrupt"))
+            if done.stdout != "saved\n" and (kind == "hard" or not (suffix == ".lock" or is_irremovable)):
                 losses.append(f"{case}: {done.stdout}{done.stderr}")
             if harm := victim.describe_harm(before):
                 losses.append(f"{case}: {harm}")
@@ -234,21 +238,21 @@ _LINKS = ("to a file", "to a missing file", "to a link", "relative", "in a linke
 
 def _create_link(kind: str, folder: Path) -> tuple[Path, Path]:
     """Create a save path that is a link of this kind; return it and the file that it leads to."""
-    target, path, between = folder / "real" / "target.xml", folder / "session.xml", folder / "between"
+    target, path, middle_link = folder / "real" / "target.xml", folder / "session.xml", folder / "middle"
     target.parent.mkdir()
     if kind != "to a missing file":
         target.write_bytes(dumps(OLD))
     if kind == "in a linked folder":
-        between.symlink_to("real")
-        return between / "target.xml", target
+        middle_link.symlink_to("real")
+        return middle_link / "target.xml", target
     targets = {
-        "to a link": "between",
+        "to a link": "middle",
         "relative": "real/target.xml",
         "to itself": "session.xml",
-        "in a loop": "between",
+        "in a loop": "middle",
     }
     path.symlink_to(targets.get(kind, os.fspath(target)))
-    between.symlink_to("session.xml" if kind == "in a loop" else target)
+    middle_link.symlink_to("session.xml" if kind == "in a loop" else target)
     return path, target
 
 
@@ -274,13 +278,17 @@ def _save_through_links(_: Scale) -> Outcome:
 FAULTS: tuple[Fault, ...] = (
     Fault("permissions: every umask", "a file ever has a mode other than 0600", _save_under_umasks),
     Fault(
-        "permissions: every mode of an existing file", "the file or its backup changes mode", _save_with_existing_modes
+        "permissions: every mode of an existing file",
+        "the mode of the file or its backup changes",
+        _save_with_existing_modes,
     ),
     Fault(
-        "permissions: root writes another user's file", "the file, backup or corrupt copy changes owner", _save_as_root
+        "permissions: root writes another user's file",
+        "the owner of the file, backup or corrupt copy changes",
+        _save_as_root,
     ),
     Fault(
-        "permissions: links planted at every name, in private, open and sticky folders",
+        "permissions: links planted at every name, in private, world-writable and sticky folders",
         "a victim's content, mode, owner or time changes, a dangling link is followed, or an error is raised",
         _save_next_to_planted_links,
     ),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torture.disk import Disk
 
 _FILE_SYSTEMS: tuple[tuple[tuple[str, ...], str], ...] = (
-    ((), "commit=600"),  # the journal commits on fsync, not every five seconds
+    ((), "commit=600"),  # the journal commits on fsync rather than every five seconds
     ((), "commit=600,noauto_da_alloc"),
     ((), "commit=600,nodelalloc"),
     (("-O", "^has_journal"), "noauto_da_alloc"),
@@ -72,15 +72,15 @@ def _cut_after_saves(disk: Disk, path: str, rounds: int) -> Iterator[str]:
 
 
 def _cut_without_fsync(disk: Disk) -> Iterator[str]:
-    """Yield a loss if the session survives without fsync, since the other power cuts would then prove nothing."""
+    """Yield a loss if the session survives without fsync, because then the other power cuts prove nothing."""
     with mock.patch.object(os, "fsync", return_value=None):
         lost = list(_cut_after_saves(disk, "session.xml", 1))
     if not lost:
-        yield "nothing is lost without fsync either, so this test proves nothing"
+        yield "the session survives even without fsync, so this test proves nothing"
 
 
 def cut_after_a_save(scale: Scale) -> Outcome:
-    """Cut the power after first and later saves, in folders that the save created, and without fsync."""
+    """Cut the power after first and later saves, after saves that create folders, and without fsync."""
     sample = scale is Scale.SAMPLE
     losses: list[str] = []
     cuts = 0
@@ -99,25 +99,25 @@ _STEPS = ("open", "link", "write", "fsync", "replace", "unlink")
 
 
 @contextlib.contextmanager
-def _after_every_step(act: Callable[[str], None]) -> Iterator[None]:
-    """Call ``act`` after each system call in the block, except for calls that ``act`` makes itself."""
-    acting = False
+def _after_every_step(callback: Callable[[str], None]) -> Iterator[None]:
+    """Call ``callback`` after each system call in the block, except for calls that ``callback`` makes itself."""
+    is_calling = False
 
-    def stepping(name: str, real: Callable[..., object]) -> Callable[..., object]:
+    def wrap(name: str, real: Callable[..., object]) -> Callable[..., object]:
         def step(*arguments: object, **options: object) -> object:
-            nonlocal acting
+            nonlocal is_calling
             result = real(*arguments, **options)
-            if not acting:
-                acting = True
-                act(name)
-                acting = False
+            if not is_calling:
+                is_calling = True
+                callback(name)
+                is_calling = False
             return result
 
         return step
 
     with contextlib.ExitStack() as stack:
         for name in _STEPS:
-            stack.enter_context(mock.patch.object(os, name, stepping(name, getattr(os, name))))
+            stack.enter_context(mock.patch.object(os, name, wrap(name, getattr(os, name))))
         yield
 
 
@@ -162,13 +162,13 @@ def cut_after_every_step(scale: Scale) -> Outcome:
 
 FAULTS: tuple[Fault, ...] = (
     Fault(
-        "power cut right after a save returns, on ext4 (also with noauto_da_alloc, nodelalloc or no journal)",
+        "power cut right after a save returns, on ext4 (including with noauto_da_alloc, nodelalloc or no journal)",
         "the new session or the backup is not on the disk",
         cut_after_a_save,
     ),
     Fault(
         "power cut after every system call of a save",
-        "neither the old session nor the new one is on the disk",
+        "the disk has neither the old session nor the new one",
         cut_after_every_step,
     ),
 )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from client_session import SessionContext
 
 _FILES = 2
-"""Save files to test concurrently, each with one running process at a time."""
+"""The number of save files tested concurrently, each by one process at a time."""
 
 _THREADS = 3
 _MAX_LIFETIME = 0.03
@@ -35,7 +35,7 @@ _MAX_LIFETIME = 0.03
 
 
 def _write_until_killed(path: Path, acknowledgments: int) -> None:
-    """Save until killed, and report each save to the pipe ``acknowledgments`` once it has returned."""
+    """Save until killed, and report each completed save to the pipe ``acknowledgments``."""
     session = ClientSession(path)
     os.write(acknowledgments, f"start {len(temporary_files(path))} {session.user_id}\n".encode())
 
@@ -60,12 +60,12 @@ def _write_until_killed(path: Path, acknowledgments: int) -> None:
     raise RuntimeError(message)
 
 
-def _run_and_kill(path: Path, seconds: float, *, started: bool) -> list[list[str]]:
-    """Kill a process ``seconds`` after it is forked or, if ``started``, after its session opens; return its output."""
+def _run_and_kill(path: Path, seconds: float, *, wait_for_start: bool) -> list[list[str]]:
+    """Kill a process ``seconds`` after its fork or, optionally, after its session opens; return its output."""
     reader, writer = os.pipe()
     process = fork_child(lambda: _write_until_killed(path, writer))
     os.close(writer)
-    if started:  # wait until it has started, even on a busy machine
+    if wait_for_start:  # wait until it has started, even on a busy machine
         select.select([reader], [], [], 10)
     time.sleep(seconds)  # kill at a random time
     os.kill(process, signal.SIGKILL)
@@ -79,7 +79,7 @@ def _run_and_kill(path: Path, seconds: float, *, started: bool) -> list[list[str
 
 @attrs.define
 class _TestFile:
-    """One save file, and what the processes that write it have acknowledged."""
+    """A save file, and the saves that its processes have acknowledged."""
 
     path: Path
     user_id: str | None = None
@@ -87,8 +87,8 @@ class _TestFile:
     """Session index and event count of the newest acknowledged save."""
     session_of: dict[int, str] = attrs.field(factory=dict[int, str])
     acknowledged: int = 0
-    mid_write: int = 0
-    """The number of kills that left a temporary file and so interrupted a write."""
+    interrupted_writes: int = 0
+    """The number of kills that interrupted a write and left a temporary file behind."""
 
     def check(self, lines: list[list[str]]) -> str | None:
         """Return a loss caused by a killed process, if any."""
@@ -125,7 +125,7 @@ class _TestFile:
         if self.session_of.get(saved.session_index, saved.session_id) != saved.session_id:
             return f"session {saved.session_index} in the file is not the acknowledged one"
         remaining = temporary_files(self.path)
-        self.mid_write += bool(remaining)
+        self.interrupted_writes += bool(remaining)
         return f"more than one temporary file: {remaining}" if len(remaining) > 1 else None
 
 
@@ -134,10 +134,12 @@ def _kill_at_random(folder: Path, processes: int, seed: int) -> None:
     test_file = _TestFile(folder / "session.xml")
     losses: list[str] = []
     for number in range(processes):
-        lines = _run_and_kill(test_file.path, chance.uniform(0, _MAX_LIFETIME), started=number % 2 == 1)
+        lines = _run_and_kill(test_file.path, chance.uniform(0, _MAX_LIFETIME), wait_for_start=number % 2 == 1)
         if loss := test_file.check(lines):
             losses.append(f"file {seed}, process {number}: {loss}")
-    print_report(processes, losses, acknowledged=test_file.acknowledged, mid_write=test_file.mid_write)
+    print_report(
+        processes, losses, acknowledged=test_file.acknowledged, interrupted_writes=test_file.interrupted_writes
+    )
 
 
 def kill_at_random(scale: Scale) -> Outcome:
@@ -145,13 +147,13 @@ def kill_at_random(scale: Scale) -> Outcome:
     processes = 40 if scale is Scale.SAMPLE else 2000
     arguments = [[str(processes // _FILES), str(number)] for number in range(_FILES)]
     reports = run_in_fresh_interpreters(__name__, arguments)
-    acknowledged, mid_write = (
-        int(sum(each["counts"][key] for each in reports)) for key in ("acknowledged", "mid_write")
+    acknowledged, interrupted_writes = (
+        int(sum(each["counts"][key] for each in reports)) for key in ("acknowledged", "interrupted_writes")
     )
     return Outcome(
         sum(each["cases"] for each in reports),
         tuple(loss for each in reports for loss in each["losses"]),
-        f"{acknowledged:,} acknowledged saves, {mid_write} kills while a temporary file existed",
+        f"{acknowledged:,} acknowledged saves, {interrupted_writes} kills while a temporary file existed",
     )
 
 
@@ -165,7 +167,7 @@ def _stop_before(step: int, path: Path) -> None:
     session = ClientSession(path)
     steps = itertools.count(1)
 
-    def stopping(real: Callable[..., object]) -> Callable[..., object]:
+    def wrap(real: Callable[..., object]) -> Callable[..., object]:
         def call(*arguments: object, **options: object) -> object:
             if next(steps) == step:
                 os.kill(os.getpid(), signal.SIGSTOP)
@@ -174,43 +176,43 @@ def _stop_before(step: int, path: Path) -> None:
         return call
 
     for name in _STEPS:
-        setattr(os, name, stopping(getattr(os, name)))
+        setattr(os, name, wrap(getattr(os, name)))
     session.get_session_context(uuid.uuid4())
     if session.save_error is not None:
         raise session.save_error
 
 
 def _fork_stopped(path: Path, step: int) -> int | None:
-    """Return a process that stopped before a step of its save, or ``None`` if a save has fewer steps."""
+    """Fork a process that stops before a step of its save; return its id, or ``None`` if the save has fewer steps."""
     neighbor = fork_child(lambda: _stop_before(step, path))
     _, status = os.waitpid(neighbor, os.WUNTRACED)
     return neighbor if os.WIFSTOPPED(status) else None
 
 
 def _start_next_to(neighbor: int, path: Path, before: SessionContext, *, continues: bool) -> str | None:
-    """Start a session next to a stopped process, and another once the latter continues or is killed; return a loss."""
-    being_written = temporary_files(path)
+    """Start a session next to a stopped process, and another after that process continues or is killed."""
+    files_being_written = temporary_files(path)
     start = time.monotonic()
     started = ClientSession(path)
     seconds = time.monotonic() - start
-    untouched = temporary_files(path) == being_written
+    untouched = temporary_files(path) == files_being_written
     os.kill(neighbor, signal.SIGCONT if continues else signal.SIGKILL)
     _, status = os.waitpid(neighbor, 0)
     after = ClientSession(path)
     saved = loads(path.read_bytes())
     if not untouched:
-        return f"the start removed {being_written}"
+        return f"the start removed {files_being_written}"
     if seconds > _MAX_START_SECONDS:
         return f"the start took {seconds:.2f} s"
     if {started.user_id, after.user_id, saved.user_id} != {before.user_id}:
         return "the user changed"
     if continues and (status or saved.session_index != before.session_index + 1):
         return f"the neighbor's save failed, and the file has session {saved.session_index}"
-    return f"the next start left {temporary_files(path)}" if temporary_files(path) else None
+    return f"the next start left {temporary_files(path)} behind" if temporary_files(path) else None
 
 
 _MAX_START_SECONDS = 0.5
-"""A start that takes longer must have waited for another process."""
+"""The maximum time in seconds that a start may take; a longer start must have waited for another process."""
 
 
 def _start_next_to_each_step(folder: Path) -> None:
@@ -232,21 +234,21 @@ def _start_next_to_each_step(folder: Path) -> None:
 
 
 def start_next_to_stopped_process(_: Scale) -> Outcome:
-    """Start next to a process stopped before each step of a save, and again after it continues or is killed."""
-    (only,) = run_in_fresh_interpreters(__name__, [[]])
-    return Outcome(only["cases"], tuple(only["losses"]))
+    """Start sessions next to a process stopped before each step of a save, and after it continues or is killed."""
+    (report,) = run_in_fresh_interpreters(__name__, [[]])
+    return Outcome(report["cases"], tuple(report["losses"]))
 
 
 FAULTS: tuple[Fault, ...] = (
     Fault(
-        "processes with three writing threads are killed at random (SIGKILL)",
+        "processes with three writer threads are killed at random (SIGKILL)",
         "a file is unreadable, an acknowledged save or the user is lost, two temporary files remain, or one survives "
         "the next start",
         kill_at_random,
     ),
     Fault(
-        "start next to a process stopped at each system call of a save, which then continues or is killed",
-        "the start waits, removes a live process's temporary file, or leaves a dead process's file",
+        "a session starts next to a process that stops at each system call of a save and then continues or is killed",
+        "the start waits, removes a live process's temporary file, or leaves a dead process's file behind",
         start_next_to_stopped_process,
     ),
 )

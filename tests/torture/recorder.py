@@ -69,25 +69,25 @@ class Recorder:
         self.clock.advance(FOREGROUND_TIMEOUT)
 
     def check_fork(self, child_keys: list[EventKey]) -> None:
-        """Check that parent and child share no session, and that between them no number is skipped or duplicated."""
+        """Check that the parent and child do not share a session and that no number is skipped or duplicated."""
         self.session.close()
         assert self.session.save_error is None, self.session.save_error
         parent_keys = event_keys(self.contexts)
-        if both := [key for key in child_keys if key in parent_keys]:
-            child_keys.remove(both[0])  # the operation's own event, which was recorded before the fork
+        if shared_keys := [key for key in child_keys if key in parent_keys]:
+            child_keys.remove(shared_keys[0])  # the operation's own event, which was recorded before the fork
         shared = {session_id for session_id, _, _ in parent_keys} & {session_id for session_id, _, _ in child_keys}
-        assert not shared, f"parent and child share {shared}"
+        assert not shared, f"the parent and child share {shared}"
         keys = (*parent_keys, *child_keys)
-        numbered = sorted({(index, session_id) for session_id, index, _ in keys})
+        indexed_ids = sorted({(index, session_id) for session_id, index, _ in keys})
         listing = f"parent {parent_keys}, child {child_keys}"
-        assert [index for index, _ in numbered] == list(range(1, len(numbered) + 1)), listing
+        assert [index for index, _ in indexed_ids] == list(range(1, len(indexed_ids) + 1)), listing
         events = sorted((index, event) for _, index, event in keys)
         counted = Counter(index for index, _ in events)
         expected = [(index, event) for index in sorted(counted) for event in range(1, counted[index] + 1)]
         assert events == expected, listing
 
     def check(self) -> None:
-        """Close, then open one more session; check that no number is skipped or duplicated and that callbacks match."""
+        """Close, then open one more session; check that numbers are consecutive and callbacks match the entities."""
         self.session.close()
         assert self.session.save_error is None, self.session.save_error
         self.session = self.open()
@@ -96,8 +96,8 @@ class Recorder:
         assert self.session.save_error is None, self.session.save_error
         ordered = sorted(self.contexts, key=lambda context: (context.session_index, context.event_index))
         check_invariants(ordered)
-        firsts = [context for context in ordered if context.event_index == 1]
-        assert sorted(self.started, key=lambda context: context.session_index) == firsts, "on_session_start"
+        first_contexts = [context for context in ordered if context.event_index == 1]
+        assert sorted(self.started, key=lambda context: context.session_index) == first_contexts, "on_session_start"
         assert all(context.first_event_id for context in ordered)
         counted = Counter(context.session_id for context in ordered)
         reported = {summary.session_id: summary.event_count for summary in self.ended}
@@ -118,7 +118,7 @@ OPERATIONS: dict[str, tuple[Callable[[Recorder], object], Callable[[Recorder], o
     "a save": (Recorder.two_events, lambda r: r.session.save()),
     "a close": (Recorder.event, lambda r: r.session.close()),
 }
-"""Pairs of a preparation and an operation; each operation takes a different path through the session's code."""
+"""Maps each name to a preparation and an operation; each operation takes a different path through the code."""
 
 
 def ignore_closed(action: Callable[[], object]) -> None:

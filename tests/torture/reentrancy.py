@@ -1,7 +1,7 @@
 """Call a function at each point in an operation where CPython could run a signal handler or finalizer.
 
-CPython runs signal handlers at function entry, after a call and at a loop's backward jump, and finalizers when it
-creates an object. Nothing else can interrupt a thread between two such points.
+CPython runs signal handlers at function entry, after a call, and at a loop's backward jump; it runs finalizers
+when it creates an object. Between two such points, no other code can run on the same thread.
 """
 
 from __future__ import annotations
@@ -19,7 +19,17 @@ if TYPE_CHECKING:
 
 _OUR_FOLDERS = (client_session.__path__[0], client_session_persistence.__path__[0])
 
-_INTERRUPTIBLE = ("CALL", "BUILD_", "JUMP_BACKWARD", "BEFORE_WITH", "FOR_ITER", "YIELD", "SEND", "LIST_", "MAKE_")
+_INTERRUPTIBLE_OPCODES = (
+    "CALL",
+    "BUILD_",
+    "JUMP_BACKWARD",
+    "BEFORE_WITH",
+    "FOR_ITER",
+    "YIELD",
+    "SEND",
+    "LIST_",
+    "MAKE_",
+)
 
 _opnames: dict[CodeType, dict[int, str]] = {}
 
@@ -31,13 +41,13 @@ def _opname(code: CodeType, offset: int) -> str:
 
 
 def call_at_point(operation: Callable[[], object], call: Callable[[], object], point: int) -> int:
-    """Run an operation, make a call at its interruptible point ``point`` (from 0), and return the number of points."""
-    passed = 0
+    """Run an operation, calling ``call`` at its interruptible point ``point`` (from 0); return the number of points."""
+    passed_points = 0
 
     def pass_point() -> None:
-        nonlocal passed
-        passed += 1
-        if passed == point + 1:
+        nonlocal passed_points
+        passed_points += 1
+        if passed_points == point + 1:
             call()
 
     def trace_frame() -> Callable[[FrameType, str, Any], Any]:
@@ -46,7 +56,7 @@ def call_at_point(operation: Callable[[], object], call: Callable[[], object], p
         def trace(frame: FrameType, event: str, _: Any) -> Any:  # noqa: ANN401  # sys.settrace's signature
             nonlocal before
             if event == "opcode":
-                if before.startswith(_INTERRUPTIBLE):
+                if before.startswith(_INTERRUPTIBLE_OPCODES):
                     pass_point()
                 before = _opname(frame.f_code, frame.f_lasti)
             return trace
@@ -67,4 +77,4 @@ def call_at_point(operation: Callable[[], object], call: Callable[[], object], p
         operation()
     finally:
         sys.settrace(before)
-    return passed
+    return passed_points

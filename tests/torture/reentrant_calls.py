@@ -1,6 +1,6 @@
 """Re-entrant calls: each method, called from callbacks, log handlers, signal handlers and finalizers.
 
-Each row runs in its own interpreter. If it hangs, a watchdog prints its stacks and ends it.
+Each row runs in its own interpreter. If a row hangs, a watchdog prints the stacks and ends the interpreter.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from client_session import SessionContext
 
 HANG_SECONDS = 60.0
-"""Seconds after which a row counts as hung; every row takes far less."""
+"""The number of seconds after which a row is considered hung; every row takes far less time."""
 
 PROPERTIES = (
     "state", "background", "checker_running", "user_id", "session_id", "previous_session_id", "session_index",
@@ -80,7 +80,7 @@ def _call_unless_closed(call: Callable[[ClientSession], object], session: Client
 
 
 def _call_unless_refused(call: Callable[[ClientSession], object], session: ClientSession, losses: list[str]) -> None:
-    """Make a call that is refused if the call that it interrupts is acquiring the save file's lock."""
+    """Make a call, which may be refused because the interrupted call is acquiring the save file's lock."""
 
     def call_or_refuse(session: ClientSession) -> None:
         try:
@@ -133,7 +133,7 @@ def _call_from_callback(
         for name in ("event", "background", "new session", "event", "close"):
             _call_unless_closed(METHODS[name], session, losses)
     if not called:
-        losses.append("it was not called")
+        losses.append("the callback was not called")
     return "; ".join(f"{method} in {callback}: {loss}" for loss in losses)
 
 
@@ -141,12 +141,12 @@ def _call_from_callback(
 
 
 class _FailingStore(XmlStore):
-    """Fails every third save, so that the session has something to log."""
+    """A store that fails every third save, so that the session has something to log."""
 
     __slots__ = ("_saves",)
 
     def __init__(self, path: Path) -> None:
-        """Start counting saves."""
+        """Initialize the save counter."""
         super().__init__(path)
         self._saves = itertools.count(1)
 
@@ -158,9 +158,9 @@ class _FailingStore(XmlStore):
 
 
 class _CallingHandler(logging.Handler):
-    """Calls the session for each log line, except for lines that its own calls cause.
+    """A log handler that calls the session for each line, except for lines caused by its own calls.
 
-    It has no lock of its own, since that lock could cause a deadlock.
+    It does not have a lock of its own, since that could cause a deadlock.
     """
 
     def __init__(self, session: ClientSession, losses: list[str]) -> None:
@@ -186,14 +186,14 @@ class _CallingHandler(logging.Handler):
 
 
 def _call_from_log_handlers(folder: Path, scale: Scale) -> list[str]:
-    """Use a session from 8 threads, with a log handler that calls it for each line."""
+    """Use a session from 8 threads, with a log handler that calls the session for each line."""
     cases: list[str] = []
     session = ClientSession(store=_FailingStore(folder / "session.xml"), check_interval=0.01)
     handler = _CallingHandler(session, cases)
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
-    names = [name for name in METHODS if name not in ("close", "save")]  # save() raises what the store raises
+    names = [name for name in METHODS if name not in ("close", "save")]  # save() raises the store's errors
 
     def work(thread: int) -> None:
         chance = random.Random(thread)  # noqa: S311  # repeatable, not secret
@@ -283,11 +283,11 @@ def _call_from_signal_handlers(folder: Path, scale: Scale) -> list[str]:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-class _CallsWhenCollected:
-    """Makes the armed call in its `__del__` and in a weak reference's callback."""
+class _CallingFinalizer:
+    """An object that makes the armed call from its `__del__` and from a weak reference's callback."""
 
     def __init__(self, armed: list[Callable[[], None]]) -> None:
-        self.itself, self.armed = self, armed
+        self.cycle, self.armed = self, armed
         weakref.finalize(self, _call_unless_calling, armed)
 
     def __del__(self) -> None:
@@ -296,7 +296,7 @@ class _CallsWhenCollected:
 
 def _call_unless_calling(armed: list[Callable[[], None]]) -> None:
     if armed:
-        call = armed.pop()  # so that objects collected during the call make no calls
+        call = armed.pop()  # so that objects collected during the call do not make another call
         try:
             call()
         finally:
@@ -305,7 +305,7 @@ def _call_unless_calling(armed: list[Callable[[], None]]) -> None:
 
 
 def _call_from_finalizers(folder: Path, scale: Scale) -> list[str]:
-    """Call the session from finalizers, with the garbage collector running at almost every allocation."""
+    """Call the session from finalizers, while the garbage collector runs at almost every allocation."""
     armed: list[Callable[[], None]] = []
 
     def arm(call: Callable[[], None]) -> None:
@@ -315,7 +315,7 @@ def _call_from_finalizers(folder: Path, scale: Scale) -> list[str]:
     gc.set_threshold(20)
     try:
         return _use_with_interruptions(
-            folder, 5.0 if scale is Scale.FULL else 0.5, arm, lambda: _CallsWhenCollected(armed)
+            folder, 5.0 if scale is Scale.FULL else 0.5, arm, lambda: _CallingFinalizer(armed)
         )
     finally:
         armed.clear()
@@ -330,12 +330,12 @@ ROWS: dict[str, tuple[str, Callable[[Path, Scale], list[str]]]] = {
         _call_from_callbacks,
     ),
     "logging": (
-        "a DEBUG log handler calls the session, directly and on a thread that it waits for, while 8 threads use it",
+        "8 threads use a session while a DEBUG log handler calls it, directly and on a thread that it waits for",
         _call_from_log_handlers,
     ),
     "signals": ("a signal handler calls every method, then close()", _call_from_signal_handlers),
     "finalizers": ("__del__ and weak reference callbacks call every method", _call_from_finalizers),
-    "close": ("close() during a tick that is saving or running a callback", close_during_ticks),
+    "close": ("close() is called during a tick that is saving or running a callback", close_during_ticks),
 }
 
 
@@ -351,7 +351,7 @@ def _run_row(row: str, scale: Scale) -> Outcome:
         )
     lines = done.stdout.splitlines()
     if done.returncode or not lines:
-        return Outcome(1, (f"it hung or failed: {done.stderr[-2000:]}",))
+        return Outcome(1, (f"the row hung or failed: {done.stderr[-2000:]}",))
     report = json.loads(lines[-1])
     if report["cannot_run"]:
         raise CannotRunError(report["cannot_run"])

@@ -1,4 +1,4 @@
-"""Start many processes on one save file at the same moment."""
+"""At the same moment, start many processes that share a save file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SESSIONS_EACH = 2
 
 
 def _start(path: Path, gate: int, answer: int) -> None:
-    """Wait for the gate, begin two sessions, and write their user, index and id to ``answer``."""
+    """Wait for the gate, begin two sessions, and write the user, index and id of each to ``answer``."""
     os.read(gate, 1)
     session = ClientSession(path)
     contexts = []
@@ -32,7 +32,7 @@ def _start(path: Path, gate: int, answer: int) -> None:
 
 
 def _start_all(path: Path) -> str | None:
-    """Start the processes together before the save file exists; return a loss."""
+    """Start the processes together before the save file exists; return a loss, if any."""
     gate, opener = os.pipe()
     reader, answer = os.pipe()
 
@@ -70,9 +70,9 @@ def _run_rounds(folder: Path, rounds: int) -> None:
 
 def start_simultaneously(scale: Scale) -> Outcome:
     """Start eight processes at the same moment, before a save file exists."""
-    (only,) = run_in_fresh_interpreters(__name__, [["10" if scale is Scale.SAMPLE else "200"]])
-    milliseconds = only["counts"]["seconds"] / only["cases"] * 1000
-    return Outcome(only["cases"], tuple(only["losses"]), f"{milliseconds:.0f} ms per round")
+    (report,) = run_in_fresh_interpreters(__name__, [["10" if scale is Scale.SAMPLE else "200"]])
+    milliseconds = report["counts"]["seconds"] / report["cases"] * 1000
+    return Outcome(report["cases"], tuple(report["losses"]), f"{milliseconds:.0f} ms per round")
 
 
 FAULTS: tuple[Fault, ...] = (

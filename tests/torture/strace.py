@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HANG_SECONDS = 60.0
-"""Seconds after which a child counts as hung."""
+"""The number of seconds after which a child is considered hung."""
 
 _PROCEED, _REQUEST = signal.SIGUSR1, signal.SIGUSR2
 _CALL = re.compile(r"(\w+)\((.*)")
 
-# The child makes some of these while waiting for strace; the others vary with the available memory.
+# The child makes some of these calls while waiting for strace; the others vary with the available memory.
 _IGNORED = {
     "rt_sigtimedwait", "restart_syscall", "kill", "getppid",
     "brk", "madvise", "mmap", "mprotect", "mremap", "munmap",
@@ -46,7 +46,7 @@ class Call:
 
 @attrs.frozen
 class TracedRun:
-    """The result of a traced child: exit status or negated signal number, return value, calls and injection count."""
+    """The result of a traced child: exit status or negative signal number, return value, calls and injection count."""
 
     status: int
     returned: list[str]
@@ -57,9 +57,10 @@ class TracedRun:
 def run_traced(
     work: Callable[[AbstractContextManager[None]], list[str]], trace: Path, expression: str = "trace=all"
 ) -> TracedRun:
-    """Fork a child that does the work, and trace it with ``strace -e expression``.
+    """Fork a child that calls ``work``, and trace it with ``strace -e expression``.
 
-    ``work`` gets a context manager: strace is attached only inside it. The calling process must be single-threaded.
+    ``work`` receives a context manager; strace is attached only inside its block.
+    The calling process must be single-threaded.
 
     Raises:
         CannotRunError: strace is missing or not allowed to trace.
@@ -121,7 +122,7 @@ def _run_and_exit(work: Callable[[AbstractContextManager[None]], list[str]], wri
 
 @contextlib.contextmanager
 def _strace_attached() -> Generator[None]:
-    """Ask the parent to attach strace, and to detach it at the end; wait each time until the parent is done."""
+    """Ask the parent to attach strace, and to detach it at the end of the block; wait for the parent each time."""
     os.kill(os.getppid(), _REQUEST)
     signal.sigwait({_PROCEED})
     yield
@@ -135,10 +136,10 @@ def _wait(child: int) -> int | None:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             return status
-        got = signal.sigtimedwait({_REQUEST, signal.SIGCHLD}, HANG_SECONDS)
-        if got is None:
+        received = signal.sigtimedwait({_REQUEST, signal.SIGCHLD}, HANG_SECONDS)
+        if received is None:
             os.kill(child, signal.SIGKILL)
-        elif got.si_signo == _REQUEST:
+        elif received.si_signo == _REQUEST:
             return None
 
 

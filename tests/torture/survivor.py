@@ -1,4 +1,4 @@
-"""A session that runs through a fault in its save file's folder, and records what it should not have lost."""
+"""A session that is exposed to a fault in its save file's folder, and a record of its losses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Log:
     """A logger that keeps its lines, each with its level."""
 
     def __init__(self) -> None:
-        """Start empty."""
+        """Start with an empty log."""
         self.lines: list[str] = []
 
     def info(self, msg: str, /, *args: object) -> None:
@@ -54,24 +54,24 @@ class Survivor:
 
     path: Path
     running: bool = False
-    """The session started before the fault."""
+    """Whether the session is started before the fault."""
     transient: bool = False
-    """The fault happens only once, so even the current session must keep the file's user."""
+    """Whether the fault happens only once, so that even the current session must keep the file's user."""
     can_unlink: bool = True
-    """Files can be removed during the fault, so no temporary file may remain at its end."""
+    """Whether files can be removed during the fault, so that no temporary file may remain after it."""
     saves_fail: bool = False
-    """No save can be durable during the fault, and `save_error` must report that."""
+    """Whether no save can be durable during the fault, so that `save_error` must be set."""
     must_log: bool = False
-    """The library cannot work around the fault, so it must log a failure."""
+    """Whether the library cannot work around the fault and must log a failure."""
     losses: list[str] = attrs.field(factory=list[str])
     """One message for each loss."""
     log: Log = attrs.field(factory=Log)
     before: Snapshot | None = None
     is_link: bool = False
-    maybe_unread: bool = False
-    """The session's first event might have come before the file could be read."""
+    may_be_unread: bool = False
+    """Whether the session's first event may have come before the file could be read."""
     has_backup: bool = False
-    """The backup was read in place of the file (see `XmlStore.load`)."""
+    """Whether the backup was read instead of the file (see `XmlStore.load`)."""
     session: ClientSession | None = None
     context: SessionContext | None = None
 
@@ -80,34 +80,34 @@ class Survivor:
         self.before = self.read_file()
         self.is_link = self.path.is_symlink()
         if self.running:
-            self.start()
+            self.start_session()
             self.before = self.read_file()
         with fault:
             if not self.running:
-                self.start()
-            self.use()
+                self.start_session()
+            self.use_session()
         try:
             self.check_file_after_fault()
-            self.recover()
-            self.finish()
+            self.check_recovery()
+            self.check_next_session()
         except CorruptSaveFileError as error:
             self.record_loss(f"the file is corrupt: {error}")
 
     def close_during(self, fault: AbstractContextManager[object]) -> None:
-        """Close a session during a fault; check that the file is old or new and the next start continues from it."""
+        """Close a session during a fault; check the saved contents, and that the next start continues from them."""
         with ClientSession(self.path, logger=self.log, scheduler=ManualScheduler()) as session:
             self.session = session
             session.get_session_context(event_id(1))
             session.get_session_context(event_id(2))
             old = self.read_file()
             with fault:
-                self.attempt("close", session.close)
+                self.attempt_call("close", session.close)
         found = self.read_file()
         saved = old is not None and found == attrs.evolve(
             old, event_index=2, last_activity=found.last_activity if found else None
         )
         if found is None or (found != old and not saved):
-            self.record_loss(f"the file is neither old nor new: {found}")
+            self.record_loss(f"the file has neither the old nor the new contents: {found}")
             return
         if ((self.saves_fail or not saved) and session.save_error is None) or (self.must_log and not self.log.lines):
             self.record_loss("a failure was not reported")
@@ -129,22 +129,22 @@ class Survivor:
         error = self.session and self.session.save_error
         self.losses.append(f"{loss} (save_error: {error!r}, log: {self.log.lines})")
 
-    def attempt(self, name: str, call: Callable[[], object]) -> None:
+    def attempt_call(self, name: str, call: Callable[[], object]) -> None:
         """Make a call that must not raise."""
         try:
             call()
         except Exception as error:  # noqa: BLE001  # any exception is a loss
             self.record_loss(f"{name} raised {error!r}")
 
-    def start(self) -> None:
+    def start_session(self) -> None:
         """Construct the session."""
 
         def construct() -> None:
             self.session = ClientSession(self.path, logger=self.log, scheduler=ManualScheduler())
 
-        self.attempt("the constructor", construct)
+        self.attempt_call("the constructor", construct)
 
-    def use(self) -> None:
+    def use_session(self) -> None:
         """Record a session's first event, then change focus and tick."""
         session = self.session
         if session is None:
@@ -153,16 +153,16 @@ class Survivor:
         def record() -> None:
             self.context = session.get_session_context(event_id(1))
 
-        self.attempt("an event", record)
-        self.maybe_unread = session.save_error is not None and not self.running
+        self.attempt_call("an event", record)
+        self.may_be_unread = session.save_error is not None and not self.running
         self.has_backup = getattr(session.save_error, "recovered", None) is not None
-        self.attempt("moving to the background", lambda: session.set_background(True))
-        self.attempt("a tick", session.tick)
-        self.attempt("moving to the foreground", lambda: session.set_background(False))
-        self.attempt("a tick", session.tick)
+        self.attempt_call("moving to the background", lambda: session.set_background(True))
+        self.attempt_call("a tick", session.tick)
+        self.attempt_call("moving to the foreground", lambda: session.set_background(False))
+        self.attempt_call("a tick", session.tick)
 
     def check_file_after_fault(self) -> None:
-        """Check that the file is old or new at the end of the fault, and that an old file is reported in save_error."""
+        """Check that the file has the old or the new contents after the fault; if old, `save_error` must be set."""
         if self.session is None or self.context is None:
             return
         found = self.read_file()
@@ -170,7 +170,7 @@ class Survivor:
         if self.before is not None and (found is None or found.user_id != self.before.user_id):
             self.record_loss(f"the user id is lost: {found}")
         if not saved and found not in (self.before, Snapshot(user_id=self.session.user_id)):
-            self.record_loss(f"the file is neither old nor new: {found}")
+            self.record_loss(f"the file has neither the old nor the new contents: {found}")
         if (self.saves_fail or not saved) and self.session.save_error is None:
             self.record_loss("the session was not saved, but save_error is None")
         if self.must_log and not self.log.lines:
@@ -178,14 +178,14 @@ class Survivor:
         if self.can_unlink:
             self.check_temporary_files()
 
-    def recover(self) -> None:
+    def check_recovery(self) -> None:
         """Tick once, and check that the tick saves the session."""
         session, context = self.session, self.context
         if session is None or context is None:
             return
-        self.attempt("a tick", session.tick)
+        self.attempt_call("a tick", session.tick)
         if session.save_error is not None:
-            self.record_loss("save_error remained after the next tick")
+            self.record_loss("save_error was still set after the next tick")
         levels = [line.partition(":")[0] for line in self.log.lines]
         if levels != ["warning", "info"] * (len(levels) // 2):
             self.record_loss("a series of failures did not log exactly one warning and one recovery line")
@@ -193,11 +193,11 @@ class Survivor:
         before = self.before
         other_user = before is not None and context.user_id != before.user_id
         if other_user and (self.transient or self.has_backup):
-            self.record_loss("the session has a different user than the file")
+            self.record_loss("the session's user differs from the file's")
         follows = before is None or (not other_user and context.session_index == before.session_index + 1)
-        if not follows and not self.maybe_unread:
+        if not follows and not self.may_be_unread:
             self.record_loss(f"the session's index is {context.session_index}")
-        # A session that was numbered without reading the file is not written to it.
+        # A session whose index was assigned without reading the file is not saved.
         if found is None or found.session_id != (context.session_id if follows or not before else before.session_id):
             self.record_loss(f"the session was not saved at the next tick: {found}")
         try:
@@ -206,15 +206,15 @@ class Survivor:
         except TimeoutError:
             self.record_loss("the lock is still held")
 
-    def finish(self) -> None:
-        """Begin another session and close; check its user, index and save, and that no temporary file remains."""
+    def check_next_session(self) -> None:
+        """Begin another session and close it; check its user and index, the saved file, and the temporary files."""
         session, found = self.session, self.read_file()
         if session is None or found is None:
             return
         session.start_new_session()
         context = session.get_session_context(event_id(2))
         if context.user_id != found.user_id or context.session_index != found.session_index + 1:
-            self.record_loss(f"the next session does not continue the file's user and index: {context}")
+            self.record_loss(f"the next session does not continue from the file's user and index: {context}")
         session.close()
         saved = self.read_file()
         if session.save_error is not None or saved is None or saved.session_id != context.session_id:

@@ -62,13 +62,13 @@ def _call_at_each_point(store: Callable[[], SnapshotStore], step: int) -> Outcom
             while point < points:
                 recorder = Recorder(store())
                 prepare(recorder)
-                points = _run(recorder, operation, call, point, f"{call_name} during {name}", losses)
+                points = _run_case(recorder, operation, call, point, f"{call_name} during {name}", losses)
                 cases += 1
                 point += step
     return Outcome(cases, tuple(losses))
 
 
-def _run(  # noqa: PLR0913, PLR0917  # one case
+def _run_case(  # noqa: PLR0913, PLR0917  # one case
     recorder: Recorder,
     operation: Callable[[Recorder], object],
     call: Callable[[Recorder], object],
@@ -100,9 +100,9 @@ def _interrupt_on_file(scale: Scale) -> Outcome:
 def _mix_calls(scale: Scale) -> Outcome:
     threads, calls = 8, 100_000 if scale is Scale.FULL else 1_000
     contexts: list[list[SessionContext]] = [[] for _ in range(threads)]
-    firsts: list[SessionContext] = []
+    first_contexts: list[SessionContext] = []
     failures: list[str] = []
-    session = ClientSession(store=MemoryStore(), check_interval=0.001, on_session_start=firsts.append)
+    session = ClientSession(store=MemoryStore(), check_interval=0.001, on_session_start=first_contexts.append)
     properties = (
         "state", "background", "user_id", "session_id", "previous_session_id", "session_index", "first_event_id",
         "first_event_timestamp", "event_index", "storage_mechanism", "expires_in", "foreground_timeout",
@@ -154,11 +154,13 @@ def _mix_calls(scale: Scale) -> Outcome:
     finally:
         sys.setswitchinterval(before)
         session.close()
-    failures += _check_numbers(contexts, firsts)
-    return Outcome(threads * calls, tuple(failures), f"{len(firsts):,} sessions, {sum(map(len, contexts)):,} events")
+    failures += _check_numbers(contexts, first_contexts)
+    return Outcome(
+        threads * calls, tuple(failures), f"{len(first_contexts):,} sessions, {sum(map(len, contexts)):,} events"
+    )
 
 
-def _check_numbers(contexts: list[list[SessionContext]], firsts: list[SessionContext]) -> list[str]:
+def _check_numbers(contexts: list[list[SessionContext]], first_contexts: list[SessionContext]) -> list[str]:
     ordered = sorted(
         (context for of_thread in contexts for context in of_thread),
         key=lambda context: (context.session_index, context.event_index),
@@ -166,7 +168,7 @@ def _check_numbers(contexts: list[list[SessionContext]], firsts: list[SessionCon
     try:
         check_invariants(ordered)
         expected = [context for context in ordered if context.event_index == 1]
-        assert sorted(firsts, key=lambda context: context.session_index) == expected, "on_session_start"
+        assert sorted(first_contexts, key=lambda context: context.session_index) == expected, "on_session_start"
     except AssertionError as error:
         return [str(error)]
     return []
@@ -175,7 +177,7 @@ def _check_numbers(contexts: list[list[SessionContext]], firsts: list[SessionCon
 def _call_from_signal_handler(scale: Scale) -> Outcome:
     """Call the session from a timer's signal handler, between the main thread's bytecode instructions."""
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
-        message = "needs signal.setitimer and the main thread; run it on Linux or with make torture"
+        message = "needs signal.setitimer and the main thread; run this test on Linux or with make torture"
         raise CannotRunError(message)
     handled, failures = 0, list[str]()
     chance = random.Random(1)  # noqa: S311  # repeatable, not secret
@@ -216,7 +218,7 @@ def _call_from_signal_handler(scale: Scale) -> Outcome:
 
 FAULTS: tuple[Fault, ...] = (
     Fault(
-        "8 threads mix all calls on one session, switching as often as the interpreter allows",
+        "8 threads make all kinds of calls to one session, switching as often as the interpreter allows",
         "a session or event number is skipped or duplicated, or a session does not have exactly one first event",
         _mix_calls,
     ),

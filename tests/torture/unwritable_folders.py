@@ -38,8 +38,8 @@ class Obstacle:
 
     name: str
     apply: Callable[[Path], AbstractContextManager[None]]
-    only_running: bool = False
-    """The obstacle deletes the file, so only a session that is already running has something to keep."""
+    requires_running: bool = False
+    """Whether the obstacle deletes the file, so that only a running session still has the data."""
 
 
 # Mounts
@@ -47,7 +47,7 @@ class Obstacle:
 
 @contextlib.contextmanager
 def full_disk(folder: Path, spare: int) -> Generator[None]:
-    """Fill a file system except for ``spare`` pages; also delete the backup, since a save could reuse its space."""
+    """Use up all but ``spare`` pages of a file system, and delete the backup, since a save could reuse its space."""
     for backup in folder.glob("*.bak"):
         backup.unlink()
     filler = folder.parent / "filler"
@@ -64,7 +64,7 @@ def full_disk(folder: Path, spare: int) -> Generator[None]:
 
 @contextlib.contextmanager
 def out_of_inodes(folder: Path, spare: int) -> Generator[None]:
-    """Use all inodes of a file system except for ``spare``."""
+    """Use up all but ``spare`` inodes of a file system."""
     fillers: list[Path] = []
     try:
         while True:
@@ -109,7 +109,7 @@ def resource_limit(_: Path, limit: int, soft: int) -> Generator[None]:
 
 @contextlib.contextmanager
 def few_descriptors(folder: Path, spare: int) -> Generator[None]:
-    """Allow only ``spare`` more open files."""
+    """Allow the process to open only ``spare`` more files."""
     lowest = os.open(os.devnull, os.O_RDONLY)
     os.close(lowest)
     with resource_limit(folder, resource.RLIMIT_NOFILE, lowest + spare):
@@ -139,12 +139,12 @@ def deleted_folder(folder: Path) -> Generator[None]:
 @contextlib.contextmanager
 def folder_replaced_by_file(folder: Path) -> Generator[None]:
     """Replace the folder with a file."""
-    aside = folder.with_name("aside")
-    folder.rename(aside)
+    moved_folder = folder.with_name("moved")
+    folder.rename(moved_folder)
     folder.touch()
     yield
     folder.unlink()
-    aside.rename(folder)
+    moved_folder.rename(folder)
 
 
 UNPRIVILEGED = (
@@ -161,21 +161,21 @@ UNPRIVILEGED = (
         Obstacle(f"a file with mode {mode:o}", partial(restrictive_mode, name="session.xml", mode=mode))
         for mode in (0o444, 0o200, 0)
     ),
-    Obstacle("a lock with mode 0", partial(restrictive_mode, name="session.xml.lock", mode=0)),
+    Obstacle("a lock file with mode 0", partial(restrictive_mode, name="session.xml.lock", mode=0)),
     Obstacle("a file in place of the folder", folder_replaced_by_file),
-    Obstacle("a deleted folder", deleted_folder, only_running=True),
+    Obstacle("a deleted folder", deleted_folder, requires_running=True),
 )
 
 
 # Running sessions
 
 
-def survive_each(obstacles: tuple[Obstacle, ...], setting: Callable[[Path], AbstractContextManager[None]]) -> Outcome:
-    """Run sessions through each obstacle, each time in a new folder within the given setting."""
+def run_survivors(obstacles: tuple[Obstacle, ...], setting: Callable[[Path], AbstractContextManager[None]]) -> Outcome:
+    """Expose sessions to each obstacle, each time in a new folder that ``setting`` prepares."""
     cases, failed, losses = 0, 0, list[str]()
     for obstacle in obstacles:
         for scenario in SCENARIOS:
-            if scenario.linked or scenario.closing or (obstacle.only_running and not scenario.running):
+            if scenario.linked or scenario.closing or (obstacle.requires_running and not scenario.running):
                 continue
             cases += 1
             with tempfile.TemporaryDirectory(prefix="client-session-torture-") as name, setting(Path(name)):
@@ -187,7 +187,7 @@ def survive_each(obstacles: tuple[Obstacle, ...], setting: Callable[[Path], Abst
                 survivor.run_through(obstacle.apply(folder))
                 failed += any(survivor.log.lines)
                 losses += [f"{obstacle.name}, {scenario.name}: {loss}" for loss in survivor.losses]
-    return Outcome(cases, tuple(losses), f"saving failed in {failed}")
+    return Outcome(cases, tuple(losses), f"saving failed in {failed} cases")
 
 
 @contextlib.contextmanager
@@ -202,7 +202,7 @@ def small_disk(folder: Path) -> Generator[None]:
 
 
 @contextlib.contextmanager
-def as_nobody(folder: Path) -> Generator[None]:
+def running_as_nobody(folder: Path) -> Generator[None]:
     """Switch from root to the user nobody, since permissions do not restrict root."""
     if os.geteuid() != 0:
         yield
@@ -221,15 +221,15 @@ def _run_mounted(share: int, shares: int, scale: Scale) -> Outcome:  # noqa: ARG
         msg = f"needs a private mount namespace: {os.strerror(ctypes.get_errno())}"
         raise CannotRunError(msg)
     subprocess.run(["mount", "--make-rprivate", "/"], check=True)  # noqa: S607  # mount(8)
-    return survive_each(MOUNTED, small_disk)
+    return run_survivors(MOUNTED, small_disk)
 
 
 def _run_unprivileged(share: int, shares: int, scale: Scale) -> Outcome:  # noqa: ARG001  # one share is enough
     """Run sessions as an unprivileged user."""
-    return survive_each(UNPRIVILEGED, as_nobody)
+    return run_survivors(UNPRIVILEGED, running_as_nobody)
 
 
-def fill_disks(scale: Scale) -> Outcome:
+def run_disk_cases(scale: Scale) -> Outcome:
     """Run all disk cases at either scale."""
     if sys.platform != "linux" or os.geteuid() != 0:
         msg = "needs Linux and root to mount small disks (sudo make torture)"
@@ -237,7 +237,7 @@ def fill_disks(scale: Scale) -> Outcome:
     return run_in_workers(_run_mounted, scale, shares=1)
 
 
-def restrict_process(scale: Scale) -> Outcome:
+def run_restricted_cases(scale: Scale) -> Outcome:
     """Run all limit and permission cases at either scale."""
     if sys.platform == "win32":
         msg = "needs POSIX permissions and limits"
@@ -245,15 +245,15 @@ def restrict_process(scale: Scale) -> Outcome:
     return run_in_workers(_run_unprivileged, scale, shares=1)
 
 
-_LOST = (
+_LOSS = (
     "a call raises, the user id is lost, the next tick does not save, a temporary file remains, or a failure is not "
     "logged exactly once"
 )
 FAULTS: tuple[Fault, ...] = (
-    Fault("a disk is temporarily full, out of inodes, or read-only", _LOST, fill_disks),
+    Fault("a disk is temporarily full, out of inodes, or read-only", _LOSS, run_disk_cases),
     Fault(
         "permissions, resource limits, or a replaced or deleted folder temporarily prevent saving",
-        _LOST,
-        restrict_process,
+        _LOSS,
+        run_restricted_cases,
     ),
 )

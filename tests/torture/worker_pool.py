@@ -30,9 +30,9 @@ def environment() -> dict[str, str]:
 
 
 def run_in_workers(run: Callable[[int, int, Scale], Outcome], scale: Scale, shares: int | None = None) -> Outcome:
-    """Run ``run(share, shares, scale)`` for each share of the cases in its own process, and sum the outcomes.
+    """Run ``run(share, shares, scale)`` for each share of the cases in its own process, and combine the outcomes.
 
-    A worker has no other threads and has already imported everything, so children that it forks start quickly.
+    A worker is single-threaded and has already imported everything, so the children it forks start quickly.
     """
     if shares is None:
         shares = 1 if scale is Scale.SAMPLE else os.cpu_count() or 1
@@ -68,9 +68,9 @@ def run_in_fresh_interpreters(module: str, arguments: Iterable[Iterable[str]]) -
     with tempfile.TemporaryDirectory(prefix="client-session-processes-") as folder:
         running: list[subprocess.Popen[str]] = []
         for number, each in enumerate(arguments):
-            own = Path(folder, str(number))
-            own.mkdir()
-            command = [sys.executable, "-m", module, str(own), *each]
+            own_folder = Path(folder, str(number))
+            own_folder.mkdir()
+            command = [sys.executable, "-m", module, str(own_folder), *each]
             running.append(subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True))  # noqa: S603  # our own
         printed = [process.communicate()[0] for process in running]
     for process in running:
@@ -80,12 +80,12 @@ def run_in_fresh_interpreters(module: str, arguments: Iterable[Iterable[str]]) -
 
 
 def print_report(cases: int, losses: list[str], **counts: float) -> None:
-    """Print the report of a fresh interpreter."""
+    """Print this interpreter's report."""
     print(json.dumps({"cases": cases, "losses": losses, "counts": counts}))  # noqa: T201  # read by the parent
 
 
 def fork_child(work: Callable[[], object]) -> int:
-    """Fork a child that does the work and exits, with status 0 if the work succeeded; return its process id."""
+    """Fork a child that calls ``work`` and exits, with status 0 on success; return its process id."""
     process = os.fork()
     if process == 0:
         _work_and_exit(work)
