@@ -10,7 +10,7 @@ WORKERS ?= auto
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: demo test lint types suite coverage diagrams verify mutants torture fuzz bench bench-check docs clean
+.PHONY: demo test lint types suite coverage matrix diagrams api verify mutants torture fuzz bench bench-check docs clean
 
 demo: $(INSTALLED)
 	rm -rf $(dir $(DEMO_SAVE))
@@ -26,6 +26,7 @@ test: lint types suite
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@if command -v actionlint >/dev/null; then actionlint; else echo 'Skipped .github/workflows: no actionlint'; fi
 
 types: $(INSTALLED) $(EXAMPLES)
 	$(BIN)/mypy
@@ -33,6 +34,10 @@ types: $(INSTALLED) $(EXAMPLES)
 
 suite: $(INSTALLED) $(EXAMPLES)
 	$(BIN)/pytest -n $(WORKERS)
+
+# Runs the fast tests on every installed Python; keeps the environments in build/matrix.
+matrix:
+	$(PYTHON) tests/matrix.py
 
 # Branch coverage of both packages, in every process that the tests start; fails below 98 %. Leaves out test_torture.py,
 # since measuring adds system calls, seconds and bytes to those it counts. Calls that test_reentrancy.py interrupts are
@@ -49,6 +54,10 @@ diagrams: $(INSTALLED)
 	cp fsm/client_session/lifecycle.svg diagrams/lifecycle.svg
 	$(BIN)/client-session diagram -o diagrams/lifecycle.mmd
 	$(BIN)/client-session diagram -o diagrams/lifecycle.dot
+
+# Lists the public API in docs/api.txt.
+api: $(INSTALLED)
+	$(BIN)/python tests/public_api.py
 
 verify: $(INSTALLED)
 	$(BIN)/client-session verify --examples 1000 --report build/verification

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from client_session import ClientSession
@@ -20,13 +23,32 @@ from client_session_persistence import MemoryStore
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DATA = Path(__file__).parent / "data"
+ROOT = Path(__file__).parents[1]
+DATA = ROOT / "tests" / "data"
+
+SLOW = frozenset(
+    {
+        "test_benchmarks.py",
+        "test_docs.py",
+        "test_example_desktop.py",
+        "test_example_web.py",
+        "test_torture.py",
+    }
+)
+"""The files with windows, servers, the site, injected faults, or benchmarks. `make matrix` does not run them."""
 
 _NO_DEADLINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("dev", _NO_DEADLINE, max_examples=50)
 settings.register_profile("ci", _NO_DEADLINE, max_examples=200, print_blob=True)
 settings.register_profile("nightly", _NO_DEADLINE, max_examples=5000, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests in slow files."""
+    for item in items:
+        if item.path.name in SLOW:
+            item.add_marker(pytest.mark.slow)
 
 
 class MakeSession(Protocol):
@@ -104,8 +126,8 @@ def fast_thread_switching() -> Iterator[None]:
 
 
 @pytest.fixture
-def slow_callbacks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the asyncio callbacks that used at least 0.1 s of CPU time, whatever the load of the machine."""
+def slow_callbacks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Yield the asyncio callbacks that used at least 0.1 s of CPU time, whatever the load of the machine."""
     slow: list[str] = []
     run = asyncio.Handle._run  # noqa: SLF001  # where asyncio itself measures in debug mode
 
@@ -116,4 +138,39 @@ def slow_callbacks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             slow.append(f"{handle} took {seconds:.3f} s")
 
     monkeypatch.setattr(asyncio.Handle, "_run", timed_run)
-    return slow
+    gc.collect()
+    gc.freeze()  # what the suite keeps alive must not be searched for garbage in a callback
+    yield slow
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="session")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the sdist, and the wheel from it, once for all workers; return their folder."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # the workers' common folder
+    folder = base / "distributions"
+    with FileLock(base / "distributions.lock"):
+        if not folder.exists():
+            subprocess.run(  # noqa: S603  # our own interpreter
+                [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)],
+                check=True,
+                capture_output=True,
+                timeout=120,
+            )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wheel_path(distributions: Path) -> Path:
+    """Return the path of the wheel."""
+    (path,) = distributions.glob("client_session-*.whl")
+    return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_name_per_module() -> Iterator[None]:
+    """Fail the run if a module was imported under a second name, which the root folder on the path allows."""
+    yield
+    assert not {"fsm.client_session", "persistence.client_session_persistence"} & sys.modules.keys()

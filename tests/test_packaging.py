@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
+import re
+import tarfile
 import zipfile
 from email import message_from_bytes
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+import client_session
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """Build the wheel from a copy of the sources with the real backend."""
-    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in ("fsm", "persistence", "tests", "examples"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "data"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source / name)
-    subprocess.run(  # noqa: S603  # our own interpreter
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(target), str(source)],
-        check=True,
-        capture_output=True,
-        timeout=120,
-    )
-    (wheel_path,) = target.glob("client_session-*.whl")
-    return zipfile.ZipFile(wheel_path)
+@pytest.fixture
+def wheel(wheel_path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open the wheel."""
+    with zipfile.ZipFile(wheel_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def sdist_names(distributions: Path) -> set[str]:
+    """Return the paths of the files in the sdist, below its top folder."""
+    (path,) = distributions.glob("client_session-*.tar.gz")
+    with tarfile.open(path) as opened:
+        return {name.split("/", 1)[1] for name in opened.getnames()}
 
 
 def test_wheel_has_only_the_two_packages(wheel: zipfile.ZipFile) -> None:
@@ -56,6 +58,7 @@ def test_metadata_is_ready_for_publishing(wheel: zipfile.ZipFile) -> None:
     (info,) = {name.split("/")[0] for name in wheel.namelist() if ".dist-info/" in name}
     metadata = message_from_bytes(wheel.read(f"{info}/METADATA"))
     assert metadata["Name"] == "client-session"
+    assert metadata["Version"] == client_session.__version__
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.11"
     assert "# client-session" in str(metadata.get_payload())
@@ -65,3 +68,25 @@ def test_metadata_is_ready_for_publishing(wheel: zipfile.ZipFile) -> None:
     assert {r.split(">")[0] for r in requirements if "extra == 'cli'" in r} == {"click", "rich"}
     assert f"{info}/licenses/LICENSE" in wheel.namelist()
     assert "client-session = client_session.__main__:main" in wheel.read(f"{info}/entry_points.txt").decode()
+
+
+def test_sdist_has_every_file_that_the_readme_links_to(sdist_names: set[str]) -> None:
+    """The sdist is complete: no relative link of its README is broken."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = {link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", readme) if "://" not in link}
+    assert links >= {"SECURITY.md", "CONTRIBUTING.md", "docs/index.md", "benchmarks/chart.svg"}
+    assert links <= sdist_names
+
+
+def test_sdist_can_be_tested_like_a_clone(sdist_names: set[str]) -> None:
+    """The sdist has the tests, their data, and the configuration of every tool."""
+    assert {"Makefile", "mkdocs.yml", "pyproject.toml", "tests/conftest.py", ".github/workflows/ci.yml"} <= sdist_names
+    assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests" / "data").rglob("*.*")} <= sdist_names
+
+
+@pytest.mark.parametrize(
+    ("root", "package"), [("fsm", "client_session"), ("persistence", "client_session_persistence")]
+)
+def test_source_roots_hold_only_their_package(root: str, package: str) -> None:
+    """A stray module in a source root would be importable in a clone, but is not in the wheel."""
+    assert {path.name for path in (ROOT / root).iterdir()} - {"__pycache__"} == {package}

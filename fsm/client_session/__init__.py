@@ -12,13 +12,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import client_session_persistence
+from client_session.arguments import Seconds
+from client_session.callbacks import Logger
 from client_session.clock import Clock, SystemClock
-from client_session.entity import SessionContext, SessionSummary
+from client_session.entity import EntityData, SessionContext, SessionSummary
 from client_session.errors import SessionClosedError
 from client_session.explanation import Beginning, Ending, Explanation
-from client_session.graph import EndReason, Input, SessionState
+from client_session.graph import Command, EndReason, Input, SessionState
 from client_session.session import ClientSession
-from client_session.ticking.scheduler import Scheduler
+from client_session.ticking.scheduler import Scheduler, Ticking
 from client_session_persistence import MemoryStore
 
 if TYPE_CHECKING:
@@ -30,18 +32,24 @@ __all__ = [
     "Beginning",
     "ClientSession",
     "Clock",
+    "Command",
     "EndReason",
     "Ending",
+    "EntityData",
     "Explanation",
     "Input",
+    "Logger",
     "MemoryStore",
     "Scheduler",
+    "Seconds",
     "SessionClosedError",
     "SessionContext",
     "SessionState",
     "SessionSummary",
     "SystemClock",
+    "Ticking",
     "XmlStore",
+    "__version__",
     "default_save_path",
 ]
 

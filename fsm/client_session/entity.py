@@ -24,6 +24,7 @@ ZERO_USER_ID = "00000000-0000-0000-0000-000000000000"
 _NEWER_KEYS: dict[str, tuple[str, ...]] = {"1-0-2": (), "1-0-1": ("eventIndex", "firstEventTimestamp")}
 
 EntityData = dict[str, str | int | None]
+"""The data of an entity, by the schema's keys."""
 
 
 @attrs.frozen(weakref_slot=False)  # one for each session in memory

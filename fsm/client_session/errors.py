@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import attrs
 
-
-@attrs.define(repr=False, slots=False)
 class SessionClosedError(RuntimeError):
     """A method was called after ``close()``."""
 
-    method: str
+    def __init__(self, method: str) -> None:
+        """Name the method."""
+        super().__init__(method)
+        self.method = method
 
     def __str__(self) -> str:
         """Name the method, and say how to fix it."""

@@ -64,7 +64,7 @@ def seconds_left(timed_out_at: float) -> float:
 def is_held(lock: threading.RLock) -> bool:
     """Return whether this thread holds a lock."""
     # Not public, but what threading.Condition asks of any lock, and typeshed lacks it.
-    return bool(lock._is_owned())  # type: ignore[attr-defined]  # noqa: SLF001  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownArgumentType]
+    return bool(lock._is_owned())  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 def acquire_soon(lock: threading.RLock) -> None:

@@ -113,7 +113,7 @@ class XmlStore:
                 self._content = content
         except OSError as error:
             # The type stays the system's, so that callers can catch it as usual.
-            error.recovered = self._recover(b"")  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+            error.recovered = self._recover(b"")  # type: ignore[attr-defined]
             raise
         if content is not None and content.error is not None:
             raise content.error

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from client_session.testing.driver import Driver, SessionOptions
 from client_session.testing.invariants import InvariantError, check_invariants
 from client_session.testing.manual import ManualClock, ManualScheduler
+from client_session.testing.trace import Step
 
 if TYPE_CHECKING:
     from client_session.testing.strategies import timelines, traces
@@ -20,6 +21,7 @@ __all__ = [
     "ManualClock",
     "ManualScheduler",
     "SessionOptions",
+    "Step",
     "check_invariants",
     "timelines",
     "traces",
