@@ -16,7 +16,7 @@ CLIENT_SESSION = "iglu:com.snowplowanalytics.snowplow/client_session/jsonschema/
 
 
 class Collector:
-    """Listens inside a ``with`` block. ``events`` has each event's name-value pairs, in order of arrival."""
+    """A collector that listens inside a ``with`` block. ``events`` holds each event's fields, in order of arrival."""
 
     def __init__(self) -> None:
         """Bind a free port."""
@@ -27,19 +27,19 @@ class Collector:
             """Handles one request."""
 
             def do_GET(self) -> None:
-                """Read one event from the query."""
+                """Read one event from the query string."""
                 url = urlsplit(self.path)
                 assert url.path == "/i"
-                self._take([dict(parse_qsl(url.query, strict_parsing=True))])
+                self._record([dict(parse_qsl(url.query, strict_parsing=True))])
 
             def do_POST(self) -> None:
                 """Read a batch of events from the body."""
                 assert self.path == "/com.snowplowanalytics.snowplow/tp2"
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 assert body["schema"] == "iglu:com.snowplowanalytics.snowplow/payload_data/jsonschema/1-0-4"
-                self._take(body["data"])
+                self._record(body["data"])
 
-            def _take(self, events: list[dict[str, str]]) -> None:
+            def _record(self, events: list[dict[str, str]]) -> None:
                 collector.events.extend(events)
                 self.send_response(200)
                 self.end_headers()

@@ -1,4 +1,4 @@
-"""Shared fixtures: Hypothesis profiles, and sessions on a manual clock."""
+"""Hypothesis profiles and shared fixtures, such as sessions with a manual clock."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SLOW = frozenset(
         "test_torture.py",
     }
 )
-"""The files with windows, servers, the site, injected faults, or benchmarks. `make matrix` does not run them."""
+"""Files that open windows, run servers or benchmarks, build the site, or inject faults. `make matrix` skips them."""
 
 _NO_DEADLINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("dev", _NO_DEADLINE, max_examples=50)
@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class MakeSession(Protocol):
-    """Creates a session, by default on the test's clock, scheduler and store."""
+    """Creates a session, by default with the test's clock, scheduler and store."""
 
     def __call__(self, **options: Any) -> ClientSession:  # noqa: ANN401  # any constructor argument
         """Create a session."""
@@ -85,7 +85,7 @@ def save_path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """Yield a folder that every user may enter and write to, unlike pytest's own."""
+    """Yield a folder that every user can enter and write to, unlike pytest's `tmp_path`."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o777)
         yield Path(name)
@@ -105,33 +105,33 @@ def make(clock: ManualClock, scheduler: ManualScheduler, store: MemoryStore) -> 
 
 @pytest.fixture
 def session(make: MakeSession) -> ClientSession:
-    """Return a session on the test's clock."""
+    """Return a session that uses the test's clock, scheduler and store."""
     return make()
 
 
 @pytest.fixture(params=["dotnet_first_session.xml", "dotnet_later_session.xml", "hand_written_variant.xml"])
 def dotnet_file(request: pytest.FixtureRequest) -> Path:
-    """Return a save file that the .NET tracker wrote or can read."""
+    """Return the path of a save file that the .NET tracker wrote or can read."""
     name: str = request.param
     return DATA / "save-files" / name
 
 
 @pytest.fixture
 def fast_thread_switching() -> Iterator[None]:
-    """Switch threads as often as the interpreter can, since ordinary stress finds no races."""
-    before = sys.getswitchinterval()
+    """Switch threads as often as the interpreter can, because ordinary stress tests find no races."""
+    original_interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
-    sys.setswitchinterval(before)
+    sys.setswitchinterval(original_interval)
 
 
 @pytest.fixture
 def slow_callbacks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Yield the asyncio callbacks that used at least 0.1 s of CPU time, whatever the load of the machine."""
+    """Yield a list that collects every asyncio callback that uses at least 0.1 s of CPU time (not wall time)."""
     if sys.gettrace() is not None:
-        pytest.skip("a trace function, such as coverage's, makes every callback slow")
+        pytest.skip("a trace function, such as coverage's, slows down every callback")
     slow: list[str] = []
-    run = asyncio.Handle._run  # noqa: SLF001  # where asyncio itself measures in debug mode
+    run = asyncio.Handle._run  # noqa: SLF001  # asyncio's debug mode measures here, too
 
     def timed_run(handle: asyncio.Handle) -> None:
         start = time.thread_time()
@@ -148,10 +148,10 @@ def slow_callbacks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 @pytest.fixture(scope="session")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the sdist, and the wheel from it, once for all workers; return their folder."""
+    """Build the sdist and, from it, the wheel, once for all workers; return the folder that contains them."""
     base = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        base = base.parent  # the workers' common folder
+        base = base.parent  # the folder that all workers share
     folder = base / "distributions"
     with FileLock(base / "distributions.lock"):
         if not folder.exists():
@@ -173,6 +173,6 @@ def wheel_path(distributions: Path) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_name_per_module() -> Iterator[None]:
-    """Fail the run if a module was imported under a second name, which the root folder on the path allows."""
+    """Fail the run if one of our modules was imported under a second name, which the import root `.` would allow."""
     yield
     assert not {"fsm.client_session", "persistence.client_session_persistence"} & sys.modules.keys()

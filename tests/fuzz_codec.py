@@ -1,7 +1,7 @@
-"""``make fuzz``: coverage-guided fuzzing of the codec with atheris (libFuzzer). Takes libFuzzer's arguments.
+"""``make fuzz``: coverage-guided fuzzing of the codec with atheris (libFuzzer). Accepts libFuzzer's arguments.
 
-For any bytes, `loads` returns a snapshot that reads back equal or raises `CorruptSaveFileError`. Anything else ends the
-run and leaves the bytes in ``build/fuzz``.
+Given any bytes, `loads` must either return a snapshot that reads back equal or raise `CorruptSaveFileError`. Any other
+outcome ends the run and leaves the bytes in ``build/fuzz``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DICTIONARY = (
 
 
 def fuzz_one_input(data: bytes) -> None:
-    """Read the bytes as a save file, and as a corrupt one."""
+    """Load the bytes as a save file, and try to recover a user id from them."""
     if user_id := readable_user_id(data):
         Snapshot(user_id=user_id)
     try:

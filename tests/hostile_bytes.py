@@ -1,4 +1,4 @@
-"""Malicious and damaged files, with the message that each one must cause."""
+"""Malicious and damaged files, with the error message that each must produce."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "no element found"),
     "white space": (b" \n", "no element found"),
     "not XML": (b"userId=7", "not well-formed"),
-    "64 KiB plus one byte": (file(f"<!--{'x' * 65536}-->"), "more than the maximum of 65536"),
+    "more than 64 KiB": (file(f"<!--{'x' * 65536}-->"), "more than the maximum of 65536"),
     "not UTF-8": (file().replace(b"userId", b"user\xffd"), "is not valid UTF-8"),
-    "Latin-1, declared": (DECLARATION.format("iso-8859-1").encode() + file(), "declared encoding 'iso-8859-1'"),
-    "ASCII, declared": (DECLARATION.format("us-ascii").encode() + file(), "declared encoding 'us-ascii'"),
+    "declared as Latin-1": (DECLARATION.format("iso-8859-1").encode() + file(), "declared encoding 'iso-8859-1'"),
+    "declared as ASCII": (DECLARATION.format("us-ascii").encode() + file(), "declared encoding 'us-ascii'"),
     "unknown encoding": (DECLARATION.format("x-none").encode() + file(), "declared encoding 'x-none'"),
     "wrong encoding declared": (DECLARATION.format("utf-16").encode() + file(), "declared encoding 'utf-16'"),
     "UTF-16 with a byte order mark": (file().decode().encode("utf-16"), "NUL byte, as in UTF-16"),
     "UTF-16 without a byte order mark": (file().decode().encode("utf-16-le"), "NUL byte, as in UTF-16"),
     "UTF-32": (file().decode().encode("utf-32"), "NUL byte, as in UTF-16"),
-    "NUL": (file().replace(b"<Key>userId", b"<Key>\0userId"), "NUL byte, as in UTF-16"),
+    "NUL byte": (file().replace(b"<Key>userId", b"<Key>\0userId"), "NUL byte, as in UTF-16"),
     "control character": (file(pair("newer", "\x01")), "not well-formed"),
     "escaped control character": (file(pair("newer", "&#1;")), "not well-formed"),
     "DTD": (file(before="<!DOCTYPE a>"), "document type declaration"),
@@ -55,18 +55,18 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
         file(pair("newer", f"<a xmlns:q='{'u' * 30_000}' {ATTRIBUTES}/>")),
         "a namespace is longer than 96 bytes",
     ),
-    "long namespace, after a line break": (
+    "long namespace after a line break": (
         file(pair("newer", f'<a\nxmlns \n= \t"{"u" * 30_000}">{"<b/>" * 7000}</a>')),
         "a namespace is longer than 96 bytes",
     ),
-    "unknown elements nested too deep": (file(pair("newer", "<a>" * 65 + "</a>" * 65)), "more than 64 deep"),
-    "many names nested too deep": (file(pair("newer", "".join(f"<a{i}>" for i in range(9000)))), "more than 64 deep"),
+    "unknown elements nested too deeply": (file(pair("newer", "<a>" * 65 + "</a>" * 65)), "more than 64 deep"),
+    "many names nested too deeply": (file(pair("newer", "".join(f"<a{i}>" for i in range(9000)))), "more than 64 deep"),
     "long text": (file(pair("sessionId", "é" * 30_000)), "session_id must be the text of a UUID or None, not 'éé"),
     "long encoding": (DECLARATION.format("x" * 60_000).encode() + file(), "declared encoding 'xxx"),
     "two roots": (file() + file(), "not well-formed"),
     "wrong root element": (b"<a/>", "unexpected element 'a'"),
     "wrong namespace": (file().replace(ARRAYS.encode(), b"urn:a"), "unexpected element"),
-    "root nested 5,000 deep": (b"<a>" * 5000, "unexpected element"),
+    "5,000 nested root elements": (b"<a>" * 5000, "unexpected element"),
     "key within a key": (
         file("<KeyValueOfstringanyType><Key><Key/></Key></KeyValueOfstringanyType>"),
         "unexpected element",
@@ -76,7 +76,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
         file("<KeyValueOfstringanyType><Key>a</Key></KeyValueOfstringanyType>"),
         "one Key followed",
     ),
-    "value before key": (
+    "value before the key": (
         file("<KeyValueOfstringanyType><Value/><Key>a</Key></KeyValueOfstringanyType>"),
         "one Key followed",
     ),
@@ -86,46 +86,52 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     ),
     "empty pair": (file("<KeyValueOfstringanyType/>"), "one Key followed"),
     "duplicate key": (file(SESSION_ID, SESSION_ID), "duplicate key 'sessionId'"),
-    "duplicate user": (file(pair("userId", event_id(8))), "duplicate key 'userId'"),
+    "duplicate user id": (file(pair("userId", event_id(8))), "duplicate key 'userId'"),
     "duplicate unknown key": (file(pair("a", "1"), pair("a", "2")), "duplicate key 'a'"),
-    "no user": ((ROOT + SESSION_ID + END).encode(), "userId is missing"),
+    "no user id": ((ROOT + SESSION_ID + END).encode(), "userId is missing"),
     "no pairs": ((ROOT + END).encode(), "userId is missing"),
-    "null user": (
+    "null user id": (
         file().replace(b"i:type='x:string'", b"i:nil='true'").replace(USER.encode(), b""),
         "userId is missing",
     ),
-    "null with text": (file().replace(b"i:type='x:string'", b"i:nil='true'"), "userId is null but has text"),
-    "no type": (file().replace(b" i:type='x:string'", b""), "userId must be of XML Schema type string, not"),
-    "long index": (
+    "null user id with text": (file().replace(b"i:type='x:string'", b"i:nil='true'"), "userId is null but has text"),
+    "value without a type": (
+        file().replace(b" i:type='x:string'", b""),
+        "userId must be of XML Schema type string, not",
+    ),
+    "index of type long": (
         file(pair("sessionIndex", "3", "x:long")),
         "sessionIndex must be of XML Schema type int, not 'long'",
     ),
-    "text index": (file(pair("sessionIndex", "3")), "sessionIndex must be of XML Schema type int, not 'string'"),
+    "index of type string": (
+        file(pair("sessionIndex", "3")),
+        "sessionIndex must be of XML Schema type int, not 'string'",
+    ),
     "type with an unbound prefix": (file(pair("sessionIndex", "3", "y:int")), "not '{}int'"),
-    "type of another schema": (file(pair("sessionIndex", "3", "i:int")), f"not '{{{INSTANCE}}}int'"),
-    "type without prefix": (file(pair("sessionIndex", "3", "int")), f"not '{{{ARRAYS}}}int'"),
-    "underscore": (file(pair("sessionIndex", "1_000", "x:int")), "must be a whole number"),
-    "plus": (file(pair("sessionIndex", "+5", "x:int")), "must be a whole number"),
+    "type from another schema": (file(pair("sessionIndex", "3", "i:int")), f"not '{{{INSTANCE}}}int'"),
+    "type without a prefix": (file(pair("sessionIndex", "3", "int")), f"not '{{{ARRAYS}}}int'"),
+    "underscore in a number": (file(pair("sessionIndex", "1_000", "x:int")), "must be a whole number"),
+    "plus sign": (file(pair("sessionIndex", "+5", "x:int")), "must be a whole number"),
     "spaces": (file(pair("sessionIndex", " 7 ", "x:int")), "must be a whole number"),
     "leading zero": (file(pair("sessionIndex", "07", "x:int")), "must be a whole number"),
     "non-ASCII digits": (file(pair("sessionIndex", "\u0667", "x:int")), "must be a whole number"),
     "5,000 digits": (file(pair("sessionIndex", "9" * 5000, "x:int")), "must be a whole number"),
     "no digits": (file(pair("sessionIndex", "", "x:int")), "must be a whole number"),
-    "negative": (file(pair("sessionIndex", "-1", "x:int")), "session_index must be"),
+    "negative index": (file(pair("sessionIndex", "-1", "x:int")), "session_index must be"),
     "2³¹": (file(pair("sessionIndex", "2147483648", "x:int")), "session_index must be"),
     "2³¹ events": (file(pair("eventIndex", "2147483648", "x:int")), "event_index must be"),
     "broken UUID": (file(pair("sessionId", event_id(1)[:-1])), "session_id must be"),
-    "upper-case user": (file().replace(USER.encode(), b"A" * 16), "user_id must be"),
+    "upper-case user id": (file().replace(USER.encode(), b"A" * 16), "user_id must be"),
     "unknown storage mechanism": (file(pair("storageMechanism", "DISK")), "storage_mechanism must be"),
     "naive time": (
         file(pair("lastActivity", "2026-11-23T09:30:00", "x:dateTime")),
         "must be a dateTime with a time zone",
     ),
-    "day that does not exist": (
+    "nonexistent day": (
         file(pair("lastActivity", "2026-02-30T09:30:00Z", "x:dateTime")),
         "must be a dateTime with a time zone",
     ),
-    "zone that does not exist": (
+    "nonexistent time zone": (
         file(pair("lastActivity", "2026-02-20T09:30:00+99:00", "x:dateTime")),
         "must be a dateTime with a time zone",
     ),
@@ -144,7 +150,7 @@ def unknown_pair(value: str, attributes: str = "") -> str:
 
 
 def repeat(piece: str) -> str:
-    """Repeat a piece, numbered with each #, until the result nearly fills a save file."""
+    """Repeat a piece until the result nearly fills a save file, replacing each # with the number of the repetition."""
     pieces: list[str] = []
     size = 0
     while size < 64_000:
@@ -175,7 +181,7 @@ HOSTILE |= {
         file(unknown_pair("", f"b='{'&b;' * 9_000}'"), before=f"<!DOCTYPE a [{BIG_ENTITY}]>"),
         DOCTYPE,
     ),
-    "blow-up by a parameter entity": (
+    "blow-up through a parameter entity": (
         file(before=f"<!DOCTYPE a [{BIG_ENTITY.replace('b', '% b', 1)}{'%b;' * 9_000}]>"),
         DOCTYPE,
     ),
@@ -198,7 +204,7 @@ HOSTILE |= {
         file(unknown_pair("", repeat(" i:a#=''")[:62_000].rpartition(" ")[0]), BAD_SESSION_ID),
         BAD_SESSION_ID_MESSAGE,
     ),
-    "attributes in a namespace of 96 bytes": (
+    "attributes in a 96-byte namespace": (
         file(
             unknown_pair("", f"xmlns:q='{'u' * 96}'" + repeat(" q:a#=''")[:62_000].rpartition(" ")[0]), BAD_SESSION_ID
         ),
@@ -227,7 +233,7 @@ HOSTILE |= {
         file(unknown_pair(repeat("<a#/>")[:62_000].rpartition("<")[0]), BAD_SESSION_ID),
         BAD_SESSION_ID_MESSAGE,
     ),
-    "names in a namespace of 96 bytes": (
+    "names in a 96-byte namespace": (
         file(unknown_pair(f"<b xmlns='{'u' * 96}'>{repeat('<a#/>')[:62_000].rpartition('<')[0]}</b>"), BAD_SESSION_ID),
         BAD_SESSION_ID_MESSAGE,
     ),
@@ -243,7 +249,7 @@ HOSTILE |= {
     "text in 7,000 pieces": (file(pair("sessionId", "a<!---->" * 7_000)), BAD_SESSION_ID_MESSAGE),
     "CDATA in 4,000 pieces": (file(pair("sessionId", "<![CDATA[a]]>" * 4_700)), BAD_SESSION_ID_MESSAGE),
     "10,000 character references": (file(pair("sessionId", "&#65;" * 12_000)), BAD_SESSION_ID_MESSAGE),
-    "character reference of 60,000 digits": (file(pair("sessionId", f"&#{'0' * 60_000}65;")), BAD_SESSION_ID_MESSAGE),
+    "character reference with 60,000 digits": (file(pair("sessionId", f"&#{'0' * 60_000}65;")), BAD_SESSION_ID_MESSAGE),
     "character beyond Unicode": (file(pair("newer", f"&#{'9' * 60_000};")), "not well-formed"),
     "surrogate": (file(pair("newer", "&#xD800;")), "not well-formed"),
     "surrogate in UTF-8": (file().replace(b"userId", b"user\xed\xa0\x80Id"), "is not valid UTF-8"),
@@ -260,10 +266,10 @@ HOSTILE |= {
         "unexpected element",
     ),
     "terminal escapes": (file("\x9b31m"), "unexpected text '\\x9b31m'"),
-    "60,000 digits of a second": (
+    "60,000 fractional digits in a time": (
         file(pair("lastActivity", f"2026-11-23T09:30:00.{'1' * 60_000}Z", "x:dateTime")),
         "must be a dateTime with a time zone",
     ),
-    "8,000 fragments that look like users": (b"userId</" * 8_000, "not well-formed"),
-    "user followed by 60,000 spaces": (b"userId</>" + b" " * 60_000, "not well-formed"),
+    "8,000 fragments that look like user ids": (b"userId</" * 8_000, "not well-formed"),
+    "user id followed by 60,000 spaces": (b"userId</>" + b" " * 60_000, "not well-formed"),
 }

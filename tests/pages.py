@@ -1,8 +1,8 @@
 """Read and run the code blocks of the documentation pages, in order, as a reader would.
 
-A page runs as one session in a folder that has the project's examples. A block with a title becomes a file of that
-name. Other Python blocks share a namespace, and shell blocks run in bash. A ``text`` block after either must match its
-output, where … matches anything. Lines that install packages are skipped.
+A page's blocks run one after another in a folder that contains the project's examples. A block with a title is saved as
+a file of that name. Other Python blocks share a namespace, and shell blocks run in bash. If a ``text`` block follows,
+the output must match it; … in the block matches anything. Lines that install packages are skipped.
 
     python tests/pages.py PAGE
 """
@@ -38,7 +38,7 @@ class Block:
 
 
 def read_blocks(page: Path) -> list[Block]:
-    """Return a page's blocks, after expanding the generated parts."""
+    """Expand a page's generated parts and return its blocks."""
     text = expand(page.read_text(encoding="utf-8"))
     return [
         Block(fence[2], fence[3], textwrap.dedent(fence[4]), text.count("\n", 0, fence.start()) + 2)
@@ -52,7 +52,7 @@ def without_installs(shell: str) -> str:
 
 
 def matches_output(output: str, shown: str) -> bool:
-    """Return whether an output matches the page, ignoring the number of spaces, since column widths vary."""
+    """Return whether an output matches the page. Column widths vary, so the number of spaces does not matter."""
     pattern = ".*".join(map(re.escape, _collapse_spaces(shown).split("…")))
     return re.fullmatch(pattern, _collapse_spaces(output), re.DOTALL) is not None
 
@@ -65,7 +65,7 @@ def run(page: Path) -> None:
     """Run a page's blocks in the current folder and interpreter.
 
     Raises:
-        AssertionError: a block fails or prints something other than the page shows.
+        AssertionError: a block fails, or its output differs from what the page shows.
 
     """
     variables: dict[str, Any] = {"__name__": "__main__"}

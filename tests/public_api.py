@@ -1,4 +1,4 @@
-"""The public API as text, with every name and signature, so that a change to it shows in a diff.
+"""The public API as text, with every name and signature, so that any change shows up in a diff.
 
 ``python tests/public_api.py`` writes ``docs/api.txt``. The text does not depend on the Python version or the platform.
 """
@@ -36,7 +36,7 @@ SPECIAL_METHODS = frozenset({"__call__", "__contains__", "__enter__", "__exit__"
 
 @attrs.frozen
 class Use:
-    """An annotation in a public signature: its public module and name, its text, and the module of its source."""
+    """An annotation in a public signature: the public module and name, its text, and its source module."""
 
     public_module: str
     public_name: str
@@ -46,7 +46,7 @@ class Use:
 
 @attrs.define
 class Listing:
-    """The lines of the listing, and the annotations in them."""
+    """The lines of the listing and the annotations that they contain."""
 
     lines: list[str] = attrs.field(factory=list)
     uses: list[Use] = attrs.field(factory=list)
@@ -63,14 +63,14 @@ def listing() -> Listing:
 
 
 def public_names(module_name: str) -> list[str]:
-    """Return the public names of a module: `__all__`, or else the names that it defines without an underscore."""
+    """Return a module's public names: `__all__` if defined; otherwise, all names without a leading underscore."""
     module = import_module(module_name)
     names = getattr(module, "__all__", None) or [name for name in definitions(module) if not name.startswith("_")]
     return sorted({*names, *({"__version__"} & vars(module).keys())})
 
 
 def definitions(module: types.ModuleType) -> dict[str, str]:
-    """Return the names that a module defines at its top level, and the annotations of its variables, if any."""
+    """Return each name that a module defines at the top level, with its annotation or an empty string."""
     found: dict[str, str] = {}
     for node in _tree(module).body:
         match node:
@@ -86,7 +86,7 @@ def definitions(module: types.ModuleType) -> dict[str, str]:
 
 
 def imports(module: types.ModuleType) -> dict[str, str]:
-    """Return the names that a module imports from others, for type checkers too, and the modules that they are from."""
+    """Return each name that a module imports, even only for type checkers, with the module it comes from."""
     return {
         alias.asname or alias.name: node.module or ""
         for node in ast.walk(_tree(module))
@@ -101,7 +101,7 @@ def _tree(module: types.ModuleType) -> ast.Module:
 
 
 def type_text(annotation: object) -> str:
-    """Return an annotation's text; it is text already, unless attrs or `Protocol` made it."""
+    """Return an annotation as text. It already is text, unless attrs or `Protocol` created it."""
     if isinstance(annotation, str):
         return annotation
     if isinstance(annotation, typing.ForwardRef):
@@ -139,12 +139,12 @@ class _Describer:
     def describe(self) -> None:
         home = max((name for name in MODULES if f"{self._definer}.".startswith(f"{name}.")), key=len, default=None)
         if inspect.isclass(self._value) and home not in {None, self._module_name}:
-            self._add(1, f"{self._name} = {home}.{self._name}")
+            self._add_line(1, f"{self._name} = {home}.{self._name}")
         elif inspect.isclass(self._value):
             self._describe_class(self._value)
         elif inspect.isfunction(self._value):
             if home != self._module_name:
-                self._add(1, f"{self._name} = {home}.{self._name}")
+                self._add_line(1, f"{self._name} = {home}.{self._name}")
             else:
                 self._add_call(1, f"def {self._name}", self._value, self._definer)
         else:
@@ -155,26 +155,26 @@ class _Describer:
         while self._name not in definitions(module):
             module = import_module(imports(module)[self._name])
         if annotation := definitions(module)[self._name]:
-            self._add(1, f"{self._name}: {self._use(annotation, module.__name__)}")
+            self._add_line(1, f"{self._name}: {self._record_use(annotation, module.__name__)}")
         elif self._name == "__version__":
-            self._add(1, self._name)
+            self._add_line(1, self._name)
         elif isinstance(self._value, str | int):
-            self._add(1, f"{self._name} = {self._value!r}")
+            self._add_line(1, f"{self._name} = {self._value!r}")
         else:
-            self._add(1, f"type {self._name} = {type_text(self._value)}")
+            self._add_line(1, f"type {self._name} = {type_text(self._value)}")
 
     def _describe_class(self, cls: type[Any]) -> None:
         kind = "protocol" if getattr(cls, "_is_protocol", False) else "enum" if issubclass(cls, enum.Enum) else "class"
         if kind == "class" and _has_constructor(cls):
             self._add_call(1, f"class {self._name}", cls, cls.__module__)
         else:
-            self._add(1, f"{kind} {self._name}")
+            self._add_line(1, f"{kind} {self._name}")
         for base in cls.__bases__:
             if base.__module__.split(".")[0] not in PACKAGES | {"enum", "typing"} and base is not object:
-                self._add(2, f"base {base.__name__}")
+                self._add_line(2, f"base {base.__name__}")
         if issubclass(cls, enum.Enum):
             for member in cls:
-                self._add(2, f"{member.name} = {member.value!r}")
+                self._add_line(2, f"{member.name} = {member.value!r}")
         else:
             for name in sorted(members := _members(cls)):
                 self._describe_member(name, members[name], cls)
@@ -183,9 +183,11 @@ class _Describer:
         module = definer.__module__
         match value := vars(definer).get(name):
             case property(fget=getter, fset=setter):
-                text = self._use(_annotations(getter)["return"], module)
-                allowed = [self._use(text, module) for key, text in _annotations(setter).items() if key != "return"]
-                self._add(2, f"{name}: {text}" + (f", settable to {allowed[0]}" if allowed else ", read-only"))
+                text = self._record_use(_annotations(getter)["return"], module)
+                allowed = [
+                    self._record_use(text, module) for key, text in _annotations(setter).items() if key != "return"
+                ]
+                self._add_line(2, f"{name}: {text}" + (f", settable to {allowed[0]}" if allowed else ", read-only"))
             case types.FunctionType():
                 self._add_call(2, f"def {name}", value, module)
             case classmethod():
@@ -193,10 +195,10 @@ class _Describer:
             case staticmethod() if inspect.isfunction(value.__func__):
                 self._add_call(2, f"staticmethod {name}", value.__func__, module)
             case staticmethod():
-                self._add(2, f"staticmethod {name}(...)")
+                self._add_line(2, f"staticmethod {name}(...)")
             case _:
-                annotation = self._use(_attributes(definer)[name], module)
-                self._add(2, f"{name}: {annotation}" if annotation else name)
+                annotation = self._record_use(_attributes(definer)[name], module)
+                self._add_line(2, f"{name}: {annotation}" if annotation else name)
 
     def _add_call(self, depth: int, head: str, call: Any, module: str) -> None:  # noqa: ANN401  # any callable
         signature = inspect.signature(call)
@@ -207,46 +209,46 @@ class _Describer:
                 before.kind in {parameter.KEYWORD_ONLY, parameter.VAR_POSITIONAL} for before in parameters[:index]
             ):
                 texts.append("*")
-            texts.append(self._parameter(parameter, module))
+            texts.append(self._parameter_text(parameter, module))
             if parameter.kind is parameter.POSITIONAL_ONLY and not any(
                 after.kind is parameter.POSITIONAL_ONLY for after in parameters[index + 1 :]
             ):
                 texts.append("/")
         returned = signature.return_annotation
-        result = "" if inspect.isclass(call) else f" -> {self._use(type_text(returned), module)}"
+        result = "" if inspect.isclass(call) else f" -> {self._record_use(type_text(returned), module)}"
         line = f"{head}({', '.join(texts)}){result}"
         if len(line) + 4 * depth <= WIDTH:
-            self._add(depth, line)
+            self._add_line(depth, line)
         else:
-            self._add(depth, f"{head}(")
+            self._add_line(depth, f"{head}(")
             for text in texts:
-                self._add(depth + 1, f"{text},")
-            self._add(depth, f"){result}")
+                self._add_line(depth + 1, f"{text},")
+            self._add_line(depth, f"){result}")
 
-    def _parameter(self, parameter: inspect.Parameter, module: str) -> str:
+    def _parameter_text(self, parameter: inspect.Parameter, module: str) -> str:
         stars = {parameter.VAR_POSITIONAL.name: "*", parameter.VAR_KEYWORD.name: "**"}
         name = stars.get(parameter.kind.name, "") + parameter.name
         if parameter.annotation is not parameter.empty:
-            name = f"{name}: {self._use(type_text(parameter.annotation), module)}"
+            name = f"{name}: {self._record_use(type_text(parameter.annotation), module)}"
         return name if parameter.default is parameter.empty else f"{name} = {value_text(parameter.default)}"
 
-    def _use(self, annotation: str, module: str) -> str:
+    def _record_use(self, annotation: str, module: str) -> str:
         if annotation:
             self._target.uses.append(Use(self._module_name, self._name, annotation, module))
         return annotation
 
-    def _add(self, depth: int, line: str) -> None:
+    def _add_line(self, depth: int, line: str) -> None:
         self._target.lines.append("    " * depth + line)
 
 
 def _has_constructor(cls: type[Any]) -> bool:
-    """Return whether a program may construct the class: not if all its fields are private."""
+    """Return whether programs may construct the class. They may not if it has only private fields."""
     fields = attrs.fields(cls) if attrs.has(cls) else ()
     return not fields or not all(field.name.startswith("_") for field in fields)
 
 
 def _members(cls: type[Any]) -> dict[str, type[Any]]:
-    """Return the public members of a class that we define, also in a base class, and the classes that define them."""
+    """Return the name of each public member of a class, with the class of ours that defines it."""
     found: dict[str, type[Any]] = {}
     for base in reversed(cls.__mro__):
         if base.__module__.split(".")[0] in PACKAGES:
@@ -256,7 +258,7 @@ def _members(cls: type[Any]) -> dict[str, type[Any]]:
 
 
 def _attributes(cls: type[Any]) -> dict[str, str]:
-    """Return the public attributes that a class's fields or its ``__init__`` define, and their annotations."""
+    """Return the annotation of each public attribute defined by a class's fields or ``__init__``."""
     if attrs.has(cls):
         return {field.name: type_text(field.type) for field in attrs.fields(cls) if not field.name.startswith("_")}
     found: dict[str, str] = {}
@@ -275,7 +277,7 @@ def _attributes(cls: type[Any]) -> dict[str, str]:
 
 
 def _type_of(value: ast.expr, parameters: dict[str, str]) -> str:
-    """Return the type of an expression if its text shows it: a parameter, or the call of a class."""
+    """Return the type of an expression that is a parameter or a call to a class; otherwise, an empty string."""
     match value:
         case ast.Name(id=name):
             return parameters.get(name, "")

@@ -21,7 +21,7 @@ TIMES = st.datetimes(
 
 
 def snapshots() -> st.SearchStrategy[Snapshot]:
-    """Return a strategy for every valid snapshot."""
+    """Return a strategy that can generate every valid snapshot."""
     return st.builds(
         Snapshot,
         user_id=USER_IDS,

@@ -1,4 +1,4 @@
-"""OpenTelemetry's SDK with a session's processors and in-memory exporters."""
+"""OpenTelemetry SDK providers with a session's processors and in-memory exporters."""
 
 from __future__ import annotations
 

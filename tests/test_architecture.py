@@ -1,4 +1,4 @@
-"""The architecture: computed from the imports and classes of both packages (docs/architecture.md explains it)."""
+"""The rules of docs/architecture.md, checked against the imports and classes of both packages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGES = ("client_session", "client_session_persistence")
 
 
 def find_modules() -> dict[str, ast.Module]:
-    """Return the syntax tree of each module of both packages, by its dotted name."""
+    """Map the dotted name of each module in both packages to its syntax tree."""
     return {
         ".".join(path.relative_to(ROOT / root).with_suffix("").parts).removesuffix(".__init__"): ast.parse(
             path.read_text(encoding="utf-8")
@@ -31,7 +31,7 @@ MODULES = find_modules()
 
 
 def runtime_nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield a node and those below it, without blocks that only type checkers read."""
+    """Yield a node and its descendants, except for blocks that only type checkers read."""
     yield node
     for child in ast.iter_child_nodes(node):
         if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
@@ -39,7 +39,7 @@ def runtime_nodes(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def imported_names(module: str, *, for_types: bool) -> set[str]:
-    """Return all that a module imports, wherever in it, as dotted names; names in a module include that module's."""
+    """Return the dotted name of everything that a module imports, whether at the top level or inside a function."""
     names: set[str] = set()
     for node in ast.walk(MODULES[module]) if for_types else runtime_nodes(MODULES[module]):
         if isinstance(node, ast.Import):
@@ -66,9 +66,9 @@ def importers(*packages: str) -> set[str]:
 
 
 def layers(*, for_types: bool) -> dict[str, int]:
-    """Return each module's layer: 1 if it imports none of ours, else one above the highest that it imports.
+    """Map each module to its layer: 1 if it imports none of ours; otherwise, one more than the highest that it imports.
 
-    Fails on an import cycle.
+    An import cycle fails the test.
     """
     found: dict[str, int] = {}
 
@@ -84,13 +84,13 @@ def layers(*, for_types: bool) -> dict[str, int]:
     return found
 
 
-@pytest.mark.parametrize("for_types", [False, True], ids=["at run time", "for type checkers too"])
+@pytest.mark.parametrize("for_types", [False, True], ids=["at run time", "including imports for types"])
 def test_no_import_cycles(*, for_types: bool) -> None:
-    """No module imports itself through others, not even for its types."""
+    """No module imports itself through other modules, even if imports for type checkers are included."""
     assert layers(for_types=for_types).keys() == MODULES.keys()
 
 
-def test_few_layers() -> None:
+def test_import_chains_are_short() -> None:
     """The longest chain of imports, from the command line down to the graph, has at most 11 modules."""
     found = layers(for_types=False)
     highest = max(found.values())
@@ -99,14 +99,14 @@ def test_few_layers() -> None:
     assert found["client_session.__main__"] == highest
 
 
-def test_imports_point_one_way() -> None:
+def test_packages_import_in_one_direction() -> None:
     """`client_session` imports `client_session_persistence`, never the reverse."""
     assert all(module.startswith("client_session.") or module == "client_session" for module in importers(PACKAGES[0]))
     assert importers(PACKAGES[1]) > {"client_session.session"}
 
 
-def test_each_library_has_its_modules() -> None:
-    """One module imports transitions, two print to terminals, and trackers' libraries stay in their adapters."""
+def test_each_library_is_imported_only_by_its_modules() -> None:
+    """Only one module imports transitions, only two print to terminals, and only adapters import tracker libraries."""
     assert importers("transitions") == {"client_session.machine"}
     assert importers("click", "rich") == {"client_session.cli", "client_session.verify.command"}
     assert importers("snowplow_tracker") == {"client_session.trackers.snowplow"}
@@ -124,8 +124,8 @@ def test_core_does_no_io(module: str) -> None:
     assert not {name.partition(".")[0] for name in used} & forbidden
 
 
-def test_no_class_is_split_by_inheritance() -> None:
-    """A class of ours that another one of ours inherits from is a contract: abstract, a protocol, or an exception."""
+def test_classes_inherit_only_from_contracts() -> None:
+    """Among our own classes, only contracts have subclasses: abstract classes, protocols, and exceptions."""
     classes = {
         node.name: [ast.unparse(base).partition("[")[0] for base in node.bases]
         for tree in MODULES.values()
@@ -134,4 +134,4 @@ def test_no_class_is_split_by_inheritance() -> None:
     }
     inherited = {base for bases in classes.values() for base in bases if base in classes}
     contracts = {name for name in inherited if {"ABC", "Protocol"} & set(classes[name]) or name.endswith("Error")}
-    assert inherited - contracts <= {"SessionModel"}, "SessionModel is counted by a subclass in verify.run"
+    assert inherited - contracts <= {"SessionModel"}, "the one exception is SessionModel, subclassed in verify.run"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class BytesPath(os.PathLike[bytes]):
-    """A path of bytes, such as the entries of ``os.scandir(b".")``."""
+    """A path as bytes, like the entries of ``os.scandir(b".")``."""
 
     def __fspath__(self) -> bytes:
         """Return the path."""
@@ -33,7 +33,7 @@ DURATIONS = ("foreground_timeout", "background_timeout", "check_interval")
 
 
 def test_defaults(make: MakeSession) -> None:
-    """By default, timeouts are 600 s in the foreground and 300 s in the background, with a check every 15 s."""
+    """By default, timeouts are 600 s in the foreground and 300 s in the background, and a check runs every 15 s."""
     session = make()
     assert [getattr(session, name) for name in DURATIONS] == [600.0, 300.0, 15.0]
 
@@ -75,7 +75,7 @@ BAD_DURATIONS = [
 @pytest.mark.parametrize("name", DURATIONS)
 @pytest.mark.parametrize(("value", "error"), BAD_DURATIONS)
 def test_bad_duration_is_named_in_the_error(make: MakeSession, name: str, value: Any, error: type[Exception]) -> None:  # noqa: ANN401  # any type
-    """The error names the argument and the value, and a refused setting changes nothing."""
+    """The error names the argument and the value, and a rejected value changes nothing."""
     with pytest.raises(error, match=f"{name} must be") as caught:
         make(**{name: value})
     assert repr(value) in str(caught.value)
@@ -118,7 +118,7 @@ def test_bad_argument_is_named_in_the_error(
     error: type[Exception],
     message: str,
 ) -> None:
-    """The error names the argument and the value, and says what is allowed."""
+    """The error names the argument and the value, and states what is allowed."""
     given = {"clock": clock, "scheduler": scheduler, **options}
     if not options.keys() & {"save_path", "store"}:
         given["store"] = MemoryStore()
@@ -126,8 +126,8 @@ def test_bad_argument_is_named_in_the_error(
         ClientSession(**given)
 
 
-def test_folder_is_refused_as_a_save_path(tmp_path: Path) -> None:
-    """An existing folder is refused at once, before anything is written."""
+def test_folder_is_rejected_as_a_save_path(tmp_path: Path) -> None:
+    """An existing folder is rejected immediately, before anything is written."""
     with pytest.raises(ValueError, match="not a folder"):
         ClientSession(tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -169,8 +169,8 @@ CALL_NAMES = [
 
 
 @pytest.mark.parametrize(("call", "name"), list(zip(CALLS, CALL_NAMES, strict=True)), ids=CALL_NAMES)
-def test_closed_session_refuses_calls(make: MakeSession, call: Callable[[ClientSession], object], name: str) -> None:
-    """After close(), every call except close() raises SessionClosedError naming the call."""
+def test_closed_session_rejects_calls(make: MakeSession, call: Callable[[ClientSession], object], name: str) -> None:
+    """After close(), every call except close() raises a SessionClosedError that names the call."""
     session = make()
     session.get_session_context(event_id(1))
     session.close()

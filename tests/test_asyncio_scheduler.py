@@ -54,7 +54,7 @@ class Target:
         self.on_tick()
 
     async def wait(self, ticks: int = 1) -> None:
-        """Wait for this many further ticks."""
+        """Wait for this many more ticks."""
         for _ in range(ticks):
             self.ticked.clear()
             await self.ticked.wait()
@@ -164,7 +164,7 @@ def test_long_round_yields_to_the_loop() -> None:
 
 
 def test_session_can_be_started_from_another_thread() -> None:
-    """A target started in a worker thread is ticked on the loop at once, even if the loop is idle."""
+    """A target started in a worker thread is ticked on the loop immediately, even if the loop is idle."""
 
     async def main() -> None:
         scheduler, target = AsyncioScheduler(), Target()
@@ -178,7 +178,7 @@ def test_session_can_be_started_from_another_thread() -> None:
 
 @pytest.mark.usefixtures("fast_thread_switching")
 def test_concurrent_starts_and_stops_are_not_lost() -> None:
-    """After many threads start and stop targets at once, each target's last call wins."""
+    """When many threads start and stop targets concurrently, the last call for each target wins."""
 
     async def main() -> None:
         scheduler = AsyncioScheduler()
@@ -201,7 +201,7 @@ def test_concurrent_starts_and_stops_are_not_lost() -> None:
 
 
 def test_targets_started_before_the_loop_wait_for_it() -> None:
-    """A target started before ``asyncio.run`` is ticked after `attach`, or after the next target's start."""
+    """A target started before ``asyncio.run`` is ticked once `attach` is called or another target starts."""
     for begin in (AsyncioScheduler.attach, lambda scheduler: scheduler.start(Target(), 0.0)):
         scheduler, target = AsyncioScheduler(), Target()
         scheduler.start(target, 0.0)
@@ -218,7 +218,7 @@ def test_targets_started_before_the_loop_wait_for_it() -> None:
 
 
 def test_next_loop_takes_over_from_a_closed_loop() -> None:
-    """Targets can start and stop between two loops, and the second loop ticks those of the first."""
+    """Targets can be started and stopped between two loops, and the second loop ticks the first loop's targets."""
     scheduler, first_target, started_between, stopped = AsyncioScheduler(), Target(), Target(), Target()
 
     async def first() -> None:
@@ -240,7 +240,7 @@ def test_next_loop_takes_over_from_a_closed_loop() -> None:
 
 
 def test_previous_loop_does_not_tick_when_it_runs_again() -> None:
-    """After a scheduler has moved to another loop, what it left to do on the first loop does nothing."""
+    """After a scheduler has moved to another loop, callbacks still queued on the first loop do nothing."""
     scheduler, target, other = AsyncioScheduler(), Target(), Target()
     with asyncio.Runner() as first, asyncio.Runner() as second:
 
@@ -277,7 +277,7 @@ def test_scheduler_stays_on_its_running_loop() -> None:
 
 
 def test_scheduler_keeps_no_session_or_loop_alive() -> None:
-    """A dropped session is freed without a garbage collection, and a finished loop is collected."""
+    """A dropped session is freed without garbage collection, and a finished loop is collected."""
     gc.collect()
     gc.disable()
     try:
@@ -312,7 +312,7 @@ def test_scheduler_is_collected_with_its_targets() -> None:
     assert dropped() is None
 
 
-def test_cancelling_every_task_does_not_stop_ticks() -> None:
+def test_canceling_every_task_does_not_stop_ticks() -> None:
     """Ticks continue after a program cancels all of its tasks, because the scheduler has no task."""
 
     async def main() -> None:
@@ -415,7 +415,7 @@ def test_forked_child_is_ticked_on_its_own_loop() -> None:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         scheduler.attach()
         session.get_session_context(event_id(2))
-        listeners.append(lambda: ended.set_result(None))  # a future of the child's loop
+        listeners.append(lambda: ended.set_result(None))  # a future that belongs to the child's loop
         async with asyncio.timeout(WAIT_SECONDS):
             await ended
 

@@ -1,4 +1,4 @@
-"""The benchmarks: references that do the same work, and correct tables, results, charts and checks.
+"""Benchmarks: the references do the same work as a session, and tables, results, charts and checks are correct.
 
 No test here measures time.
 """
@@ -32,7 +32,7 @@ MACHINES = [state_machines.TransitionsSession, state_machines.StatemachineSessio
 
 @pytest.fixture
 def pass_time(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Return a function that advances the clock of a session and of the references."""
+    """Return a function that advances the time for a session and for the references."""
     monkeypatch.setattr(minimal, "monotonic", clock.monotonic)
     monkeypatch.setattr(state_machines, "monotonic", clock.monotonic)
     return clock.advance
@@ -49,7 +49,7 @@ def test_references_return_the_same_entities(
     pass_time: Callable[[float], None],
     reference: type[minimal.MinimalSession | state_machines.MachineSession],
 ) -> None:
-    """In the foreground, each reference puts the same events into the same sessions with the same counts."""
+    """In the foreground, each reference assigns events to the same sessions as ours, with the same counts."""
     session, reference_session = make(), reference()
     for number, gap in enumerate((0, 1, 599, 600, 0, 601, 599.5)):
         pass_time(gap)
@@ -138,13 +138,13 @@ def ratio(name: str = "a row", ours: float = 1.0, *, bar: Bar | None = None) -> 
 
 
 def test_ratio_is_the_median_of_the_rounds() -> None:
-    """A single disturbed round changes neither the ratio nor the figures."""
+    """A single outlier changes neither the ratio nor the figures."""
     row = Row.of_rounds("a row", [2, 300, 4], [1, 100, 4], against="another", unit="ns")
     assert (row.ours, row.reference, row.value, row.low, row.high) == (4, 4, 2, 1, 3)
 
 
 def test_inverted_ratio_says_how_many_times_faster() -> None:
-    """If more is better, the ratio is the reference's time divided by ours."""
+    """For a speedup, the ratio is the reference's time divided by ours."""
     row = Row.of_rounds("a row", [2, 2, 2], [10, 20, 30], against="another", unit="ns", speedup=True)
     assert row.value == 10
 
@@ -159,7 +159,7 @@ def test_inverted_ratio_says_how_many_times_faster() -> None:
     ],
 )
 def test_bar_holds_up_to_its_limit(bar: Bar, value: float, expected_holds: bool, expected_usage: float) -> None:  # noqa: FBT001  # parametrized
-    """A value exactly at the limit holds; a value beyond it uses more than the whole allowance."""
+    """A value exactly at the limit holds; a value beyond it uses more than 100% of the allowance."""
     row = ratio(ours=value, bar=bar)
     assert row.holds is expected_holds
     assert bar.used(value) == expected_usage
@@ -167,7 +167,7 @@ def test_bar_holds_up_to_its_limit(bar: Bar, value: float, expected_holds: bool,
 
 @pytest.mark.parametrize(("value", "is_changed"), [(1.24, False), (0.76, False), (1.26, True), (0.74, True)])
 def test_ratio_may_differ_by_a_quarter(value: float, is_changed: bool) -> None:  # noqa: FBT001  # parametrized
-    """The check names a row whose ratio changed by more than 25 %."""
+    """The check names a row whose ratio changed by more than 25%."""
     stored, measured = ratio(bar=Bar(2)), ratio(ours=value, bar=Bar(2))
     sentences = find_changes([stored], [measured])
     assert bool(sentences) is is_changed
@@ -175,7 +175,7 @@ def test_ratio_may_differ_by_a_quarter(value: float, is_changed: bool) -> None: 
 
 
 def test_absolute_figure_is_checked_only_against_its_bar() -> None:
-    """Seconds vary between machines, so the check fails only if a bar that held no longer holds."""
+    """Times vary between machines, so the check fails only if a bar that used to hold no longer does."""
     stored, slower, too_slow = (
         Row.of_values("a pass", [value], unit="s", bar=Bar(0.1)) for value in (0.01, 0.09, 0.11)
     )
@@ -200,7 +200,7 @@ def test_results_round_trip(tmp_path: Path) -> None:
 
 
 def test_chart_shows_every_judged_row_and_the_machine() -> None:
-    """The chart shows each judged row with its value and limit, and the machine it was measured on."""
+    """The chart shows each judged row with its value and limit, and names the machine that was used."""
     rows = [
         ratio(EVENT_ROW, 1.2, bar=Bar(1.5)),
         ratio("event versus X", 90, bar=Bar(50, at_least=True)),
@@ -216,18 +216,18 @@ def test_chart_shows_every_judged_row_and_the_machine() -> None:
 
 
 def test_table_shows_a_verdict_for_each_row() -> None:
-    """Each row holds, does not hold, or is for information."""
+    """Each row meets its limit, does not meet it, or has no limit."""
     console = Console(width=200)
     rows = [ratio("fast", bar=Bar(2)), ratio("slow", 3, bar=Bar(2)), ratio("free")]
     with console.capture() as captured:
         console.print(command.table(rows))
     lines = captured.get().splitlines()
     verdicts = {line.split()[0]: line.rstrip() for line in lines[1:]}
-    assert verdicts["fast"].endswith("  holds")
-    assert verdicts["slow"].endswith("does not hold")
-    assert verdicts["free"].endswith("for information")
+    assert verdicts["fast"].endswith("  met")
+    assert verdicts["slow"].endswith("  not met")
+    assert verdicts["free"].endswith("no limit")
 
 
 def test_stored_chart_matches_the_stored_results() -> None:
-    """The chart in the README is drawn from the stored results; ``make bench`` writes both."""
+    """The README's chart shows the stored results; ``make bench`` writes both."""
     assert command.CHART.read_text(encoding="utf-8") == draw(*read(command.RESULTS))

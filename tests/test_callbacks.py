@@ -70,7 +70,7 @@ def test_summary_describes_the_session_that_ended(make: MakeSession, clock: Manu
 
 
 def test_summary_durations_end_at_the_last_activity(make: MakeSession, clock: ManualClock) -> None:
-    """Idle time after the last activity, toggles included, counts as neither foreground nor background."""
+    """Idle time after the last activity is neither foreground nor background time, even if the focus changes."""
     ended: list[SessionSummary] = []
     session = make(on_session_end=ended.append)
     start = clock.now()
@@ -113,7 +113,7 @@ def test_summary_uses_the_event_timestamps(make: MakeSession) -> None:
 
 @pytest.mark.parametrize("noticed_by", ["tick", "event", "toggle", "close"])
 @pytest.mark.parametrize(("background", "reason"), [(False, EndReason.TIMEOUT), (True, EndReason.BACKGROUND_TIMEOUT)])
-def test_reason_does_not_depend_on_what_noticed_the_timeout(
+def test_reason_does_not_depend_on_which_call_notices_the_timeout(
     make: MakeSession, clock: ManualClock, noticed_by: str, reason: EndReason, *, background: bool
 ) -> None:
     """The reason is the timeout of the state the session was in, whichever call notices it."""
@@ -134,7 +134,7 @@ def test_reason_does_not_depend_on_what_noticed_the_timeout(
 
 
 def test_new_session_and_close_are_end_reasons(make: MakeSession) -> None:
-    """Ending a session by hand sets the reason new-session or close."""
+    """Ending a session explicitly sets the reason to new-session or close."""
     ended: list[SessionSummary] = []
     session = make(on_session_end=ended.append)
     session.get_session_context(event_id(1))
@@ -145,7 +145,7 @@ def test_new_session_and_close_are_end_reasons(make: MakeSession) -> None:
 
 
 def test_session_without_events_has_no_summary(make: MakeSession, clock: ManualClock) -> None:
-    """on_session_end is not called for pending sessions or for counted empty ones."""
+    """on_session_end is not called for pending sessions or for empty sessions that were counted."""
     for options in ({}, {"count_empty_sessions": True}):
         ended: list[SessionSummary] = []
         session = make(on_session_end=ended.append, **options)
@@ -166,7 +166,7 @@ def test_close_does_not_end_a_resumable_session(make: MakeSession) -> None:
 
 
 def test_state_change_callback_gets_the_input(make: MakeSession, clock: ManualClock) -> None:
-    """on_state_change gets the old state, the input and the new state, and is not called when the state stays."""
+    """on_state_change gets the old state, the input and the new state, and is not called if the state is unchanged."""
     changes: list[tuple[SessionState, Input, SessionState]] = []
     session = make(on_state_change=lambda *change: changes.append(change))
     session.get_session_context(event_id(1))
@@ -200,7 +200,7 @@ def test_callbacks_run_in_order(make: MakeSession, clock: ManualClock) -> None:
 
 
 def test_callback_may_call_the_session(make: MakeSession, clock: ManualClock) -> None:
-    """A callback can call the session; the callbacks of that call run afterwards."""
+    """A callback can call the session; that call's callbacks run afterwards."""
     calls: list[str] = []
 
     def on_end(summary: SessionSummary) -> None:
@@ -220,7 +220,7 @@ def test_callback_may_call_the_session(make: MakeSession, clock: ManualClock) ->
 
 
 def test_callbacks_run_without_the_lock(make: MakeSession) -> None:
-    """Another thread gets an entity while a callback is running."""
+    """Another thread can get an entity while a callback is running."""
     recorded = threading.Event()
 
     def event_on_another_thread() -> None:
@@ -253,7 +253,7 @@ def test_callbacks_run_on_the_thread_that_caused_them(make: MakeSession) -> None
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no os.fork()")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12
 def test_forked_child_leaves_remaining_callbacks_to_the_parent(make: MakeSession, clock: ManualClock) -> None:
-    """If a callback forks, the callbacks that follow run once: in the parent."""
+    """If a callback forks, the remaining callbacks run only once, in the parent."""
     children: list[int] = []
     started: list[int] = []
     session = make(
@@ -303,7 +303,7 @@ def test_logger_that_raises_does_not_break_an_event(make: MakeSession) -> None:
     """With a broken logger, an event still gets its entity."""
 
     class BrokenLogger:
-        """Raise from every method."""
+        """A logger whose methods all raise."""
 
         def _fail(self, msg: str, /, *args: object) -> None:
             raise RuntimeError(msg, args)
@@ -321,7 +321,7 @@ def test_failing_callback_is_logged_by_name(make: MakeSession, caplog: pytest.Lo
     """The log line names the argument and the callable, and the event is counted."""
 
     def forgetful(_: SessionContext) -> None:
-        raise KeyError("x")  # noqa: EM101  # the one text
+        raise KeyError("x")  # noqa: EM101  # a key, not a message
 
     session = make(on_session_start=forgetful)
     assert session.get_session_context(event_id(1)).event_index == 1
@@ -331,14 +331,16 @@ def test_failing_callback_is_logged_by_name(make: MakeSession, caplog: pytest.Lo
 
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
-def test_exit_in_a_callback_reaches_the_caller_after_the_others(make: MakeSession, error: type[BaseException]) -> None:
+def test_exit_in_a_callback_reaches_the_caller_after_the_other_callbacks(
+    make: MakeSession, error: type[BaseException]
+) -> None:
     """SystemExit and KeyboardInterrupt are raised once the remaining callbacks have run; the event is counted."""
     ended: list[SessionSummary] = []
 
-    def leave(*_: object) -> None:
+    def exit_program(*_: object) -> None:
         raise error
 
-    session = make(on_session_start=leave, on_session_end=ended.append, on_state_change=leave)
+    session = make(on_session_start=exit_program, on_session_end=ended.append, on_state_change=exit_program)
     with pytest.raises(error):
         session.get_session_context(event_id(1))
     assert session.event_index == 1

@@ -1,4 +1,4 @@
-"""Clocks: the system clock, which counts system sleep, and the manual clock and scheduler for tests."""
+"""Clocks: the system clock, which keeps counting during system sleep, and the manual clock and scheduler for tests."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_system_clock_counts_from_boot() -> None:
 
 
 def test_system_clock_returns_utc() -> None:
-    """now() is aware and in UTC."""
+    """now() returns an aware datetime in UTC."""
     before = datetime.now(UTC)
     now = SystemClock().now()
     assert before <= now <= datetime.now(UTC)
@@ -65,14 +65,14 @@ def test_manual_clock_moves_only_on_request() -> None:
 
 
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
-def test_manual_clock_refuses_to_go_backwards(seconds: float) -> None:
-    """advance() and suspend() refuse negative, infinite and NaN durations."""
+def test_manual_clock_rejects_invalid_durations(seconds: float) -> None:
+    """advance() and suspend() reject negative, infinite and NaN durations."""
     for move in (ManualClock().advance, ManualClock().suspend):
-        with pytest.raises(ValueError, match="seconds must be finite and not negative"):
+        with pytest.raises(ValueError, match="seconds must be finite and non-negative"):
             move(seconds)
 
 
-def test_manual_clock_refuses_a_naive_wall_time() -> None:
+def test_manual_clock_rejects_a_naive_wall_time() -> None:
     """A naive datetime raises ValueError, both in the constructor and in set_wall()."""
     with pytest.raises(ValueError, match="a time must have a time zone"):
         ManualClock().set_wall(datetime(2026, 1, 1))  # noqa: DTZ001  # naive on purpose
@@ -81,7 +81,7 @@ def test_manual_clock_refuses_a_naive_wall_time() -> None:
 
 
 def test_manual_scheduler_ticks_due_sessions(make: MakeSession, clock: ManualClock, scheduler: ManualScheduler) -> None:
-    """A session is due one interval after its start or last tick; missed ticks run as one."""
+    """A session is due one interval after its start or last tick; missed ticks are merged into one."""
     slow = make(check_interval=10)
     quick = make(check_interval=4)
     assert scheduler.next_due() == 4
@@ -115,7 +115,7 @@ def test_anchor_converts_monotonic_times_to_wall_times() -> None:
 
 @pytest.mark.parametrize(("shift", "follows"), [(0.9, False), (-0.9, False), (1, True), (-86400, True)])
 def test_anchor_follows_a_wall_clock_that_was_set(shift: float, *, follows: bool) -> None:
-    """A shift of one second or more means that the clock was set; a smaller one is rounding."""
+    """A shift of one second or more means that the clock was set; a smaller shift is treated as rounding."""
     anchor = Anchor(100.0, START)
     later = Anchor(200.0, START + timedelta(seconds=100 + shift))
     expected = START + timedelta(seconds=shift) if follows else START

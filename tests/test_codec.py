@@ -1,4 +1,4 @@
-"""The save file format: .NET's files can be read, ours have the same shape, and hostile bytes are only refused."""
+"""The save file format: .NET's files can be read, ours have the same shape, and hostile bytes are rejected."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_our_files_start_with_the_dotnet_bytes(dotnet_file: Path) -> None:
 
 
 def test_every_key_is_written() -> None:
-    """A file has nine keys with .NET's types; a null value is nil, and times are in UTC."""
+    """A file has nine keys with .NET's types; null values are nil, and times are in UTC."""
     text = dumps(FULL).decode()
     keys = [part.split("<")[0] for part in text.split("<Key>")[1:]]
     assert keys == [
@@ -87,7 +87,7 @@ def test_every_key_is_written() -> None:
 
 
 def test_null_session_index_is_read_as_no_session() -> None:
-    """A file in which sessionIndex is null reads like one without it."""
+    """A file whose sessionIndex is null reads like a file without that key."""
     null = '<KeyValueOfstringanyType><Key>sessionIndex</Key><Value i:nil="true"/></KeyValueOfstringanyType>'
     assert loads(file(null)) == Snapshot(user_id=USER)
 
@@ -115,7 +115,7 @@ def test_snapshots_round_trip(snapshot: Snapshot) -> None:
     ],
 )
 def test_unknown_content_is_ignored(extra: str) -> None:
-    """Unknown keys of any type and content, comments and white space change nothing."""
+    """Unknown keys of any type and content are ignored, as are comments and white space."""
     assert loads(file(extra, pair("sessionIndex", "3", "x:int"))) == Snapshot(user_id=USER, session_index=3)
 
 
@@ -135,7 +135,7 @@ def test_dotnet_times_are_read(time: str, expected: datetime) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_bytes_are_refused(name: str) -> None:
-    """Hostile bytes raise only CorruptSaveFileError, with the reason."""
+    """The only exception that hostile bytes raise is CorruptSaveFileError, which gives the reason."""
     data, reason = HOSTILE[name]
     with pytest.raises(CorruptSaveFileError) as caught:
         loads(data)
@@ -143,8 +143,8 @@ def test_hostile_bytes_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_refusing_a_file_is_cheap(name: str) -> None:
-    """Refusing a file of 64 KiB takes less than 4 MiB of memory, and the message stays short."""
+def test_rejecting_a_file_is_cheap(name: str) -> None:
+    """Rejecting a 64 KiB file takes less than 4 MiB of memory, and the message stays short."""
     data, _ = HOSTILE[name]
     tracemalloc.start()
     try:
@@ -162,7 +162,7 @@ def test_unknown_elements_may_be_nested() -> None:
     assert loads(file(pair("newer", "<a>" * 64 + "</a>" * 64))) == Snapshot(user_id=USER)
 
 
-def test_truncated_file_is_refused() -> None:
+def test_truncated_file_is_rejected() -> None:
     """A file that is cut off at any byte raises CorruptSaveFileError."""
     data = dumps(FULL)
     for length in range(len(data)):
@@ -170,8 +170,8 @@ def test_truncated_file_is_refused() -> None:
             loads(data[:length])
 
 
-def test_file_with_a_flipped_bit_is_read_or_refused() -> None:
-    """Flipping any bit gives a snapshot or CorruptSaveFileError."""
+def test_file_with_a_flipped_bit_is_read_or_rejected() -> None:
+    """After any single bit is flipped, a file gives a snapshot or raises CorruptSaveFileError."""
     data = dumps(FULL)
     refused = 0
     for index in range(len(data) * 8):
@@ -185,8 +185,8 @@ def test_file_with_a_flipped_bit_is_read_or_refused() -> None:
 
 
 @given(st.binary() | st.lists(st.sampled_from([*file().split(b">"), b"<", b"<!DOCTYPE", b"&a;", b"\0"])).map(b">".join))
-def test_random_bytes_are_read_or_refused(data: bytes) -> None:
-    """Random bytes give a snapshot that reads back equal, or CorruptSaveFileError."""
+def test_random_bytes_are_read_or_rejected(data: bytes) -> None:
+    """Random bytes either give a snapshot that reads back equal or raise CorruptSaveFileError."""
     try:
         snapshot = loads(data)
     except CorruptSaveFileError:
@@ -204,14 +204,14 @@ FOREIGN = [
 
 @st.composite
 def malformed(draw: st.DrawFn) -> bytes:
-    """Return a valid file with some tags and texts dropped, doubled, swapped, copied or replaced."""
+    """Return a valid file with some tags and texts dropped, duplicated, swapped, copied, inserted or replaced."""
     pieces = TAG_OR_TEXT.findall(dumps(draw(snapshots())).decode())
     for _ in range(draw(st.integers(1, 4))):
         index, other_index = draw(st.integers(0, len(pieces) - 1)), draw(st.integers(0, len(pieces) - 1))
-        match draw(st.sampled_from(["drop", "double", "swap", "copy", "insert", "replace"])):
+        match draw(st.sampled_from(["drop", "duplicate", "swap", "copy", "insert", "replace"])):
             case "drop" if len(pieces) > 1:
                 del pieces[index]
-            case "double":
+            case "duplicate":
                 pieces.insert(index, pieces[index])
             case "swap":
                 pieces[index], pieces[other_index] = pieces[other_index], pieces[index]
@@ -225,8 +225,8 @@ def malformed(draw: st.DrawFn) -> bytes:
 
 
 @given(malformed())
-def test_malformed_structure_is_read_or_refused(data: bytes) -> None:
-    """A file with a damaged structure gives a snapshot that reads back equal, or CorruptSaveFileError."""
+def test_malformed_structure_is_read_or_rejected(data: bytes) -> None:
+    """A file with a damaged structure either gives a snapshot that reads back equal or raises CorruptSaveFileError."""
     try:
         snapshot = loads(data)
     except CorruptSaveFileError:
@@ -244,7 +244,7 @@ def test_user_id_is_recovered_from_a_corrupt_file() -> None:
 
 @given(snapshots(), st.data())
 def test_pattern_and_parser_agree(snapshot: Snapshot, data: st.DataObject) -> None:
-    """The pattern for our own files reads the same as expat, also after one byte has changed."""
+    """The pattern for our own files reads the same values as expat, even after one byte has changed."""
     written = bytearray(dumps(snapshot))
     if data.draw(st.booleans()):
         written[data.draw(st.integers(0, len(written) - 1))] = data.draw(st.integers(0, 255))
@@ -254,7 +254,7 @@ def test_pattern_and_parser_agree(snapshot: Snapshot, data: st.DataObject) -> No
 
 
 def test_pattern_requires_every_byte_of_the_frame() -> None:
-    """A file with a changed dot or bracket is not accepted by the pattern for our own files."""
+    """The pattern for our own files does not match a file with a changed dot or bracket."""
     written = dumps(FULL)
     for index, byte in enumerate(written):
         if not chr(byte).isalnum():
@@ -265,7 +265,7 @@ def test_pattern_requires_every_byte_of_the_frame() -> None:
 
 
 def load_or_reason(data: bytes) -> Snapshot | str:
-    """Return the snapshot, or the reason for refusing the bytes."""
+    """Return the snapshot, or the reason why the bytes were rejected."""
     try:
         return loads(data)
     except CorruptSaveFileError as error:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 from jsonschema import Draft4Validator, FormatChecker
 
-from client_session import diagram as drawing
 from client_session.testing.trace import INPUTS
+from client_session.verify import diagram as drawing
 from client_session_persistence import Snapshot, dumps, loads
 from event_ids import event_id
 
@@ -40,7 +40,7 @@ def run(
 
 
 def trace(*lines: tuple[str, str]) -> str:
-    """Return a trace of inputs at times of one day."""
+    """Return a trace of inputs that all happen on the same day."""
     return "\n".join(
         json.dumps({"at": f"2026-11-23T{at}Z", "input": name} | ({"id": event_id(number)} if name == "event" else {}))
         for number, (at, name) in enumerate(lines)
@@ -95,7 +95,7 @@ def test_replay_has_colors_on_a_terminal() -> None:
 
 @pytest.mark.parametrize("columns", [80, 119])
 def test_narrow_terminal_moves_the_description_below_the_row(columns: int) -> None:
-    """No column is cut off, lines break only between words, and the words are the same."""
+    """No column is cut off, lines break only between words, and no word is lost."""
     environment = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": str(columns)}
     result = subprocess.run(  # noqa: S603  # our own command
         [COMMAND, "replay", EXAMPLE], capture_output=True, text=True, check=True, timeout=60, env=environment
@@ -180,7 +180,7 @@ def test_replay_applies_the_session_options(options: list[str], indexes: list[in
 
 
 def test_bad_line_is_named_and_nothing_is_saved(save_path: Path, tmp_path: Path) -> None:
-    """A bad line gives file, line and error on stderr, exit status 2, no output and no save file."""
+    """A bad line is reported on stderr with file, line number and error; the exit status is 2; nothing is saved."""
     bad = tmp_path / "bad.jsonl"
     bad.write_text(TWO_EVENTS + '\n{"at": "2026-11-23T09:03:00Z", "input": "explode"}\n')
     result = run("replay", "--save", str(save_path), str(bad))
@@ -192,15 +192,15 @@ def test_bad_line_is_named_and_nothing_is_saved(save_path: Path, tmp_path: Path)
 @pytest.mark.parametrize("option", ["foreground-timeout", "background-timeout", "check-interval"])
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "soon"])
 def test_bad_option_is_named_in_the_error(option: str, value: str) -> None:
-    """A bad value gives exit status 2 and a message that names the option."""
+    """For a bad value, the exit status is 2 and the message names the option."""
     result = run("replay", f"--{option}", value, EXAMPLE)
     assert result.returncode == 2
     assert option in result.stderr.replace("_", "-")
     assert "Traceback" not in result.stderr
 
 
-def test_folder_is_refused_as_a_save_file(tmp_path: Path) -> None:
-    """A folder gives exit status 2 before anything else happens."""
+def test_folder_is_rejected_as_a_save_file(tmp_path: Path) -> None:
+    """For a folder, the command exits with status 2 before anything else happens."""
     result = run("replay", "--save", str(tmp_path), EXAMPLE)
     assert result.returncode == 2
     assert str(tmp_path) in result.stderr
@@ -216,7 +216,7 @@ def test_failed_save_is_reported(tmp_path: Path) -> None:
 
 
 def test_show_explains_a_corrupt_file(save_path: Path) -> None:
-    """``show`` prints the reason and whether the user can be recovered; exit status 1."""
+    """``show`` prints the reason and whether the user can be recovered, and exits with status 1."""
     save_path.write_bytes(dumps(Snapshot(user_id=event_id(7), session_index=3))[:-1])
     result = run("show", str(save_path))
     assert (result.returncode, result.stdout) == (1, "")
@@ -227,7 +227,7 @@ def test_show_explains_a_corrupt_file(save_path: Path) -> None:
 
 
 def test_show_names_a_file_it_cannot_read(tmp_path: Path) -> None:
-    """A missing file or a folder gives exit status 2; a FIFO gives an error at once, with exit status 1."""
+    """A missing file or a folder leads to exit status 2; a FIFO leads to an immediate error with exit status 1."""
     assert run("show", str(tmp_path / "none.xml")).returncode == 2
     assert run("show", str(tmp_path)).returncode == 2
     os.mkfifo(tmp_path / "fifo")
@@ -236,8 +236,8 @@ def test_show_names_a_file_it_cannot_read(tmp_path: Path) -> None:
     assert "cannot be read: Not a regular file" in result.stderr
 
 
-def test_show_reports_a_file_removed_meanwhile(save_path: Path) -> None:
-    """If the file vanishes after the check that it exists, the error says so, with exit status 1."""
+def test_show_reports_a_file_that_vanishes(save_path: Path) -> None:
+    """If the file is removed after the check that it exists, the error says so, and the exit status is 1."""
     save_path.write_bytes(dumps(Snapshot(user_id=event_id(7))))
     program = (
         "from client_session import cli, XmlStore; load = XmlStore.load;"
@@ -250,7 +250,7 @@ def test_show_reports_a_file_removed_meanwhile(save_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to change the user")
 def test_show_reports_a_permission_error(open_folder: Path) -> None:
-    """A file that belongs to another user and cannot be read gives exit status 1."""
+    """For another user's file that cannot be read, the exit status is 1."""
     save_path = open_folder / "session.xml"
     save_path.write_bytes(dumps(Snapshot(user_id=event_id(7))))
     save_path.chmod(0)
@@ -300,7 +300,7 @@ def test_outdated_svg_without_graphviz_is_a_one_line_error(tmp_path: Path, argum
 
 
 def test_unknown_extension_needs_a_format(tmp_path: Path) -> None:
-    """Without ``--format``, an unknown extension gives exit status 2 and no file."""
+    """Without ``--format``, an unknown extension leads to exit status 2, and no file is written."""
     result = run("diagram", "-o", str(tmp_path / "graph.png"))
     assert result.returncode == 2
     assert "give --format" in result.stderr
@@ -309,7 +309,7 @@ def test_unknown_extension_needs_a_format(tmp_path: Path) -> None:
 
 
 def test_diagram_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
-    """Exit status 1 and a message that names the file."""
+    """The exit status is 1, and the message names the file."""
     result = run("diagram", "-o", str(tmp_path / "none" / "graph.mmd"))
     assert result.returncode == 1
     assert "graph.mmd cannot be written: No such file" in result.stderr
@@ -336,7 +336,7 @@ def test_help_lists_arguments_and_options(arguments: list[str], expected: list[s
 
 
 def test_wrong_usage_is_explained() -> None:
-    """A missing or unknown command or option gives exit status 2 and the usage."""
+    """For a missing or unknown command or option, the usage is printed and the exit status is 2."""
     for arguments in ([], ["unknown"], ["replay"], ["replay", EXAMPLE, "--unknown"], ["diagram", "--format", "gif"]):
         result = run(*arguments)
         assert result.returncode == 2
@@ -345,7 +345,7 @@ def test_wrong_usage_is_explained() -> None:
 
 @pytest.mark.parametrize("missing", ["click", "rich"])
 def test_missing_extra_is_explained(missing: str) -> None:
-    """A missing dependency gives exit status 1 and the pip command to install it."""
+    """For a missing dependency, the exit status is 1 and the message has the pip command that installs it."""
     program = f"import sys; sys.modules['{missing}'] = None; from client_session.__main__ import main; main()"
     result = run("-c", program, command=(sys.executable,))
     assert result.returncode == 1
@@ -355,7 +355,7 @@ def test_missing_extra_is_explained(missing: str) -> None:
 @pytest.mark.parametrize("arguments", [["show", "x.xml"], ["verify"]])
 def test_broken_installation_is_not_blamed_on_an_extra(arguments: list[str]) -> None:
     """If a module of another package is missing, the traceback names it."""
-    module = {"show": "client_session.diagram", "verify": "client_session.verify.report"}[arguments[0]]
+    module = {"show": "client_session.verify.diagram", "verify": "client_session.verify.report"}[arguments[0]]
     program = f"import sys; sys.modules['{module}'] = None; from client_session.__main__ import main; main()"
     done = run("-c", program, *arguments, command=(sys.executable,))
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""The daemon thread that the checker and the writer share."""
+"""The daemon thread class that the checker and the writer thread inherit from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from client_session_persistence.daemon_thread import DaemonThread
 
 
 class OneJobAtATime(DaemonThread):
-    """A daemon thread whose `_work` returns after each job, though more may wait."""
+    """A daemon thread whose `_work` returns after each job, even if more are queued."""
 
     name = "one-job-at-a-time"
 
@@ -32,8 +32,8 @@ class OneJobAtATime(DaemonThread):
         pass
 
 
-def test_thread_continues_with_work_that_arrives_as_it_ends() -> None:
-    """Work that is added after `_work` has returned runs on the same thread, which then ends."""
+def test_work_that_arrives_as_the_thread_ends_is_done() -> None:
+    """Jobs added after `_work` has returned run on the same thread before it ends."""
     worker = OneJobAtATime("first", "second", "third")
     assert worker.ensure_running()
     assert worker.is_idle.wait(10)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from conftest import MakeSession
 
 BUSY = 0.6
-"""Seconds that a busy machine may add. One second plus this is still less than two."""
+"""Extra seconds allowed on a busy machine. One second plus this is still less than two."""
 
 
 def seconds_of(call: Callable[[], object]) -> float:
@@ -65,7 +65,7 @@ def test_first_start_waits_once_for_a_held_lock(make: MakeSession, save_path: Pa
 
 
 def test_ticks_do_not_wait_for_a_lock_known_to_be_held(make: MakeSession, save_path: Path) -> None:
-    """A game loop that ticks 60 times a second waits once, even while another process keeps the lock."""
+    """A game loop that ticks 60 times a second waits only once, even while another process keeps holding the lock."""
     session = make(save_path=save_path)
     with XmlStore(save_path).lock():
         session.get_session_context(event_id(1))
@@ -79,7 +79,7 @@ def test_ticks_do_not_wait_for_a_lock_known_to_be_held(make: MakeSession, save_p
 
 
 def test_threads_share_one_wait(make: MakeSession, save_path: Path) -> None:
-    """Calls that wait for each other do not wait for the store one after another."""
+    """Calls that wait for each other share one wait for the store instead of waiting in turn."""
     session = make(save_path=save_path)
     session.get_session_context(event_id(1))
     session.start_new_session()
@@ -90,7 +90,7 @@ def test_threads_share_one_wait(make: MakeSession, save_path: Path) -> None:
 
 
 def test_callback_has_its_own_deadline(make: MakeSession, save_path: Path) -> None:
-    """A call from a callback has a full second, even if the call that caused the callback has already waited."""
+    """A call from a callback can wait a full second, even if the call that caused the callback has already waited."""
     left: list[float] = []
     session = make(
         save_path=save_path, continue_on_restart=True, on_state_change=lambda *_: left.append(seconds_left(-math.inf))
@@ -117,17 +117,17 @@ def test_queued_call_stops_waiting_when_another_call_gives_up() -> None:
         assert seconds_left(timed_out_at=time.monotonic()) == 0.0
 
 
-class InterruptedLock(RLock):  # type: ignore[misc]  # final only for typeshed
-    """A lock that a signal handler interrupts as soon as it is acquired."""
+class InterruptedLock(RLock):  # type: ignore[misc]  # final only in typeshed
+    """A lock whose holder is interrupted by a signal handler as soon as it acquires the lock."""
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:  # noqa: FBT001, FBT002  # RLock's signature
-        """Acquire the lock, then raise what the handler raises."""
+        """Acquire the lock, then raise the handler's exception."""
         super().acquire(blocking, timeout)
         raise KeyboardInterrupt
 
 
 def test_interrupted_thread_still_holds_the_lock() -> None:
-    """If a signal handler raises as a lock is acquired, the caller has the lock, exactly once, and must release it."""
+    """If a signal handler raises as a lock is acquired, the caller holds the lock exactly once and must release it."""
     lock = InterruptedLock()
     with pytest.raises(KeyboardInterrupt):
         acquire_soon(lock)

@@ -11,9 +11,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from client_session import diagram
 from client_session.graph import TABLE, Effect, Guard, SessionState
 from client_session.machine import MACHINE, effect_method, guard_method
+from client_session.verify import diagram
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,7 +27,7 @@ needs_dot = pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is 
 
 
 def machine_edges() -> set[tuple[str, str, str]]:
-    """Return source, destination and label of each transition of the running machine."""
+    """Return the source, destination and label of each transition of the running machine."""
     guards = {guard_method(guard): guard.value for guard in Guard}
     effects = {effect_method(effect): effect.value for effect in Effect}
     edges = set()

@@ -19,8 +19,9 @@ import pytest
 import client_session
 import client_session.testing
 import client_session_persistence
-from client_session import ClientSession, SessionContext, diagram
+from client_session import ClientSession, SessionContext
 from client_session.graph import TABLE
+from client_session.verify import diagram
 from client_session_persistence import loads
 from collector import Collector, session_of
 from docs.generated import expand
@@ -37,7 +38,7 @@ WAIT_SECONDS = 60.0
 """How long to wait for a result before failing. Generous, because the machine may be busy."""
 
 WEB_WORKERS = DOCS / "how-to" / "web-workers.md"
-NEEDS_MORE = {"snowplow.md", "tkinter.md", "qt.md", WEB_WORKERS.name}
+PAGES_WITH_OWN_TESTS = {"snowplow.md", "tkinter.md", "qt.md", WEB_WORKERS.name}
 """Pages that need a collector, a desktop user or an HTTP client. Each has its own test."""
 
 NEEDS = {"snowplow.md": "snowplow_tracker", "opentelemetry.md": "opentelemetry"}
@@ -65,7 +66,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def environment_in(folder: Path) -> dict[str, str]:
-    """Return the environment for programs in a folder: our commands on the path, and the folder as home."""
+    """Return the environment for programs in a folder: our commands on PATH, and the folder as HOME."""
     return {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -101,7 +102,7 @@ def skip_without(package: str | None) -> None:
         pytest.skip(f"needs {package}")
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in NEEDS_MORE], ids=name_of)
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in PAGES_WITH_OWN_TESTS], ids=name_of)
 def test_code_blocks_run_and_print_what_the_page_shows(page: Path, folder: Path) -> None:
     """A page's code blocks run in order and print the output that the page shows."""
     skip_without(NEEDS.get(page.name))

@@ -1,4 +1,4 @@
-"""Our session behaves like the real .NET tracker in the recorded traces."""
+"""Replayed on our session, traces recorded from the real .NET tracker give the same results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PARTS = 10
 
 
 def read_traces(part: int) -> Iterator[dict[str, Any]]:
-    """Yield the recorded traces of one part."""
+    """Yield the recorded traces in one part of the recording."""
     with gzip.open(TRACES, "rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines):
             if number % PARTS == part:
@@ -39,7 +39,7 @@ class DotnetReplay:
         self.session: ClientSession
 
     def construct(self, foreground: float, background: float, interval: float) -> None:
-        """Construct a session that numbers sessions as .NET does."""
+        """Construct a session that counts sessions the way .NET does."""
         self.session = ClientSession(
             store=self.store,
             foreground_timeout=foreground,
@@ -91,7 +91,7 @@ class DotnetReplay:
         return visible
 
     def name(self, session_id: str | None) -> str | None:
-        """Return S1, S2, … for session ids in order of appearance."""
+        """Return S1 for the first session id that appears, S2 for the second, and so on."""
         return session_id and self.names.setdefault(session_id, f"S{len(self.names) + 1}")
 
 

@@ -90,7 +90,7 @@ def test_session_properties_match_the_last_entity(make: MakeSession) -> None:
 
 
 def test_entity_is_self_describing_json(make: MakeSession) -> None:
-    """to_dict() returns schema and data, and to_json() the same as text."""
+    """to_dict() returns the schema and the data; to_json() returns the same as text."""
     context = make().get_session_context(event_id(1))
     assert context.schema == "iglu:com.snowplowanalytics.snowplow/client_session/jsonschema/1-0-2"
     assert context.to_dict() == {"schema": context.schema, "data": context.data}
@@ -104,7 +104,7 @@ def test_to_dict_supports_the_dotnet_schema_version(make: MakeSession) -> None:
     VALIDATORS["1-0-1"].validate(data_of(entity))
 
 
-def test_unknown_schema_version_is_refused(make: MakeSession) -> None:
+def test_unknown_schema_version_is_rejected(make: MakeSession) -> None:
     """The error names the given version and the allowed ones."""
     context = make().get_session_context(event_id(1))
     with pytest.raises(ValueError, match=r"version must be one of 1-0-2, 1-0-1, not '2-0-0'"):
@@ -116,7 +116,7 @@ def test_entity_is_immutable(make: MakeSession) -> None:
     session = make()
     context = session.get_session_context(event_id(1))
     with pytest.raises(AttributeError):
-        setattr(context, "session_index", 7)  # noqa: B010  # type checkers refuse it too
+        setattr(context, "session_index", 7)  # noqa: B010  # type checkers reject this, too
     context.data["sessionIndex"] = 7
     data_of(context.to_dict())["userId"] = "changed"
     assert context.data["sessionIndex"] == 1
@@ -137,12 +137,12 @@ def test_entity_supports_equality_hash_pickle_and_repr(make: MakeSession) -> Non
 
 @pytest.mark.parametrize("argument", [uuid.UUID(event_id(10)), event_id(10), "ABCDEF00-0000-4000-8000-00000000000A"])
 def test_event_id_becomes_lower_case_text(make: MakeSession, argument: uuid.UUID | str) -> None:
-    """A UUID or its text in any case is accepted, and the entity contains it in lower case."""
+    """A UUID is accepted as an object or as upper- or lower-case text, and the entity contains it in lower case."""
     assert make().get_session_context(argument).first_event_id == str(argument).lower()
 
 
 def test_every_kind_of_event_id_is_counted(make: MakeSession) -> None:
-    """Strings, UUIDs and their subclasses are counted as later events, too."""
+    """Later events are also counted if their ids are strings, UUIDs, or instances of subclasses."""
 
     class StringId(str):
         """A subclass of str."""
@@ -183,7 +183,7 @@ def test_every_kind_of_event_id_is_counted(make: MakeSession) -> None:
         event_id(1).encode(),
     ],
 )
-def test_invalid_event_id_is_refused(make: MakeSession, value: Any) -> None:  # noqa: ANN401  # any type
+def test_invalid_event_id_is_rejected(make: MakeSession, value: Any) -> None:  # noqa: ANN401  # any type
     """A bad event id raises a ValueError that names it, and is not counted as an event."""
     session = make()
     session.get_session_context(event_id(1))
@@ -209,8 +209,8 @@ def test_event_timestamp_is_converted_to_utc(make: MakeSession) -> None:
         (1.5, TypeError),
     ],
 )
-def test_invalid_event_timestamp_is_refused(make: MakeSession, value: Any, error: type[Exception]) -> None:  # noqa: ANN401  # any type
-    """A naive or impossible time is a ValueError, another type a TypeError; neither is counted as an event."""
+def test_invalid_event_timestamp_is_rejected(make: MakeSession, value: Any, error: type[Exception]) -> None:  # noqa: ANN401  # any type
+    """A naive or impossible time raises ValueError, and another type raises TypeError; no event is counted."""
     session = make()
     with pytest.raises(error, match="a time must"):
         session.get_session_context(event_id(1), value)
@@ -218,7 +218,7 @@ def test_invalid_event_timestamp_is_refused(make: MakeSession, value: Any, error
 
 
 def test_anonymous_event_does_not_identify_the_user(make: MakeSession, clock: ManualClock) -> None:
-    """An anonymous event has the zero user and no previous session, but is counted."""
+    """An anonymous event has the all-zero user id and no previous session, but is counted."""
     session = make()
     session.get_session_context(event_id(1))
     clock.advance(600)
@@ -241,7 +241,7 @@ def test_first_event_can_be_anonymous(make: MakeSession) -> None:
 
 
 def test_indexes_stop_at_the_schema_maximum() -> None:
-    """Neither index exceeds 2³¹ - 1, so entity and save file stay valid."""
+    """Neither index exceeds 2³¹ - 1, so entities and save files stay valid."""
     facts = SessionFacts.of(Snapshot(user_id="0" * 16, session_id=event_id(1), session_index=MAX_INDEX))
     VALIDATORS["1-0-2"].validate(SessionContext(facts, MAX_INDEX + 5).data)
     store = MemoryStore()
@@ -251,8 +251,8 @@ def test_indexes_stop_at_the_schema_maximum() -> None:
     assert session.save_error is None
 
 
-def test_facts_of_a_snapshot_without_a_session_are_refused() -> None:
-    """The facts of a session cannot be taken from a save file that has only a user."""
+def test_facts_of_a_snapshot_without_a_session_are_rejected() -> None:
+    """A session's facts cannot be read from a save file that has only a user."""
     with pytest.raises(ValueError, match="the snapshot must have a session"):
         SessionFacts.of(Snapshot(user_id="0" * 16))
 
@@ -280,9 +280,9 @@ TIMESTAMPS = st.datetimes(
 )
 def test_every_entity_is_valid(
     events: list[tuple[uuid.UUID, datetime | None, bool, float, bool | None]],
-    count_empty_sessions: bool,  # noqa: FBT001  # Hypothesis passes by name
+    count_empty_sessions: bool,  # noqa: FBT001  # Hypothesis passes it by name
 ) -> None:
-    """Every entity validates against client_session 1-0-2, and in its 1-0-1 form."""
+    """Every entity validates against client_session 1-0-2 and, in its 1-0-1 form, against 1-0-1."""
     clock = ManualClock()
     session = ClientSession(
         store=MemoryStore(), clock=clock, scheduler=ManualScheduler(), count_empty_sessions=count_empty_sessions

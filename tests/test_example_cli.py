@@ -51,7 +51,7 @@ def test_runs_within_the_timeout_share_a_session(save_path: Path) -> None:
 
 
 def test_concurrent_runs_share_a_session(save_path: Path) -> None:
-    """Six runs that start together share a user, a session and its first event, with no duplicate event index."""
+    """Six runs that start together share a user, a session and its first event, with no duplicate event indexes."""
     runs = [start("--save", save_path, "build", "test") for _ in range(6)]
     entities_data = [data for run in runs for data in entities(run)]
     assert sorted(data["eventIndex"] for data in entities_data) == list(range(1, 13))
@@ -81,7 +81,7 @@ def test_unusable_save_path_does_not_stop_the_program(tmp_path: Path) -> None:
     assert event["eventIndex"] == 1
 
 
-def test_default_save_path_is_the_platforms(tmp_path: Path) -> None:
+def test_default_save_path_is_in_the_data_directory(tmp_path: Path) -> None:
     """Without a path, the file is created in the user's data directory."""
     entities(start("build", HOME=str(tmp_path), XDG_DATA_HOME=str(tmp_path)))
     assert [path.parent.name for path in tmp_path.rglob("session.xml")] == [

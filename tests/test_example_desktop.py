@@ -42,7 +42,7 @@ ctypes.CDLL(str(plugin))
 
 TITLES = {"tk": "A session in tkinter", "qt": "A session in Qt"}
 
-REFUSE_THREADS = """
+FORBID_THREADS = """
 import runpy, sys, threading
 def refuse(thread):
     raise AssertionError("a thread was started")
@@ -50,9 +50,9 @@ threading.Thread.start = refuse
 del sys.argv[0]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-"""Runs a program in which starting a thread is an error."""
+"""Code that runs a program in which starting a thread raises an error."""
 
-# Each example's window in a program that opens a dialog on F2 and reports half a second later that it is open.
+# Programs that show each example's window. F2 opens a dialog, and half a second later the program prints "open".
 WITH_DIALOG = {
     "tk": """
 import sys, tkinter as tk
@@ -235,7 +235,7 @@ class User:
 
 @pytest.fixture(scope="module", params=["tk", "qt"])
 def toolkit(request: pytest.FixtureRequest) -> str:
-    """Return the name of a toolkit, or skip if it cannot be loaded."""
+    """Return the name of a toolkit, or skip the test if the toolkit cannot be loaded."""
     name: str = request.param
     loaded = subprocess.run(  # noqa: S603  # our own interpreter
         [sys.executable, "-c", IMPORTS[name]], capture_output=True, text=True, check=False, timeout=WAIT_SECONDS
@@ -247,7 +247,7 @@ def toolkit(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def user() -> Iterator[User]:
-    """Return the user of a display that has a window manager and a second program's window, titled "tk"."""
+    """Yield the user of a display with a window manager and another program's window, titled "tk"."""
     reading, writing = os.pipe()
     with subprocess.Popen(  # noqa: S603  # fixed arguments
         ["Xvfb", "-displayfd", str(writing), "-screen", "0", "800x600x24", "-nolisten", "tcp"],  # noqa: S607
@@ -273,7 +273,7 @@ def user() -> Iterator[User]:
 
 @pytest.fixture
 def start(user: User) -> Iterator[Start]:
-    """Return a function that starts a program on the display."""
+    """Yield a function that starts a program on the display."""
     started: list[tuple[subprocess.Popen[str], threading.Thread]] = []
 
     def run(*arguments: str | Path) -> Program:
@@ -308,7 +308,7 @@ def test_session_follows_the_window_focus(toolkit: str, start: Start, save_path:
     """Focus changes set the state and the toolkit's timer ends the session, without starting a thread."""
     program = start(
         "-c",
-        REFUSE_THREADS,
+        FORBID_THREADS,
         EXAMPLES / f"{toolkit}_app.py",
         save_path,
         "--background-timeout",

@@ -38,14 +38,14 @@ class Server:
     """A gunicorn server with three workers, and every entity it returned."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
-        """Wait until the server listens and has started its workers."""
+        """Wait until the server is listening and has started its workers."""
         self.process = process
         self.entities: Entities = []
         self.port = int(self.wait_for(r"Listening at: http://127\.0\.0\.1:(\d+)"))
         self.workers = [self.next_worker() for _ in range(3)]
 
     def wait_for(self, pattern: str) -> str:
-        """Read the output up to a line that matches; return the matched group."""
+        """Read the output up to the first matching line, and return the matched group."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             if match := re.search(pattern, line):
@@ -73,15 +73,15 @@ class Server:
             connection.close()
 
     def get_until(self, sessions: int) -> None:
-        """Make requests, eight at a time, until this many sessions have responded."""
+        """Make requests, eight at a time, until the responses contain this many sessions."""
         with ThreadPoolExecutor(8) as pool:
             for _round in range(200):
                 self.entities += pool.map(self.get, range(40))
                 if len({entity["sessionId"] for entity in self.entities}) >= sessions:
                     return
-        pytest.fail(f"fewer than {sessions} sessions answered {len(self.entities)} requests")
+        pytest.fail(f"{len(self.entities)} responses contained fewer than {sessions} sessions")
 
-    def events(self) -> dict[int, int]:
+    def count_events(self) -> dict[int, int]:
         """Check that indexes have no gaps or duplicates; return the number of events by session index."""
         assert len({entity["userId"] for entity in self.entities}) == 1
         sessions: dict[int, Entities] = {}
@@ -103,7 +103,7 @@ class Server:
 
 @pytest.fixture(params=["", "--preload", "--preload --threads 4"])
 def server(request: pytest.FixtureRequest, save_path: Path) -> Iterator[Server]:
-    """Yield gunicorn serving the example, imported by each worker or by the master before it forks."""
+    """Yield a gunicorn server whose workers each import the example, or whose master imports it before forking."""
     options: str = request.param
     with subprocess.Popen(  # noqa: S603  # our own interpreter
         [
@@ -126,13 +126,13 @@ def server(request: pytest.FixtureRequest, save_path: Path) -> Iterator[Server]:
 
 
 def test_workers_share_the_user_but_not_the_session(server: Server, save_path: Path) -> None:
-    """Each worker, and the one that replaces a killed worker, has its own session; a graceful stop ends them."""
+    """Each worker, including the replacement for a killed one, has its own session; a graceful stop ends them all."""
     server.get_until(sessions=3)
-    assert set(server.events()) == {1, 2, 3}
+    assert set(server.count_events()) == {1, 2, 3}
     os.kill(server.workers[0], signal.SIGKILL)
     server.next_worker()
     server.get_until(sessions=4)
-    events = server.events()
+    events = server.count_events()
     assert set(events) == {1, 2, 3, 4}
 
     server.process.terminate()

@@ -1,4 +1,4 @@
-"""Explanations: a session records its last decisions, in the same words for explain(), the log and the command line."""
+"""Explanations: a session records its latest decisions; explain(), the log and the command line word them alike."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def descriptions(session: ClientSession) -> list[str]:
 
 
 def apply(session: ClientSession, clock: ManualClock, *inputs: tuple[float, str]) -> list[str]:
-    """Apply inputs, each this many seconds after the one before, and return all explanations."""
+    """Apply inputs, each the given number of seconds after the previous one, and return all explanations."""
     calls: dict[str, Callable[[], object]] = {
         "event": lambda: session.get_session_context(event_id(1)),
         "background": lambda: session.set_background(True),
@@ -57,8 +57,8 @@ def apply(session: ClientSession, clock: ManualClock, *inputs: tuple[float, str]
 # The text of each decision.
 
 
-def test_explanation_has_everything_that_mattered(make: MakeSession, clock: ManualClock) -> None:
-    """It has the time, input, states, idle seconds, timeouts, checker, and the sessions that ended and began."""
+def test_explanation_has_every_relevant_fact(make: MakeSession, clock: ManualClock) -> None:
+    """It has the time, input, states, idle seconds, timeouts and checker, and the sessions that ended and began."""
     session = make()
     apply(session, clock, (0, "event"), (1, "event"), (0, "background"), (700, "event"))
     assert session.explain()[-1] == Explanation(
@@ -81,7 +81,7 @@ def test_explanation_has_everything_that_mattered(make: MakeSession, clock: Manu
 
 
 def test_new_session_has_no_explanations(session: ClientSession) -> None:
-    """A pending session without inputs has made no decision."""
+    """A pending session that has received no input has made no decisions."""
     assert session.explain() == ()
 
 
@@ -163,7 +163,7 @@ def test_timeout_changes_are_explained(session: ClientSession) -> None:
 
 
 def test_fractional_timeout_is_compared_with_a_fractional_duration(make: MakeSession, clock: ManualClock) -> None:
-    """Idle seconds are rounded only if the timeout is a whole number, so they never seem to be below the timeout."""
+    """Idle seconds are rounded only if the timeout is a whole number, so they never appear to be below the timeout."""
     session = make(foreground_timeout=60.5)
     assert apply(session, clock, (0, "event"), (60.75, "tick"))[-1] == (
         "tick: session 1 (1 event) ended: idle for 60.75 s in the foreground (timeout 60.5 s); "
@@ -191,7 +191,7 @@ def test_restart_explains_whether_the_saved_session_continues(make: MakeSession,
 
 
 def test_counted_empty_sessions_are_explained(make: MakeSession, clock: ManualClock) -> None:
-    """Each session is counted when it replaces the last one, and begins with its first event."""
+    """Each session is counted when it replaces the previous one, and begins with its first event."""
     session = make(count_empty_sessions=True)
     assert apply(session, clock, (600, "tick"), (600, "tick"), (1, "event")) == [
         "start: session 1 is counted before its first event",
@@ -246,7 +246,7 @@ def test_times_have_microsecond_precision(session: ClientSession, clock: ManualC
     assert session.explain()[-1].at == clock.now()
 
 
-def test_explain_extends_nothing_and_works_after_close(session: ClientSession, clock: ManualClock) -> None:
+def test_explain_does_not_extend_the_session_and_works_after_close(session: ClientSession, clock: ManualClock) -> None:
     """explain() does not extend the session, works after close(), and returns immutable entries."""
     apply(session, clock, (0, "event"), (300, "event"))
     clock.advance(599)
@@ -308,8 +308,8 @@ def test_forked_child_starts_with_an_empty_history(session: ClientSession, clock
 
 
 @pytest.mark.usefixtures("fast_thread_switching")
-def test_threads_lose_no_explanation(make: MakeSession) -> None:
-    """With many threads, each end is explained exactly once and in order, and no entry mixes two decisions."""
+def test_no_explanation_is_lost_with_many_threads(make: MakeSession) -> None:
+    """With many threads, each session's end is explained exactly once, in order, and no entry mixes two decisions."""
     session = make()
     histories: list[tuple[Explanation, ...]] = []
 
@@ -365,7 +365,7 @@ def test_log_handlers_run_without_the_lock(make: MakeSession) -> None:
             other.join(timeout=10)
             received.append(record.getMessage().split(maxsplit=2)[2])
 
-    logger = logging.Logger("custom")  # noqa: LOG001  # a logger of its own
+    logger = logging.Logger("custom")  # noqa: LOG001  # a separate logger
     logger.addHandler(ReentrantHandler(logging.DEBUG))
     session = make(logger=logger)
     session.get_session_context(event_id(1))
@@ -376,7 +376,7 @@ class BasicLogger:
     """A logger with the required methods and ``debug``, but without isEnabledFor."""
 
     def __init__(self) -> None:
-        """Start without lines."""
+        """Start with no recorded lines."""
         self.lines: list[object] = []
 
     def debug(self, *line: object) -> None:
@@ -390,7 +390,7 @@ class LevelLogger(BasicLogger):
     """A logger with isEnabledFor."""
 
     def __init__(self, answer: Callable[[int], bool]) -> None:
-        """Set the answer of isEnabledFor."""
+        """Set what isEnabledFor returns."""
         super().__init__()
         self.isEnabledFor = answer
 
@@ -399,7 +399,7 @@ class LevelLogger(BasicLogger):
     "logger", [BasicLogger(), LevelLogger(lambda level: level > logging.DEBUG), LevelLogger(lambda _: bool(1 / 0))]
 )
 def test_logger_that_is_not_enabled_gets_no_lines(make: MakeSession, clock: ManualClock, logger: BasicLogger) -> None:
-    """A logger that has no levels, is at another level, or raises gets no line and does not break an event."""
+    """A logger that has no levels, is at another level, or raises gets no lines and does not break an event."""
     assert apply(make(logger=logger), clock, (0, "event")) == ["event: session 1 begins"]
     assert logger.lines == []
 
@@ -416,7 +416,7 @@ def test_custom_logger_enabled_for_debug_gets_the_lines(make: MakeSession, clock
 
 
 def test_replay_returns_the_explanations_of_each_input(clock: ManualClock) -> None:
-    """Each moment has the explanations that its input added, also those of a session closed by a restart."""
+    """Each moment has the explanations that its input added, including those of a session that a restart closed."""
     start = clock.now()
     steps = [
         Step(start + timedelta(seconds=seconds), input_name, event_id(1) if input_name == "event" else None)

@@ -16,21 +16,21 @@ from client_session_persistence import MemoryStore
 
 
 def test_every_edge_satisfies_every_invariant() -> None:
-    """Exploring every input in every reachable state breaks no invariant and takes every row."""
+    """With every input explored in every reachable state, no invariant is violated, and every row is taken."""
     tally = Tally()
     result = explore(tally)
     assert set(tally.rows) == set(TABLE)
     assert set(tally.invariants) == set(exploration.INVARIANTS)
-    assert result.edges == result.states * (len(exploration.MOVES) + 1)
+    assert result.edges == result.states * (len(exploration.SIMPLE_INPUTS) + 1)
     assert result.states > 50
 
 
 def test_sample_of_each_row_is_the_shortest() -> None:
-    """Each row's sample is found breadth first, so it is short, and replaying it takes the row."""
+    """Each row's sample is found breadth-first, so it is the shortest; replaying it takes the row."""
     tally = Tally()
     explore(tally)
     assert set(tally.samples) == set(TABLE)
-    # start, background, an expiring tick, then the input of the row itself
+    # start, background, an expiring tick, then the row's own input
     assert {len(sample.steps) for row, sample in tally.samples.items() if row.source is EXPIRED} <= {3, 4}
     assert max(len(sample.steps) for sample in tally.samples.values()) == 4
     for row, sample in tally.samples.items():

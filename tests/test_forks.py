@@ -1,4 +1,4 @@
-"""Forks and the interpreter's exit: threads pause, hooks run in order, progress is saved."""
+"""Forks and the interpreter's exit: threads pause, hooks run in order, and progress is saved."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="counts threads 
 
 
 def run(program: str, *arguments: object, options: tuple[str, ...] = ("-W", "error")) -> str:
-    """Run a program in an interpreter of its own; return what it prints. Any output to stderr fails."""
+    """Run a program in a new interpreter and return what it prints. Any output to stderr fails the test."""
     done = subprocess.run(  # noqa: S603  # our own interpreter and program
         [sys.executable, *options, "-c", textwrap.dedent(program), *map(str, arguments)],
         capture_output=True,
@@ -40,7 +40,7 @@ BOTH_THREADS = """
     def threads():
         return Path("/proc/self/stat").read_text().rpartition(")")[2].split()[17]
 
-    # Hooks run before a fork in reverse order, so this one counts after ours.
+    # Before a fork, hooks run in reverse order of registration, so this one counts threads after ours.
     counts = []
     os.register_at_fork(before=lambda: counts.append(threads()))
 
@@ -54,8 +54,8 @@ BOTH_THREADS = """
 
 
 @needs_proc
-def test_a_fork_finds_one_thread(tmp_path: Path) -> None:
-    """The checker and the writer thread have ended when the process is copied, and run again afterwards."""
+def test_process_has_only_one_thread_when_it_forks(tmp_path: Path) -> None:
+    """The checker and writer threads have ended by the time the process is copied, and restart afterwards."""
     program = f"""{BOTH_THREADS}
     for _ in range(20):
         child = os.fork()
@@ -71,9 +71,11 @@ def test_a_fork_finds_one_thread(tmp_path: Path) -> None:
 
 
 @needs_fork
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.12 and newer warn of a fork with threads")
-def test_a_fork_causes_no_warning(tmp_path: Path) -> None:
-    """With warnings as errors, parent and child track events after a fork."""
+@pytest.mark.skipif(
+    sys.version_info < (3, 12), reason="only Python 3.12 and newer warn about forking a multithreaded process"
+)
+def test_fork_causes_no_warning(tmp_path: Path) -> None:
+    """With warnings as errors, both the parent and the child track events after a fork."""
     program = f"""{BOTH_THREADS}
     child = os.fork()
     status = os.waitpid(child, 0)[1] if child else 0  # one after the other, since they share the save file
@@ -86,8 +88,8 @@ def test_a_fork_causes_no_warning(tmp_path: Path) -> None:
 
 
 @needs_fork
-def test_queued_saves_are_the_parents(tmp_path: Path) -> None:
-    """What waits for the writer thread at a fork is written by the parent, once, and not by the child."""
+def test_only_the_parent_writes_queued_saves(tmp_path: Path) -> None:
+    """Saves that are queued for the writer thread at a fork are written once, by the parent, never by the child."""
     program = """
     import os, sys, uuid
     from client_session import ClientSession, XmlStore
@@ -108,10 +110,10 @@ def test_queued_saves_are_the_parents(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("last", "events"),
     [("", 3), ("sys.exit(0)", 3), ("os._exit(0)", 1), ("session.close()", 3)],
-    ids=["end of the program", "sys.exit", "os._exit", "closed before"],
+    ids=["end of the program", "sys.exit", "os._exit", "already closed"],
 )
 def test_progress_is_saved_at_exit(save_path: Path, last: str, events: int) -> None:
-    """A live session saves its progress at the interpreter's exit: it does not end, and no callback runs."""
+    """When the interpreter exits, a live session saves its progress but does not end, and no callback runs."""
     program = f"""
     import os, sys
     from client_session import ClientSession
@@ -127,7 +129,7 @@ def test_progress_is_saved_at_exit(save_path: Path, last: str, events: int) -> N
 
 
 def test_exit_stops_saving_at_its_deadline(tmp_path: Path) -> None:
-    """A store that is slow at the interpreter's exit delays it once, and not for each session."""
+    """If saving is slow when the interpreter exits, only one session's save delays the exit, not every session's."""
     program = """
     import sys, time, uuid
     from client_session import ClientSession, XmlStore
@@ -148,8 +150,8 @@ def test_exit_stops_saving_at_its_deadline(tmp_path: Path) -> None:
     assert run(program, tmp_path) == f"{tmp_path}\n"
 
 
-def test_a_session_that_was_resumed_continues_after_an_exit_without_close(save_path: Path) -> None:
-    """With continue_on_restart, event numbers continue although no run closes its session."""
+def test_resumed_session_continues_after_an_exit_without_close(save_path: Path) -> None:
+    """With continue_on_restart, event numbers continue even though no run closes its session."""
     program = f"""
     import sys
     from client_session import ClientSession
@@ -175,7 +177,7 @@ def test_child_renews_an_object_once() -> None:
         thread = threading.Thread(target=counted.renew_in_child)
         with THIS_PROCESS.renewing:
             thread.start()
-            time.sleep(0.1)  # until the thread waits; if it is late, it finds the object renewed
+            time.sleep(0.1)  # time for the thread to wait; if it starts later, it finds the object already renewed
             counted.renew_in_child()
         thread.join()
         os._exit(counted.renewals != 2)
@@ -185,7 +187,10 @@ def test_child_renews_an_object_once() -> None:
 
 
 def test_hooks_run_in_order() -> None:
-    """Stages ascend in a forked child and descend before a fork and at exit, whatever the order of registration."""
+    """Stages run in descending order before a fork and at exit, and in ascending order after a fork.
+
+    The order of registration does not matter.
+    """
     program = """
     import os
     from client_session_persistence.forks import Stage, register

@@ -1,4 +1,4 @@
-"""The transition table: the rows of the specification and the check at import."""
+"""The transition table: the specification's rows, and the validation at import."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SPECIFIED = """
 
 
 def test_states_match_the_specification() -> None:
-    """There are three states, and the text of each is its value."""
+    """There are exactly three states, and `str()` returns the value of each."""
     assert {state.name: str(state) for state in SessionState} == {
         "FOREGROUND_ACTIVE": "foreground-active",
         "BACKGROUND_ACTIVE": "background-active",
@@ -86,7 +86,7 @@ INVALID_ROW = Row(FOREGROUND, Input.RESUME, None, FOREGROUND, (Effect.START_CHEC
         ),
     ],
 )
-def test_invalid_table_is_refused(rows: list[Row], message: str) -> None:
+def test_invalid_table_is_rejected(rows: list[Row], message: str) -> None:
     """The error names the row, state or input at fault."""
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         check(rows)

@@ -22,7 +22,7 @@ def modules_after(program: str) -> set[str]:
 
 
 def test_in_memory_session_loads_no_file_modules() -> None:
-    """Modules for files load with the first use of a file store, and optional packages never load."""
+    """Modules that handle files are loaded on first use of a file store; optional packages are never loaded."""
     in_memory = modules_after(
         "from client_session import ClientSession; from client_session_persistence import MemoryStore, Snapshot"
     )
@@ -34,7 +34,7 @@ def test_in_memory_session_loads_no_file_modules() -> None:
 
 
 def test_every_public_name_is_available() -> None:
-    """Lazily imported names are available like the rest; an unknown name raises AttributeError."""
+    """Lazily imported names are available like all others; an unknown name raises AttributeError."""
     assert all(getattr(client_session_persistence, name) is not None for name in client_session_persistence.__all__)
     with pytest.raises(AttributeError, match="'client_session_persistence' has no attribute 'YamlStore'"):
         _ = client_session_persistence.YamlStore

@@ -1,4 +1,4 @@
-"""The installed wheel: it works next to a program's own modules `fsm` and `persistence`."""
+"""The installed wheel works next to a program's own `fsm` and `persistence` modules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 import client_session
 
 ROOT = Path(__file__).parents[1]
-SECOND_NAMES = {"fsm.client_session", "persistence.client_session_persistence"}
+MODULES_UNDER_A_SECOND_NAME = {"fsm.client_session", "persistence.client_session_persistence"}
 
 PROGRAM = """
 import json, sys, uuid
@@ -45,7 +45,7 @@ class Installation:
     packages: Path
 
     def run(self, *arguments: str, folder: Path) -> str:
-        """Run its Python in a folder and return the output."""
+        """Run the environment's Python in a folder and return the output."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         return subprocess.run(  # noqa: S603  # the virtual environment's interpreter
             [self.python, *arguments],
@@ -71,7 +71,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory, wheel_path: Path) -> 
     )
     scheme = {"base": str(folder), "platbase": str(folder)}
     packages = Path(sysconfig.get_path("purelib", "venv", scheme))
-    # Python reads no .pth files in a folder that a .pth file adds, and an editable install is a .pth file.
+    # Python ignores .pth files, such as an editable install's, in a folder that was itself added by a .pth file.
     dependencies = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     (packages / "dependencies.pth").write_text("\n".join(sorted(dependencies)), encoding="utf-8")
     return Installation(python, packages)
@@ -80,14 +80,14 @@ def installation(tmp_path_factory: pytest.TempPathFactory, wheel_path: Path) -> 
 def test_installed_packages_work_next_to_modules_named_fsm_and_persistence(
     installation: Installation, tmp_path: Path
 ) -> None:
-    """A program's own `fsm` and `persistence` modules are imported, and neither hides a module of the library."""
+    """A program's own `fsm` and `persistence` modules can be imported, and neither hides any part of the library."""
     (tmp_path / "program.py").write_text(PROGRAM, encoding="utf-8")
     for name in ("fsm", "persistence"):
         (tmp_path / f"{name}.py").write_text("OWNER = 'program'\n", encoding="utf-8")
     found = json.loads(installation.run("-W", "error", "program.py", folder=tmp_path))
     assert found["own"] == ["program", "program"]
     assert all(Path(file).is_relative_to(installation.packages) for file in found["files"])
-    assert not SECOND_NAMES & set(found["modules"])
+    assert not MODULES_UNDER_A_SECOND_NAME & set(found["modules"])
     assert found["version"] == client_session.__version__
     assert found["index"] == 1
     assert Path(found["default"]).name == "session.xml"
@@ -101,18 +101,18 @@ def test_installed_version_is_the_one_in_the_metadata(installation: Installation
 
 
 def test_installed_command_runs(installation: Installation, tmp_path: Path) -> None:
-    """The wheel's `client-session` command starts, also as `python -m client_session`."""
+    """The wheel's `client-session` command starts and finds its own package."""
     assert "replay" in installation.run("-m", "client_session", "--help", folder=tmp_path)
     (script,) = installation.python.parent.glob("client-session*")
     done = subprocess.run([script, "--help"], capture_output=True, text=True, check=True, timeout=60)  # noqa: S603
     assert "replay" in done.stdout
 
 
-def test_modules_have_one_name_in_a_clone() -> None:
-    """In a clone, `fsm` can be imported as a namespace package, but no module of the project does that."""
+def test_modules_are_imported_under_one_name_in_a_clone() -> None:
+    """In a clone's root folder, `fsm` is importable as a namespace package, but none of our code imports it."""
     program = "import sys, client_session.testing, benchmarks, docs.generated; print(*sys.modules)"
     modules = subprocess.run(  # noqa: S603  # our own interpreter
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
     ).stdout.split()
     assert {"client_session", "client_session_persistence", "docs.generated"} <= set(modules)
-    assert not SECOND_NAMES & set(modules)
+    assert not MODULES_UNDER_A_SECOND_NAME & set(modules)

@@ -1,4 +1,4 @@
-"""The lock file is compatible with the `filelock` package and the processes that use it."""
+"""The lock file is compatible with other processes that use the `filelock` package."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX modes and removal of open files")
+posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX file modes and the ability to remove open files")
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def lock(path: Path) -> Iterator[LockFile]:
 
 
 def is_free(path: Path) -> bool:
-    """Return whether filelock.FileLock can take the lock now."""
+    """Return whether filelock.FileLock can acquire the lock now."""
     try:
         with filelock.FileLock(path, timeout=0):
             return True
@@ -45,7 +45,7 @@ def is_free(path: Path) -> bool:
 
 
 def test_held_lock_excludes_filelock(lock: LockFile, path: Path) -> None:
-    """filelock.FileLock cannot take our lock until it has been unlocked as often as it was locked."""
+    """filelock.FileLock cannot acquire our lock until we have released it as many times as we acquired it."""
     lock.lock(0)
     lock.lock(0)
     assert lock.is_locked
@@ -57,7 +57,7 @@ def test_held_lock_excludes_filelock(lock: LockFile, path: Path) -> None:
     assert is_free(path)
 
 
-def test_lock_held_by_filelock_times_out(lock: LockFile, path: Path) -> None:
+def test_waiting_for_a_lock_held_by_filelock_times_out(lock: LockFile, path: Path) -> None:
     """Waiting for a lock that FileLock holds ends after the given time with an error that names the file."""
     with filelock.FileLock(path):
         start = time.monotonic()
@@ -70,8 +70,8 @@ def test_lock_held_by_filelock_times_out(lock: LockFile, path: Path) -> None:
 
 
 @posix
-def test_removed_lock_file_is_not_a_lock(lock: LockFile, path: Path) -> None:
-    """A lock on a file that was removed while it was being locked does not count."""
+def test_lock_on_a_removed_file_is_not_acquired(lock: LockFile, path: Path) -> None:
+    """If the file is removed while it is being locked, the lock is not considered acquired."""
     path.touch()
 
     def remove_and_lock(descriptor: int, *, blocking: bool) -> bool:
@@ -87,8 +87,8 @@ def test_removed_lock_file_is_not_a_lock(lock: LockFile, path: Path) -> None:
     assert not is_free(path)
 
 
-def test_lock_file_may_be_created_by_another_process_meanwhile(lock: LockFile, path: Path) -> None:
-    """A lock file that appears between the attempts to open and to create it is opened next."""
+def test_lock_file_created_by_another_process_is_used(lock: LockFile, path: Path) -> None:
+    """If the lock file appears after an attempt to open it and before the attempt to create it, that file is locked."""
     open_file = os.open
 
     def open_late(name: str, flags: int, mode: int = 0o777) -> int:
@@ -122,7 +122,7 @@ def test_reentrant_call_may_retain_the_lock_first(path: Path, monkeypatch: pytes
 
 
 def test_failed_unlock_is_retried_by_the_next_use(lock: LockFile, path: Path) -> None:
-    """A failing unlock raises and leaves the file locked; the next use of the lock releases it."""
+    """If unlocking fails, the error is raised and the file stays locked; the next use of the lock releases it."""
 
     def fail(_: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
@@ -141,7 +141,7 @@ def test_failed_unlock_is_retried_by_the_next_use(lock: LockFile, path: Path) ->
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOTSUP])
 def test_file_system_without_locks_is_accepted(lock: LockFile, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    """Saving works on a file system without locks, such as some network and FUSE ones; other errors are raised."""
+    """Saving works on file systems without locks, such as some network and FUSE mounts; other errors are raised."""
 
     def refuse(_: int, **__: bool) -> bool:
         raise OSError(code, os.strerror(code))
@@ -157,7 +157,7 @@ def test_file_system_without_locks_is_accepted(lock: LockFile, monkeypatch: pyte
 
 
 def test_reentrant_locking_fails_at_once(path: Path) -> None:
-    """A signal handler that interrupts its own thread's locking gets an error, and the thread keeps its lock."""
+    """A signal handler that interrupts locking and tries to lock gets an error; the interrupted call gets the lock."""
     lock = ProcessLock(os.fspath(path))
     errors: list[str] = []
 
@@ -198,8 +198,8 @@ def test_lock_file_is_private_from_creation(lock: LockFile, path: Path, umask: i
 
 @posix
 @pytest.mark.parametrize("target", ["target", "missing"])
-def test_symbolic_link_as_lock_file_is_refused(lock: LockFile, path: Path, target: str) -> None:
-    """A planted link raises at once, wherever it points, and its target is not opened."""
+def test_symbolic_link_as_lock_file_is_rejected(lock: LockFile, path: Path, target: str) -> None:
+    """A planted link raises an error immediately, wherever it points, and its target is not opened."""
     target_file = path.with_name("target")
     target_file.write_text("precious")
     path.symlink_to(target)
@@ -234,7 +234,7 @@ def test_forked_child_does_not_keep_the_parents_lock(lock: LockFile, path: Path)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_child_forked_during_locking_does_not_unlock(lock: LockFile, path: Path) -> None:
-    """A child forked right after the system call closes the shared lock without releasing it."""
+    """A child forked right after the locking system call closes its copy of the file without releasing the lock."""
     children: list[int] = []
 
     def lock_and_fork(descriptor: int, *, blocking: bool) -> bool:

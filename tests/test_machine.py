@@ -40,7 +40,7 @@ def test_machine_matches_the_table() -> None:
 
 
 def test_machine_keeps_no_state() -> None:
-    """The machine has no models, so a decision leaves nothing behind in it."""
+    """The machine has no models, so it keeps nothing after a decision."""
     before = len(MACHINE.models)
     lifecycle = Lifecycle(600.0, 300.0, 0.0)
     lifecycle.decide(Input.EVENT, 1.0)
@@ -57,7 +57,7 @@ def test_core_implements_every_guard_and_effect() -> None:
 
 @pytest.mark.parametrize("row", TABLE, ids=str)
 def test_core_follows_each_row(row: Row) -> None:
-    """From a row's source, its input leads to its destination and has its effects."""
+    """In a row's source state, its input leads to its destination and causes its effects."""
     lifecycle = Lifecycle(600.0, 300.0, 0.0)
     lifecycle.decide(Input.EVENT, 0.0)
     if row.source is not SessionState.FOREGROUND_ACTIVE:
@@ -78,7 +78,7 @@ def test_core_follows_each_row(row: Row) -> None:
 
 
 def test_transitions_log_lines_are_suppressed(caplog: pytest.LogCaptureFixture) -> None:
-    """Our machine's INFO lines do not reach the host's log; those of other machines do."""
+    """Our machine's INFO lines do not reach the host program's log; those of other machines do."""
     caplog.set_level(logging.DEBUG)
     lifecycle = Lifecycle(600.0, 300.0, 0.0)
     lifecycle.decide(Input.EVENT, 0.0)

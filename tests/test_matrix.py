@@ -1,4 +1,4 @@
-"""`make matrix`: which interpreters it finds."""
+"""`make matrix` finds the right interpreters."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_finds_interpreters_on_path_and_in_pyenv(folder: Path) -> None:
-    """An interpreter counts with the version that it reports."""
+    """An interpreter is found under the version that it reports."""
     assert matrix.find_python(MINOR) is None
     in_pyenv = folder.parent / ".pyenv" / "versions" / f"3.{MINOR}.1" / "bin" / f"python3.{MINOR}"
     for python in (in_pyenv, folder / f"python3.{MINOR}"):
@@ -42,7 +42,7 @@ def test_finds_interpreters_on_path_and_in_pyenv(folder: Path) -> None:
     "script", ["#!/bin/sh\nexit 127\n", "#!/bin/sh\necho 3 10 2\n"], ids=["does not run", "other version"]
 )
 def test_ignores_shims(folder: Path, script: str) -> None:
-    """A shim of pyenv exists for each version, but may not run one, or may run another."""
+    """A pyenv shim may exist for a version but fail to run, or run a different version."""
     shim = folder / f"python3.{MINOR}"
     shim.write_text(script, encoding="utf-8")
     shim.chmod(0o755)
@@ -50,5 +50,5 @@ def test_ignores_shims(folder: Path, script: str) -> None:
 
 
 def test_slow_files_exist() -> None:
-    """No slow file was renamed without its entry."""
+    """Every entry in `SLOW` names an existing test file."""
     assert {path.name for path in Path(__file__).parent.glob("test_*.py")} >= SLOW

@@ -7,7 +7,7 @@ from event_ids import event_id
 
 
 def test_load_returns_the_last_snapshot() -> None:
-    """A new store is empty; afterwards load() returns the snapshot saved last."""
+    """A new store is empty; after a save, load() returns the latest snapshot."""
     store = MemoryStore()
     assert store.load() is None
     for number in (1, 2):
@@ -16,7 +16,7 @@ def test_load_returns_the_last_snapshot() -> None:
 
 
 def test_lock_is_reentrant() -> None:
-    """A caller that holds the lock can save, which takes the lock again."""
+    """A caller that holds the lock can save, which acquires the lock again."""
     store = MemoryStore()
     with store.lock(), store.lock():
         store.save(Snapshot(user_id=event_id(1)))

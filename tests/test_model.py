@@ -1,4 +1,4 @@
-"""The model-based test: a real session and file must match the oracle after every sequence of inputs."""
+"""The model-based test: a real session and its save file must match the oracle after every sequence of inputs."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ TestSession.settings = settings(stateful_step_count=30)
 
 
 def test_model_that_was_never_constructed_can_be_torn_down() -> None:
-    """Hypothesis tears a model down even if it gave up before the first rule."""
+    """Hypothesis tears down a model even if it gives up before the first rule."""
     SessionModel().teardown()

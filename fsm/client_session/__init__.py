@@ -29,29 +29,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Beginning",
-    "ClientSession",
-    "Clock",
-    "Command",
-    "EndReason",
-    "Ending",
-    "EntityData",
-    "Explanation",
-    "Input",
-    "Logger",
-    "MemoryStore",
-    "Scheduler",
-    "Seconds",
-    "SessionClosedError",
-    "SessionContext",
-    "SessionState",
-    "SessionSummary",
-    "SystemClock",
-    "Ticking",
-    "XmlStore",
-    "__version__",
-    "default_save_path",
-]
+    "Beginning", "ClientSession", "Clock", "Command", "EndReason", "Ending", "EntityData", "Explanation", "Input",
+    "Logger", "MemoryStore", "Scheduler", "Seconds", "SessionClosedError", "SessionContext", "SessionState",
+    "SessionSummary", "SystemClock", "Ticking", "XmlStore", "default_save_path",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:

@@ -1,4 +1,4 @@
-"""Persistence of client sessions: snapshot, XML codec, stores, default path.
+"""Persistence for client sessions: the snapshot, the XML codec, stores, and the default path.
 
 It does not depend on ``client_session``, so it can be used on its own to read and write save files.
 """
@@ -17,15 +17,9 @@ if TYPE_CHECKING:
     from client_session_persistence.xml_store import XmlStore
 
 __all__ = [
-    "CorruptSaveFileError",
-    "MemoryStore",
-    "Snapshot",
-    "SnapshotStore",
-    "XmlStore",
-    "default_save_path",
-    "dumps",
+    "CorruptSaveFileError", "MemoryStore", "Snapshot", "SnapshotStore", "XmlStore", "default_save_path", "dumps",
     "loads",
-]
+]  # fmt: skip
 
 _MODULES = {"XmlStore": "xml_store", "default_save_path": "paths", "dumps": "codec", "loads": "codec"}
 

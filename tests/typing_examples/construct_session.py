@@ -30,7 +30,7 @@ with ClientSession("session.xml") as session:
 
 
 def set_timeouts(session: ClientSession, timeout: Seconds) -> None:
-    """Set both timeouts, with a parameter of the library's type."""
+    """Set both timeouts from a parameter annotated with the library's type."""
     session.foreground_timeout = timeout
     session.background_timeout = timeout
 

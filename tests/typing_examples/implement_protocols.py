@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class FixedClock:
-    """A clock that never moves."""
+    """A clock whose time never changes."""
 
     def monotonic(self) -> float:
-        """Return the same time."""
+        """Return the fixed time."""
         return 0.0
 
     def now(self) -> datetime:
-        """Return the same time."""
+        """Return the fixed time."""
         return datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -30,11 +30,11 @@ class IntegerClock:
     """A clock whose wall time is a number, so it is not a `Clock`."""
 
     def monotonic(self) -> float:
-        """Return the same time."""
+        """Return the fixed time."""
         return 0.0
 
     def now(self) -> int:
-        """Return the same time."""
+        """Return the fixed time."""
         return 0
 
 
@@ -65,7 +65,7 @@ class IncompleteScheduler:
 
 
 class VariableStore:
-    """A store in a variable, whose lock does nothing."""
+    """A store that keeps the snapshot in a variable and does not lock anything."""
 
     snapshot: Snapshot | None = None
 
@@ -78,7 +78,7 @@ class VariableStore:
         self.snapshot = snapshot
 
     def lock(self) -> contextlib.AbstractContextManager[object]:
-        """Return a context manager."""
+        """Return a context manager that does nothing."""
         return contextlib.nullcontext()
 
 
@@ -86,7 +86,7 @@ class FutureStore:
     """A store that saves in the background."""
 
     def load(self) -> Snapshot | None:
-        """Return nothing."""
+        """Return None."""
         return None
 
     def save(self, snapshot: Snapshot) -> Future[None]:
@@ -95,22 +95,22 @@ class FutureStore:
         return Future()
 
     def lock(self) -> contextlib.AbstractContextManager[object]:
-        """Return a context manager."""
+        """Return a context manager that does nothing."""
         return contextlib.nullcontext()
 
 
 class TextStore:
-    """A store of text, so it is not a `SnapshotStore`."""
+    """A store that keeps text instead of snapshots, so it is not a `SnapshotStore`."""
 
     def load(self) -> str | None:
-        """Return nothing."""
+        """Return None."""
         return None
 
     def save(self, snapshot: str) -> None:
         """Do nothing."""
 
     def lock(self) -> contextlib.AbstractContextManager[object]:
-        """Return a context manager."""
+        """Return a context manager that does nothing."""
         return contextlib.nullcontext()
 
 
@@ -141,5 +141,5 @@ ClientSession(store=store, clock=IntegerClock())  # type: ignore[arg-type]
 ClientSession(store=store, clock=FixedClock)  # type: ignore[arg-type]
 ClientSession(store=store, scheduler=IncompleteScheduler())  # type: ignore[arg-type]
 ClientSession(store=TextStore())  # type: ignore[arg-type]
-ClientSession(store=store, logger=logging)  # the module has the methods
+ClientSession(store=store, logger=logging)  # the module has the required methods
 ClientSession(store=store, logger=[])  # type: ignore[arg-type]

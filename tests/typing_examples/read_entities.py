@@ -51,12 +51,12 @@ assert_type(session.explain(), tuple[Explanation, ...])
 
 
 def on_start(context: SessionContext) -> None:
-    """Take an entity."""
+    """Accept an entity."""
     assert_type(context.event_index, int)
 
 
 def on_end(summary: SessionSummary) -> str:
-    """Take a summary; what a callback returns is not used."""
+    """Accept a summary; a callback's return value is ignored."""
     assert_type(summary.last_event_time, datetime)
     assert_type(summary.foreground_seconds, float)
     assert_type(summary.reason, EndReason)
@@ -64,7 +64,7 @@ def on_end(summary: SessionSummary) -> str:
 
 
 def on_change(before: SessionState, given: Input, after: SessionState, *, label: str = "") -> None:
-    """Take a change of state."""
+    """Accept a state change."""
     assert_type(before, SessionState)
     print(label, before, given, after)
 
@@ -73,7 +73,7 @@ class Analytics:
     """An object whose methods are callbacks."""
 
     def on_end(self, summary: SessionSummary) -> None:
-        """Take a summary."""
+        """Accept a summary."""
 
 
 ClientSession("session.xml", on_session_start=on_start, on_session_end=on_end, on_state_change=on_change)
