@@ -40,8 +40,9 @@ matrix:
 	$(PYTHON) tests/matrix.py
 
 # Measures the branch coverage of both packages in every process that the tests start, and fails below 98%. Excludes
-# fault injection, which uses sys.settrace() itself and counts system calls, seconds and bytes. Some tests run programs
-# as other users, so every user can write to build/coverage.
+# test_torture.py, which counts system calls, seconds and bytes. The calls that test_reentrancy.py interrupts are not
+# measured, since it uses sys.settrace() itself. Some tests run programs as other users, so every user can write to
+# build/coverage.
 coverage: $(INSTALLED) $(EXAMPLES)
 	rm -rf build/coverage
 	install -d -m 1777 build/coverage

@@ -181,6 +181,40 @@ def test_pause_during_a_tick_defers_the_other_targets(checker: Checker) -> None:
         checker.stop(target)
 
 
+def test_other_targets_are_ticked_after_one_is_collected(checker: Checker) -> None:
+    """The thread ticks the rest of many targets after one of them is dropped."""
+    targets = [Target() for _ in range(10)]
+    for target in targets:
+        checker.start(target, 0.0)
+    assert all(target.wait() for target in targets)
+    del target, targets[0]
+    gc.collect()
+    assert all(target.wait(2) for target in targets)
+    for target in targets:
+        checker.stop(target)
+
+
+def test_tick_may_start_another_target(checker: Checker) -> None:
+    """A target that is started on the checker's thread is ticked, though the first one's interval is long."""
+
+    class StartingTarget(Target):
+        """A target that starts another one in its first tick."""
+
+        def tick(self) -> None:
+            """Start the other target, then count the tick."""
+            self.check_interval = 10_000
+            checker.start(self, 0.0)
+            checker.start(other, 0.0)
+            super().tick()
+
+    first, other = StartingTarget(), Target()
+    checker.start(first, 0.0)
+    assert first.wait()
+    assert other.wait(3)
+    checker.stop(first)
+    checker.stop(other)
+
+
 def test_collected_target_is_not_ticked() -> None:
     """Ticking a reference whose target has been collected does nothing."""
     reference = reference_to(Target())
