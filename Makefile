@@ -1,4 +1,4 @@
-# make demo: replay an example day.  make test: linter, type checkers, tests.  Everything is installed into .venv.
+# make demo replays an example day. make test runs the linter, the type checkers and the tests. Both install into .venv.
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,9 +14,9 @@ FUZZ_SECONDS ?= 60
 
 demo: $(INSTALLED)
 	rm -rf $(dir $(DEMO_SAVE))
-	@printf '\nA day, on a new save file:\n\n'
+	@printf '\nA day with a new save file:\n\n'
 	@$(BIN)/client-session replay --save $(DEMO_SAVE) examples/desktop_day.jsonl
-	@printf '\nThe same day again, on the save file of the first run:\n\n'
+	@printf '\nThe same day again, with the save file of the first run:\n\n'
 	@$(BIN)/client-session replay --save $(DEMO_SAVE) examples/desktop_day.jsonl
 	@printf '\nThe save file, $(DEMO_SAVE):\n\n'
 	@$(BIN)/client-session show $(DEMO_SAVE)
@@ -26,7 +26,7 @@ test: lint types suite
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	@if command -v actionlint >/dev/null; then actionlint; else echo 'Skipped .github/workflows: no actionlint'; fi
+	@if command -v actionlint >/dev/null; then actionlint; else echo 'Skipped .github/workflows: actionlint is missing'; fi
 
 types: $(INSTALLED) $(EXAMPLES)
 	$(BIN)/mypy
@@ -35,13 +35,13 @@ types: $(INSTALLED) $(EXAMPLES)
 suite: $(INSTALLED) $(EXAMPLES)
 	$(BIN)/pytest -n $(WORKERS)
 
-# Runs the fast tests on every installed Python; keeps the environments in build/matrix.
+# Runs the fast tests on every installed Python, in environments that it keeps in build/matrix.
 matrix:
 	$(PYTHON) tests/matrix.py
 
-# Branch coverage of both packages, in every process that the tests start; fails below 98 %. Leaves out test_torture.py,
-# since measuring adds system calls, seconds and bytes to those it counts. Calls that test_reentrancy.py interrupts are
-# not measured: it needs sys.settrace() itself. The folder's mode lets programs of other users write their data.
+# Measures the branch coverage of both packages in every process that the tests start, and fails below 98%. Excludes
+# fault injection, which uses sys.settrace() itself and counts system calls, seconds and bytes. Some tests run programs
+# as other users, so every user can write to build/coverage.
 coverage: $(INSTALLED) $(EXAMPLES)
 	rm -rf build/coverage
 	install -d -m 1777 build/coverage
@@ -71,7 +71,8 @@ docs: $(INSTALLED)
 mutants: $(INSTALLED)
 	$(BIN)/python tests/mutants.py
 
-# Injects real faults, within ten minutes; updates the table in SECURITY.md. Skips tests whose tools are missing.
+# Injects real faults, which takes up to ten minutes, and updates the table in SECURITY.md. Skips tests whose tools are
+# missing.
 torture: $(INSTALLED)
 	@command -v strace >/dev/null && command -v mkfs.ext4 >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -qq strace e2fsprogs; } || true
 	PYTHONPATH=tests $(BIN)/python -m torture
@@ -81,11 +82,11 @@ fuzz: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --group fuzz
 	$(BIN)/python tests/fuzz_codec.py -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1
 
-# Compares a session with a minimal implementation, within five minutes; writes the results and the chart.
+# Compares a session with minimal implementations, which takes up to five minutes; writes the results and the chart.
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
 
-# Compares a new run with the stored ratios.
+# Measures again, and compares the ratios with the stored ones.
 bench-check: $(INSTALLED)
 	$(BIN)/python -m benchmarks --check
 
@@ -99,7 +100,7 @@ $(INSTALLED): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[cli,verify]' --group dev
 	touch $@
 
-# The example programs' dependencies: an 85 MB download that the demo does not need.
+# The example programs' dependencies, an 85 MB download that the demo does not need.
 $(EXAMPLES): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --group examples
 	touch $@

@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measure, print a table and write ``results.json`` and ``chart.svg``, or just compare."""
+"""``python -m benchmarks``: measure, print a table, write ``results.json`` and ``chart.svg``; --check only compares."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def table(rows: Sequence[Row]) -> Table:
     """Return the rows as a table."""
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("", "ours", "reference", "compared with", "result", "range", "limit", ""):
-        left = heading in {"", "compared with", "limit"}
-        shown.add_column(heading, justify="left" if left else "right", no_wrap=True)
+        is_left = heading in {"", "compared with", "limit"}
+        shown.add_column(heading, justify="left" if is_left else "right", no_wrap=True)
     for row in rows:
         shown.add_row(
             row.name,
@@ -83,8 +83,8 @@ def table(rows: Sequence[Row]) -> Table:
 
 def _verdict(row: Row) -> Text:
     if row.holds is None:
-        return Text("for information")
-    return Text("holds", "green") if row.holds else Text("does not hold", "red")
+        return Text("no limit")
+    return Text("met", "green") if row.holds else Text("not met", "red")
 
 
 if __name__ == "__main__":

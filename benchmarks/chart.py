@@ -1,4 +1,4 @@
-"""The chart: the time of an event, and the share of its limit that each row uses, as one SVG without a library."""
+"""The chart, drawn as SVG without a library: the time per event, and the share of its limit that each row uses."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 _WIDTH = 1000
 _MARGIN = 36
-_LEFT = 330
-"""The left edge of the bars; labels end before it."""
-_FULL = 232
+_BAR_LEFT = 330
+"""The left edge of the bars, with the labels to the left of it."""
+_FULL_LENGTH = 232
 """The length of a bar at its limit."""
-_MAX = 1.25
-"""The longest bar as a multiple of `_FULL`; longer ones are cut off."""
-_LINE = 28
-_THICK = 14
-# A card with its own background looks the same on white and dark pages.
+_MAX_RATIO = 1.25
+"""The longest bar as a multiple of `_FULL_LENGTH`; longer ones are cut off."""
+_LINE_HEIGHT = 28
+_BAR_HEIGHT = 14
+# A card with its own background looks the same on light and dark pages.
 _CARD, _EDGE, _INK, _FAINT, _TRACK = "#ffffff", "#d0d7de", "#24292f", "#636c76", "#eef1f4"
-_MET, _EXCEEDED, _REFERENCE = "#2e8b5e", "#c8602a", "#a9b7c6"
+_MET_COLOR, _EXCEEDED_COLOR, _REFERENCE_COLOR = "#2e8b5e", "#c8602a", "#a9b7c6"
 _TITLE = "Cost of a client session"
 _OURS = "client-session"
 _FONT = "-apple-system,'Segoe UI','Noto Sans',Helvetica,Arial,sans-serif"
@@ -34,7 +34,7 @@ _FONT = "-apple-system,'Segoe UI','Noto Sans',Helvetica,Arial,sans-serif"
 def draw(rows: Sequence[Row], measured_on: dict[str, Any]) -> str:
     """Return the chart as SVG."""
     judged = [(row, row.bar) for row in rows if row.bar is not None]
-    events = _times_of_an_event(rows)
+    events = _times_per_event(rows)
     parts: list[str] = []
     y = 58
     parts.append(_text(_MARGIN, y, _TITLE, font_size=21, font_weight=600))
@@ -42,25 +42,25 @@ def draw(rows: Sequence[Row], measured_on: dict[str, Any]) -> str:
     y += 68
     if events:
         parts.append(_text(_MARGIN, y, "Time per event", font_size=15, font_weight=600))
-        parts.append(_text(_LEFT, y, "log scale; shorter is better", fill=_FAINT))
+        parts.append(_text(_BAR_LEFT, y, "log scale; shorter is better", fill=_FAINT))
         y += 12
         parts.extend(_event_bars(events, y))
-        y += _LINE * len(events) + 42
+        y += _LINE_HEIGHT * len(events) + 42
     met = sum(bar.holds(row.value) for row, bar in judged)
     parts.append(_text(_MARGIN, y, f"{met} of {len(judged)} limits met", font_size=15, font_weight=600))
-    parts.append(_text(_LEFT, y, "share of the limit", fill=_FAINT))
-    limit = _LEFT + _FULL
+    parts.append(_text(_BAR_LEFT, y, "share of the limit", fill=_FAINT))
+    limit = _BAR_LEFT + _FULL_LENGTH
     parts.append(_text(limit, y, "limit", text_anchor="middle"))
     y += 12
     for number, (row, bar) in enumerate(judged):
-        parts.extend(_judged_bar(row, bar, y + number * _LINE))
-    bottom = y + len(judged) * _LINE
+        parts.extend(_judged_bar(row, bar, y + number * _LINE_HEIGHT))
+    bottom = y + len(judged) * _LINE_HEIGHT
     parts.append(f'<path d="M{limit} {y - 5}V{bottom}" stroke="{_INK}" stroke-width="1.5" stroke-dasharray="3 3"/>')
     return _svg(bottom + 30, parts)
 
 
-def _times_of_an_event(rows: Iterable[Row]) -> list[tuple[str, float]]:
-    """Return the name and nanoseconds of each implementation of an event, fastest first."""
+def _times_per_event(rows: Iterable[Row]) -> list[tuple[str, float]]:
+    """Return each implementation's name and nanoseconds per event, fastest first."""
     versus = {row.name: row for row in rows if row.name.startswith(EVENT_VERSUS)}
     event = next((row for row in rows if row.name == EVENT_ROW), None)
     if event is None:
@@ -72,21 +72,21 @@ def _times_of_an_event(rows: Iterable[Row]) -> list[tuple[str, float]]:
 def _event_bars(events: Sequence[tuple[str, float]], top: float) -> Iterable[str]:
     shortest, longest = events[0][1] / 2, events[-1][1]
     for number, (name, nanoseconds) in enumerate(events):
-        y = top + number * _LINE
-        length = _FULL * _MAX * math.log(nanoseconds / shortest) / math.log(longest / shortest)
+        y = top + number * _LINE_HEIGHT
+        length = _FULL_LENGTH * _MAX_RATIO * math.log(nanoseconds / shortest) / math.log(longest / shortest)
         ours = name == _OURS
-        yield _text(_LEFT - 14, y + 12, name, text_anchor="end", font_weight=600 if ours else 400)
-        yield _bar(y, length, _MET if ours else _REFERENCE)
-        yield _text(_LEFT + length + 10, y + 12, f"{nanoseconds / 1000:.3g} µs", font_weight=600 if ours else 400)
+        yield _text(_BAR_LEFT - 14, y + 12, name, text_anchor="end", font_weight=600 if ours else 400)
+        yield _bar(y, length, _MET_COLOR if ours else _REFERENCE_COLOR)
+        yield _text(_BAR_LEFT + length + 10, y + 12, f"{nanoseconds / 1000:.3g} µs", font_weight=600 if ours else 400)
 
 
 def _judged_bar(row: Row, bar: Bar, y: float) -> Iterable[str]:
     used = bar.used(row.value)
-    yield _text(_LEFT - 14, y + 12, row.name, text_anchor="end")
-    yield _bar(y, _FULL * _MAX, _TRACK)
-    yield _bar(y, _FULL * min(max(used, 0.012), _MAX), _MET if row.holds else _EXCEEDED)
-    x = _LEFT + _FULL * _MAX + 16
-    yield _text(x, y + 12, row.shown, font_weight=600, fill=_INK if row.holds else _EXCEEDED)
+    yield _text(_BAR_LEFT - 14, y + 12, row.name, text_anchor="end")
+    yield _bar(y, _FULL_LENGTH * _MAX_RATIO, _TRACK)
+    yield _bar(y, _FULL_LENGTH * min(max(used, 0.012), _MAX_RATIO), _MET_COLOR if row.holds else _EXCEEDED_COLOR)
+    x = _BAR_LEFT + _FULL_LENGTH * _MAX_RATIO + 16
+    yield _text(x, y + 12, row.shown, font_weight=600, fill=_INK if row.holds else _EXCEEDED_COLOR)
     yield _text(x + 84, y + 12, f"{row.limit} {'faster' if bar.at_least else row.against}", fill=_FAINT)
 
 
@@ -100,7 +100,7 @@ def _caption(measured_on: dict[str, Any]) -> str:
 
 
 def _bar(y: float, length: float, fill: str) -> str:
-    return f'<rect x="{_LEFT}" y="{y:g}" width="{length:.1f}" height="{_THICK}" rx="3" fill="{fill}"/>'
+    return f'<rect x="{_BAR_LEFT}" y="{y:g}" width="{length:.1f}" height="{_BAR_HEIGHT}" rx="3" fill="{fill}"/>'
 
 
 def _text(x: float, y: float, text: str, **style: str | int) -> str:

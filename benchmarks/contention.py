@@ -1,4 +1,4 @@
-"""Eight threads on one session and on eight sessions, compared with one thread that tracks the same events."""
+"""Eight threads on one session and on eight sessions, compared with one thread that tracks as many events."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 THREADS = 8
 EVENTS = 200_000
-"""Total events, for any number of threads."""
+"""The total number of events, for any number of threads."""
 ROUNDS = 5
 _TRIES = 4
-"""Tries per round; the fastest counts, since other load on the machine only adds time."""
+"""The number of tries per round; the fastest counts, since other load on the machine only adds time."""
 
 
 def measure() -> list[Row]:
-    """Measure the three settings alternately."""
+    """Measure the three setups in turn, round by round."""
     sessions = [ClientSession(store=MemoryStore()) for _ in range(THREADS)]
     one, shared, separate = ([sessions[0]], [sessions[0]] * THREADS, sessions)
     times: dict[str, list[float]] = {"one": [], "shared": [], "separate": []}

@@ -1,9 +1,9 @@
-"""Up to 100,000 sessions in one process: memory, checker passes, idle CPU, tick delay and the time of an event.
+"""Up to 100,000 sessions in one process: memory, checker passes, idle CPU, tick delay and the time per event.
 
 Tick delay is the extra time between two ticks of a session, relative to the check interval.
 
 ``python -m benchmarks.many_sessions`` prints the figures as JSON. `measure` runs it in a separate process, so that
-memory and threads belong only to the sessions.
+only the sessions account for the measured memory and threads.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SIZES = (1, 1_000, 10_000, 100_000)
-MOST = SIZES[-1]
+LARGEST = SIZES[-1]
 PASSES = 4
-"""Checker passes to wait for, at the default interval."""
+"""The number of checker passes to wait for, at the default interval."""
 INTERVAL = 15.0
 _SESSIONS_PER_PROBE = 1_000
 _ROUNDS = 7
 _TRIES = 10
 _EVENTS = 2_000
-"""Events per try."""
-_TRACED = 5_000
-"""Sessions whose allocations are counted; tracing slows construction down several times."""
+"""The number of events per try."""
+_TRACED_SESSIONS = 5_000
+"""The number of sessions whose allocations are traced; tracing makes construction several times slower."""
 
 
 class TickProbe:
-    """Records the times of its ticks; the checker's queue has many probes among the sessions."""
+    """Records the times of its ticks. The checker's queue holds many probes among the sessions."""
 
     check_interval = INTERVAL
 
     def __init__(self) -> None:
-        """Start checking."""
+        """Start ticking."""
         self.times: list[float] = []
         SHARED_CHECKER.start(self, time.monotonic())
 
@@ -99,7 +99,7 @@ def main() -> None:
     process = psutil.Process()
     sessions = [_active_session()]
     found["event with 1"] = _time_events(sessions[0])
-    threads_before = threading.active_count() - 1  # without the checker thread
+    threads_before = threading.active_count() - 1  # excluding the checker thread
     before = process.memory_info().rss
     probes: list[TickProbe] = []
     for size in SIZES[1:]:
@@ -107,13 +107,13 @@ def main() -> None:
             sessions.append(_active_session())
             if len(sessions) % _SESSIONS_PER_PROBE == 0:
                 probes.append(TickProbe())
-        if size == MOST:
-            found["resident"] = [(process.memory_info().rss - before) / MOST / 1024]
+        if size == LARGEST:
+            found["resident"] = [(process.memory_info().rss - before) / LARGEST / 1024]
             found["threads"] = [threading.active_count() - threads_before]
         found[f"event with {size}"] = _time_events(sessions[size // 2])
     found |= _measure_idle(probes)
     found |= _time_shuffled_events(sessions)
-    found["allocated"] = [_allocated()]
+    found["allocated"] = [_measure_allocation()]
     print(json.dumps(found))  # noqa: T201  # read by `measure`
 
 
@@ -131,7 +131,7 @@ def _time_events(session: ClientSession) -> list[float]:
 
 
 def _measure_idle(probes: Sequence[TickProbe]) -> dict[str, list[float]]:
-    """Stay idle for some checker passes, and measure CPU use, passes and tick delay."""
+    """Stay idle for several checker passes, and measure CPU use, pass durations and tick delay."""
     gc.collect()
     for probe in probes:
         probe.times.clear()
@@ -148,7 +148,7 @@ def _measure_idle(probes: Sequence[TickProbe]) -> dict[str, list[float]]:
 
 
 def pass_durations(times: Sequence[float], count: int) -> list[float]:
-    """Return the seconds from first to last tick of each pass that has ``count`` ticks; skip incomplete passes."""
+    """Return the seconds from the first to the last tick of each pass, skipping passes without ``count`` ticks."""
     starts = [
         0,
         *(after for after in range(1, len(times)) if times[after] - times[after - 1] > INTERVAL / 2),
@@ -159,7 +159,7 @@ def pass_durations(times: Sequence[float], count: int) -> list[float]:
 
 
 def _time_shuffled_events(sessions: Sequence[ClientSession]) -> dict[str, list[float]]:
-    """Track one event of each session in random order, so that none of them is in the processor's caches."""
+    """Track one event in each session, in random order, so that no session is in the processor's caches."""
     minimal = [MinimalSession() for _ in sessions]
     event_id = str(uuid.uuid4())
     found: dict[str, list[float]] = {"shuffled": [], "minimal, shuffled": []}
@@ -168,18 +168,18 @@ def _time_shuffled_events(sessions: Sequence[ClientSession]) -> dict[str, list[f
         for name, tracked in groups.items():
             shuffled = random.sample(tracked, len(tracked))
             begin = time.perf_counter()
-            for one in shuffled:
-                one.get_session_context(event_id)
+            for session in shuffled:
+                session.get_session_context(event_id)
             found[name].append((time.perf_counter() - begin) * 1e9 / len(shuffled))
-    return {name: times[1:] for name, times in found.items()}  # the first round begins the minimal sessions
+    return {name: times[1:] for name, times in found.items()}  # the first round starts the minimal sessions
 
 
-def _allocated() -> float:
+def _measure_allocation() -> float:
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
-    kept = [_active_session() for _ in range(_TRACED)]
+    sessions = [_active_session() for _ in range(_TRACED_SESSIONS)]
     after, _ = tracemalloc.get_traced_memory()
-    return (after - before) / len(kept) / 1024
+    return (after - before) / len(sessions) / 1024
 
 
 if __name__ == "__main__":

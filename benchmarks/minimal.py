@@ -1,4 +1,4 @@
-"""A minimal hand-written session, as a lower bound for an event: no validation, no saving and no callbacks."""
+"""A minimal hand-written session, a lower bound for the cost of an event: no validation, no saving and no callbacks."""
 
 from __future__ import annotations
 

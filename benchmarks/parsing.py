@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     import os
 
 FOLDER = Path("build/benchmarks")
-"""Folder for save files, on a real file system, which /tmp often is not."""
+"""Folder for save files. Unlike /tmp on many machines, it is on a disk."""
 
 
 def create_save_file(name: str, folder: Path = FOLDER) -> Path:
-    """Create a save file with a second session in its own folder, unless it exists; return its path."""
+    """Return the path of a save file, in its own folder, that holds a second session; create it if it is missing."""
     path = folder / name / "session.xml"
     if not path.exists():
         for _ in range(2):
@@ -28,7 +28,7 @@ def create_save_file(name: str, folder: Path = FOLDER) -> Path:
 
 def parse(path: str | os.PathLike[str]) -> int:
     """Read the file and parse it with expat."""
-    with open(path, "rb") as file:  # noqa: PTH123  # a Path would add to the minimum
+    with open(path, "rb") as file:  # noqa: PTH123  # constructing a Path takes extra time
         return expat.ParserCreate().Parse(file.read(), True)  # noqa: FBT003  # expat accepts only positional arguments
 
 
@@ -55,6 +55,6 @@ def collect_values(path: str | os.PathLike[str]) -> dict[str, str]:
     parser = expat.ParserCreate()
     parser.buffer_text = True
     parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, text
-    with open(path, "rb") as file:  # noqa: PTH123  # a Path would add to the minimum
+    with open(path, "rb") as file:  # noqa: PTH123  # constructing a Path takes extra time
         parser.Parse(file.read(), True)  # noqa: FBT003  # expat accepts only positional arguments
     return values

@@ -1,4 +1,4 @@
-"""Benchmark results: rows of measured figures, the machine, and changes since the stored results."""
+"""Benchmark results: rows of measured figures, the machine, and changes from the stored results."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 VERSIONED = ("attrs", "filelock", "platformdirs", "transitions", "python-statemachine", "pyperf")
 EVENT_ROW = "event"
-"""The first row of the chart."""
+"""The name of the chart's first row."""
 EVENT_VERSUS = "event versus "
-"""Prefix of the rows that compare an event with other implementations."""
+"""The prefix of the names of rows that compare an event with other implementations."""
 TOLERANCE = 0.25
-"""Largest relative difference between a measured ratio and the stored one."""
+"""The largest relative difference allowed between a measured ratio and the stored one."""
 
 
 @attrs.frozen
@@ -37,17 +37,17 @@ class Bar:
         return value >= self.limit if self.at_least else value <= self.limit
 
     def used(self, value: float) -> float:
-        """Return the share of the limit that a value uses; more than 1.0 exceeds it."""
+        """Return the share of the limit that a value uses; it is above 1.0 if the value exceeds the limit."""
         return self.limit / value if self.at_least else value / self.limit
 
     def __str__(self) -> str:
-        """Return it as text, such as ``≤ 1.5``."""
+        """Return the limit as text, such as ``≤ 1.5``."""
         return f"{'≥' if self.at_least else '≤'} {self.limit:g}"
 
 
 @attrs.frozen(kw_only=True)
 class Row:
-    """One comparison."""
+    """One measured figure, and the reference that it is compared with."""
 
     name: str
     ours: float
@@ -60,14 +60,14 @@ class Row:
     value: float
     """The value that the bar limits: a ratio, or ``ours`` if there is no reference."""
     low: float
-    """The smallest value of any round."""
+    """The smallest value in any round."""
     high: float
-    """The largest value of any round."""
+    """The largest value in any round."""
     bar: Bar | None = None
-    """``None`` if the row is for information only."""
+    """``None`` if the row is only informational."""
 
     @classmethod
-    def of_rounds(  # noqa: PLR0913  # a row's facts
+    def of_rounds(  # noqa: PLR0913  # the fields of a row
         cls,
         name: str,
         ours: Sequence[float],
@@ -78,7 +78,7 @@ class Row:
         bar: Bar | None = None,
         speedup: bool = False,
     ) -> Self:
-        """Compare round by round, since a disturbance affects both figures of a round; the value is the median ratio.
+        """Compare round by round, since other load affects both figures of a round; the value is the median ratio.
 
         The ratio is our figure divided by the reference, or the inverse if ``speedup``.
         """
@@ -97,13 +97,13 @@ class Row:
 
     @classmethod
     def of_values(cls, name: str, values: Sequence[float], *, unit: str, bar: Bar | None = None) -> Self:
-        """Compare a figure with a bar: the smallest one measured, since other load on the machine only adds to it."""
-        least = min(values)
-        return cls(name=name, ours=least, unit=unit, value=least, low=least, high=max(values), bar=bar)
+        """Compare the smallest measured figure with a bar, since other load on the machine only adds to a figure."""
+        smallest = min(values)
+        return cls(name=name, ours=smallest, unit=unit, value=smallest, low=smallest, high=max(values), bar=bar)
 
     @property
     def is_ratio(self) -> bool:
-        """Whether the value is a ratio, which is comparable between machines."""
+        """Whether the value is a ratio, which can be compared across machines."""
         return self.reference is not None
 
     @property
@@ -113,7 +113,7 @@ class Row:
 
     @property
     def limit(self) -> str:
-        """The bar as text, or an empty string."""
+        """The limit as text, or an empty string if there is none."""
         return "" if self.bar is None else f"{self.bar} {self._unit_of_value}".rstrip()
 
     @property
@@ -130,7 +130,7 @@ def find_changes(stored: Sequence[Row], measured: Sequence[Row]) -> list[str]:
     """Return a message for each measured row that differs from its stored row.
 
     A ratio differs if it is more than `TOLERANCE` away from the stored one. An absolute figure differs if it no longer
-    holds its bar.
+    meets its limit.
     """
     before = {row.name: row for row in stored}
     changes: list[str] = []
@@ -149,7 +149,7 @@ def find_changes(stored: Sequence[Row], measured: Sequence[Row]) -> list[str]:
 
 
 def machine() -> dict[str, Any]:
-    """Return the date, machine and versions of this measurement."""
+    """Return the date, the machine and the package versions of this measurement."""
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "cpu": _cpu(),
@@ -185,7 +185,7 @@ def _from_json(fields: dict[str, Any]) -> Row:
 
 
 def _three_digits(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004  # whole numbers have three digits from here on
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004  # from here on, whole numbers have three digits
 
 
 def _cpu() -> str:

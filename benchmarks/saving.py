@@ -1,4 +1,4 @@
-"""`save()` compared with a bare durable write of the same bytes, alternately, in two folders of one file system."""
+"""Compares `save()` with a bare durable write of the same bytes, alternately, in two folders on one file system."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from client_session.testing import ManualScheduler
 PAIRS = 1_000
 _WARM_UP = 20
 _GROUPS = 10
-"""Number of groups of pairs; the medians of the groups show how noisy the disk was."""
+"""The number of groups of pairs; the medians of the groups show how noisy the disk was."""
 
 
 def measure() -> list[Row]:
-    """Save and write alternately, and compare."""
+    """Alternate saves and bare writes, and compare them."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=FOLDER) as folder:
         saves, writes = time_pairs(Path(folder), PAIRS + _WARM_UP)
@@ -39,7 +39,7 @@ def measure() -> list[Row]:
 
 
 def time_pairs(folder: Path, pairs: int) -> tuple[list[float], list[float]]:
-    """Return the milliseconds of each `save()` of a new event, and of each bare write."""
+    """Return how many milliseconds each `save()` of a new event and each bare write took."""
     path, bare_path = create_save_file("save", folder), create_save_file("bare", folder)
     saves: list[float] = []
     writes: list[float] = []
@@ -58,13 +58,13 @@ def time_pairs(folder: Path, pairs: int) -> tuple[list[float], list[float]]:
 
 
 def write_bare(path: Path, data: bytes) -> None:
-    """Replace a file durably: write, fsync, replace, fsync of the folder."""
+    """Replace a file durably: write, fsync, replace, and fsync the folder."""
     temporary = f"{path}.new"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.write(descriptor, data)
     os.fsync(descriptor)
     os.close(descriptor)
-    os.replace(temporary, path)  # noqa: PTH105  # a Path would add to the minimum
+    os.replace(temporary, path)  # noqa: PTH105  # constructing a Path takes extra time
     folder = os.open(path.parent, os.O_RDONLY)
     os.fsync(folder)
     os.close(folder)

@@ -1,4 +1,4 @@
-"""The same lifecycle with a state machine library for every event: `transitions` or `python-statemachine`.
+"""The same lifecycle, with every event sent through a state machine library: `transitions` or `python-statemachine`.
 
 Both run the same table, `client_session.graph.TABLE`, with the same check-first rule, lock, clock and entity. Neither
 takes a shortcut.
@@ -23,7 +23,7 @@ from client_session.machine import effect_method, guard_method, send
 
 
 class MachineSession:
-    """A session that sends every event to a state machine, and holds the machine's state."""
+    """A session that sends every event to a state machine and holds the machine's state."""
 
     def __init__(self, foreground_timeout: float = 600.0, background_timeout: float = 300.0) -> None:
         """Start with a pending session."""
@@ -105,7 +105,7 @@ class MachineSession:
 
 
 class TransitionsSession(MachineSession):
-    """Uses the project's own machine, which `transitions` runs."""
+    """Uses the project's own machine, which is built on `transitions`."""
 
     def send(self, given: Input) -> None:
         """Send an input to the machine."""

@@ -1,7 +1,7 @@
 """Micro-benchmarks of events, JSON, construction and import, timed by `pyperf` in several rounds.
 
 ``python -m benchmarks.timings`` is a pyperf script that runs each benchmark in its own worker processes, one after
-another. `measure` runs it several times, in short rounds, so that a disturbance affects ours and the reference alike.
+another. `measure` runs it several times, in short rounds, so that other load affects both our figure and its reference.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from benchmarks.results import EVENT_ROW, EVENT_VERSUS, Bar, Row
 
 ROUNDS = 5
 _VALUES = 60
-"""Many short measurements; the fastest of a round counts, since even a busy machine leaves some undisturbed."""
+"""The number of short measurements per round. The fastest counts, since even a busy machine leaves some undisturbed."""
 _SECONDS = 0.002
 _STARTS = 10
-"""Measurements of a benchmark that starts an interpreter."""
+"""The number of values of a benchmark that starts an interpreter."""
 
 _TRACKING = """
 import json, uuid
@@ -64,12 +64,12 @@ _COMMANDS = {
 
 
 def measure() -> list[Row]:
-    """Run the rounds, and compare."""
+    """Run the rounds, and compare the figures."""
     with TemporaryDirectory() as folder:
         rounds = [_one_round(Path(folder) / f"{number}.json") for number in range(ROUNDS)]
 
     def best(name: str, scale: float) -> list[float]:
-        # Each round is already the fastest of many values, since other load on the machine only adds time.
+        # Each round's figure is already the fastest of many values, since other load only adds time.
         return [one[name] * scale for one in rounds]
 
     nano, micro, milli = 1e9, 1e6, 1e3
@@ -80,7 +80,7 @@ def measure() -> list[Row]:
         for name in ("client_session", "dependencies")
     }
     return [
-        Row.of_rounds(EVENT_ROW, session, minimal, against="minimal implementation", unit="ns", bar=Bar(1.5)),
+        Row.of_rounds(EVENT_ROW, session, minimal, against="minimal implementation", unit="ns", bar=Bar(1.35)),
         Row.of_rounds(
             "event with a UUID object as id",
             best("session, UUID", nano),
@@ -164,24 +164,24 @@ def _one_round(file: Path) -> dict[str, float]:
     return {bench.get_name(): min(bench.get_values()) for bench in suite.get_benchmarks()}
 
 
-def _cpu_of_starts(times: int, code: str) -> float:
-    """Return the CPU seconds of interpreters that run the code, which excludes time spent waiting for a CPU."""
+def _cpu_seconds(loops: int, code: str) -> float:
+    """Return the CPU seconds that interpreters use to run the code; this excludes the time spent waiting for a CPU."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    for _ in range(times):
+    for _ in range(loops):
         subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603  # this interpreter
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def main() -> None:
-    """Run each benchmark with the options that pyperf parsed."""
+    """Run each benchmark with the options that pyperf reads from the command line."""
     runner = pyperf.Runner(_VALUES, 1, min_time=_SECONDS, program_args=("-m", "benchmarks.timings"))
     options = runner.parse_args()
     for name, (statement, setup) in STATEMENTS.items():
         runner.timeit(name, statement, setup)
     options.values = _STARTS
     for name, code in _COMMANDS.items():
-        runner.bench_time_func(name, _cpu_of_starts, code)
+        runner.bench_time_func(name, _cpu_seconds, code)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Content that MkDocs inserts into the pages from the code, so that no copy can become outdated.
+"""Generates content from the code for the pages that MkDocs builds, so that no copy becomes outdated.
 
-A page marks the place with a placeholder such as ``<!-- generated: table -->``. The tests also expand the pages and run
+A placeholder such as ``<!-- generated: table -->`` marks the place in a page. The tests also expand the pages and run
 the inserted blocks.
 """
 
@@ -25,7 +25,7 @@ _PLACEHOLDER = re.compile(r"^<!-- generated: (\w+) ?(.*?) -->$", re.MULTILINE)
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Expand a page (the hook that MkDocs calls)."""
+    """Expand a page. MkDocs calls this hook."""
     return expand(markdown)
 
 
@@ -59,20 +59,20 @@ def diagram() -> str:
 
 
 def source(path: str, *names: str) -> str:
-    """Return the source of the named classes and functions of a file, or the whole file if no names are given."""
+    """Return the source of a file's named classes and functions, or of the whole file if no names are given."""
     text = (ROOT / path).read_text(encoding="utf-8")
     if not names:
         return f'```python title="{Path(path).name}"\n{text}```'
-    found = {
+    definitions = {
         node.name: ast.get_source_segment(text, node)
         for node in ast.parse(text).body
         if isinstance(node, ast.ClassDef | ast.FunctionDef)
     }
-    return "```python\n" + "\n\n\n".join(str(found[name]) for name in names) + "\n```"
+    return "```python\n" + "\n\n\n".join(str(definitions[name]) for name in names) + "\n```"
 
 
 def usage(name: str) -> str:
-    """Return a command line that asks for a command's help, and its output."""
+    """Return blocks that show how to get a command's help, and the help itself."""
     result = CliRunner().invoke(client_session, [name, "--help"], "client-session", terminal_width=78)
     return f"```sh\nclient-session {name} --help\n```\n\n```text\n{result.output}```"
 

@@ -18,7 +18,7 @@ from client_session.ticking.asyncio import AsyncioScheduler
 
 
 async def serve(store: XmlStore, port: int) -> None:
-    """Serve until cancelled."""
+    """Serve until canceled."""
     scheduler = AsyncioScheduler()  # ticks on this loop
 
     async def track_lines(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Track each line of a connection as an event.")
     parser.add_argument("--save", metavar="FILE", default=default_save_path("client-session-asyncio"))
     parser.add_argument("--port", type=int, default=0, help="0 picks a free port")
-    parser.add_argument("--debug", action="store_true", help="log slow callbacks of the loop")
+    parser.add_argument("--debug", action="store_true", help="log the loop's slow callbacks")
     options = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(serve(XmlStore(options.save, background=True), options.port), debug=options.debug)

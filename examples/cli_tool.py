@@ -1,10 +1,10 @@
-"""A command-line program: runs within the timeout share one session, even simultaneous runs.
+"""A command-line program. Runs within the timeout of each other share one session, even if they overlap.
 
     python examples/cli_tool.py build
     python examples/cli_tool.py test deploy
 
-Each argument is tracked as an event and its entity is printed. A run resumes the last session unless ten minutes have
-passed.
+The program tracks each argument as an event and prints its entity. A run resumes the last session unless ten minutes
+have passed since the last event.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def track(store: SnapshotStore, timeout: float) -> SessionContext:
     """Track one event, save it, and return its entity.
 
     Simultaneous runs use the store's lock to take turns, because two runs that resume the same session at once would
-    count the same event numbers. If the lock is not available, the program continues without it.
+    give their events the same numbers. If the lock is not available, the program continues without it.
     """
     with contextlib.ExitStack() as turn:
         with contextlib.suppress(OSError):
@@ -36,7 +36,7 @@ def track(store: SnapshotStore, timeout: float) -> SessionContext:
 
 def main() -> None:
     """Track the events named on the command line."""
-    parser = argparse.ArgumentParser(description="Track events in a session that continues from run to run.")
+    parser = argparse.ArgumentParser(description="Track events in a session that continues across runs.")
     parser.add_argument("events", nargs="+", metavar="EVENT", help="name of an event to track")
     parser.add_argument("--save", metavar="FILE", default=default_save_path("client-session-cli"))
     parser.add_argument("--timeout", metavar="SECONDS", type=float, default=600)

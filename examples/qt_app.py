@@ -1,9 +1,9 @@
-"""A desktop program in Qt (PySide6). The session follows the application's focus; a QTimer sends its ticks.
+"""A desktop program in Qt (PySide6). The session follows the application's focus; a QTimer ticks it.
 
     pip install PySide6-Essentials
     python examples/qt_app.py [SAVE_PATH]
 
-Track events, then switch to another window and back. The program prints each entity and each change of state.
+Track events, then switch to another window and back. The program prints each entity and each state change.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ BAR = """
 
 
 class QtScheduler(QObject):
-    """Sends one session's ticks from a QTimer. Any thread may call the session: signals reach the timer's thread."""
+    """Ticks one session from a QTimer. Any thread may call the session, since signals reach the timer's thread."""
 
     starting = Signal(int)
     stopping = Signal()
@@ -60,13 +60,13 @@ class QtScheduler(QObject):
         self.starting.connect(self._timer.start)
         self.stopping.connect(self._timer.stop)
 
-    def start(self, session: Ticking, now: float) -> None:  # noqa: ARG002  # Qt runs on real time
-        """Start the ticks, at the session's current interval."""
+    def start(self, session: Ticking, now: float) -> None:  # noqa: ARG002  # Qt's timers run in real time
+        """Start ticking at the session's current interval."""
         self._session = weakref.ref(session)
         self.starting.emit(round(session.check_interval * 1000))
 
-    def stop(self, session: Ticking) -> None:  # noqa: ARG002  # there is only one
-        """Stop the ticks."""
+    def stop(self, session: Ticking) -> None:  # noqa: ARG002  # there is only one session
+        """Stop ticking."""
         self.stopping.emit()
 
     def _tick(self) -> None:
@@ -119,7 +119,7 @@ class Window(QWidget):
         print(self.session.get_session_context(uuid.uuid4()).to_json(), flush=True)
 
     def report_focus(self, state: Qt.ApplicationState) -> None:
-        """Report to the session whether any window of the program, dialogs included, has focus."""
+        """Report to the session whether any window of the program, including its dialogs, has focus."""
         self.session.set_background(state != Qt.ApplicationState.ApplicationActive)
 
     def refresh(self) -> None:
@@ -140,7 +140,7 @@ class Window(QWidget):
 
 
 def show_change(before: SessionState, input_: Input, after: SessionState) -> None:
-    """Print a change of state."""
+    """Print a state change."""
     print(f"{before.value} --{input_.value}--> {after.value}", flush=True)
 
 

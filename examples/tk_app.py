@@ -1,8 +1,8 @@
-"""A desktop program in tkinter. The session follows the focus; Tk's own timer sends its ticks, without a thread.
+"""A desktop program in tkinter. The session follows the program's focus. Tk's own timer ticks it; no thread is needed.
 
     python examples/tk_app.py [SAVE_PATH]
 
-Track events, then switch to another window and back. The program prints each entity and each change of state.
+Track events, then switch to another window and back. The program prints each entity and each state change.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ COLORS = {
 
 
 class TkScheduler:
-    """Sends ticks from Tk's timer. Use it and its sessions only on the main loop's thread, as with all of Tk."""
+    """Ticks sessions from Tk's timer. Like all of Tk, use it and its sessions only on the main loop's thread."""
 
     def __init__(self, root: tk.Tk) -> None:
         """Use the timer of this root window."""
         self._root = root
         self._timers: weakref.WeakKeyDictionary[Ticking, str] = weakref.WeakKeyDictionary()
 
-    def start(self, session: Ticking, now: float) -> None:  # noqa: ARG002  # Tk runs on real time
-        """Start the ticks, at the session's current interval."""
+    def start(self, session: Ticking, now: float) -> None:  # noqa: ARG002  # Tk's timer runs in real time
+        """Start ticking at the session's current interval."""
         self.stop(session)
         self._tick_later(weakref.ref(session))
 
     def stop(self, session: Ticking) -> None:
-        """Stop the ticks."""
+        """Stop ticking."""
         if timer := self._timers.pop(session, None):
             self._root.after_cancel(timer)
 
@@ -101,12 +101,12 @@ class Window:
         print(self.session.get_session_context(uuid.uuid4()).to_json(), flush=True)
 
     def check_focus_soon(self, _event: object) -> None:
-        """Check the focus in a moment: while it moves between two windows of the program, neither has it."""
+        """Check the focus a moment later: while it moves between two windows of the program, neither has it."""
         self.root.after(50, self.check_focus)
 
     def check_focus(self) -> None:
         """Report to the session whether any window of the program has focus."""
-        focused = self.root.tk.call("focus")  # root.focus_get() does not know the dialogs that Tcl creates
+        focused = self.root.tk.call("focus")  # root.focus_get() does not know about dialogs that Tcl creates
         self.session.set_background(not focused)
 
     def refresh(self) -> None:
@@ -127,7 +127,7 @@ class Window:
 
 
 def show_change(before: SessionState, input_: Input, after: SessionState) -> None:
-    """Print a change of state."""
+    """Print a state change."""
     print(f"{before.value} --{input_.value}--> {after.value}", flush=True)
 
 

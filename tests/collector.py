@@ -16,7 +16,7 @@ CLIENT_SESSION = "iglu:com.snowplowanalytics.snowplow/client_session/jsonschema/
 
 
 class Collector:
-    """A collector that listens inside a ``with`` block. ``events`` holds each event's fields, in order of arrival."""
+    """A collector that listens during its ``with`` block. ``events`` holds each event's fields, in order of arrival."""
 
     def __init__(self) -> None:
         """Bind a free port."""

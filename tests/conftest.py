@@ -35,7 +35,7 @@ SLOW = frozenset(
         "test_torture.py",
     }
 )
-"""Files that open windows, run servers or benchmarks, build the site, or inject faults. `make matrix` skips them."""
+"""Tests that open windows, run servers or benchmarks, build the site, or inject faults. `make matrix` skips them."""
 
 _NO_DEADLINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("dev", _NO_DEADLINE, max_examples=50)
@@ -67,7 +67,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def scheduler() -> ManualScheduler:
-    """Return a scheduler that ticks only on request."""
+    """Return a manual scheduler."""
     return ManualScheduler()
 
 
@@ -118,7 +118,7 @@ def dotnet_file(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture
 def fast_thread_switching() -> Iterator[None]:
-    """Switch threads as often as the interpreter can, because ordinary stress tests find no races."""
+    """Switch threads as often as the interpreter allows; at the default interval, stress tests miss races."""
     original_interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -127,9 +127,9 @@ def fast_thread_switching() -> Iterator[None]:
 
 @pytest.fixture
 def slow_callbacks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Yield a list that collects every asyncio callback that uses at least 0.1 s of CPU time (not wall time)."""
+    """Yield a list that fills with the asyncio callbacks that use at least 0.1 s of CPU time (not wall time)."""
     slow: list[str] = []
-    run = asyncio.Handle._run  # noqa: SLF001  # asyncio's debug mode measures here, too
+    run = asyncio.Handle._run  # noqa: SLF001  # asyncio's debug mode also measures here
 
     def timed_run(handle: asyncio.Handle) -> None:
         start = time.thread_time()
@@ -139,14 +139,14 @@ def slow_callbacks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     monkeypatch.setattr(asyncio.Handle, "_run", timed_run)
     gc.collect()
-    gc.freeze()  # what the suite keeps alive must not be searched for garbage in a callback
+    gc.freeze()  # keeps the garbage collector from scanning the suite's objects during a callback
     yield slow
     gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the sdist and, from it, the wheel, once for all workers; return the folder that contains them."""
+    """Build the sdist, and the wheel from it, once for all workers; return the folder that contains both."""
     base = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         base = base.parent  # the folder that all workers share
@@ -171,6 +171,6 @@ def wheel_path(distributions: Path) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_name_per_module() -> Iterator[None]:
-    """Fail the run if one of our modules was imported under a second name, which the import root `.` would allow."""
+    """Fail the run if any of our modules was imported under a second name, which the import root `.` allows."""
     yield
     assert not {"fsm.client_session", "persistence.client_session_persistence"} & sys.modules.keys()

@@ -1,7 +1,7 @@
 """``make fuzz``: coverage-guided fuzzing of the codec with atheris (libFuzzer). Accepts libFuzzer's arguments.
 
-Given any bytes, `loads` must either return a snapshot that reads back equal or raise `CorruptSaveFileError`. Any other
-outcome ends the run and leaves the bytes in ``build/fuzz``.
+Given any bytes, `loads` must either return a snapshot that survives a round trip or raise `CorruptSaveFileError`. Any
+other outcome ends the run and leaves the bytes in ``build/fuzz``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import atheris
 
 from event_ids import event_id
 
-with atheris.instrument_imports(include=["client_session_persistence"]):  # must be their first import
+with atheris.instrument_imports(
+    include=["client_session_persistence"]
+):  # these modules must not have been imported before
     from client_session_persistence import CorruptSaveFileError, Snapshot, dumps, loads
     from client_session_persistence.codec import ARRAYS, FIELDS, INSTANCE, MAX_BYTES, SCHEMA, readable_user_id
     from hostile_bytes import HOSTILE

@@ -27,7 +27,7 @@ DECLARATION = "<?xml version='1.0' encoding='{}'?>"
 
 HOSTILE: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "no element found"),
-    "white space": (b" \n", "no element found"),
+    "whitespace": (b" \n", "no element found"),
     "not XML": (b"userId=7", "not well-formed"),
     "more than 64 KiB": (file(f"<!--{'x' * 65536}-->"), "more than the maximum of 65536"),
     "not UTF-8": (file().replace(b"userId", b"user\xffd"), "is not valid UTF-8"),
@@ -112,7 +112,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "type without a prefix": (file(pair("sessionIndex", "3", "int")), f"not '{{{ARRAYS}}}int'"),
     "underscore in a number": (file(pair("sessionIndex", "1_000", "x:int")), "must be a whole number"),
     "plus sign": (file(pair("sessionIndex", "+5", "x:int")), "must be a whole number"),
-    "spaces": (file(pair("sessionIndex", " 7 ", "x:int")), "must be a whole number"),
+    "spaces around a number": (file(pair("sessionIndex", " 7 ", "x:int")), "must be a whole number"),
     "leading zero": (file(pair("sessionIndex", "07", "x:int")), "must be a whole number"),
     "non-ASCII digits": (file(pair("sessionIndex", "\u0667", "x:int")), "must be a whole number"),
     "5,000 digits": (file(pair("sessionIndex", "9" * 5000, "x:int")), "must be a whole number"),
@@ -120,7 +120,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "negative index": (file(pair("sessionIndex", "-1", "x:int")), "session_index must be"),
     "2³¹": (file(pair("sessionIndex", "2147483648", "x:int")), "session_index must be"),
     "2³¹ events": (file(pair("eventIndex", "2147483648", "x:int")), "event_index must be"),
-    "broken UUID": (file(pair("sessionId", event_id(1)[:-1])), "session_id must be"),
+    "truncated UUID": (file(pair("sessionId", event_id(1)[:-1])), "session_id must be"),
     "upper-case user id": (file().replace(USER.encode(), b"A" * 16), "user_id must be"),
     "unknown storage mechanism": (file(pair("storageMechanism", "DISK")), "storage_mechanism must be"),
     "naive time": (
@@ -140,7 +140,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "not a time": (file(pair("lastActivity", "yesterday", "x:dateTime")), "must be a dateTime with a time zone"),
 }
 
-BAD_SESSION_ID = pair("sessionId", "-")  # found only after everything before it has been parsed
+BAD_SESSION_ID = pair("sessionId", "-")  # detected only after everything before it has been parsed
 BAD_SESSION_ID_MESSAGE = "session_id must be"
 
 
@@ -150,7 +150,7 @@ def unknown_pair(value: str, attributes: str = "") -> str:
 
 
 def repeat(piece: str) -> str:
-    """Repeat a piece until the result nearly fills a save file, replacing each # with the number of the repetition."""
+    """Repeat a piece until the result nearly fills a save file, replacing each # with the repetition's number."""
     pieces: list[str] = []
     size = 0
     while size < 64_000:

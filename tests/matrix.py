@@ -1,7 +1,7 @@
-"""Runs the fast tests on every Python of this machine: 3.11 to 3.15, on ``PATH`` and in pyenv.
+"""Runs the fast tests on every Python from 3.11 to 3.15 that is on ``PATH`` or in pyenv.
 
-``python tests/matrix.py`` keeps a virtual environment for each version in ``build/matrix``, and the output of pytest
-next to it. The exit status is 1 if a version failed. A version that is not installed does not count as one.
+``python tests/matrix.py`` keeps the virtual environment and the pytest output of each version in ``build/matrix``. The
+exit status is 1 if any version fails; a version that is not installed does not count as a failure.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ MINORS = range(11, 16)
 
 
 class Result(NamedTuple):
-    """The outcome on one version."""
+    """The outcome for one version."""
 
     version: str
     outcome: str
     detail: str = ""
 
     def __str__(self) -> str:
-        """Return a line of the summary."""
+        """Return this result's line in the summary."""
         return f"{self.version:<8} {self.outcome:<10} {self.detail}".rstrip()
 
 
 def version_of(python: Path) -> tuple[int, ...] | None:
-    """Return the version that an interpreter reports; ``None`` if it does not run, as a shim of pyenv may not."""
+    """Return an interpreter's version, or ``None`` if it does not run, as with some pyenv shims."""
     program = "import sys; print(*sys.version_info[:3])"
     try:
         done = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True, timeout=60)  # noqa: S603
@@ -43,7 +43,7 @@ def version_of(python: Path) -> tuple[int, ...] | None:
 
 
 def find_python(minor: int) -> tuple[Path, str] | None:
-    """Return the newest interpreter of a minor version, and its full version."""
+    """Return the newest interpreter of a minor version and its full version."""
     name = f"python3.{minor}"
     folders = [Path(folder) for folder in os.get_exec_path()]
     candidates = [folder / name for folder in folders if shutil.which(name, path=folder)]
@@ -56,23 +56,23 @@ def find_python(minor: int) -> tuple[Path, str] | None:
     return python, ".".join(map(str, version))
 
 
-def prepare(python: Path, version: str) -> Path:
-    """Return the interpreter of a virtual environment with the tests' dependencies; reuse it if it is current."""
+def prepare_environment(python: Path, version: str) -> Path:
+    """Set up a virtual environment with the tests' dependencies, unless it is up to date; return its interpreter."""
     environment = FOLDER / version.rpartition(".")[0]
     stamp = environment / "installed"
     current = f"{version} {hashlib.sha256((ROOT / 'pyproject.toml').read_bytes()).hexdigest()}"
-    inside = environment / "bin" / "python"
+    interpreter = environment / "bin" / "python"
     if not stamp.exists() or stamp.read_text(encoding="utf-8") != current:
-        pip: list[Path | str] = [inside, "-m", "pip", "install", "--quiet"]
+        pip: list[Path | str] = [interpreter, "-m", "pip", "install", "--quiet"]
         commands: list[list[Path | str]] = [
             [python, "-m", "venv", "--clear", environment],
             [*pip, "--upgrade", "pip>=25.1"],  # for dependency groups
             [*pip, "--editable", ".[cli,verify]", "--group", "dev"],
         ]
         for command in commands:
-            subprocess.run(command, cwd=ROOT, check=True)  # noqa: S603  # commands of ours
+            subprocess.run(command, cwd=ROOT, check=True)  # noqa: S603  # our own commands
         stamp.write_text(current, encoding="utf-8")
-    return inside
+    return interpreter
 
 
 def run(minor: int, arguments: list[str]) -> Result:
@@ -81,15 +81,27 @@ def run(minor: int, arguments: list[str]) -> Result:
     if found is None:
         return Result(f"3.{minor}", "not found")
     python, version = found
-    print(f"Python {version}: {python}", flush=True)  # noqa: T201  # its output
+    print(f"Python {version}: {python}", flush=True)  # noqa: T201  # the program's output
     try:
-        inside = prepare(python, version)
+        interpreter = prepare_environment(python, version)
     except subprocess.CalledProcessError as error:
-        return Result(version, "failed", f"cannot set up its environment: {error}")
+        return Result(version, "failed", f"could not set up its environment: {error}")
     log = FOLDER / f"3.{minor}.log"
     with log.open("w", encoding="utf-8") as output:
         status = subprocess.run(  # noqa: S603  # the environment's interpreter
-            [inside, "-m", "pytest", "-q", "-n", "auto", "-m", "not slow", "-p", "no:cacheprovider", *arguments],
+            [
+                interpreter,
+                "-m",
+                "pytest",
+                "-q",
+                "-n",
+                "auto",
+                "-m",
+                "not slow",
+                "-p",
+                "no:cacheprovider",
+                *arguments,
+            ],
             cwd=ROOT,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -97,16 +109,16 @@ def run(minor: int, arguments: list[str]) -> Result:
         ).returncode
     text = log.read_text(encoding="utf-8")
     if status:
-        print(text)  # noqa: T201  # its output
+        print(text)  # noqa: T201  # the program's output
     counts = re.findall(r"^=*\s*(\d+ \w+.* in [\d.]+s).*$", text, re.MULTILINE)
     return Result(version, "failed" if status else "passed", counts[-1] if counts else f"exit status {status}")
 
 
 def main() -> None:
-    """Run every version; pass further arguments to pytest."""
+    """Run the tests on every version; pass any arguments to pytest."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     results = [run(minor, sys.argv[1:]) for minor in MINORS]
-    print("", *results, sep="\n")  # noqa: T201  # its output
+    print("", *results, sep="\n")  # noqa: T201  # the program's output
     sys.exit(any(result.outcome == "failed" for result in results))
 
 

@@ -1,7 +1,7 @@
-"""Mutation testing: each deliberate bug, in a copy of the code, must fail the suite's fast part.
+"""Mutation testing: the fast tests must catch each deliberate bug in a copy of the code.
 
-``python tests/mutants.py`` tries them all, two at a time, prints what caught each, and writes ``tests/README.md``. Exit
-status 1 if a bug was not caught.
+``python tests/mutants.py`` tries all bugs, two at a time, prints the test that caught each, and writes
+``tests/README.md``. The exit status is 1 if any bug was not caught.
 """
 
 from __future__ import annotations
@@ -21,17 +21,24 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "tests" / "README.md"
 SOURCES = ("fsm", "persistence")
 
-# What is quick and starts no process, the plainest promises first; the model last, since it would catch the most.
-FAST = (
+# Tests that are quick and start no process: the most basic ones first, and the model last, since it catches the most.
+FAST_TESTS = (
     "session_lifecycle", "callbacks", "entity", "tracker_cases", "session_saving", "graph", "machine", "codec",
     "xml_store", "ticking_thread", "exploration", "schedule_independence", "reentrancy", "writer_thread", "forks",
     "model",
 )  # fmt: skip
+FIRST_TESTS = {
+    "current": ("reentrancy",), "session": ("reentrancy", "session_saving"), "ledger": ("session_saving", "reentrancy"),
+    "entity": ("entity",), "codec": ("codec",), "xml_store": ("xml_store", "session_saving"),
+    "atomic_file": ("xml_store",), "lock_file": ("session_saving", "xml_store"), "forks": ("forks", "xml_store"),
+    "writer_thread": ("writer_thread", "forks"),
+}  # fmt: skip
+"""The tests most likely to catch a module's bugs; they run before the others."""
 
 
 @attrs.frozen
 class Mutant:
-    """A deliberate bug: in a module, one text instead of another."""
+    """A deliberate bug: a replacement in a module's source code."""
 
     bug: str
     module: str
@@ -48,7 +55,7 @@ class Mutant:
 # fmt: off
 MUTANTS = (
     # The lifecycle
-    Mutant("`>` for `>=`: equal does not count as over", "lifecycle",
+    Mutant("`>` instead of `>=`: exactly the timeout does not count as over", "lifecycle",
         "return self._now - self.last_activity >= self.timeout",
         "return self._now - self.last_activity > self.timeout"),
     Mutant("the short path takes an event at exactly the timeout", "lifecycle",
@@ -63,10 +70,10 @@ MUTANTS = (
     Mutant("no check first", "lifecycle",
         "if self.checker_running and self.event_count and self.is_over():",
         "if not self:"),
-    Mutant("check first although checking was stopped by hand", "lifecycle",
+    Mutant("check first even while checking is stopped", "lifecycle",
         "if self.checker_running and self.event_count and self.is_over():",
         "if self.event_count and self.is_over():"),
-    Mutant("setting a timeout skips the check under the old one", "lifecycle",
+    Mutant("setting a timeout skips the check against the old one", "lifecycle",
         "        self._check()\n        self.foreground_timeout = foreground or",
         "        self.foreground_timeout = foreground or"),
     Mutant("the background uses the foreground timeout", "lifecycle",
@@ -78,20 +85,20 @@ MUTANTS = (
     Mutant("a focus change counts as activity", "lifecycle",
         "                self._check()\n                self._send(given)\n",
         "                self._check()\n                self._send(given)\n                self.last_activity = now\n"),
-    Mutant("a touch revives a session that is over", "lifecycle",
+    Mutant("a touch revives a session that has timed out", "lifecycle",
         "            case Command():\n                self._check()\n",
         "            case Command():\n                if given is not Command.TOUCH:\n"
         "                    self._check()\n"),
     Mutant("checking continues after expiry in the background", "lifecycle",
         '"""Effect: stop checking."""\n        self.checker_running = False',
         '"""Effect: stop checking."""\n        self.checker_running = True'),
-    Mutant("an event does not start a checker that was stopped by hand", "lifecycle",
+    Mutant("an event does not restart a stopped checker", "lifecycle",
         "        self.last_activity = self.last_event = self._now\n        self.checker_running = True\n",
         "        self.last_activity = self.last_event = self._now\n"),
     Mutant("a pending session is replaced", "lifecycle",
         "        if self.event_count or self.count_empty_sessions:\n            self._end",
         "        if self.event_count >= 0:\n            self._end"),
-    Mutant("a summary's seconds run until the end is noticed", "lifecycle",
+    Mutant("a summary's durations run until the end is detected", "lifecycle",
         "self._timed_focus().until(self.last_activity,",
         "self._timed_focus().until(self._now,"),
     Mutant("a superseded lifecycle still counts events", "lifecycle",
@@ -104,7 +111,7 @@ MUTANTS = (
     Mutant("an event after expiry brings the app to the foreground", "graph",
         "Row(_EXPIRED, _EVENT, None, _BACKGROUND,",
         "Row(_EXPIRED, _EVENT, None, _FOREGROUND,"),
-    # The swap of the current session
+    # Replacing the current session
     Mutant("a superseded draft is published", "session",
         "if self._current is before and before.lifecycle.event_count == draft.event_count_before:",
         "if before:"),
@@ -114,38 +121,38 @@ MUTANTS = (
     Mutant("a superseded lifecycle is not retired", "session",
         "                before.lifecycle.retire()\n",
         ""),
-    Mutant("a published number leaves its id pending", "session",
+    Mutant("the id of a session that has begun is used for the next one", "session",
         "next_id = new_id() if draft.begun else draft.next_id",
         "next_id = draft.next_id"),
-    Mutant("callbacks of a call that interrupts the short path wait", "session",
+    Mutant("the short path does not run the callbacks of a re-entrant call", "session",
         "if before is not self._current:",
         "if before is None:"),
-    Mutant("drafts of one session draw ids of their own", "current",
+    Mutant("drafts of one session generate different ids", "current",
         "        after.facts = _pending_facts(self.next_id,",
         "        after.facts = _pending_facts(new_id(),"),
-    Mutant("a replaced pending id keeps its number", "current",
+    Mutant("a replaced pending id keeps its index", "current",
         "self.unused_id, self.next_id = self.next_id, new_id()",
         "self.next_id = new_id()"),
     # The session and its draft
     Mutant("the wall clock measures elapsed time", "session",
         "return Anchor(self._clock.monotonic(), self._clock.now())",
         "return Anchor(self._clock.now().timestamp(), self._clock.now())"),
-    Mutant("what a failed save left undone waits for the next event, not the next tick", "session",
+    Mutant("a failed save is retried at the next event instead of the next tick", "session",
         "if self._continues or self._ledger.error is not None:",
         "if self._continues:"),
-    Mutant("a checker that cannot start is reported under the session's lock", "session",
+    Mutant("a checker that cannot start is logged while the session is locked", "session",
         'self._callbacks.log(self._logger.warning, "%s; sessions',
         'self._logger.warning("%s; sessions'),
     Mutant("progress is not saved at exit", "session",
         "if self._ledger.outlives_process and not self._ledger.has_saved(record):",
         "if record is self:"),
-    Mutant("every event is the first of its session", "current",
+    Mutant("every event counts as the first of its session", "current",
         "        if number == 1:\n",
         "        if number:\n"),
     Mutant("a restart resumes at exactly the timeout", "current",
         "timedelta(0) <= idle < timedelta",
         "timedelta(0) <= idle <= timedelta"),
-    Mutant("a restart resumes activity in the future", "current",
+    Mutant("a restart resumes a session whose last activity is in the future", "current",
         "timedelta(0) <= idle < timedelta",
         "idle < timedelta"),
     Mutant("a restart resumes a session that ended", "current",
@@ -154,41 +161,41 @@ MUTANTS = (
     Mutant("event ids keep their case", "arguments",
         "        return value.lower()\n",
         "        return value\n"),
-    Mutant("anonymous events name the previous session", "entity",
+    Mutant("anonymous entities name the previous session", "entity",
         "user_id=ZERO_USER_ID, previous_session_id=None)",
         "user_id=ZERO_USER_ID)"),
-    # Numbers and the store
-    Mutant("the index counts twice", "ledger",
+    # Session indexes and the store
+    Mutant("the index increases by two", "ledger",
         "before.session_index + 1, MAX",
         "before.session_index + 2, MAX"),
-    Mutant("the previous id is the pending session's own", "ledger",
+    Mutant("a session's previous id is its own id", "ledger",
         "if again else before.session_id,",
         "if again else session_id,"),
-    Mutant("a repeated request for a number gets another one", "ledger",
+    Mutant("a repeated request for an index gets a different one", "ledger",
         "            again = before.session_id in",
         "            again = before is None and before.session_id in"),
-    Mutant("a session that is no longer pending gets a number", "ledger",
+    Mutant("a session that is no longer pending gets an index", "ledger",
         "if self.pending_id != session_id:",
         "if not session_id:"),
-    Mutant("an interrupted transaction is not run again", "ledger",
+    Mutant("an interrupted transaction is not repeated", "ledger",
         "if self._transaction is mine:",
         "if mine:"),
     Mutant("an older session overwrites a newer one in the file", "ledger",
         "        return stored.session_index < ours.session_index\n",
         "        return True\n"),
-    Mutant("every failure to save is logged, not each streak", "ledger",
+    Mutant("every failed save is logged, not only the first in a row", "ledger",
         "        elif not was_failing:\n",
         "        else:\n"),
-    Mutant("a file that cannot be read creates a new user", "ledger",
+    Mutant("an unreadable file leads to a new user", "ledger",
         "if isinstance(recovered, Snapshot) else None",
         "if recovered is self else None"),
-    Mutant("a number given while the lock is held ignores what the file shows", "ledger",
+    Mutant("an index assigned while the file is locked ignores the file's index", "ledger",
         "                self._peek()\n",
         ""),
     Mutant("saving an older session counts as saving the newest", "ledger",
         "if ours.session_index < self.newest.session_index:",
         "if ours.session_index < 0:"),
-    # The file's format
+    # The file format
     Mutant("duplicate keys are accepted", "codec",
         "if content in self._seen:",
         "if content is self._seen:"),
@@ -201,75 +208,75 @@ MUTANTS = (
     Mutant("ignored elements may be nested without limit", "codec",
         "if self._ignored_depth > _MAX_IGNORED_DEPTH:",
         "if self is None:"),
-    Mutant("an index may have underscores", "codec",
+    Mutant("an index may contain underscores", "codec",
         "[1-9][0-9]{0,9}",
         "[1-9][0-9_]{0,9}"),
     # Files
     Mutant("a corrupt file becomes the backup", "xml_store",
         '(".corrupt", ()) if before.error else',
         '(".bak", ()) if before.error else'),
-    Mutant("a backup that cannot be kept prevents saving", "xml_store",
+    Mutant("a backup that cannot be written prevents saving", "xml_store",
         'else (".bak", (OSError,))',
         'else (".bak", ())'),
-    Mutant("a file that cannot be read counts as none", "xml_store",
+    Mutant("an unreadable file is treated as missing", "xml_store",
         "        except FileNotFoundError:\n            return None",
         "        except OSError:\n            return None"),
-    Mutant("a link that cannot be read now is replaced by a file", "xml_store",
+    Mutant("a link that is temporarily unreadable is replaced with a file", "xml_store",
         "follow_links(self._path)",
         "os.path.realpath(self._path)"),
-    Mutant("a start leaves what a killed writer left", "xml_store",
+    Mutant("startup does not remove the temporary file of a killed writer", "xml_store",
         "if not is_locked and os.path.lexists(self._temporary):",
         "if not self._temporary:"),
-    Mutant("a start deletes the temporary file of a working writer", "xml_store",
+    Mutant("startup removes the temporary file of an active writer", "xml_store",
         "                with contextlib.suppress(OSError), self._locked(wait=False):\n                    pass\n",
         "                os.unlink(self._temporary)\n"),
-    Mutant("a link in the backup's place is followed", "atomic_file",
+    Mutant("a link at the backup's path is followed", "atomic_file",
         '("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY")',
         '("O_CLOEXEC", "O_NONBLOCK", "O_BINARY")'),
-    Mutant("the umask decides who may read the file", "atomic_file",
+    Mutant("the umask determines who may read the file", "atomic_file",
         "PRIVATE if like is None else stat.S_IMODE(like.st_mode))",
         "stat.S_IMODE((like or os.fstat(descriptor)).st_mode))"),
-    Mutant("the file loses its owner's mode", "atomic_file",
+    Mutant("the file loses the mode that its owner set", "atomic_file",
         "PRIVATE if like is None else stat.S_IMODE(like.st_mode))",
         "PRIVATE)"),
     Mutant("the file is replaced before its bytes are synced", "atomic_file",
         "            os.fsync(descriptor)\n        finally:\n            os.close(descriptor)\n        lease",
         "        finally:\n            os.close(descriptor)\n        lease"),
-    Mutant("a failed write leaves its temporary file", "atomic_file",
+    Mutant("a failed write leaves its temporary file behind", "atomic_file",
         "        with contextlib.suppress(OSError):\n            lease.call(os.unlink, temporary)\n        raise",
         "        raise"),
     Mutant("a folder whose fsync fails counts as synced", "atomic_file",
         "if error.errno not in (errno.EINVAL, errno.ENOTSUP):",
         "if not error.errno:"),
-    Mutant("short writes are not continued", "atomic_file",
+    Mutant("short writes are not completed", "atomic_file",
         "            while view:\n                view = view[lease.call(os.write, descriptor, view) :]",
         "            os.write(descriptor, view)"),
     Mutant("the name of a new folder is not synced", "atomic_file",
         "            raise\n    sync(parent)\n",
         "            raise\n"),
-    Mutant("the lock file is locked twice for each unlock", "lock_file",
+    Mutant("each acquisition of the lock file counts twice", "lock_file",
         "        self._depth += 1\n",
         "        self._depth += 2\n"),
     # Forks and the writer thread
-    Mutant("a child forked during a save continues it", "forks",
+    Mutant("a child that is forked during a save continues the save", "forks",
         "        if self._process == THIS_PROCESS.id:\n            return function",
         "        if self._process:\n            return function"),
-    Mutant("hooks run in the order of their registration", "forks",
+    Mutant("fork hooks run in registration order", "forks",
         "    bisect.insort(_registry, (stage, hooks), key=lambda registered: registered[0])\n",
         "    _registry.append((stage, hooks))\n"),
-    Mutant("threads do not pause for a fork", "writer_thread",
+    Mutant("the writer thread does not pause for a fork", "writer_thread",
         "    before_fork=WRITER.pause,\n",
         ""),
     Mutant("a failed background save counts as a success", "writer_thread",
         "                future.set_exception(error)\n",
         "                future.set_result(None)\n"),
-    Mutant("the oldest queued snapshot is written, not the newest", "writer_thread",
+    Mutant("queued snapshots are written in reverse order", "writer_thread",
         "self._waiting.popleft()",
         "self._waiting.pop()"),
-    Mutant("the file is not kept locked until a queued snapshot is durable", "writer_thread",
+    Mutant("the lock is released before a queued snapshot is durable", "writer_thread",
         "        lock.retain()\n",
         ""),
-    Mutant("the interpreter's exit does not wait for the writer thread", "writer_thread",
+    Mutant("the interpreter exits without waiting for the writer thread", "writer_thread",
         "            done.wait(max(0.0, until - time.monotonic()))\n",
         "            done.set()\n"),
 )
@@ -277,7 +284,7 @@ MUTANTS = (
 
 
 def run(mutant: Mutant | None) -> str | None:
-    """Run the fast part on a copy of the code with this bug; return the test that failed, or ``None``."""
+    """Run the fast tests on a copy of the code with this bug. Return the first test that failed, or ``None``."""
     with tempfile.TemporaryDirectory(prefix="client-session-mutant-") as folder:
         copy = Path(folder)
         for name in (*SOURCES, "tests"):
@@ -287,10 +294,11 @@ def run(mutant: Mutant | None) -> str | None:
             path = copy / mutant.file
             text = path.read_text(encoding="utf-8")
             if text.count(mutant.old) != 1:
-                message = f"{mutant.bug}: its text stands {text.count(mutant.old)} times in {mutant.file}, not once"
+                message = f"{mutant.bug}: its text occurs {text.count(mutant.old)} times in {mutant.file}, not once"
                 raise ValueError(message)
             path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
-        files = [f"tests/test_{name}.py" for name in FAST]
+        first = FIRST_TESTS.get(mutant.module, ()) if mutant is not None else ()
+        files = [f"tests/test_{name}.py" for name in (*first, *(name for name in FAST_TESTS if name not in first))]
         done = subprocess.run(  # noqa: S603  # our own interpreter
             [
                 sys.executable,
@@ -314,7 +322,7 @@ def run(mutant: Mutant | None) -> str | None:
         )
     failed = re.search(r"^(?:FAILED|ERROR) tests/test_(.+?)(?: - .*)?$", done.stdout, re.MULTILINE)
     if done.returncode and not failed:
-        message = f"{mutant}: pytest failed otherwise:\n{done.stdout}{done.stderr}"
+        message = f"{mutant}: pytest failed, but no test did:\n{done.stdout}{done.stderr}"
         raise RuntimeError(message)
     return failed[1] if failed else None
 
@@ -324,15 +332,15 @@ def readme(caught: dict[str, str]) -> str:
     rows = "".join(f"| {bug} | `{test}` |\n" for bug, test in caught.items())
     return f"""# The tests
 
-`make test` runs them all. Hypothesis draws 50 examples of each property with the profile `dev`, 200 with `ci` (chosen
-where `CI` is set), and 5,000 with `nightly`: `HYPOTHESIS_PROFILE=nightly make suite`.
+`make test` runs them all. For each property, Hypothesis draws 50 examples with the profile `dev`, 200 with `ci` (the
+default if `CI` is set), and 5,000 with `nightly` (`HYPOTHESIS_PROFILE=nightly make suite`).
 
-Tests that need Graphviz's `dot` or Chromium are skipped if it is missing; the summary names them.
+Tests that need Graphviz's `dot` or Chromium are skipped if it is missing; pytest's summary lists them.
 
 ## Mutation testing
 
-`make mutants` makes each of these deliberate bugs, one at a time, in a copy of the code, and checks that the fast part
-of the suite fails. This table is its output: the bug, and the first test that caught it.
+`make mutants` introduces these deliberate bugs, one at a time, into a copy of the code, and checks that the fast tests
+fail. The table shows each bug and the first test that caught it.
 
 | bug | caught by |
 |---|---|
@@ -340,15 +348,15 @@ of the suite fails. This table is its output: the bug, and the first test that c
 
 
 def main() -> None:
-    """Try every bug, after the code without one."""
+    """Run the tests on the unmodified code, then with each bug."""
     if (failed := run(None)) is not None:
-        sys.exit(f"the suite's fast part fails without any bug: {failed}")
+        sys.exit(f"the fast tests fail without any bug: {failed}")
     with ThreadPoolExecutor(2) as pool:
         found = dict(zip((mutant.bug for mutant in MUTANTS), pool.map(run, MUTANTS), strict=True))
     for bug, test in found.items():
-        print(f"{'caught' if test else 'NOT CAUGHT'}  {bug}  ({test})")  # noqa: T201  # its output
+        print(f"{'caught' if test else 'NOT CAUGHT'}  {bug}  ({test})")  # noqa: T201  # the program's output
     caught = {bug: test for bug, test in found.items() if test}
-    print(f"{len(caught)} of {len(MUTANTS)} bugs caught")  # noqa: T201  # its output
+    print(f"{len(caught)} of {len(MUTANTS)} bugs caught")  # noqa: T201  # the program's output
     if len(caught) < len(MUTANTS):
         sys.exit(1)
     README.write_text(readme(caught), encoding="utf-8")

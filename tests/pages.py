@@ -46,13 +46,13 @@ def read_blocks(page: Path) -> list[Block]:
     ]
 
 
-def without_installs(shell: str) -> str:
+def remove_installs(shell: str) -> str:
     """Return a shell block without the lines that install packages."""
     return "".join(line for line in shell.splitlines(keepends=True) if not line.startswith("pip install"))
 
 
 def matches_output(output: str, shown: str) -> bool:
-    """Return whether an output matches the page. Column widths vary, so the number of spaces does not matter."""
+    """Return whether the output matches the page. Column widths vary, so the number of spaces does not matter."""
     pattern = ".*".join(map(re.escape, _collapse_spaces(shown).split("…")))
     return re.fullmatch(pattern, _collapse_spaces(output), re.DOTALL) is not None
 
@@ -80,7 +80,7 @@ def run(page: Path) -> None:
             output = printed.getvalue()
         elif block.language == "sh":
             result = subprocess.run(  # noqa: S603  # our own page
-                ["bash", "-e", "-c", without_installs(block.text)],  # noqa: S607  # found on the path
+                ["bash", "-e", "-c", remove_installs(block.text)],  # noqa: S607  # found on the path
                 capture_output=True,
                 text=True,
                 check=False,

@@ -26,7 +26,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Traces:
-    """A tracer with a session's span processor, and the spans that it exported."""
+    """A tracer that uses a session's span processor, and the spans that it exported."""
 
     def __init__(self, session: ClientSession, *processing: Any, sampler: Sampler | None = None) -> None:  # noqa: ANN401
         """Set up a provider that exports to memory."""
@@ -52,7 +52,7 @@ class Traces:
 
 
 class Logs:
-    """A logger with a session's log record processor, and the records that it exported."""
+    """A logger that uses a session's log record processor, and the records that it exported."""
 
     def __init__(self) -> None:
         """Set up a provider that exports to memory once `of` is called."""
@@ -78,5 +78,5 @@ class Logs:
 
 
 def nanoseconds(time: datetime) -> int:
-    """Return a time in nanoseconds since the epoch, as OpenTelemetry stores it."""
+    """Convert a time to nanoseconds since the epoch, the unit that OpenTelemetry uses."""
     return (time - EPOCH) // timedelta(microseconds=1) * 1000

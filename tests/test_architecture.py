@@ -1,4 +1,4 @@
-"""The rules of docs/architecture.md, checked against the imports and classes of both packages."""
+"""The rules in docs/architecture.md, checked against the imports and classes of both packages."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ MODULES = find_modules()
 
 
 def runtime_nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield a node and its descendants, except for blocks that only type checkers read."""
+    """Yield a node and its descendants, skipping `if TYPE_CHECKING` blocks."""
     yield node
     for child in ast.iter_child_nodes(node):
         if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
             yield from runtime_nodes(child)
 
 
-def imported_names(module: str, *, for_types: bool) -> set[str]:
-    """Return the dotted name of everything that a module imports, whether at the top level or inside a function."""
+def imported_names(module: str, *, include_type_checking: bool) -> set[str]:
+    """Return the dotted names of everything that a module imports, whether at the top level or inside a function."""
     names: set[str] = set()
-    for node in ast.walk(MODULES[module]) if for_types else runtime_nodes(MODULES[module]):
+    for node in ast.walk(MODULES[module]) if include_type_checking else runtime_nodes(MODULES[module]):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -51,22 +51,22 @@ def imported_names(module: str, *, for_types: bool) -> set[str]:
     return names
 
 
-def own_imports(module: str, *, for_types: bool) -> set[str]:
+def own_imports(module: str, *, include_type_checking: bool) -> set[str]:
     """Return the modules of both packages that a module imports."""
-    return imported_names(module, for_types=for_types) & MODULES.keys() - {module}
+    return imported_names(module, include_type_checking=include_type_checking) & MODULES.keys() - {module}
 
 
-def importers(*packages: str) -> set[str]:
+def find_importers(*packages: str) -> set[str]:
     """Return the modules that import any of these packages."""
     return {
         module
         for module in MODULES
-        if {name.partition(".")[0] for name in imported_names(module, for_types=True)} & set(packages)
+        if {name.partition(".")[0] for name in imported_names(module, include_type_checking=True)} & set(packages)
     }
 
 
-def layers(*, for_types: bool) -> dict[str, int]:
-    """Map each module to its layer: 1 if it imports none of ours; otherwise, one more than the highest that it imports.
+def layers(*, include_type_checking: bool) -> dict[str, int]:
+    """Map each module to its layer: 1 if it imports none of ours; otherwise one more than the highest layer it imports.
 
     An import cycle fails the test.
     """
@@ -75,7 +75,10 @@ def layers(*, for_types: bool) -> dict[str, int]:
     def visit(module: str, path: tuple[str, ...]) -> int:
         assert module not in path, f"import cycle: {' → '.join((*path[path.index(module) :], module))}"
         if module not in found:
-            below = [visit(other, (*path, module)) for other in sorted(own_imports(module, for_types=for_types))]
+            below = [
+                visit(other, (*path, module))
+                for other in sorted(own_imports(module, include_type_checking=include_type_checking))
+            ]
             found[module] = 1 + max(below, default=0)
         return found[module]
 
@@ -84,15 +87,15 @@ def layers(*, for_types: bool) -> dict[str, int]:
     return found
 
 
-@pytest.mark.parametrize("for_types", [False, True], ids=["at run time", "including imports for types"])
-def test_no_import_cycles(*, for_types: bool) -> None:
-    """No module imports itself through other modules, even if imports for type checkers are included."""
-    assert layers(for_types=for_types).keys() == MODULES.keys()
+@pytest.mark.parametrize("include_type_checking", [False, True], ids=["at run time", "including type-checking imports"])
+def test_no_import_cycles(*, include_type_checking: bool) -> None:
+    """Modules do not import each other in a cycle, even if type-checking imports are included."""
+    assert layers(include_type_checking=include_type_checking).keys() == MODULES.keys()
 
 
 def test_import_chains_are_short() -> None:
     """The longest chain of imports, from the command line down to the graph, has at most 11 modules."""
-    found = layers(for_types=False)
+    found = layers(include_type_checking=False)
     highest = max(found.values())
     assert highest <= MAX_LAYERS, {module for module, layer in found.items() if layer == highest}
     assert found["client_session.graph"] == 1
@@ -101,31 +104,33 @@ def test_import_chains_are_short() -> None:
 
 def test_packages_import_in_one_direction() -> None:
     """`client_session` imports `client_session_persistence`, never the reverse."""
-    assert all(module.startswith("client_session.") or module == "client_session" for module in importers(PACKAGES[0]))
-    assert importers(PACKAGES[1]) > {"client_session.session"}
+    assert all(
+        module.startswith("client_session.") or module == "client_session" for module in find_importers(PACKAGES[0])
+    )
+    assert find_importers(PACKAGES[1]) > {"client_session.session"}
 
 
 def test_each_library_is_imported_only_by_its_modules() -> None:
     """Only one module imports transitions, only two print to terminals, and only adapters import tracker libraries."""
-    assert importers("transitions") == {"client_session.machine"}
-    assert importers("click", "rich") == {"client_session.cli", "client_session.verify.command"}
-    assert importers("snowplow_tracker") == {"client_session.trackers.snowplow"}
-    assert importers("opentelemetry") == {"client_session.trackers.opentelemetry"}
-    hypothesis = importers("hypothesis")
+    assert find_importers("transitions") == {"client_session.machine"}
+    assert find_importers("click", "rich") == {"client_session.cli", "client_session.verify.command"}
+    assert find_importers("snowplow_tracker") == {"client_session.trackers.snowplow"}
+    assert find_importers("opentelemetry") == {"client_session.trackers.opentelemetry"}
+    hypothesis = find_importers("hypothesis")
     assert hypothesis
     assert all(module.startswith(("client_session.verify.", "client_session.testing.")) for module in hypothesis)
 
 
 @pytest.mark.parametrize("module", ["graph", "machine", "lifecycle", "focus_time"])
 def test_core_does_no_io(module: str) -> None:
-    """The lifecycle core uses no clock, lock, file or store."""
+    """The lifecycle core does not use clocks, locks, files or stores."""
     forbidden = {"time", "datetime", "threading", "os", "io", "pathlib", "queue", "random", "uuid", PACKAGES[1]}
-    used = imported_names(f"client_session.{module}", for_types=True)
+    used = imported_names(f"client_session.{module}", include_type_checking=True)
     assert not {name.partition(".")[0] for name in used} & forbidden
 
 
 def test_classes_inherit_only_from_contracts() -> None:
-    """Among our own classes, only contracts have subclasses: abstract classes, protocols, and exceptions."""
+    """Of our own classes, only contracts (abstract classes, protocols and exceptions) have subclasses."""
     classes = {
         node.name: [ast.unparse(base).partition("[")[0] for base in node.bases]
         for tree in MODULES.values()

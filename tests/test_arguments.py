@@ -1,4 +1,4 @@
-"""Arguments: accepted values, and errors that name the argument, the value and what is allowed."""
+"""Arguments: accepted values, and errors that name the argument, the value and the allowed values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class BytesPath(os.PathLike[bytes]):
-    """A path as bytes, like the entries of ``os.scandir(b".")``."""
+    """A bytes path, like the entries of ``os.scandir(b".")``."""
 
     def __fspath__(self) -> bytes:
         """Return the path."""
@@ -39,7 +39,7 @@ def test_defaults(make: MakeSession) -> None:
 
 
 def test_first_five_arguments_are_positional(save_path: Path, clock: ManualClock, scheduler: ManualScheduler) -> None:
-    """Path, timeouts, interval and logger can be passed by position."""
+    """The path, timeouts, interval and logger can be passed positionally."""
     session = ClientSession(save_path, 60, 30, 5, None, clock=clock, scheduler=scheduler)
     assert [getattr(session, name) for name in DURATIONS] == [60.0, 30.0, 5.0]
 
@@ -75,7 +75,7 @@ BAD_DURATIONS = [
 @pytest.mark.parametrize("name", DURATIONS)
 @pytest.mark.parametrize(("value", "error"), BAD_DURATIONS)
 def test_bad_duration_is_named_in_the_error(make: MakeSession, name: str, value: Any, error: type[Exception]) -> None:  # noqa: ANN401  # any type
-    """The error names the argument and the value, and a rejected value changes nothing."""
+    """The error names the argument and the value, and a rejected value does not change the session."""
     with pytest.raises(error, match=f"{name} must be") as caught:
         make(**{name: value})
     assert repr(value) in str(caught.value)
@@ -135,7 +135,7 @@ def test_folder_is_rejected_as_a_save_path(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [0, 1, None, "True"])
 def test_set_background_accepts_only_bools(make: MakeSession, value: Any) -> None:  # noqa: ANN401  # any type
-    """Anything other than True or False raises TypeError and changes nothing."""
+    """Anything other than True or False raises TypeError and does not change the session."""
     session = make()
     with pytest.raises(TypeError, match=f"background must be True or False, not {value!r}"):
         session.set_background(value)

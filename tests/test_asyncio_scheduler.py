@@ -1,4 +1,4 @@
-"""AsyncioScheduler: ticks run on the event loop, use no threads, and keep nothing alive."""
+"""AsyncioScheduler: ticks run on the event loop without threads and do not keep sessions or loops alive."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Target:
             await self.ticked.wait()
 
 
-def busy_for(seconds: float) -> None:
+def block_thread(seconds: float) -> None:
     """Block the calling thread."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -107,7 +107,7 @@ def test_target_is_ticked_on_the_loop_until_stopped() -> None:
 
 
 def test_a_thousand_sessions_cause_no_slow_callback(slow_callbacks: list[str]) -> None:
-    """When 1,000 sessions with callbacks expire in one round, no callback on the loop is slow."""
+    """When 1,000 sessions with callbacks expire in one round, none of the loop's callbacks are slow."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -116,7 +116,7 @@ def test_a_thousand_sessions_cause_no_slow_callback(slow_callbacks: list[str]) -
         def end(_: SessionSummary) -> None:
             nonlocal ended
             ended += 1
-            busy_for(0.0002)
+            block_thread(0.0002)
             if ended == 1_000:
                 all_ended.set_result(None)
 
@@ -148,7 +148,7 @@ def test_long_round_yields_to_the_loop() -> None:
         turns_at_tick: list[int] = []
 
         def slow_tick() -> None:
-            busy_for(0.006)
+            block_thread(0.006)
             turns_at_tick.append(turns)
 
         targets = [Target(0.05) for _ in range(10)]
@@ -260,7 +260,7 @@ def test_previous_loop_does_not_tick_when_it_runs_again() -> None:
 
 
 def test_scheduler_stays_on_its_running_loop() -> None:
-    """While its loop runs, a scheduler uses only that loop, even for a target started on another."""
+    """While its loop runs, a scheduler uses only that loop, even for a target started on another loop."""
 
     async def main() -> None:
         scheduler, target, other = AsyncioScheduler(), Target(), Target()
@@ -276,8 +276,8 @@ def test_scheduler_stays_on_its_running_loop() -> None:
     run(main())
 
 
-def test_scheduler_keeps_no_session_or_loop_alive() -> None:
-    """A dropped session is freed without garbage collection, and a finished loop is collected."""
+def test_scheduler_does_not_keep_sessions_or_loops_alive() -> None:
+    """A dropped session is freed without garbage collection, and a finished loop can be collected."""
     gc.collect()
     gc.disable()
     try:
@@ -303,7 +303,7 @@ def test_scheduler_keeps_no_session_or_loop_alive() -> None:
 
 
 def test_scheduler_is_collected_with_its_targets() -> None:
-    """A scheduler dropped with its targets before any loop runs is collected."""
+    """If no loop ever runs, a scheduler and its targets can be garbage-collected once they are dropped."""
     scheduler, target = AsyncioScheduler(), Target()
     scheduler.start(target, 0.0)
     dropped = weakref.ref(scheduler)
@@ -313,7 +313,7 @@ def test_scheduler_is_collected_with_its_targets() -> None:
 
 
 def test_canceling_every_task_does_not_stop_ticks() -> None:
-    """Ticks continue after a program cancels all of its tasks, because the scheduler has no task."""
+    """Ticks continue after a program cancels all of its tasks, because the scheduler does not run in a task."""
 
     async def main() -> None:
         scheduler, target = AsyncioScheduler(), Target()
@@ -329,7 +329,7 @@ def test_canceling_every_task_does_not_stop_ticks() -> None:
 
 
 def test_ticks_do_not_see_the_callers_context_variables() -> None:
-    """Ticks neither see nor keep alive a context variable set by the code that started the target."""
+    """Ticks cannot see a context variable set by the code that started the target, and do not keep it alive."""
     variable: contextvars.ContextVar[object] = contextvars.ContextVar("variable")
 
     async def main() -> None:
@@ -374,7 +374,7 @@ def test_failing_tick_is_logged_and_other_targets_continue(caplog: pytest.LogCap
 
 
 def test_tick_that_stops_the_loop_does_not_stop_other_ticks() -> None:
-    """If a tick raises KeyboardInterrupt out of the loop, ticks continue when the loop runs again."""
+    """If KeyboardInterrupt from a tick stops the loop, ticks continue when the loop runs again."""
     loop = asyncio.new_event_loop()
     try:
         targets = [Target(), Target()]
@@ -408,7 +408,7 @@ def test_tick_that_stops_the_loop_does_not_stop_other_ticks() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_forked_child_is_ticked_on_its_own_loop() -> None:
-    """A child forked on the loop ticks its session on a new loop, and the parent's ticks continue."""
+    """A child forked while the loop runs ticks its session on a new loop, and the parent's ticks continue."""
     listeners: list[Callable[[], object]] = []
 
     async def in_child(session: ClientSession, scheduler: AsyncioScheduler) -> None:

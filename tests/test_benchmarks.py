@@ -1,6 +1,6 @@
 """Benchmarks: the references do the same work as a session, and tables, results, charts and checks are correct.
 
-No test here measures time.
+These tests do not measure time.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ MACHINES = [state_machines.TransitionsSession, state_machines.StatemachineSessio
 
 @pytest.fixture
 def pass_time(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Return a function that advances the time for a session and for the references."""
+    """Return a function that advances time for a session and for the references."""
     monkeypatch.setattr(minimal, "monotonic", clock.monotonic)
     monkeypatch.setattr(state_machines, "monotonic", clock.monotonic)
     return clock.advance
 
 
-def comparable(entity: Any) -> tuple[object, ...]:  # noqa: ANN401  # a SessionContext or an Entity
-    """Return the fields of an entity that are neither random nor real times."""
+def comparable_fields(entity: Any) -> tuple[object, ...]:  # noqa: ANN401  # a SessionContext or an Entity
+    """Return the fields of an entity that do not depend on randomness or real time."""
     return entity.session_index, entity.event_index, entity.previous_session_id is None, entity.first_event_id
 
 
@@ -49,11 +49,11 @@ def test_references_return_the_same_entities(
     pass_time: Callable[[float], None],
     reference: type[minimal.MinimalSession | state_machines.MachineSession],
 ) -> None:
-    """In the foreground, each reference assigns events to the same sessions as ours, with the same counts."""
+    """In the foreground, each reference assigns events to the same sessions as ours does, with the same counts."""
     session, reference_session = make(), reference()
     for number, gap in enumerate((0, 1, 599, 600, 0, 601, 599.5)):
         pass_time(gap)
-        assert comparable(reference_session.get_session_context(event_id(number))) == comparable(
+        assert comparable_fields(reference_session.get_session_context(event_id(number))) == comparable_fields(
             session.get_session_context(event_id(number))
         )
 
@@ -62,7 +62,7 @@ def test_references_return_the_same_entities(
 def test_reference_machines_follow_the_whole_lifecycle(
     make: MakeSession, pass_time: Callable[[float], None], reference: type[state_machines.MachineSession]
 ) -> None:
-    """Each library takes the same transitions through background, expiry and foreground."""
+    """Each library's machine takes the same transitions through background, expiry and foreground."""
     session, reference_session = make(), reference()
     for number, gap in enumerate((0, 299, 300, 0, 600)):
         for background in (number % 2 == 0, True, False, True):
@@ -73,7 +73,7 @@ def test_reference_machines_follow_the_whole_lifecycle(
             reference_session.set_background(background=background)
             assert reference_session.state is session.state
             assert reference_session.checker_running == session.checker_running
-        assert comparable(reference_session.get_session_context(event_id(9))) == comparable(
+        assert comparable_fields(reference_session.get_session_context(event_id(9))) == comparable_fields(
             session.get_session_context(event_id(9))
         )
 
@@ -99,7 +99,7 @@ def test_statements_run_repeatedly(name: str, tmp_path: Path, monkeypatch: pytes
 
 
 def test_measured_save_file_has_every_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The save file used for reading has a value for every key, and the reader finds them all."""
+    """The save file for the parsing benchmark has a value for every key, and the parser finds them all."""
     monkeypatch.chdir(tmp_path)
     path = parsing.create_save_file("any")
     snapshot = loads(path.read_bytes())
@@ -111,7 +111,7 @@ def test_measured_save_file_has_every_value(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_each_measured_save_writes_the_file(tmp_path: Path) -> None:
-    """Each measured `save()` changes the file, and the bare write writes the same bytes."""
+    """Each measured `save()` changes the file, and the bare write produces the same bytes."""
     saves, writes = saving.time_pairs(tmp_path, 3)
     assert len(saves) == len(writes) == 3
     saved, bare = (parsing.create_save_file(name, tmp_path).read_bytes() for name in ("save", "bare"))
@@ -121,7 +121,7 @@ def test_each_measured_save_writes_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("threads", [1, 8])
 def test_threads_share_the_events(threads: int) -> None:
-    """Any number of threads track the same total number of events."""
+    """The total number of tracked events does not depend on the number of threads."""
     with ClientSession(store=MemoryStore()) as session:
         assert contention.track_all([session] * threads, 80) > 0
         assert session.event_index == 80
@@ -138,12 +138,12 @@ def ratio(name: str = "a row", ours: float = 1.0, *, bar: Bar | None = None) -> 
 
 
 def test_ratio_is_the_median_of_the_rounds() -> None:
-    """A single outlier changes neither the ratio nor the figures."""
+    """A single outlier does not affect the ratio or the figures."""
     row = Row.of_rounds("a row", [2, 300, 4], [1, 100, 4], against="another", unit="ns")
     assert (row.ours, row.reference, row.value, row.low, row.high) == (4, 4, 2, 1, 3)
 
 
-def test_inverted_ratio_says_how_many_times_faster() -> None:
+def test_speedup_inverts_the_ratio() -> None:
     """For a speedup, the ratio is the reference's time divided by ours."""
     row = Row.of_rounds("a row", [2, 2, 2], [10, 20, 30], against="another", unit="ns", speedup=True)
     assert row.value == 10
@@ -158,8 +158,8 @@ def test_inverted_ratio_says_how_many_times_faster() -> None:
         (Bar(5, at_least=True), 4.0, False, 1.25),
     ],
 )
-def test_bar_holds_up_to_its_limit(bar: Bar, value: float, expected_holds: bool, expected_usage: float) -> None:  # noqa: FBT001  # parametrized
-    """A value exactly at the limit holds; a value beyond it uses more than 100% of the allowance."""
+def test_bar_is_met_up_to_its_limit(bar: Bar, value: float, expected_holds: bool, expected_usage: float) -> None:  # noqa: FBT001  # parametrized
+    """A value exactly at the limit meets the bar; a value beyond it uses more than 100% of the allowance."""
     row = ratio(ours=value, bar=bar)
     assert row.holds is expected_holds
     assert bar.used(value) == expected_usage
@@ -175,7 +175,7 @@ def test_ratio_may_differ_by_a_quarter(value: float, is_changed: bool) -> None: 
 
 
 def test_absolute_figure_is_checked_only_against_its_bar() -> None:
-    """Times vary between machines, so the check fails only if a bar that used to hold no longer does."""
+    """Times vary between machines, so the check fails only if a bar that used to be met no longer is."""
     stored, slower, too_slow = (
         Row.of_values("a pass", [value], unit="s", bar=Bar(0.1)) for value in (0.01, 0.09, 0.11)
     )
@@ -190,7 +190,7 @@ def test_row_without_a_stored_result_is_reported() -> None:
 
 
 def test_results_round_trip(tmp_path: Path) -> None:
-    """Written results read back equal, with the date and machine of the measurement."""
+    """Results survive a round trip through the file, with the date and machine of the measurement."""
     rows = [ratio(bar=Bar(5, at_least=True)), Row.of_values("memory", [1.5], unit="KiB", bar=Bar(2)), ratio("free")]
     write(tmp_path / "results.json", rows, machine())
     read_rows, measured_on = read(tmp_path / "results.json")
@@ -216,16 +216,16 @@ def test_chart_shows_every_judged_row_and_the_machine() -> None:
 
 
 def test_table_shows_a_verdict_for_each_row() -> None:
-    """Each row is marked "holds", "does not hold" or "for information"."""
+    """Each row is shown as meeting its limit, not meeting it, or not having one."""
     console = Console(width=200)
     rows = [ratio("fast", bar=Bar(2)), ratio("slow", 3, bar=Bar(2)), ratio("free")]
     with console.capture() as captured:
         console.print(command.table(rows))
     lines = captured.get().splitlines()
     verdicts = {line.split()[0]: line.rstrip() for line in lines[1:]}
-    assert verdicts["fast"].endswith("  holds")
-    assert verdicts["slow"].endswith("does not hold")
-    assert verdicts["free"].endswith("for information")
+    assert verdicts["fast"].endswith("  met")
+    assert verdicts["slow"].endswith("  not met")
+    assert verdicts["free"].endswith("no limit")
 
 
 def test_stored_chart_matches_the_stored_results() -> None:

@@ -39,7 +39,7 @@ def test_session_starts_at_its_first_event(make: MakeSession, clock: ManualClock
 
 
 def test_summary_describes_the_session_that_ended(make: MakeSession, clock: ManualClock) -> None:
-    """The summary has ids, index, first and last event time, event count, seconds per focus, and reason."""
+    """The summary has the ids, index, first and last event times, event count, seconds in each focus, and reason."""
     ended: list[SessionSummary] = []
     session = make(on_session_end=ended.append)
     session.get_session_context(event_id(1))
@@ -88,7 +88,7 @@ def test_summary_durations_end_at_the_last_activity(make: MakeSession, clock: Ma
 
 
 def test_touch_extends_the_durations_but_not_the_last_event_time(make: MakeSession, clock: ManualClock) -> None:
-    """The durations run to the last activity; last_event_time is the time of an event."""
+    """The durations end at the last activity, but last_event_time is always the time of an event."""
     ended: list[SessionSummary] = []
     session = make(on_session_end=ended.append)
     start = clock.now()
@@ -101,7 +101,7 @@ def test_touch_extends_the_durations_but_not_the_last_event_time(make: MakeSessi
 
 
 def test_summary_uses_the_event_timestamps(make: MakeSession) -> None:
-    """An event_timestamp sets the first and last event time in the summary."""
+    """The summary's first and last event times come from event_timestamp."""
     ended: list[SessionSummary] = []
     session = make(on_session_end=ended.append)
     first, last = datetime(2020, 1, 1, tzinfo=UTC), datetime(2020, 1, 1, 0, 5, tzinfo=UTC)
@@ -116,7 +116,7 @@ def test_summary_uses_the_event_timestamps(make: MakeSession) -> None:
 def test_reason_does_not_depend_on_which_call_notices_the_timeout(
     make: MakeSession, clock: ManualClock, noticed_by: str, reason: EndReason, *, background: bool
 ) -> None:
-    """The reason is the timeout of the state the session was in, whichever call notices it."""
+    """The reason is the timeout of the state the session was in, whichever call notices the timeout."""
     ended: list[SessionSummary] = []
     session = make(on_session_end=ended.append)
     session.get_session_context(event_id(1))
@@ -250,7 +250,7 @@ def test_callbacks_run_on_the_thread_that_caused_them(make: MakeSession) -> None
     assert calling_threads == [ident]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no os.fork()")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork() is not available")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12
 def test_forked_child_leaves_remaining_callbacks_to_the_parent(make: MakeSession, clock: ManualClock) -> None:
     """If a callback forks, the remaining callbacks run only once, in the parent."""
@@ -320,13 +320,13 @@ def test_logger_that_raises_does_not_break_an_event(make: MakeSession) -> None:
 def test_failing_callback_is_logged_by_name(make: MakeSession, caplog: pytest.LogCaptureFixture) -> None:
     """The log line names the argument and the callable, and the event is counted."""
 
-    def forgetful(_: SessionContext) -> None:
+    def raise_key_error(_: SessionContext) -> None:
         raise KeyError("x")  # noqa: EM101  # a key, not a message
 
-    session = make(on_session_start=forgetful)
+    session = make(on_session_start=raise_key_error)
     assert session.get_session_context(event_id(1)).event_index == 1
     (record,) = caplog.records
-    assert re.match(r"on_session_start failed: <function .*forgetful", record.getMessage())
+    assert re.match(r"on_session_start failed: <function .*raise_key_error", record.getMessage())
     assert record.exc_info
 
 

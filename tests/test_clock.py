@@ -33,7 +33,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
     ],
 )
 def test_clock_is_chosen_by_platform(platform: str, name: str | None) -> None:
-    """Linux uses CLOCK_BOOTTIME, macOS and iOS use CLOCK_MONOTONIC, and other platforms have no such clock."""
+    """Linux uses CLOCK_BOOTTIME, macOS and iOS use CLOCK_MONOTONIC, and other platforms do not have such a clock."""
     assert sleep_counting_clock(platform) == (name and getattr(time, name, None))
 
 
@@ -53,7 +53,7 @@ def test_system_clock_returns_utc() -> None:
     assert now.tzinfo is UTC
 
 
-def test_manual_clock_moves_only_on_request() -> None:
+def test_manual_clock_moves_only_when_called() -> None:
     """advance() and suspend() move both clocks; set_wall() moves only the wall clock."""
     clock = ManualClock(START)
     assert (clock.monotonic(), clock.now()) == (0.0, START)
@@ -68,7 +68,7 @@ def test_manual_clock_moves_only_on_request() -> None:
 def test_manual_clock_rejects_invalid_durations(seconds: float) -> None:
     """advance() and suspend() reject negative, infinite and NaN durations."""
     for move in (ManualClock().advance, ManualClock().suspend):
-        with pytest.raises(ValueError, match="seconds must be finite and not negative"):
+        with pytest.raises(ValueError, match="seconds must be finite and non-negative"):
             move(seconds)
 
 
@@ -98,7 +98,7 @@ def test_manual_scheduler_ticks_due_sessions(make: MakeSession, clock: ManualClo
     assert scheduler.next_due() == 114
 
 
-def test_manual_scheduler_keeps_no_session_alive(make: MakeSession, scheduler: ManualScheduler) -> None:
+def test_manual_scheduler_does_not_keep_sessions_alive(make: MakeSession, scheduler: ManualScheduler) -> None:
     """A dropped session is collected and no longer ticked."""
     session_ref = weakref.ref(make())
     gc.collect()
@@ -107,7 +107,7 @@ def test_manual_scheduler_keeps_no_session_alive(make: MakeSession, scheduler: M
 
 
 def test_anchor_converts_monotonic_times_to_wall_times() -> None:
-    """Monotonic times before and after the anchor map to the matching wall times."""
+    """Monotonic times before and after the anchor map to the corresponding wall times."""
     anchor = Anchor(100.0, START)
     assert anchor.wall_time(160.0) == START + timedelta(minutes=1)
     assert anchor.wall_time(40.0) == START - timedelta(minutes=1)

@@ -1,4 +1,4 @@
-"""The save file format: .NET's files can be read, ours have the same shape, and hostile bytes are rejected."""
+"""The save file format: .NET's files can be read, ours have the same structure, and hostile bytes are rejected."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_first_run_writes_only_the_user() -> None:
 
 @given(snapshots())
 def test_snapshots_round_trip(snapshot: Snapshot) -> None:
-    """Any snapshot that can be constructed reads back equal."""
+    """Any snapshot that can be constructed survives a round trip."""
     assert loads(dumps(snapshot)) == snapshot
 
 
@@ -115,7 +115,7 @@ def test_snapshots_round_trip(snapshot: Snapshot) -> None:
     ],
 )
 def test_unknown_content_is_ignored(extra: str) -> None:
-    """Unknown keys of any type and content are ignored, as are comments and white space."""
+    """Unknown keys of any type and content are ignored, as are comments and whitespace."""
     assert loads(file(extra, pair("sessionIndex", "3", "x:int"))) == Snapshot(user_id=USER, session_index=3)
 
 
@@ -129,13 +129,13 @@ def test_unknown_content_is_ignored(extra: str) -> None:
     ],
 )
 def test_dotnet_times_are_read(time: str, expected: datetime) -> None:
-    """.NET writes up to seven fractional digits, and an offset for local times."""
+    """.NET writes up to seven fractional digits, and adds an offset to local times."""
     assert loads(file(pair("lastActivity", time, "x:dateTime"))).last_activity == expected
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_bytes_are_refused(name: str) -> None:
-    """The only exception that hostile bytes raise is CorruptSaveFileError, which gives the reason."""
+def test_hostile_bytes_are_rejected(name: str) -> None:
+    """Hostile bytes raise only CorruptSaveFileError, whose message gives the reason."""
     data, reason = HOSTILE[name]
     with pytest.raises(CorruptSaveFileError) as caught:
         loads(data)
@@ -163,7 +163,7 @@ def test_unknown_elements_may_be_nested() -> None:
 
 
 def test_truncated_file_is_rejected() -> None:
-    """A file that is cut off at any byte raises CorruptSaveFileError."""
+    """A file truncated at any byte raises CorruptSaveFileError."""
     data = dumps(FULL)
     for length in range(len(data)):
         with pytest.raises(CorruptSaveFileError):
@@ -171,22 +171,22 @@ def test_truncated_file_is_rejected() -> None:
 
 
 def test_file_with_a_flipped_bit_is_read_or_rejected() -> None:
-    """After any single bit is flipped, a file gives a snapshot or raises CorruptSaveFileError."""
+    """A file with any single bit flipped either loads as a snapshot or raises CorruptSaveFileError."""
     data = dumps(FULL)
-    refused = 0
+    rejected = 0
     for index in range(len(data) * 8):
         damaged = bytearray(data)
         damaged[index // 8] ^= 1 << index % 8
         try:
             loads(bytes(damaged))
         except CorruptSaveFileError:
-            refused += 1
-    assert refused > len(data) * 4
+            rejected += 1
+    assert rejected > len(data) * 4
 
 
 @given(st.binary() | st.lists(st.sampled_from([*file().split(b">"), b"<", b"<!DOCTYPE", b"&a;", b"\0"])).map(b">".join))
 def test_random_bytes_are_read_or_rejected(data: bytes) -> None:
-    """Random bytes either give a snapshot that reads back equal or raise CorruptSaveFileError."""
+    """Random bytes either load as a snapshot that survives a round trip or raise CorruptSaveFileError."""
     try:
         snapshot = loads(data)
     except CorruptSaveFileError:
@@ -204,7 +204,7 @@ FOREIGN = [
 
 @st.composite
 def malformed(draw: st.DrawFn) -> bytes:
-    """Return a valid file with some tags and texts dropped, duplicated, swapped, copied, inserted or replaced."""
+    """Return a valid file with some tags and text nodes dropped, duplicated, swapped, copied, inserted or replaced."""
     pieces = TAG_OR_TEXT.findall(dumps(draw(snapshots())).decode())
     for _ in range(draw(st.integers(1, 4))):
         index, other_index = draw(st.integers(0, len(pieces) - 1)), draw(st.integers(0, len(pieces) - 1))
@@ -226,7 +226,7 @@ def malformed(draw: st.DrawFn) -> bytes:
 
 @given(malformed())
 def test_malformed_structure_is_read_or_rejected(data: bytes) -> None:
-    """A file with a damaged structure either gives a snapshot that reads back equal or raises CorruptSaveFileError."""
+    """A malformed file either loads as a snapshot that survives a round trip or raises CorruptSaveFileError."""
     try:
         snapshot = loads(data)
     except CorruptSaveFileError:
@@ -235,7 +235,7 @@ def test_malformed_structure_is_read_or_rejected(data: bytes) -> None:
 
 
 def test_user_id_is_recovered_from_a_corrupt_file() -> None:
-    """The user id is recovered if the bytes contain exactly one distinct user id."""
+    """A user id is recovered only if the bytes contain a single distinct one."""
     assert readable_user_id(dumps(FULL)[:300]) == USER
     assert readable_user_id(dumps(FULL)[:200]) is None
     assert readable_user_id(dumps(FULL) * 2) == USER
@@ -265,7 +265,7 @@ def test_pattern_requires_every_byte_of_the_frame() -> None:
 
 
 def load_or_reason(data: bytes) -> Snapshot | str:
-    """Return the snapshot, or the reason why the bytes were rejected."""
+    """Return the snapshot, or the reason the bytes were rejected."""
     try:
         return loads(data)
     except CorruptSaveFileError as error:

@@ -51,7 +51,7 @@ TWO_EVENTS = trace(("09:00:00", "event"), ("09:02:00", "event"))
 
 
 def test_replay_prints_a_timeline() -> None:
-    """The timeline has aligned columns and no colors when piped."""
+    """When piped, the timeline has aligned columns but is not colored."""
     result = run("replay", EXAMPLE)
     assert (result.returncode, result.stderr) == (0, "")
     assert "\x1b" not in result.stdout
@@ -72,7 +72,7 @@ def test_python_m_client_session_is_the_same_command() -> None:
     assert "session 1 begins" in result.stdout
 
 
-def test_replay_has_colors_on_a_terminal() -> None:
+def test_replay_is_colored_on_a_terminal() -> None:
     """States are colored if the output is a terminal."""
     master, terminal = pty.openpty()
     with subprocess.Popen(  # noqa: S603  # our own command
@@ -95,7 +95,7 @@ def test_replay_has_colors_on_a_terminal() -> None:
 
 @pytest.mark.parametrize("columns", [80, 119])
 def test_narrow_terminal_moves_the_description_below_the_row(columns: int) -> None:
-    """No column is cut off, lines break only between words, and no word is lost."""
+    """Columns are not cut off, lines break only between words, and words are not lost."""
     environment = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": str(columns)}
     result = subprocess.run(  # noqa: S603  # our own command
         [COMMAND, "replay", EXAMPLE], capture_output=True, text=True, check=True, timeout=60, env=environment
@@ -179,8 +179,8 @@ def test_replay_applies_the_session_options(options: list[str], indexes: list[in
     assert [json.loads(line)["data"]["sessionIndex"] for line in result.stdout.splitlines()] == indexes
 
 
-def test_bad_line_is_named_and_nothing_is_saved(save_path: Path, tmp_path: Path) -> None:
-    """A bad line is reported on stderr with file, line number and error; the exit status is 2; nothing is saved."""
+def test_bad_line_is_reported_and_nothing_is_saved(save_path: Path, tmp_path: Path) -> None:
+    """The file, line number and error are printed to stderr; the exit status is 2, and nothing is saved."""
     bad = tmp_path / "bad.jsonl"
     bad.write_text(TWO_EVENTS + '\n{"at": "2026-11-23T09:03:00Z", "input": "explode"}\n')
     result = run("replay", "--save", str(save_path), str(bad))
@@ -192,7 +192,7 @@ def test_bad_line_is_named_and_nothing_is_saved(save_path: Path, tmp_path: Path)
 @pytest.mark.parametrize("option", ["foreground-timeout", "background-timeout", "check-interval"])
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "soon"])
 def test_bad_option_is_named_in_the_error(option: str, value: str) -> None:
-    """For a bad value, the exit status is 2 and the message names the option."""
+    """Given a bad value, the command names the option and exits with status 2."""
     result = run("replay", f"--{option}", value, EXAMPLE)
     assert result.returncode == 2
     assert option in result.stderr.replace("_", "-")
@@ -200,7 +200,7 @@ def test_bad_option_is_named_in_the_error(option: str, value: str) -> None:
 
 
 def test_folder_is_rejected_as_a_save_file(tmp_path: Path) -> None:
-    """For a folder, the command exits with status 2 before anything else happens."""
+    """Given a folder, the command exits with status 2 before it does anything else."""
     result = run("replay", "--save", str(tmp_path), EXAMPLE)
     assert result.returncode == 2
     assert str(tmp_path) in result.stderr
@@ -216,7 +216,7 @@ def test_failed_save_is_reported(tmp_path: Path) -> None:
 
 
 def test_show_explains_a_corrupt_file(save_path: Path) -> None:
-    """``show`` prints the reason and whether the user can be recovered, and exits with status 1."""
+    """``show`` prints the reason and whether the user id can be recovered, and exits with status 1."""
     save_path.write_bytes(dumps(Snapshot(user_id=event_id(7), session_index=3))[:-1])
     result = run("show", str(save_path))
     assert (result.returncode, result.stdout) == (1, "")
@@ -227,7 +227,7 @@ def test_show_explains_a_corrupt_file(save_path: Path) -> None:
 
 
 def test_show_names_a_file_it_cannot_read(tmp_path: Path) -> None:
-    """A missing file or a folder leads to exit status 2; a FIFO leads to an immediate error with exit status 1."""
+    """The command exits with status 2 for a missing file or a folder, and immediately with status 1 for a FIFO."""
     assert run("show", str(tmp_path / "none.xml")).returncode == 2
     assert run("show", str(tmp_path)).returncode == 2
     os.mkfifo(tmp_path / "fifo")
@@ -237,7 +237,7 @@ def test_show_names_a_file_it_cannot_read(tmp_path: Path) -> None:
 
 
 def test_show_reports_a_file_that_vanishes(save_path: Path) -> None:
-    """If the file is removed after the check that it exists, the error says so, and the exit status is 1."""
+    """If the file is removed after the existence check, the error says so, and the exit status is 1."""
     save_path.write_bytes(dumps(Snapshot(user_id=event_id(7))))
     program = (
         "from client_session import cli, XmlStore; load = XmlStore.load;"
@@ -248,9 +248,9 @@ def test_show_reports_a_file_that_vanishes(save_path: Path) -> None:
     assert (done.returncode, done.stderr) == (1, f"Error: {save_path} was removed\n")
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to change the user")
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root to switch users")
 def test_show_reports_a_permission_error(open_folder: Path) -> None:
-    """For another user's file that cannot be read, the exit status is 1."""
+    """If the file belongs to another user and cannot be read, the exit status is 1."""
     save_path = open_folder / "session.xml"
     save_path.write_bytes(dumps(Snapshot(user_id=event_id(7))))
     save_path.chmod(0)
@@ -261,7 +261,7 @@ def test_show_reports_a_permission_error(open_folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["mermaid", "dot"])
 def test_diagram_as_text(kind: str, tmp_path: Path) -> None:
-    """The diagram is printed, or written to a file whose extension sets the format."""
+    """The diagram is printed, or written to a file whose extension determines the format."""
     expected = {"mermaid": drawing.mermaid(), "dot": drawing.dot()}[kind]
     assert run("diagram", "--format", kind).stdout == expected
     target = tmp_path / {"mermaid": "graph.mmd", "dot": "graph.dot"}[kind]
@@ -282,7 +282,7 @@ def test_diagram_as_svg_needs_no_graphviz(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [["diagram", "--format", "svg"], ["verify", "--report", "report"]])
 def test_outdated_svg_without_graphviz_is_a_one_line_error(tmp_path: Path, arguments: list[str]) -> None:
-    """If the table has changed and Graphviz is missing, the exit status is 1 and there is no traceback."""
+    """If the table has changed and Graphviz is missing, the exit status is 1 and a traceback is not shown."""
     program = (
         "from client_session import cli, diagram; diagram.source_mark = lambda: 'changed';"
         f"cli.client_session({arguments})"
@@ -300,7 +300,7 @@ def test_outdated_svg_without_graphviz_is_a_one_line_error(tmp_path: Path, argum
 
 
 def test_unknown_extension_needs_a_format(tmp_path: Path) -> None:
-    """Without ``--format``, an unknown extension leads to exit status 2, and no file is written."""
+    """Without ``--format``, the command rejects an unknown extension with status 2 and does not write a file."""
     result = run("diagram", "-o", str(tmp_path / "graph.png"))
     assert result.returncode == 2
     assert "give --format" in result.stderr
@@ -345,7 +345,7 @@ def test_wrong_usage_is_explained() -> None:
 
 @pytest.mark.parametrize("missing", ["click", "rich"])
 def test_missing_extra_is_explained(missing: str) -> None:
-    """For a missing dependency, the exit status is 1 and the message has the pip command that installs it."""
+    """For a missing dependency, the exit status is 1 and the message contains the pip command that installs it."""
     program = f"import sys; sys.modules['{missing}'] = None; from client_session.__main__ import main; main()"
     result = run("-c", program, command=(sys.executable,))
     assert result.returncode == 1
@@ -353,8 +353,8 @@ def test_missing_extra_is_explained(missing: str) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["show", "x.xml"], ["verify"]])
-def test_broken_installation_is_not_blamed_on_an_extra(arguments: list[str]) -> None:
-    """If a module of another package is missing, the traceback names it."""
+def test_broken_installation_is_not_blamed_on_a_missing_extra(arguments: list[str]) -> None:
+    """If a module from another package is missing, the traceback names it."""
     module = {"show": "client_session.verify.diagram", "verify": "client_session.verify.report"}[arguments[0]]
     program = f"import sys; sys.modules['{module}'] = None; from client_session.__main__ import main; main()"
     done = run("-c", program, *arguments, command=(sys.executable,))
@@ -362,8 +362,8 @@ def test_broken_installation_is_not_blamed_on_an_extra(arguments: list[str]) -> 
     assert done.stderr.splitlines()[-1].startswith(f"ModuleNotFoundError: import of {module} halted")
 
 
-def test_library_does_not_import_the_command_lines_dependencies() -> None:
-    """Importing the library loads neither click, rich nor hypothesis."""
+def test_library_does_not_import_the_cli_dependencies() -> None:
+    """Importing the library does not load click, rich or hypothesis."""
     modules = "sys, client_session, client_session_persistence, client_session.testing"
     program = f"import {modules}; print({{'click', 'rich', 'hypothesis'}} & sys.modules.keys())"
     assert run("-c", program, command=(sys.executable,)).stdout == "set()\n"

@@ -1,4 +1,4 @@
-"""The daemon thread class that the checker and the writer thread inherit from."""
+"""The base class of the checker and writer threads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import deque
 from client_session_persistence.daemon_thread import DaemonThread
 
 
-class OneJobAtATime(DaemonThread):
+class OneJobThread(DaemonThread):
     """A daemon thread whose `_work` returns after each job, even if more are queued."""
 
     name = "one-job-at-a-time"
@@ -32,9 +32,9 @@ class OneJobAtATime(DaemonThread):
         pass
 
 
-def test_work_that_arrives_as_the_thread_ends_is_done() -> None:
+def test_work_that_arrives_as_the_thread_ends_is_still_done() -> None:
     """Jobs added after `_work` has returned run on the same thread before it ends."""
-    worker = OneJobAtATime("first", "second", "third")
+    worker = OneJobThread("first", "second", "third")
     assert worker.ensure_running()
     assert worker.is_idle.wait(10)
     assert [job for job, _ in worker.done] == ["first", "second", "third"]

@@ -1,4 +1,4 @@
-"""Waiting for a locked save file delays a call by at most one second, and ticks wait only once."""
+"""Waiting for a locked save file delays a call by at most one second, and repeated ticks wait only once."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from client_session.testing import ManualClock
     from conftest import MakeSession
 
-BUSY = 0.6
-"""Extra seconds allowed on a busy machine. One second plus this is still less than two."""
+BUSY_MARGIN = 0.6
+"""Extra seconds allowed on a busy machine. One second plus this margin is still less than two."""
 
 
-def seconds_of(call: Callable[[], object]) -> float:
+def time_call(call: Callable[[], object]) -> float:
     """Return how long a call takes, even if it times out waiting for the lock."""
     start = time.monotonic()
     with contextlib.suppress(TimeoutError):
@@ -52,20 +52,20 @@ def test_call_waits_once_for_a_held_lock(make: MakeSession, clock: ManualClock, 
     session.get_session_context(event_id(1))
     clock.advance(600)
     with XmlStore(save_path).lock():
-        seconds = seconds_of(lambda: CALLS[call](session))
-    assert 0.9 < seconds < LOCK_SECONDS + BUSY
+        seconds = time_call(lambda: CALLS[call](session))
+    assert 0.9 < seconds < LOCK_SECONDS + BUSY_MARGIN
     assert isinstance(session.save_error, TimeoutError)
 
 
 def test_first_start_waits_once_for_a_held_lock(make: MakeSession, save_path: Path) -> None:
     """A constructor that saves both a user and a session is delayed by one second in total."""
     with XmlStore(save_path).lock():
-        seconds = seconds_of(lambda: make(save_path=save_path, count_empty_sessions=True))
-    assert 0.9 < seconds < LOCK_SECONDS + BUSY
+        seconds = time_call(lambda: make(save_path=save_path, count_empty_sessions=True))
+    assert 0.9 < seconds < LOCK_SECONDS + BUSY_MARGIN
 
 
 def test_ticks_do_not_wait_for_a_lock_known_to_be_held(make: MakeSession, save_path: Path) -> None:
-    """A game loop that ticks 60 times a second waits only once, even while another process keeps holding the lock."""
+    """A game loop that ticks 60 times a second waits only once, even if another process continues to hold the lock."""
     session = make(save_path=save_path)
     with XmlStore(save_path).lock():
         session.get_session_context(event_id(1))
@@ -79,18 +79,18 @@ def test_ticks_do_not_wait_for_a_lock_known_to_be_held(make: MakeSession, save_p
 
 
 def test_threads_share_one_wait(make: MakeSession, save_path: Path) -> None:
-    """Calls that wait for each other share one wait for the store instead of waiting in turn."""
+    """Calls that wait for each other wait for the store once in total, instead of one after another."""
     session = make(save_path=save_path)
     session.get_session_context(event_id(1))
     session.start_new_session()
     calls = [lambda: session.get_session_context(event_id(2)), session.save, session.save, session.tick]
     with XmlStore(save_path).lock(), ThreadPoolExecutor(len(calls)) as pool:
-        seconds = list(pool.map(seconds_of, calls))
-    assert max(seconds) < LOCK_SECONDS + BUSY
+        seconds = list(pool.map(time_call, calls))
+    assert max(seconds) < LOCK_SECONDS + BUSY_MARGIN
 
 
 def test_callback_has_its_own_deadline(make: MakeSession, save_path: Path) -> None:
-    """A call from a callback can wait a full second, even if the call that caused the callback has already waited."""
+    """A call from a callback can wait a full second, even if the call that triggered the callback already waited."""
     left: list[float] = []
     session = make(
         save_path=save_path, continue_on_restart=True, on_state_change=lambda *_: left.append(seconds_left(-math.inf))
@@ -102,12 +102,12 @@ def test_callback_has_its_own_deadline(make: MakeSession, save_path: Path) -> No
 
 
 def test_calls_after_a_timeout_wait_again(make: MakeSession, save_path: Path) -> None:
-    """The lock may soon be free, so an event, save() and close() each wait up to one second again."""
+    """After a timeout, save() and close() each wait up to one second again, because the lock may be free soon."""
     session = make(save_path=save_path)
     with XmlStore(save_path).lock():
         session.get_session_context(event_id(1))
-        assert seconds_of(session.save) > 0.9
-        assert seconds_of(session.close) > 0.9
+        assert time_call(session.save) > 0.9
+        assert time_call(session.close) > 0.9
 
 
 def test_queued_call_stops_waiting_when_another_call_gives_up() -> None:
@@ -127,7 +127,7 @@ class InterruptedLock(RLock):  # type: ignore[misc]  # final only in typeshed
 
 
 def test_interrupted_thread_still_holds_the_lock() -> None:
-    """If a signal handler raises as a lock is acquired, the caller holds the lock exactly once and must release it."""
+    """If a signal handler raises right after locking, the caller holds the lock exactly once and must release it."""
     lock = InterruptedLock()
     with pytest.raises(KeyboardInterrupt):
         acquire_soon(lock)

@@ -1,4 +1,4 @@
-"""The diagrams are up to date and match the running machine."""
+"""The diagrams are up to date and match the running state machine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ needs_dot = pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is 
 
 
 def machine_edges() -> set[tuple[str, str, str]]:
-    """Return the source, destination and label of each transition of the running machine."""
+    """Return the source, destination and label of each transition of the running state machine."""
     guards = {guard_method(guard): guard.value for guard in Guard}
     effects = {effect_method(effect): effect.value for effect in Effect}
     edges = set()
@@ -70,7 +70,7 @@ def test_readme_diagram_is_up_to_date() -> None:
 
 
 def test_mermaid_edges_match_the_machine() -> None:
-    """The arrows and the labels inside states are exactly the machine's transitions, guards and effects."""
+    """The arrows and the labels inside states exactly match the machine's transitions, guards and effects."""
     edges = set()
     for line in diagram.mermaid().splitlines():
         if arrow := re.fullmatch(r"    (\w+) --> (\w+): (.*)", line):
@@ -81,7 +81,7 @@ def test_mermaid_edges_match_the_machine() -> None:
 
 
 def test_dot_edges_match_the_machine() -> None:
-    """The arrows of the DOT source are exactly the machine's transitions, guards and effects."""
+    """The arrows in the DOT source exactly match the machine's transitions, guards and effects."""
     edges = set()
     for source, destination, label in re.findall(r'^    (\w+) -> (\w+) \[label="(.*)"\]$', diagram.dot(), re.MULTILINE):
         edges |= split(source, destination, label.split(r"\l"))
@@ -89,7 +89,7 @@ def test_dot_edges_match_the_machine() -> None:
 
 
 def test_svg_edges_match_the_machine() -> None:
-    """The arrows drawn in the SVG are exactly the machine's transitions, guards and effects."""
+    """The arrows drawn in the SVG exactly match the machine's transitions, guards and effects."""
     edges = set()
     for group in ET.parse(DIAGRAMS / "lifecycle.svg").iter(f"{SVG}g"):  # noqa: S314  # our own file
         title = group.findtext(f"{SVG}title") or ""
@@ -109,7 +109,7 @@ def test_states_are_shown_by_value() -> None:
 def test_coverage_adds_a_count_to_each_label() -> None:
     """The coverage SVG has a count on each label; a row that was never taken is red, and so is its arrow."""
     counts = {row: 1000 * number for number, row in enumerate(TABLE)}
-    picture = ET.fromstring(diagram.coverage(counts))  # noqa: S314  # our own picture
+    picture = ET.fromstring(diagram.coverage(counts))  # noqa: S314  # our own SVG
     edges = {edge.findtext(f"{SVG}title"): edge for edge in picture.iter(f"{SVG}g")}
     for (source, destination), rows in diagram.arrows().items():
         edge = edges[f"{source.name.lower()}->{destination.name.lower()}"]
@@ -123,7 +123,7 @@ def test_coverage_adds_a_count_to_each_label() -> None:
 
 @pytest.fixture
 def changed_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Change the table, so that the SVG in the package is out of date."""
+    """Change the table so that the SVG in the package is out of date."""
     monkeypatch.setattr(diagram.arrows, "__defaults__", (TABLE[:-1],))
 
 

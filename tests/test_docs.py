@@ -27,7 +27,7 @@ from collector import Collector, session_of
 from docs.generated import expand
 from pages import DOCS, matches_output, read_blocks
 from test_entity import VALIDATORS, data_of
-from test_example_desktop import User, missing, toolkit, user  # noqa: F401  # two are fixtures
+from test_example_desktop import User, missing_programs, toolkit, user  # noqa: F401  # two are fixtures
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 ROOT = DOCS.parent
 PAGES = sorted(DOCS.rglob("*.md"))
 WAIT_SECONDS = 60.0
-"""How long to wait for a result before failing. Generous, because the machine may be busy."""
+"""Seconds to wait for a result before a test fails. Generous, because the machine may be busy."""
 
 WEB_WORKERS = DOCS / "how-to" / "web-workers.md"
 PAGES_WITH_OWN_TESTS = {"snowplow.md", "tkinter.md", "qt.md", WEB_WORKERS.name}
 """Pages that need a collector, a desktop user or an HTTP client. Each has its own test."""
 
-NEEDS = {"snowplow.md": "snowplow_tracker", "opentelemetry.md": "opentelemetry"}
+REQUIRED_PACKAGES = {"snowplow.md": "snowplow_tracker", "opentelemetry.md": "opentelemetry"}
 
 DOTNET_ARGUMENTS = ["savePath", "foregroundTimeout", "backgroundTimeout", "checkInterval", "l"]
 DOTNET_MEMBERS = {
@@ -53,7 +53,7 @@ DOTNET_MEMBERS = {
 """All public members of the .NET tracker's ClientSession (Snowplow.Tracker/Models/ClientSession.cs)."""
 
 
-def name_of(page: Path) -> str:
+def page_name(page: Path) -> str:
     """Return a page's path relative to the docs, for use as a test id."""
     return page.relative_to(DOCS).as_posix()
 
@@ -102,16 +102,16 @@ def skip_without(package: str | None) -> None:
         pytest.skip(f"needs {package}")
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in PAGES_WITH_OWN_TESTS], ids=name_of)
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in PAGES_WITH_OWN_TESTS], ids=page_name)
 def test_code_blocks_run_and_print_what_the_page_shows(page: Path, folder: Path) -> None:
     """A page's code blocks run in order and print the output that the page shows."""
-    skip_without(NEEDS.get(page.name))
+    skip_without(REQUIRED_PACKAGES.get(page.name))
     run_page(page, folder)
 
 
 def test_snowplow_page_sends_its_events(folder: Path) -> None:
     """The page's events reach a collector and share one session."""
-    skip_without(NEEDS["snowplow.md"])
+    skip_without(REQUIRED_PACKAGES["snowplow.md"])
     text = (DOCS / "how-to" / "snowplow.md").read_text(encoding="utf-8")
     page = folder / "snowplow.md"
     with Collector() as collector:
@@ -120,18 +120,18 @@ def test_snowplow_page_sends_its_events(folder: Path) -> None:
     assert [session_of(event)["eventIndex"] for event in collector.events] == [1, 2]
 
 
-@pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}")
+@pytest.mark.skipif(bool(missing_programs), reason=f"needs {', '.join(missing_programs)}")
 @pytest.mark.usefixtures("toolkit")
 @pytest.mark.parametrize(("toolkit", "name"), [("tk", "tkinter.md"), ("qt", "qt.md")], indirect=["toolkit"])
 def test_desktop_page_opens_its_window_and_tracks(name: str, folder: Path, request: pytest.FixtureRequest) -> None:
-    """The page's window opens, its button tracks an event, and closing the window ends the program."""
+    """The page's window opens, a button click tracks an event, and closing the window ends the program."""
     desktop_user: User = request.getfixturevalue("user")
     display = {"DISPLAY": desktop_user.environment["DISPLAY"]}
     command, environment = command_for(DOCS / "how-to" / name), environment_in(folder) | display
     with subprocess.Popen(command, cwd=folder, env=environment) as program:  # noqa: S603  # our own page
         try:
             desktop_user.switch_to("My app")
-            desktop_user.do("mousemove", "--window", desktop_user.window("My app"), "20", "15", "click", "1")
+            desktop_user.xdotool("mousemove", "--window", desktop_user.find_window("My app"), "20", "15", "click", "1")
             desktop_user.switch_to("My app: 1")
             desktop_user.press("alt+F4")
             assert program.wait(WAIT_SECONDS) == 0
@@ -169,7 +169,7 @@ def test_web_workers_page_serves_requests(folder: Path) -> None:
             server.kill()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_data_in_code_blocks_is_valid(page: Path) -> None:
     """JSON parses, entities validate, save files load, and every block's language is known to the tests."""
     for block in read_blocks(page):
@@ -207,7 +207,7 @@ def name_pairs(heading: str) -> list[tuple[str, str]]:
 
 
 def test_every_dotnet_name_has_an_equivalent() -> None:
-    """The migration page maps every argument and member of .NET's ClientSession to one of ours that exists."""
+    """The migration page maps every argument and member of .NET's ClientSession to an existing one of ours."""
     arguments = name_pairs("The constructor")
     assert [dotnet_name for dotnet_name, _ in arguments] == DOTNET_ARGUMENTS
     assert [our_name for _, our_name in arguments] == list(ClientSession.__init__.__annotations__)[: len(arguments)]
@@ -228,7 +228,7 @@ def test_reference_is_complete(module: ModuleType) -> None:
 
 
 def test_site_builds_without_warnings_or_external_resources(tmp_path: Path) -> None:
-    """The strict build succeeds, and no page loads a style, script or image from another host."""
+    """The strict build succeeds, and pages do not load stylesheets, scripts or images from other hosts."""
     skip_without("material")
     result = subprocess.run(  # noqa: S603  # our own interpreter
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path],

@@ -1,4 +1,4 @@
-"""Replayed on our session, traces recorded from the real .NET tracker give the same results."""
+"""Traces recorded from the real .NET tracker give the same results when replayed on our session."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PARTS = 10
 
 
 def read_traces(part: int) -> Iterator[dict[str, Any]]:
-    """Yield the recorded traces in one part of the recording."""
+    """Yield the traces in one part of the recording."""
     with gzip.open(TRACES, "rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines):
             if number % PARTS == part:
@@ -29,7 +29,7 @@ def read_traces(part: int) -> Iterator[dict[str, Any]]:
 
 
 class DotnetReplay:
-    """Replays a .NET trace on our session, naming session ids as the recording does."""
+    """Replays a .NET trace on our session, using the recording's names for session ids."""
 
     def __init__(self) -> None:
         """Start at time zero with an empty store."""

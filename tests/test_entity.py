@@ -38,7 +38,7 @@ VALIDATORS = {version: validator(version) for version in ("1-0-1", "1-0-2")}
 
 
 def data_of(entity: dict[str, Any]) -> dict[str, Any]:
-    """Check an entity's outer shape and return its data."""
+    """Check an entity's outer structure and return its data."""
     assert entity.keys() == {"schema", "data"}
     data: dict[str, Any] = entity["data"]
     return data
@@ -90,7 +90,7 @@ def test_session_properties_match_the_last_entity(make: MakeSession) -> None:
 
 
 def test_entity_is_self_describing_json(make: MakeSession) -> None:
-    """to_dict() returns the schema and the data; to_json() returns the same as text."""
+    """to_dict() returns the schema and the data; to_json() returns the same as a string."""
     context = make().get_session_context(event_id(1))
     assert context.schema == "iglu:com.snowplowanalytics.snowplow/client_session/jsonschema/1-0-2"
     assert context.to_dict() == {"schema": context.schema, "data": context.data}
@@ -98,7 +98,7 @@ def test_entity_is_self_describing_json(make: MakeSession) -> None:
 
 
 def test_to_dict_supports_the_dotnet_schema_version(make: MakeSession) -> None:
-    """Version 1-0-1 omits the two newer fields and validates."""
+    """Version 1-0-1 omits the two newer fields and is valid."""
     entity = make().get_session_context(event_id(1)).to_dict(version="1-0-1")
     assert entity["schema"] == "iglu:com.snowplowanalytics.snowplow/client_session/jsonschema/1-0-1"
     VALIDATORS["1-0-1"].validate(data_of(entity))
@@ -112,11 +112,11 @@ def test_unknown_schema_version_is_rejected(make: MakeSession) -> None:
 
 
 def test_entity_is_immutable(make: MakeSession) -> None:
-    """An entity cannot be changed, and changing its data affects no later entity."""
+    """An entity cannot be changed, and changing its data does not affect later entities."""
     session = make()
     context = session.get_session_context(event_id(1))
     with pytest.raises(AttributeError):
-        setattr(context, "session_index", 7)  # noqa: B010  # type checkers reject this, too
+        setattr(context, "session_index", 7)  # noqa: B010  # type checkers also reject this
     context.data["sessionIndex"] = 7
     data_of(context.to_dict())["userId"] = "changed"
     assert context.data["sessionIndex"] == 1
@@ -125,7 +125,7 @@ def test_entity_is_immutable(make: MakeSession) -> None:
 
 
 def test_entity_supports_equality_hash_pickle_and_repr(make: MakeSession) -> None:
-    """An entity behaves as a value."""
+    """Entities are value objects."""
     session = make()
     first, second = session.get_session_context(event_id(1)), session.get_session_context(event_id(2))
     copy = pickle.loads(pickle.dumps(first))  # noqa: S301  # our own bytes
@@ -136,8 +136,8 @@ def test_entity_supports_equality_hash_pickle_and_repr(make: MakeSession) -> Non
 
 
 @pytest.mark.parametrize("argument", [uuid.UUID(event_id(10)), event_id(10), "ABCDEF00-0000-4000-8000-00000000000A"])
-def test_event_id_becomes_lower_case_text(make: MakeSession, argument: uuid.UUID | str) -> None:
-    """A UUID is accepted as an object or as upper- or lower-case text, and the entity contains it in lower case."""
+def test_event_id_is_stored_as_a_lowercase_string(make: MakeSession, argument: uuid.UUID | str) -> None:
+    """A UUID is accepted as an object or as a string in either case, and the entity stores it in lowercase."""
     assert make().get_session_context(argument).first_event_id == str(argument).lower()
 
 
@@ -210,7 +210,7 @@ def test_event_timestamp_is_converted_to_utc(make: MakeSession) -> None:
     ],
 )
 def test_invalid_event_timestamp_is_rejected(make: MakeSession, value: Any, error: type[Exception]) -> None:  # noqa: ANN401  # any type
-    """A naive or impossible time raises ValueError, and another type raises TypeError; no event is counted."""
+    """A naive or out-of-range time raises ValueError, any other type raises TypeError, and no event is counted."""
     session = make()
     with pytest.raises(error, match="a time must"):
         session.get_session_context(event_id(1), value)
@@ -234,7 +234,7 @@ def test_anonymous_event_does_not_identify_the_user(make: MakeSession, clock: Ma
 
 
 def test_first_event_can_be_anonymous(make: MakeSession) -> None:
-    """Later events of a session that began anonymously name the user."""
+    """If a session begins anonymously, its later events still contain the user id."""
     session = make()
     assert session.get_session_context(event_id(1), anonymous=True).user_id == "00000000-0000-0000-0000-000000000000"
     assert session.get_session_context(event_id(2)).user_id == session.user_id
@@ -252,7 +252,7 @@ def test_indexes_stop_at_the_schema_maximum() -> None:
 
 
 def test_facts_of_a_snapshot_without_a_session_are_rejected() -> None:
-    """A session's facts cannot be read from a save file that has only a user."""
+    """Building a session's facts from a snapshot that has only a user raises ValueError."""
     with pytest.raises(ValueError, match="the snapshot must have a session"):
         SessionFacts.of(Snapshot(user_id="0" * 16))
 

@@ -33,8 +33,8 @@ async def all_entities(port: int) -> list[list[dict[str, Any]]]:
         return await asyncio.gather(*(entities_of_connection(port) for _ in range(CONNECTIONS)))
 
 
-def test_each_connection_is_a_session_of_one_user(save_path: Path) -> None:
-    """Connections have separate sessions and indexes, nothing blocks the loop, and the last session is saved."""
+def test_connections_have_separate_sessions_of_one_user(save_path: Path) -> None:
+    """Each connection has its own session and indexes, the loop is not blocked, and the last session is saved."""
     with subprocess.Popen(  # noqa: S603  # our own interpreter
         [sys.executable, SERVER, "--save", save_path, "--debug"],
         stdout=subprocess.PIPE,

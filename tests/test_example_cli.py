@@ -75,7 +75,7 @@ def test_killed_run_does_not_duplicate_an_event(save_path: Path) -> None:
 
 
 def test_unusable_save_path_does_not_stop_the_program(tmp_path: Path) -> None:
-    """If the save file cannot be created, the program reports it and continues."""
+    """If the save file cannot be created, the program reports the error and continues."""
     (tmp_path / "file").touch()
     (event,) = entities(start("--save", tmp_path / "file" / "session.xml", "build"), silent=False)
     assert event["eventIndex"] == 1

@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 WAIT_SECONDS = 60.0
-"""How long to wait for a result before failing. Generous, because the machine may be busy."""
+"""Seconds to wait for a result before a test fails. Generous, because the machine may be busy."""
 
-missing = [program for program in ("Xvfb", "openbox", "xdotool") if shutil.which(program) is None]
-pytestmark = pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)} to move the focus of real windows")
+missing_programs = [program for program in ("Xvfb", "openbox", "xdotool") if shutil.which(program) is None]
+pytestmark = pytest.mark.skipif(
+    bool(missing_programs), reason=f"needs {', '.join(missing_programs)} to move the focus of real windows"
+)
 
 IMPORTS = {
     "tk": "import tkinter",
@@ -38,7 +40,7 @@ plugin = pathlib.Path(PySide6.__file__).parent / "Qt/plugins/platforms/libqxcb.s
 ctypes.CDLL(str(plugin))
 """,
 }
-"""Code that must run before a toolkit can open a window."""
+"""Code that raises an error if a toolkit cannot be loaded."""
 
 TITLES = {"tk": "A session in tkinter", "qt": "A session in Qt"}
 
@@ -183,7 +185,7 @@ print("ticks while stopped:", len(thread_names))
 
 @attrs.frozen
 class Program:
-    """A running program, its output lines and the user at its display."""
+    """A running program, its lines of output, and the user at its display."""
 
     process: subprocess.Popen[str]
     lines: queue.SimpleQueue[str]
@@ -200,7 +202,7 @@ class User:
 
     environment: dict[str, str]
 
-    def do(self, *command: str) -> str:
+    def xdotool(self, *command: str) -> str:
         """Run an xdotool command and return its output."""
         result = subprocess.run(  # noqa: S603  # fixed arguments
             ["xdotool", *command],  # noqa: S607  # found on the path
@@ -212,25 +214,25 @@ class User:
         )
         return result.stdout
 
-    def window(self, title: str) -> str:
+    def find_window(self, title: str) -> str:
         """Wait for a window and return its id."""
-        return self.do("search", "--sync", "--onlyvisible", "--name", f"^{title}$").split()[0]
+        return self.xdotool("search", "--sync", "--onlyvisible", "--name", f"^{title}$").split()[0]
 
     def switch_to(self, title: str) -> None:
         """Focus a window."""
-        self.do("windowactivate", "--sync", self.window(title))
+        self.xdotool("windowactivate", "--sync", self.find_window(title))
 
     def click(self, title: str, button: str) -> None:
         """Click the left or right button at the bottom of a window."""
-        window = self.window(title)
-        geometry = dict(line.split("=") for line in self.do("getwindowgeometry", "--shell", window).splitlines())
+        window = self.find_window(title)
+        geometry = dict(line.split("=") for line in self.xdotool("getwindowgeometry", "--shell", window).splitlines())
         x = int(geometry["WIDTH"]) * (1 if button == "left" else 3) // 4
         y = int(geometry["HEIGHT"]) - 42
-        self.do("mousemove", "--window", window, str(x), str(y), "click", "1")
+        self.xdotool("mousemove", "--window", window, str(x), str(y), "click", "1")
 
     def press(self, key: str) -> None:
         """Press a key in the focused window."""
-        self.do("key", key)
+        self.xdotool("key", key)
 
 
 @pytest.fixture(scope="module", params=["tk", "qt"])
@@ -268,7 +270,7 @@ def user() -> Iterator[User]:
                 finally:
                     manager_process.kill()
         finally:
-            server.kill()  # the other program exits with its display
+            server.kill()  # the other program exits when its display goes away
 
 
 @pytest.fixture
@@ -281,7 +283,7 @@ def start(user: User) -> Iterator[Start]:
             [sys.executable, "-u", *map(str, arguments)],
             env={**user.environment, "PYTHONPATH": str(EXAMPLES)},
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,  # a traceback becomes an unexpected line
+            stderr=subprocess.STDOUT,  # so that a traceback appears as an unexpected line
             text=True,
         )
         lines: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -305,7 +307,7 @@ def read(output: IO[str], lines: queue.SimpleQueue[str]) -> None:
 
 
 def test_session_follows_the_window_focus(toolkit: str, start: Start, save_path: Path) -> None:
-    """Focus changes set the state and the toolkit's timer ends the session, without starting a thread."""
+    """Focus changes set the state, and the toolkit's timer ends the session without a thread."""
     program = start(
         "-c",
         FORBID_THREADS,
@@ -364,7 +366,7 @@ def test_dialog_keeps_the_session_in_the_foreground(toolkit: str, start: Start, 
 
 
 def test_scheduler_meets_its_contract(toolkit: str, start: Start) -> None:
-    """The scheduler follows interval changes, stops and restarts, and keeps no session alive."""
+    """The scheduler follows interval changes, stops and restarts, and does not keep a session alive."""
     program = start("-c", SCHEDULER[toolkit] + CHECK_SCHEDULER)
     assert [program.line() for _ in range(6)] == [
         "ticks at an interval of an hour: 0",

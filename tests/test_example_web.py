@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 WAIT_SECONDS = 60.0
-"""How long to wait for a result before failing. Generous, because the machine may be busy."""
+"""Seconds to wait for a result before a test fails. Generous, because the machine may be busy."""
 
 
 class Server:
@@ -50,10 +50,10 @@ class Server:
         for line in self.process.stdout:
             if match := re.search(pattern, line):
                 return match[1]
-        pytest.fail(f"gunicorn printed nothing that matches {pattern}")
+        pytest.fail(f"gunicorn did not print a line that matches {pattern}")
 
-    def read_rest(self) -> str:
-        """Read the rest of the output."""
+    def read_remaining_output(self) -> str:
+        """Read the output up to its end."""
         assert self.process.stdout is not None
         return self.process.stdout.read()
 
@@ -82,7 +82,7 @@ class Server:
         pytest.fail(f"{len(self.entities)} responses contained fewer than {sessions} sessions")
 
     def count_events(self) -> dict[int, int]:
-        """Check that indexes have no gaps or duplicates; return the number of events by session index."""
+        """Check that indexes have no gaps or duplicates; return the number of events per session index."""
         assert len({entity["userId"] for entity in self.entities}) == 1
         sessions: dict[int, Entities] = {}
         for entity in self.entities:
@@ -136,7 +136,7 @@ def test_workers_share_the_user_but_not_the_session(server: Server, save_path: P
     assert set(events) == {1, 2, 3, 4}
 
     server.process.terminate()
-    output = server.read_rest()
+    output = server.read_remaining_output()
     assert server.process.wait() == 0
     ended = {
         int(index): int(count) for index, count in re.findall(r"session (\d+) ended \(close\) after (\d+)", output)

@@ -1,4 +1,4 @@
-"""Explanations: a session records its latest decisions; explain(), the log and the command line word them alike."""
+"""Explanations: a session records its latest decisions; explain(), the log and the CLI describe them identically."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def apply(session: ClientSession, clock: ManualClock, *inputs: tuple[float, str]
     return descriptions(session)
 
 
-# The text of each decision.
+# The description of each decision.
 
 
 def test_explanation_has_every_relevant_fact(make: MakeSession, clock: ManualClock) -> None:
-    """It has the time, input, states, idle seconds, timeouts and checker, and the sessions that ended and began."""
+    """An explanation has the time, input, states, idle time, timeouts, checker status, and ended and begun sessions."""
     session = make()
     apply(session, clock, (0, "event"), (1, "event"), (0, "background"), (700, "event"))
     assert session.explain()[-1] == Explanation(
@@ -81,7 +81,7 @@ def test_explanation_has_every_relevant_fact(make: MakeSession, clock: ManualClo
 
 
 def test_new_session_has_no_explanations(session: ClientSession) -> None:
-    """A pending session that has received no input has made no decisions."""
+    """A new session has not made any decisions yet."""
     assert session.explain() == ()
 
 
@@ -172,7 +172,7 @@ def test_fractional_timeout_is_compared_with_a_fractional_duration(make: MakeSes
 
 
 def test_restart_explains_whether_the_saved_session_continues(make: MakeSession, clock: ManualClock) -> None:
-    """With continue_on_restart, a start explains its decision; without it, there is no explanation."""
+    """With continue_on_restart, a start explains its decision; without it, a start does not add an explanation."""
     first = make(continue_on_restart=True)
     assert apply(first, clock, (0, "event"), (5, "close"))[-1] == "close: closed; no session ended"
     clock.advance(594)
@@ -207,18 +207,18 @@ def test_counted_empty_sessions_are_explained(make: MakeSession, clock: ManualCl
     ]
 
 
-# Inputs without an entry, so that 32 entries usually cover hours.
+# Routine inputs do not add entries, so 32 entries usually cover hours.
 
 
-def test_routine_inputs_add_no_entry(session: ClientSession, clock: ManualClock) -> None:
-    """Events within a session, early ticks, repeated toggles, touches and saves add no entry."""
+def test_routine_inputs_do_not_add_entries(session: ClientSession, clock: ManualClock) -> None:
+    """Events within a session, early ticks, repeated toggles, touches and saves do not add entries."""
     apply(session, clock, (0, "event"), (0, "background"))
     before = session.explain()
     for _ in range(10_000):
-        at_once = session.get_session_context(event_id(2))
+        context = session.get_session_context(event_id(2))
         clock.advance(1)
         session.tick()
-    assert at_once.event_index == 10_001
+    assert context.event_index == 10_001
     apply(session, clock, (1, "background"), (1, "touch"), (1, "save"), (1, "start-checker"))
     session.background_timeout = 300
     session.check_interval = 1
@@ -230,7 +230,7 @@ def test_routine_inputs_add_no_entry(session: ClientSession, clock: ManualClock)
 
 
 def test_the_last_32_explanations_are_kept(session: ClientSession, clock: ManualClock) -> None:
-    """explain() returns the last 32, oldest first."""
+    """explain() returns the last 32 explanations, oldest first."""
     for number in range(100):
         clock.advance(1)
         session.set_background(number % 2 == 0)
@@ -240,7 +240,7 @@ def test_the_last_32_explanations_are_kept(session: ClientSession, clock: Manual
 
 
 def test_times_have_microsecond_precision(session: ClientSession, clock: ManualClock) -> None:
-    """The compact history keeps times to the microsecond."""
+    """The compact history stores times with microsecond precision."""
     apply(session, clock, (0, "event"), (0.000001, "background"))
     assert session.explain()[-1].idle_seconds == pytest.approx(1e-6)
     assert session.explain()[-1].at == clock.now()
@@ -262,8 +262,8 @@ def test_explain_does_not_extend_the_session_and_works_after_close(session: Clie
 # Re-entrant calls, forks and threads.
 
 
-def test_superseded_decision_leaves_no_entry(make: MakeSession) -> None:
-    """A decision that a re-entrant call makes obsolete is discarded without an entry."""
+def test_superseded_decision_does_not_add_an_entry(make: MakeSession) -> None:
+    """A decision superseded by a re-entrant call is discarded and does not add an entry."""
 
     class ReentrantStore(MemoryStore):
         reentrant_call: Callable[[], object] | None = None
@@ -290,7 +290,7 @@ def test_superseded_decision_leaves_no_entry(make: MakeSession) -> None:
     "ignore:This process .* is multi-threaded:DeprecationWarning"
 )  # Python 3.12; other tests' threads
 def test_forked_child_starts_with_an_empty_history(session: ClientSession, clock: ManualClock) -> None:
-    """The parent's decisions stay with the parent; the child explains only its own."""
+    """The child explains only its own decisions, not the parent's."""
     apply(session, clock, (0, "event"), (0, "background"))
     read_end, write_end = os.pipe()
     child = os.fork()
@@ -336,7 +336,7 @@ def test_no_explanation_is_lost_with_many_threads(make: MakeSession) -> None:
 
 
 def test_log_uses_the_same_words(make: MakeSession, clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
-    """At level DEBUG each decision is one log line, with the explanation as its argument."""
+    """At level DEBUG, each decision is logged as one line, with the explanation as its argument."""
     caplog.set_level(logging.DEBUG)
     session = make(continue_on_restart=True)
     apply(session, clock, (0, "event"), (1, "event"), (600, "tick"), (0, "close"))
@@ -346,7 +346,7 @@ def test_log_uses_the_same_words(make: MakeSession, clock: ManualClock, caplog: 
 
 
 def test_nothing_is_logged_above_debug(make: MakeSession, clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
-    """At level INFO, normal operation logs nothing."""
+    """At level INFO, nothing is logged during normal operation."""
     caplog.set_level(logging.INFO)
     apply(make(), clock, (0, "event"), (600, "tick"), (0, "close"))
     assert caplog.records == []
@@ -376,7 +376,7 @@ class BasicLogger:
     """A logger with the required methods and ``debug``, but without isEnabledFor."""
 
     def __init__(self) -> None:
-        """Start with no recorded lines."""
+        """Start with an empty list of lines."""
         self.lines: list[object] = []
 
     def debug(self, *line: object) -> None:
@@ -398,8 +398,8 @@ class LevelLogger(BasicLogger):
 @pytest.mark.parametrize(
     "logger", [BasicLogger(), LevelLogger(lambda level: level > logging.DEBUG), LevelLogger(lambda _: bool(1 / 0))]
 )
-def test_logger_that_is_not_enabled_gets_no_lines(make: MakeSession, clock: ManualClock, logger: BasicLogger) -> None:
-    """A logger that has no levels, is at another level, or raises gets no lines and does not break an event."""
+def test_logger_not_enabled_for_debug_gets_no_lines(make: MakeSession, clock: ManualClock, logger: BasicLogger) -> None:
+    """If a logger lacks levels, is set to another level, or raises, it gets no lines, and the event succeeds."""
     assert apply(make(logger=logger), clock, (0, "event")) == ["event: session 1 begins"]
     assert logger.lines == []
 
@@ -416,7 +416,7 @@ def test_custom_logger_enabled_for_debug_gets_the_lines(make: MakeSession, clock
 
 
 def test_replay_returns_the_explanations_of_each_input(clock: ManualClock) -> None:
-    """Each moment has the explanations that its input added, including those of a session that a restart closed."""
+    """Each moment has the explanations that its input added, including those of a session closed by a restart."""
     start = clock.now()
     steps = [
         Step(start + timedelta(seconds=seconds), input_name, event_id(1) if input_name == "event" else None)
@@ -516,7 +516,7 @@ def test_save_file_is_described(saved: Snapshot, expected: list[str]) -> None:
 
 
 def test_description_predicts_the_next_start(make: MakeSession, clock: ManualClock) -> None:
-    """A start does what the description predicted, and says so in the same words."""
+    """A start does what the description predicted and explains it in the same words."""
     for minutes, verb in ((9, "session 3 continues"), (10, "the saved session is over")):
         store = MemoryStore()
         clock.set_wall(NOW)

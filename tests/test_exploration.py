@@ -21,7 +21,7 @@ def test_every_edge_satisfies_every_invariant() -> None:
     result = explore(tally)
     assert set(tally.rows) == set(TABLE)
     assert set(tally.invariants) == set(exploration.INVARIANTS)
-    assert result.edges == result.states * (len(exploration.MOVES) + 1)
+    assert result.edges == result.states * (len(exploration.SIMPLE_INPUTS) + 1)
     assert result.states > 50
 
 
@@ -48,7 +48,7 @@ def test_sample_of_each_row_is_the_shortest() -> None:
 
 @given(lifecycles())
 def test_short_path_matches_the_machine(drawn: tuple[Lifecycle, float]) -> None:
-    """At random times near the timeout, an event that skips the machine has the same effect as one that does not."""
+    """At random times near the timeout, an event has the same effect on the short path as through the machine."""
     tally = Tally()
     check_short_path(*drawn, tally)
     assert tally.invariants["short path"] == 1

@@ -1,4 +1,4 @@
-"""Forks and the interpreter's exit: threads pause, hooks run in order, and progress is saved."""
+"""Forks and interpreter exit: threads pause, hooks run in order, and progress is saved."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from event_ids import event_id
 if TYPE_CHECKING:
     from pathlib import Path
 
-needs_fork = pytest.mark.skipif(sys.platform == "win32", reason="this system has no os.fork()")
-needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc, which only Linux has")
+needs_fork = pytest.mark.skipif(sys.platform == "win32", reason="os.fork() is not available")
+needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc, which exists only on Linux")
 
 
 def run(program: str, *arguments: object, options: tuple[str, ...] = ("-W", "error")) -> str:
@@ -40,7 +40,7 @@ BOTH_THREADS = """
     def threads():
         return Path("/proc/self/stat").read_text().rpartition(")")[2].split()[17]
 
-    # Before a fork, hooks run in reverse order of registration, so this one counts threads after ours.
+    # Before a fork, hooks run in reverse order of registration, so this one counts threads after our hooks have run.
     counts = []
     os.register_at_fork(before=lambda: counts.append(threads()))
 
@@ -55,7 +55,7 @@ BOTH_THREADS = """
 
 @needs_proc
 def test_process_has_only_one_thread_when_it_forks(tmp_path: Path) -> None:
-    """The checker and writer threads have ended by the time the process is copied, and restart afterwards."""
+    """The checker and writer threads have ended by the time the process forks, and they restart afterwards."""
     program = f"""{BOTH_THREADS}
     for _ in range(20):
         child = os.fork()
@@ -89,7 +89,7 @@ def test_fork_causes_no_warning(tmp_path: Path) -> None:
 
 @needs_fork
 def test_only_the_parent_writes_queued_saves(tmp_path: Path) -> None:
-    """Saves that are queued for the writer thread at a fork are written once, by the parent, never by the child."""
+    """Saves that are queued for the writer thread when the process forks are written once, by the parent."""
     program = """
     import os, sys, uuid
     from client_session import ClientSession, XmlStore
@@ -113,7 +113,7 @@ def test_only_the_parent_writes_queued_saves(tmp_path: Path) -> None:
     ids=["end of the program", "sys.exit", "os._exit", "already closed"],
 )
 def test_progress_is_saved_at_exit(save_path: Path, last: str, events: int) -> None:
-    """When the interpreter exits, a live session saves its progress but does not end, and no callback runs."""
+    """When the interpreter exits, a live session saves its progress but does not end, and callbacks do not run."""
     program = f"""
     import os, sys
     from client_session import ClientSession
@@ -129,7 +129,7 @@ def test_progress_is_saved_at_exit(save_path: Path, last: str, events: int) -> N
 
 
 def test_exit_stops_saving_at_its_deadline(tmp_path: Path) -> None:
-    """If saving is slow when the interpreter exits, only one session's save delays the exit, not every session's."""
+    """If saves are slow when the interpreter exits, only one session's save delays the exit, not every session's."""
     program = """
     import sys, time, uuid
     from client_session import ClientSession, XmlStore
@@ -151,7 +151,7 @@ def test_exit_stops_saving_at_its_deadline(tmp_path: Path) -> None:
 
 
 def test_resumed_session_continues_after_an_exit_without_close(save_path: Path) -> None:
-    """With continue_on_restart, event numbers continue even though no run closes its session."""
+    """With continue_on_restart, event indexes continue even if runs do not close their sessions."""
     program = f"""
     import sys
     from client_session import ClientSession
@@ -163,7 +163,7 @@ def test_resumed_session_continues_after_an_exit_without_close(save_path: Path) 
 
 @needs_fork
 def test_child_renews_an_object_once() -> None:
-    """If two threads of a forked child use an object at the same time, only the first one renews its locks."""
+    """If two threads in a forked child use an object at the same time, only the first thread renews its locks."""
     program = """
     import os, threading, time
     from client_session_persistence.forks import THIS_PROCESS, ForkAware
@@ -177,7 +177,7 @@ def test_child_renews_an_object_once() -> None:
         thread = threading.Thread(target=counted.renew_in_child)
         with THIS_PROCESS.renewing:
             thread.start()
-            time.sleep(0.1)  # time for the thread to wait; if it starts later, it finds the object already renewed
+            time.sleep(0.1)  # lets the thread block; if it starts later, it finds the object already renewed
             counted.renew_in_child()
         thread.join()
         os._exit(counted.renewals != 2)

@@ -1,4 +1,4 @@
-"""The transition table: the specification's rows, and the validation at import."""
+"""The transition table: the specification's rows, and its validation at import time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from client_session.graph import TABLE, Effect, Guard, Input, Row, SessionState, check
 
 # A copy of the table in section 2 of the specification.
-SPECIFIED = """
+SPECIFIED_TABLE = """
 | foreground-active | event | | (same) | activity |
 | foreground-active | tick | over | (same) | renew |
 | foreground-active | background | | background-active | |
@@ -38,7 +38,7 @@ def test_states_match_the_specification() -> None:
 
 def test_table_matches_the_specification() -> None:
     """Source, input, guard, destination and effects match in every row."""
-    specified = [tuple(cell.strip() for cell in line.split("|")[1:-1]) for line in SPECIFIED.strip().splitlines()]
+    specified = [tuple(cell.strip() for cell in line.split("|")[1:-1]) for line in SPECIFIED_TABLE.strip().splitlines()]
     assert specified == [
         (
             row.source.value,
@@ -57,7 +57,7 @@ def test_every_row_has_a_reason() -> None:
 
 
 def test_row_is_shown_in_uml_notation() -> None:
-    """A row's label has the form: input [guard] / effects."""
+    """A row's label has the form ``input [guard] / effects``."""
     row = TABLE[5]
     assert row.label == "tick [over] / renew, stop checker"
     assert str(row) == ("row 'background-active, tick [over] / renew, stop checker → expired-checker-stopped'")

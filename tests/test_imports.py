@@ -9,9 +9,9 @@ import pytest
 
 import client_session_persistence
 
-OPTIONAL = {"click", "rich", "hypothesis"}
-FOR_LOOPS = {"asyncio", "client_session_persistence.writer_thread"}
-FOR_FILES = {"filelock", "platformdirs", "xml.parsers.expat"}
+OPTIONAL_PACKAGES = {"click", "rich", "hypothesis"}
+LOOP_MODULES = {"asyncio", "client_session_persistence.writer_thread"}
+FILE_MODULES = {"filelock", "platformdirs", "xml.parsers.expat"}
 
 
 def modules_after(program: str) -> set[str]:
@@ -21,20 +21,20 @@ def modules_after(program: str) -> set[str]:
     return set(result.stdout.split())
 
 
-def test_in_memory_session_loads_no_file_modules() -> None:
-    """Modules that handle files are loaded on first use of a file store; optional packages are never loaded."""
+def test_in_memory_session_does_not_load_file_modules() -> None:
+    """Modules that handle files are loaded only when a file store is imported; optional packages are never loaded."""
     in_memory = modules_after(
         "from client_session import ClientSession; from client_session_persistence import MemoryStore, Snapshot"
     )
     assert "transitions" in in_memory
-    assert not in_memory & (OPTIONAL | FOR_FILES | FOR_LOOPS)
-    in_a_file = modules_after("from client_session_persistence import XmlStore")
-    assert {"filelock", "xml.parsers.expat"} <= in_a_file
-    assert not in_a_file & (OPTIONAL | FOR_LOOPS | {"client_session"})
+    assert not in_memory & (OPTIONAL_PACKAGES | FILE_MODULES | LOOP_MODULES)
+    with_file_store = modules_after("from client_session_persistence import XmlStore")
+    assert {"filelock", "xml.parsers.expat"} <= with_file_store
+    assert not with_file_store & (OPTIONAL_PACKAGES | LOOP_MODULES | {"client_session"})
 
 
 def test_every_public_name_is_available() -> None:
-    """Lazily imported names are available like all others; an unknown name raises AttributeError."""
+    """Lazily imported names are available like all the others; an unknown name raises AttributeError."""
     assert all(getattr(client_session_persistence, name) is not None for name in client_session_persistence.__all__)
     with pytest.raises(AttributeError, match="'client_session_persistence' has no attribute 'YamlStore'"):
         _ = client_session_persistence.YamlStore

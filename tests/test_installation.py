@@ -1,4 +1,4 @@
-"""The installed wheel works next to a program's own `fsm` and `persistence` modules."""
+"""The installed wheel works alongside a program's own `fsm` and `persistence` modules."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory, wheel_path: Path) -> 
 def test_installed_packages_work_next_to_modules_named_fsm_and_persistence(
     installation: Installation, tmp_path: Path
 ) -> None:
-    """A program's own `fsm` and `persistence` modules can be imported, and neither hides any part of the library."""
+    """A program's own `fsm` and `persistence` modules can be imported, and neither shadows any part of the library."""
     (tmp_path / "program.py").write_text(PROGRAM, encoding="utf-8")
     for name in ("fsm", "persistence"):
         (tmp_path / f"{name}.py").write_text("OWNER = 'program'\n", encoding="utf-8")
@@ -94,7 +94,7 @@ def test_installed_packages_work_next_to_modules_named_fsm_and_persistence(
     assert (tmp_path / "session.xml").exists()
 
 
-def test_installed_version_is_the_one_in_the_metadata(installation: Installation, tmp_path: Path) -> None:
+def test_installed_version_matches_the_metadata(installation: Installation, tmp_path: Path) -> None:
     """`client_session.__version__` and `importlib.metadata` agree."""
     program = "import importlib.metadata; print(importlib.metadata.version('client-session'))"
     assert installation.run("-c", program, folder=tmp_path).strip() == client_session.__version__
@@ -108,7 +108,7 @@ def test_installed_command_runs(installation: Installation, tmp_path: Path) -> N
     assert "replay" in done.stdout
 
 
-def test_modules_are_imported_under_one_name_in_a_clone() -> None:
+def test_modules_are_imported_under_only_one_name_in_a_clone() -> None:
     """In a clone's root folder, `fsm` is importable as a namespace package, but none of our code imports it."""
     program = "import sys, client_session.testing, benchmarks, docs.generated; print(*sys.modules)"
     modules = subprocess.run(  # noqa: S603  # our own interpreter

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX file modes and the ability to remove open files")
+needs_posix = pytest.mark.skipif(
+    os.name != "posix", reason="needs POSIX file modes and the ability to remove open files"
+)
 
 
 @pytest.fixture
@@ -58,7 +60,7 @@ def test_held_lock_excludes_filelock(lock: LockFile, path: Path) -> None:
 
 
 def test_waiting_for_a_lock_held_by_filelock_times_out(lock: LockFile, path: Path) -> None:
-    """Waiting for a lock that FileLock holds ends after the given time with an error that names the file."""
+    """Waiting for a lock that FileLock holds times out with an error that names the file."""
     with filelock.FileLock(path):
         start = time.monotonic()
         with pytest.raises(TimeoutError, match="Another process holds the lock") as caught:
@@ -69,7 +71,7 @@ def test_waiting_for_a_lock_held_by_filelock_times_out(lock: LockFile, path: Pat
     lock.lock(0)
 
 
-@posix
+@needs_posix
 def test_lock_on_a_removed_file_is_not_acquired(lock: LockFile, path: Path) -> None:
     """If the file is removed while it is being locked, the lock is not considered acquired."""
     path.touch()
@@ -88,10 +90,10 @@ def test_lock_on_a_removed_file_is_not_acquired(lock: LockFile, path: Path) -> N
 
 
 def test_lock_file_created_by_another_process_is_used(lock: LockFile, path: Path) -> None:
-    """If the lock file appears after an attempt to open it and before the attempt to create it, that file is locked."""
+    """If another process creates the file between our attempts to open and create it, that file is locked."""
     open_file = os.open
 
-    def open_late(name: str, flags: int, mode: int = 0o777) -> int:
+    def open_after_creation(name: str, flags: int, mode: int = 0o777) -> int:
         try:
             return open_file(name, flags, mode)
         except FileNotFoundError:
@@ -99,13 +101,13 @@ def test_lock_file_created_by_another_process_is_used(lock: LockFile, path: Path
             raise
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "open", open_late)
+        patch.setattr(os, "open", open_after_creation)
         lock.lock(1)
     assert not is_free(path)
 
 
 def test_reentrant_call_may_retain_the_lock_first(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If a signal handler retains the lock during retain(), releasing it once frees the file."""
+    """If a signal handler calls retain() during retain(), a single release still unlocks the file."""
     lock, lock_once = ProcessLock(os.fspath(path)), LockFile.lock
 
     def lock_and_retain(file: LockFile, seconds: float) -> None:
@@ -141,7 +143,7 @@ def test_failed_unlock_is_retried_by_the_next_use(lock: LockFile, path: Path) ->
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOTSUP])
 def test_file_system_without_locks_is_accepted(lock: LockFile, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    """Saving works on file systems without locks, such as some network and FUSE mounts; other errors are raised."""
+    """Locking succeeds on file systems without lock support, such as some network mounts; other errors are raised."""
 
     def refuse(_: int, **__: bool) -> bool:
         raise OSError(code, os.strerror(code))
@@ -156,8 +158,8 @@ def test_file_system_without_locks_is_accepted(lock: LockFile, monkeypatch: pyte
     assert not lock.is_locked
 
 
-def test_reentrant_locking_fails_at_once(path: Path) -> None:
-    """A signal handler that interrupts locking and tries to lock gets an error; the interrupted call gets the lock."""
+def test_reentrant_locking_fails_immediately(path: Path) -> None:
+    """A signal handler that tries to lock during locking gets an error; the interrupted call still gets the lock."""
     lock = ProcessLock(os.fspath(path))
     errors: list[str] = []
 
@@ -180,7 +182,7 @@ def test_reentrant_locking_fails_at_once(path: Path) -> None:
     assert is_free(path)
 
 
-@posix
+@needs_posix
 @pytest.mark.parametrize("umask", [0o000, 0o777])
 def test_lock_file_is_private_from_creation(lock: LockFile, path: Path, umask: int) -> None:
     """A new lock file has mode 0600 under any umask, and an existing one keeps its mode."""
@@ -196,10 +198,10 @@ def test_lock_file_is_private_from_creation(lock: LockFile, path: Path, umask: i
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
-@posix
+@needs_posix
 @pytest.mark.parametrize("target", ["target", "missing"])
 def test_symbolic_link_as_lock_file_is_rejected(lock: LockFile, path: Path, target: str) -> None:
-    """A planted link raises an error immediately, wherever it points, and its target is not opened."""
+    """A planted link is rejected immediately, wherever it points, and its target is not opened."""
     target_file = path.with_name("target")
     target_file.write_text("precious")
     path.symlink_to(target)
@@ -212,7 +214,7 @@ def test_symbolic_link_as_lock_file_is_rejected(lock: LockFile, path: Path, targ
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_forked_child_does_not_keep_the_parents_lock(lock: LockFile, path: Path) -> None:
-    """A forked child neither releases the lock that it inherited nor keeps it after the parent's death."""
+    """A forked child neither releases the lock that it inherited nor holds it after the parent dies."""
     lock.lock(0)
     to_child, to_parent = os.pipe(), os.pipe()
     child = os.fork()
@@ -234,7 +236,7 @@ def test_forked_child_does_not_keep_the_parents_lock(lock: LockFile, path: Path)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_child_forked_during_locking_does_not_unlock(lock: LockFile, path: Path) -> None:
-    """A child forked right after the locking system call closes its copy of the file without releasing the lock."""
+    """A child forked right after the locking system call closes its file descriptor without releasing the lock."""
     children: list[int] = []
 
     def lock_and_fork(descriptor: int, *, blocking: bool) -> bool:

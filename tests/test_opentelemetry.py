@@ -11,7 +11,7 @@ import pytest
 
 from event_ids import event_id
 
-pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed (the extra opentelemetry)")
+pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed (extra: opentelemetry)")
 
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, Sampler, SamplingResult  # imported after the skip
 from opentelemetry.trace import (  # imported after the skip
@@ -45,12 +45,12 @@ class RecordOnly(Sampler):
 
 
 def parent(*, is_remote: bool) -> Context:
-    """Return the context of a parent span in this program or a remote one."""
+    """Return a context whose parent span is in this program or remote."""
     return set_span_in_context(NonRecordingSpan(SpanContext(1, 2, is_remote, TraceFlags(TraceFlags.SAMPLED))))
 
 
 def test_root_span_starts_a_session(session: ClientSession) -> None:
-    """The first span is the session's first event; its trace id becomes the event id, its start the event time."""
+    """The first span is the session's first event; its trace id is the event id, its start time the event time."""
     traces = Traces(session)
     traces.span(start_time=nanoseconds(datetime(2026, 5, 4, 3, 2, 1, 987654, tzinfo=UTC)) + 321)
     (span,) = traces.spans
@@ -76,7 +76,7 @@ def test_previous_session_id_is_added(session: ClientSession, clock: ManualClock
 @pytest.mark.parametrize("context", [None, "local", "remote"])
 @pytest.mark.parametrize("kind", SpanKind)
 def test_default_activity_is_a_root_span(session: ClientSession, kind: SpanKind, context: str | None) -> None:
-    """Only SERVER, CLIENT and INTERNAL spans without a parent count as activity; others get the current id."""
+    """Only SERVER, CLIENT and INTERNAL spans without a parent count as activity; other spans get the current id."""
     traces = Traces(session)
     traces.span(kind=kind, context=context and parent(is_remote=context == "remote"))
     is_activity = context is None and kind in {SpanKind.SERVER, SpanKind.CLIENT, SpanKind.INTERNAL}
@@ -85,7 +85,7 @@ def test_default_activity_is_a_root_span(session: ClientSession, kind: SpanKind,
 
 
 def test_custom_predicate_decides_what_is_activity(session: ClientSession) -> None:
-    """A custom predicate sees the starting span with its name, kind and attributes."""
+    """A custom predicate is called when a span starts, and sees the span's name, kind and attributes."""
     traces = Traces(session, lambda span: span.name == "click" and (span.attributes or {}).get("by") == "user")
     traces.span("click", SpanKind.CONSUMER, attributes={"by": "user"}, context=parent(is_remote=True))
     traces.span("click", attributes={"by": "timer"})
@@ -95,7 +95,7 @@ def test_custom_predicate_decides_what_is_activity(session: ClientSession) -> No
 
 
 def test_inner_spans_and_log_records_do_not_extend_the_session(session: ClientSession, clock: ManualClock) -> None:
-    """Any number of inner spans and log records leave the timeout unchanged."""
+    """Inner spans and log records, however many, do not extend the session."""
     traces, logs = Traces(session), Logs().of(session)
     with traces.tracer.start_as_current_span("click"):
         for _ in range(9):
@@ -119,7 +119,7 @@ def test_pending_session_id_is_used_before_the_first_event(session: ClientSessio
 
 
 def test_log_record_after_the_timeout_gets_the_pending_session(session: ClientSession, clock: ManualClock) -> None:
-    """Even without a tick, a late log record carries the pending session's id, with no previous id yet."""
+    """Even without a tick, a log record after the timeout carries the pending session's id, and no previous id yet."""
     traces, logs = Traces(session), Logs().of(session)
     traces.span()
     old = session.session_id
@@ -141,7 +141,7 @@ def test_stopped_checker_keeps_the_session_current(session: ClientSession, clock
 
 
 def test_unsampled_span_is_not_activity(session: ClientSession) -> None:
-    """A span that the sampler drops is not counted; one that is recorded but not exported is."""
+    """A span that the sampler drops is not counted; a span that is recorded but not exported is counted."""
     Traces(session, sampler=ALWAYS_OFF).span()
     assert session.event_index == 0
     recorded = Traces(session, sampler=RecordOnly())
@@ -161,7 +161,7 @@ def test_existing_session_id_is_kept(session: ClientSession) -> None:
 
 
 def test_log_record_keeps_its_attributes(session: ClientSession) -> None:
-    """The session's attributes are added to a log record's own, also when the record counts as activity."""
+    """The session's attributes are added to a log record's own, even when the record counts as activity."""
     logs = Logs().of(session, lambda record: record.log_record.event_name == "click")
     logs.logger.emit(event_name="click", attributes={"x": 3}, timestamp=nanoseconds(datetime(2026, 5, 4, tzinfo=UTC)))
     logs.logger.emit(body="drawn", attributes={"ms": 7})
@@ -171,7 +171,7 @@ def test_log_record_keeps_its_attributes(session: ClientSession) -> None:
 
 
 def test_log_record_in_a_trace_uses_the_trace_id_as_event_id(session: ClientSession) -> None:
-    """Logged activity within a trace has the trace's event id; outside one, its event id is random."""
+    """A log record that counts as activity has its trace's event id, or a random one outside a trace."""
     traces, logs = Traces(session, lambda _: False), Logs().of(session, lambda _: True)
     with traces.tracer.start_as_current_span("click") as span:
         logs.logger.emit(body="clicked")
@@ -183,7 +183,7 @@ def test_log_record_in_a_trace_uses_the_trace_id_as_event_id(session: ClientSess
 
 @pytest.mark.usefixtures("fast_thread_switching")
 def test_threads_share_a_processor(session: ClientSession) -> None:
-    """Spans of eight threads are all counted in one session."""
+    """Spans from eight threads are all counted in one session."""
     traces = Traces(session)
 
     def work() -> None:
@@ -201,10 +201,10 @@ def test_threads_share_a_processor(session: ClientSession) -> None:
 
 
 def test_both_ids_belong_to_the_same_session(clock: ManualClock, scheduler: ManualScheduler) -> None:
-    """If the next session starts while the ids are being read, its previous id is not mixed with the old id."""
+    """If the next session starts while the ids are being read, both ids still come from one session."""
 
     class ReplacedSession(ClientSession):
-        """A session that is replaced while its ids are being read, as by another thread."""
+        """A session that is replaced while its ids are being read, as if by another thread."""
 
         first = ""
 

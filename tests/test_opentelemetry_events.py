@@ -1,4 +1,4 @@
-"""OpenTelemetry: the events session.start and session.end, and a complete example program."""
+"""OpenTelemetry: the session.start and session.end events, and a complete example program."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from event_ids import event_id
 
-pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed (the extra opentelemetry)")
+pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed (extra: opentelemetry)")
 
 from client_session.trackers.opentelemetry import SessionEvents  # imported after the skip
 from telemetry import Logs, Traces, nanoseconds  # imported after the skip
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def test_start_and_end_events_are_emitted(make: MakeSession, clock: ManualClock) -> None:
-    """session.end precedes the next session.start, with the attributes and times of the semantic conventions."""
+    """session.end precedes the next session.start; both have the attributes and times of the semantic conventions."""
     logs = Logs()
     events = SessionEvents(logs.provider)
     session = make(on_session_start=events.started, on_session_end=events.ended)
@@ -53,7 +53,7 @@ def test_start_and_end_events_are_emitted(make: MakeSession, clock: ManualClock)
 
 
 def test_continued_session_emits_no_events_at_restart(make: MakeSession) -> None:
-    """After a restart the spans keep their session id, and session.start is emitted once."""
+    """Spans before and after a restart carry the same session id, and session.start is emitted only once."""
     logs = Logs()
     logs.of(make())
     events = SessionEvents(logs.provider)
@@ -97,9 +97,9 @@ def test_session_end_precedes_a_late_log_record(make: MakeSession, clock: Manual
 
 
 def test_example_program_exports_session_ids(tmp_path: Path) -> None:
-    """Spans, log records and session events of a complete program reach the console exporters.
+    """Spans, log records and session events from a complete program reach the console exporters.
 
-    The events use the global provider even if it is set after SessionEvents was created.
+    The events use the global provider even if it is set after SessionEvents is created.
     """
     program = """
 import sys

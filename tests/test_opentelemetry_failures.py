@@ -1,4 +1,4 @@
-"""OpenTelemetry: failures and shutdown of a session never break the program."""
+"""OpenTelemetry: a failing session and a provider's shutdown never break the program."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from event_ids import event_id
 
-pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed (the extra opentelemetry)")
+pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed (extra: opentelemetry)")
 
 from opentelemetry._logs import NoOpLogger  # imported after the skip
 from opentelemetry.sdk._logs import LoggerProvider  # imported after the skip
@@ -36,7 +36,7 @@ def failures(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_failing_session_does_not_lose_spans_or_records(
     session: ClientSession, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They are exported without session attributes, nothing raises, and one line is logged for a series of failures."""
+    """Both are exported without session attributes, nothing raises, and a series of failures logs one line."""
     traces, logs = Traces(session), Logs().of(session, lambda _: True)
     session.close()
     for _ in range(3):
@@ -66,7 +66,7 @@ def test_failing_predicate_is_logged(session: ClientSession, caplog: pytest.LogC
 
 
 def test_failure_logged_through_opentelemetry_does_not_recurse(session: ClientSession) -> None:
-    """If the log line itself becomes a failing log record, both are exported."""
+    """If the failure's log line becomes a log record that also fails, the line and the original record are exported."""
     logs = Logs().of(session, lambda _: True)
 
     class LogRecordHandler(logging.Handler):
@@ -95,7 +95,9 @@ def test_provider_shutdown_leaves_the_session_open(session: ClientSession) -> No
     assert session.get_session_context(event_id(1)).event_index == 1
 
 
-@pytest.mark.skipif(not hasattr(NoOpLogger, "enabled"), reason="this version has no Logger.enabled")
+@pytest.mark.skipif(
+    not hasattr(NoOpLogger, "enabled"), reason="this version of opentelemetry-sdk has no Logger.enabled"
+)
 def test_processor_does_not_change_whether_a_logger_is_enabled(session: ClientSession) -> None:
     """The processor by itself does not enable a logger; with an exporter, the logger is enabled."""
     provider = LoggerProvider(shutdown_on_exit=False)
@@ -108,7 +110,7 @@ def test_processor_does_not_change_whether_a_logger_is_enabled(session: ClientSe
 def test_invalid_processor_argument_is_named_in_the_error(
     session: ClientSession, make_processor: Callable[..., SessionSpanProcessor | SessionLogRecordProcessor]
 ) -> None:
-    """A bad session or predicate is refused when the processor is created."""
+    """An invalid session or predicate is refused when the processor is created."""
     with pytest.raises(TypeError, match=r"session must have the methods get_session_context, tick; 'session\.xml' la"):
         make_processor("session.xml")
     with pytest.raises(TypeError, match="is_activity must be callable, not 7"):

@@ -1,4 +1,4 @@
-"""The wheel: its contents and metadata."""
+"""The wheel and the sdist: their contents and metadata."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def wheel(wheel_path: Path) -> Iterator[zipfile.ZipFile]:
 
 @pytest.fixture
 def sdist_names(distributions: Path) -> set[str]:
-    """Return the paths of the files in the sdist, below its top folder."""
+    """Return the paths of the files in the sdist, relative to its top folder."""
     (path,) = distributions.glob("client_session-*.tar.gz")
     with tarfile.open(path) as opened:
         return {name.split("/", 1)[1] for name in opened.getnames()}
 
 
 def test_wheel_has_only_the_two_packages(wheel: zipfile.ZipFile) -> None:
-    """The wheel installs no tests and nothing with a generic name."""
+    """The wheel installs no tests and no package with a generic name."""
     top_level = {name.split("/")[0] for name in wheel.namelist()}
     assert {top for top in top_level if not top.endswith(".dist-info")} == {
         "client_session",
@@ -54,7 +54,7 @@ def test_wheel_has_only_the_two_packages(wheel: zipfile.ZipFile) -> None:
 
 
 def test_metadata_is_ready_for_publishing(wheel: zipfile.ZipFile) -> None:
-    """The metadata has name, license, README, requirements, extras and the command."""
+    """The metadata has the name, license, README, requirements, extras and command."""
     (info,) = {name.split("/")[0] for name in wheel.namelist() if ".dist-info/" in name}
     metadata = message_from_bytes(wheel.read(f"{info}/METADATA"))
     assert metadata["Name"] == "client-session"
@@ -71,7 +71,7 @@ def test_metadata_is_ready_for_publishing(wheel: zipfile.ZipFile) -> None:
 
 
 def test_sdist_has_every_file_that_the_readme_links_to(sdist_names: set[str]) -> None:
-    """The sdist is complete: no relative link of its README is broken."""
+    """The sdist is complete: no relative link in its README is broken."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     links = {link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", readme) if "://" not in link}
     assert links >= {"SECURITY.md", "CONTRIBUTING.md", "docs/index.md", "benchmarks/chart.svg"}
@@ -88,5 +88,5 @@ def test_sdist_can_be_tested_like_a_clone(sdist_names: set[str]) -> None:
     ("root", "package"), [("fsm", "client_session"), ("persistence", "client_session_persistence")]
 )
 def test_source_roots_hold_only_their_package(root: str, package: str) -> None:
-    """A stray module in a source root would be importable in a clone, but is not in the wheel."""
+    """A stray module in a source root would be importable in a clone but missing from the wheel."""
     assert {path.name for path in (ROOT / root).iterdir()} - {"__pycache__"} == {package}

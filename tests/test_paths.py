@@ -55,6 +55,6 @@ def test_invalid_folder_name_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", [None, 7, Path("a")])
 def test_folder_name_must_be_text(name: object) -> None:
-    """Another type raises TypeError."""
+    """A folder name of any other type raises TypeError."""
     with pytest.raises(TypeError, match="app_name must be a str"):
         default_save_path(name)  # type: ignore[arg-type]  # wrong on purpose

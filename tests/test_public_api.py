@@ -11,13 +11,13 @@ import pytest
 pytest.importorskip("opentelemetry.sdk", reason="needs opentelemetry-sdk")
 pytest.importorskip("snowplow_tracker", reason="needs snowplow-tracker")
 
-import public_api  # after the skips: it imports the trackers
+import public_api  # after the skips, since it imports the trackers
 
 LISTING = public_api.listing()
 TOP_LEVEL = ("client_session", "client_session_persistence")
 
 
-def names_of_ours(use: public_api.Use) -> set[str]:
+def our_names_in(use: public_api.Use) -> set[str]:
     """Return the names in an annotation that are defined in one of our packages."""
     module = import_module(use.source_module)
     imported = public_api.imports(module)
@@ -32,24 +32,24 @@ def names_of_ours(use: public_api.Use) -> set[str]:
 
 
 def test_listing_is_current() -> None:
-    """docs/api.txt matches the code; a change to the public API is a change to this file."""
+    """docs/api.txt matches the code, so every change to the public API changes that file."""
     stored = public_api.TARGET.read_text(encoding="utf-8")
     assert stored == public_api.text(), "docs/api.txt is outdated: run `make api`, and check the diff"
 
 
 def test_every_type_in_a_public_signature_can_be_imported() -> None:
-    """A type is exported by the module that uses it or by one of the two packages, so programs can annotate with it."""
+    """The module that uses a type, or one of the two packages, exports it, so programs can use it in annotations."""
     missing = {
         f"{use.public_module}.{use.public_name} uses {name}"
         for use in LISTING.uses
-        for name in names_of_ours(use)
+        for name in our_names_in(use)
         if not any(name in public_api.public_names(module) for module in (*TOP_LEVEL, use.public_module))
     }
     assert not missing
 
 
 def test_every_public_name_exists_and_has_a_docstring() -> None:
-    """The modules of the listing, and the classes and functions that they export, are documented."""
+    """The modules in the listing, and the classes and functions that they export, are documented."""
     for module_name in public_api.MODULES:
         module = import_module(module_name)
         assert inspect.getdoc(module), module_name
@@ -68,6 +68,6 @@ def test_every_public_name_exists_and_has_a_docstring() -> None:
         (None, "None"),
     ],
 )
-def test_types_have_one_text_on_every_version(annotation: object, expected: str) -> None:
-    """An annotation that is not text is written as its source would be."""
+def test_annotation_text_is_the_same_on_every_python_version(annotation: object, expected: str) -> None:
+    """An annotation that is not a string is listed as it would be written in source code."""
     assert public_api.type_text(annotation) == expected

@@ -92,7 +92,7 @@ def test_constructor_table_is_complete() -> None:
 
 
 def test_mutant_table_is_complete() -> None:
-    """tests/README.md, which ``make mutants`` writes, lists every deliberate bug and the test that caught it."""
+    """tests/README.md, which ``make mutants`` writes, lists every deliberate bug and the test that catches it."""
     text = (Path(__file__).parent / "README.md").read_text(encoding="utf-8")
     listed = re.findall(r"^\| (.*) \| `\w+\.py::.*` \|$", text, re.MULTILINE)
     assert listed == [mutant.bug for mutant in MUTANTS]

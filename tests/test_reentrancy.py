@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from client_session import SessionContext
 
 STEP = 11
-"""Every 11th point is interrupted here; the torture suite interrupts each one."""
+"""Every 11th point is interrupted here; the torture suite interrupts every point."""
 
 REENTRANT: dict[str, Callable[[Recorder], object]] = {
     "an event": Recorder.event,
@@ -32,7 +32,7 @@ REENTRANT: dict[str, Callable[[Recorder], object]] = {
 @pytest.mark.parametrize("reentrant", REENTRANT)
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_interrupted_calls_lose_nothing(operation: str, reentrant: str) -> None:
-    """At whichever point a call is interrupted by another, no number is skipped or doubled and callbacks match."""
+    """Wherever one call interrupts another, no number is skipped or duplicated, and the callbacks match."""
     prepare, operate = OPERATIONS[operation]
     points = 1
     for point in itertools.count(0, STEP):
@@ -50,8 +50,8 @@ def test_interrupted_calls_lose_nothing(operation: str, reentrant: str) -> None:
 
 @pytest.mark.parametrize("count_empty_sessions", [False, True])
 @pytest.mark.parametrize("prepare", ["a new session", "after the timeout"])
-def test_saved_first_event_is_the_one_that_was_reported(prepare: str, *, count_empty_sessions: bool) -> None:
-    """Of an event and another in its middle, one is the first: in the entities, the callback and the store alike."""
+def test_saved_first_event_is_the_reported_first_event(prepare: str, *, count_empty_sessions: bool) -> None:
+    """If one event interrupts another, the entities, the callback and the store agree on which one is the first."""
     points = 1
     for point in itertools.count():
         if point >= points:

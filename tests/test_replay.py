@@ -28,7 +28,7 @@ START = datetime.fromisoformat("2026-11-23T09:00:00Z")
 
 
 def steps(*inputs: tuple[float, str]) -> list[Step]:
-    """Return a trace of inputs at these seconds after the start."""
+    """Return a trace of inputs, each given with its time in seconds after the start."""
     return [
         Step(START + timedelta(seconds=at), name, event_id(number) if name == "event" else None)
         for number, (at, name) in enumerate(inputs)
@@ -36,12 +36,12 @@ def steps(*inputs: tuple[float, str]) -> list[Step]:
 
 
 def replay(*inputs: tuple[float, str], **options: float) -> list[Moment]:
-    """Replay inputs in memory and return the moments."""
+    """Replay inputs with an in-memory store, and return the moments."""
     return list(Replay(steps(*inputs), MemoryStore(), SessionOptions(**options)).run())  # type: ignore[arg-type]  # durations
 
 
 def test_example_day_covers_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The example has about 60 inputs and takes each row of the graph."""
+    """The example has about 60 inputs and takes every row of the graph."""
     covered: set[tuple[SessionState, Input]] = set()
 
     def record(cursor: Cursor, input_: Input) -> None:
@@ -58,7 +58,7 @@ def test_example_day_covers_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_example_day_has_no_empty_sessions() -> None:
-    """Sessions are numbered 1, 2, 3…, and every session that began has ended after the close."""
+    """Sessions are numbered 1, 2, 3…, and each one that began has ended when the replay is over."""
     day = read_trace(EXAMPLE.read_bytes().splitlines(), EXAMPLE.name)
     moments = list(Replay(day, MemoryStore(), SessionOptions()).run())
     begun = [moment.session_index for moment in moments if any(each.begun for each in moment.explanations)]
@@ -67,7 +67,7 @@ def test_example_day_has_no_empty_sessions() -> None:
 
 
 def test_only_effective_ticks_are_shown() -> None:
-    """A session ends at the first multiple of the interval after its timeout, and only that tick is shown."""
+    """The first multiple of the interval after the timeout ends the session, and no other tick is shown."""
     moments = replay((0, "event"), (7, "event"), (2000, "touch"))
     assert [(moment.input, (moment.at - START).total_seconds()) for moment in moments] == [
         ("event", 0),
@@ -88,7 +88,7 @@ def test_no_ticks_run_during_sleep() -> None:
 
 
 def test_every_input_is_applied() -> None:
-    """Background, foreground, touch, restart, start-checker and tick have their effect."""
+    """Background, foreground, touch, restart, start-checker and tick all take effect."""
     moments = replay(
         (0, "background"), (1, "foreground"), (2, "event"), (500, "touch"), (1000, "event"), (1001, "restart"),
         (1002, "event"), (1003, "background"), (3000, "tick"), (3001, "start-checker"),
@@ -115,7 +115,7 @@ def test_every_input_is_applied() -> None:
     ("setting", "indexes"), [({"foreground_timeout": 60.0}, [1, 2, 2]), ({"background_timeout": 60.0}, [1, 1, 2])]
 )
 def test_timeouts_can_change_separately(setting: dict[str, Any], indexes: list[int]) -> None:
-    """A step that sets one timeout leaves the other."""
+    """A step that sets one timeout leaves the other unchanged."""
     trace = steps((0, "event"), (1, "timeouts"), (101, "event"), (102, "background"), (202, "event"))
     trace[1] = attrs.evolve(trace[1], **setting)
     moments = Replay(trace, MemoryStore(), SessionOptions()).run()
@@ -124,7 +124,7 @@ def test_timeouts_can_change_separately(setting: dict[str, Any], indexes: list[i
 
 @given(traces())
 def test_any_trace_can_be_written_read_and_replayed(trace: list[Step]) -> None:
-    """A random trace survives its file, and its entities keep the invariants of every session."""
+    """A random trace survives a round trip through a file, and its entities satisfy the invariants of every session."""
     lines = [step.to_json().encode() for step in trace]
     assert read_trace(lines, "random") == trace
     contexts = [moment.context for moment in Replay(trace, MemoryStore(), SessionOptions()).run() if moment.context]

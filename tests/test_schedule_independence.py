@@ -1,4 +1,4 @@
-"""Schedule independence: which events share a session depends only on events and toggles, not on when ticks run."""
+"""Schedule independence: which events share a session depends only on events and focus changes, not on ticks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_any_two_tick_schedules_agree(
     second: Schedule,
     continue_on_restart: bool,  # noqa: FBT001  # Hypothesis passes by name
 ) -> None:
-    """With no, few, many or late ticks, the entities and the final save file are the same."""
+    """With few, many, late or no ticks, the entities and the final save file are the same."""
     tally = Tally()
     check_schedules(timeline, first, second, SessionOptions(continue_on_restart=continue_on_restart), tally)
     assert tally.invariants["schedule independence"] == 1

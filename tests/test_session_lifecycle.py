@@ -1,4 +1,4 @@
-"""Which events share a session: every row of the graph and both rules, through the public API."""
+"""Which events share a session: every row of the graph and both rules, tested through the public API."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_going_to_the_background_does_not_extend_the_session(make: MakeSession, 
 
 
 def test_foreground_restarts_a_stopped_checker(make: MakeSession, scheduler: ManualScheduler) -> None:
-    """foreground-active, foreground: the state stays the same, and a checker stopped by hand runs again."""
+    """foreground-active, foreground: the state stays the same, and a manually stopped checker runs again."""
     session = make()
     session.stop_checker()
     assert session not in scheduler
@@ -209,7 +209,7 @@ def test_ticks_and_background_after_expiry_change_nothing(make: MakeSession, clo
 def test_session_is_over_at_exactly_the_timeout(
     make: MakeSession, clock: ManualClock, timeout: float, *, background: bool
 ) -> None:
-    """An event exactly at the timeout begins a new session; an instant earlier, it does not."""
+    """An event exactly at the timeout begins a new session; an event an instant earlier does not."""
     session = make()
     session.set_background(background)
     first = session.get_session_context(event_id(1))
@@ -283,7 +283,7 @@ def test_session_past_its_timeout_cannot_be_revived(make: MakeSession, clock: Ma
 
 
 def test_idle_time_uses_no_session_index(make: MakeSession, clock: ManualClock, scheduler: ManualScheduler) -> None:
-    """Eight idle hours in the foreground leave one pending session and no gap in the index."""
+    """Eight idle hours in the foreground leave one pending session and no gap in the indexes."""
     session = make()
     first = session.get_session_context(event_id(1))
     ids = set()
@@ -298,7 +298,7 @@ def test_idle_time_uses_no_session_index(make: MakeSession, clock: ManualClock, 
 
 
 def test_background_toggles_use_no_session_index(make: MakeSession, clock: ManualClock) -> None:
-    """Toggling without events creates no sessions."""
+    """Focus changes without events create no sessions."""
     session = make()
     first = session.get_session_context(event_id(1))
     for _ in range(10):
@@ -338,7 +338,7 @@ def test_count_empty_sessions_numbers_every_expiry(make: MakeSession, clock: Man
 
 
 def test_start_new_session_assigns_the_next_id_at_once(make: MakeSession) -> None:
-    """After start_new_session the next id can be read before the next event, which carries it."""
+    """After start_new_session, the next session's id can be read before the next event, which carries it."""
     session = make()
     first = session.get_session_context(event_id(1))
     session.start_new_session()
@@ -403,7 +403,7 @@ def test_event_that_restarts_the_checker_is_not_a_first_event(make: MakeSession,
 
 
 def test_starting_the_checker_ends_the_suspension(make: MakeSession, clock: ManualClock) -> None:
-    """After start_checker, the time since the last activity counts again."""
+    """After start_checker, the time since the last activity counts toward the timeout again."""
     session = make()
     first = session.get_session_context(event_id(1))
     session.stop_checker()
@@ -414,7 +414,7 @@ def test_starting_the_checker_ends_the_suspension(make: MakeSession, clock: Manu
 
 
 def test_settings_take_effect_at_once(make: MakeSession, clock: ManualClock, scheduler: ManualScheduler) -> None:
-    """Timeouts and check interval can be changed at any time."""
+    """The timeouts and the check interval can be changed at any time."""
     session = make()
     session.get_session_context(event_id(1))
     clock.advance(100)
@@ -430,7 +430,7 @@ def test_settings_take_effect_at_once(make: MakeSession, clock: ManualClock, sch
 def test_check_interval_of_a_stopped_session_applies_at_its_next_start(
     make: MakeSession, clock: ManualClock, scheduler: ManualScheduler
 ) -> None:
-    """Setting the interval while checking is stopped does not start it."""
+    """Setting the interval while checking is stopped does not start checking."""
     session = make()
     session.stop_checker()
     session.check_interval = 5
@@ -466,7 +466,7 @@ def test_wall_clock_changes_do_not_affect_the_session(make: MakeSession, clock: 
 
 
 def test_system_sleep_counts_toward_the_timeout(make: MakeSession, clock: ManualClock) -> None:
-    """A session ends if the machine slept for the timeout, even without a tick."""
+    """A session ends if the machine sleeps for as long as the timeout, even without a tick."""
     session = make()
     first = session.get_session_context(event_id(1))
     clock.suspend(3600)

@@ -35,7 +35,7 @@ class FailingStore:
     """A memory store whose calls fail on request."""
 
     def __init__(self) -> None:
-        """Start empty and in working order."""
+        """Create an empty store whose calls succeed."""
         self.inner = MemoryStore()
         self.fail_load: Exception | None = None
         self.fail_save: Exception | None = None
@@ -65,18 +65,18 @@ class FailingStore:
             yield
 
 
-# When the file is written.
+# When the file is written
 
 
 def test_first_run_writes_only_the_user_id(make: MakeSession, save_path: Path) -> None:
-    """Construction saves the user, but no session."""
+    """The constructor saves the user but no session."""
     session = make(save_path=save_path)
     assert load_from_disk(save_path) == Snapshot(user_id=session.user_id)
     assert b"sessionId" not in save_path.read_bytes()
 
 
 def test_missing_parent_folders_are_created(make: MakeSession, tmp_path: Path) -> None:
-    """A save path in folders that do not exist yet works."""
+    """The save path may be in folders that do not exist yet."""
     path = tmp_path / "a" / "b" / "session.xml"
     session = make(save_path=path)
     assert load_from_disk(path).user_id == session.user_id
@@ -135,7 +135,7 @@ def test_pending_session_is_never_written(make: MakeSession, save_path: Path, cl
 def test_progress_is_saved_for_a_possible_restart(
     make: MakeSession, save_path: Path, clock: ManualClock, trigger: str
 ) -> None:
-    """With continue_on_restart, ticks and toggles save unsaved activity; without it, they do not."""
+    """With continue_on_restart, ticks and focus changes save unsaved activity; without it, they do not."""
     for continues in (True, False):
         session = make(save_path=save_path, continue_on_restart=continues)
         session.start_new_session()
@@ -152,7 +152,7 @@ def test_progress_is_saved_for_a_possible_restart(
 
 
 def test_counted_empty_sessions_are_saved(make: MakeSession, save_path: Path, clock: ManualClock) -> None:
-    """With count_empty_sessions, construction and expiry write a session without events, as .NET does."""
+    """With count_empty_sessions, construction and expiry write a session without events, as the .NET tracker does."""
     session = make(save_path=save_path, count_empty_sessions=True)
     saved = load_from_disk(save_path)
     assert (saved.session_id, saved.session_index, saved.first_event_id) == (session.session_id, 1, None)
@@ -164,11 +164,11 @@ def test_counted_empty_sessions_are_saved(make: MakeSession, save_path: Path, cl
     assert load_from_disk(save_path).first_event_id == event_id(1)
 
 
-# What a restart finds.
+# What a restart finds
 
 
 def test_dotnet_file_is_continued(make: MakeSession, save_path: Path, dotnet_file: Path) -> None:
-    """With a file of the .NET tracker, the user stays, the index increases, and its session is the previous one."""
+    """Given a .NET tracker's file, the user stays, the index increases, and the file's session is the previous one."""
     save_path.write_bytes(dotnet_file.read_bytes())
     before = load_from_disk(save_path)
     context = make(save_path=save_path).get_session_context(event_id(1))
@@ -249,11 +249,11 @@ def test_every_start_is_a_new_session_by_default(make: MakeSession) -> None:
     assert (second.session_index, second.previous_session_id) == (2, first.session_id)
 
 
-# Shared files.
+# Shared files
 
 
 def test_sessions_on_one_file_share_the_user_and_the_numbering(make: MakeSession, save_path: Path) -> None:
-    """Each session gets its own index, and the session with the index before as its previous one."""
+    """Each session gets its own index, and its previous session is the one with the preceding index."""
     first_session, second_session = make(save_path=save_path), make(save_path=save_path)
     contexts = [
         first_session.get_session_context(event_id(1)),
@@ -277,13 +277,13 @@ def test_older_session_never_overwrites_a_newer_one(make: MakeSession, save_path
     assert first_session.save_error is None
 
 
-# Failing stores.
+# Failing stores
 
 
 def test_failing_save_is_logged_once_and_retried(
     make: MakeSession, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The session continues in memory, one warning covers a series of failures, and the first tick that can saves."""
+    """The session continues in memory, a series of failures logs one warning, and a later tick saves the session."""
     caplog.set_level(logging.INFO)
     store = FailingStore()
     session = make(store=store)
@@ -339,7 +339,7 @@ def test_unreadable_file_is_never_overwritten(make: MakeSession, caplog: pytest.
 
 
 def test_user_is_restored_when_the_file_becomes_readable(make: MakeSession) -> None:
-    """A read failure that ends before the first event loses neither user nor index."""
+    """A read failure that ends before the first event loses neither the user nor the index."""
     store = FailingStore()
     store.save(Snapshot(user_id=event_id(7), session_id=event_id(8), session_index=41))
     store.fail_load = OSError(errno.EMFILE, "Too many open files")
@@ -353,7 +353,7 @@ def test_user_is_restored_when_the_file_becomes_readable(make: MakeSession) -> N
 
 
 def test_session_of_a_provisional_user_is_not_saved(make: MakeSession) -> None:
-    """A session that began while the file was unreadable keeps its provisional user; the next has the saved user."""
+    """A session that begins while the file is unreadable keeps its provisional user; the next has the saved user."""
     store = FailingStore()
     saved = Snapshot(user_id=event_id(7), session_id=event_id(8), session_index=41)
     store.save(saved)
@@ -380,7 +380,7 @@ def test_any_exception_from_a_store_is_tolerated(make: MakeSession) -> None:
 
 
 def test_save_raises_the_stores_error(make: MakeSession) -> None:
-    """Only save() raises, with the store's own exception."""
+    """Only save() raises the store's exception."""
     store = FailingStore()
     session = make(store=store)
     session.get_session_context(event_id(1))
@@ -420,11 +420,11 @@ def test_file_is_saved_again_if_its_folder_was_not_synced(
     assert session.save_error is None
 
 
-@pytest.mark.skipif(os.name != "posix", reason="Windows does not let a current folder be removed")
+@pytest.mark.skipif(os.name != "posix", reason="Windows does not allow removing the current folder")
 def test_missing_current_folder_does_not_raise(
     tmp_path: Path, make: MakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A relative path in a deleted current folder sets save_error and is retried."""
+    """With a relative path in a deleted current folder, save_error is set, and saving is retried."""
     folder = tmp_path / "deleted"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -439,7 +439,7 @@ def test_missing_current_folder_does_not_raise(
 
 
 def test_save_recreates_a_deleted_file(make: MakeSession, save_path: Path) -> None:
-    """A file deleted while a session is running is written again with the same user."""
+    """A file that is deleted while a session is running is written again with the same user."""
     session = make(save_path=save_path)
     save_path.unlink()
     session.save()
@@ -451,7 +451,7 @@ def test_save_recreates_a_deleted_file(make: MakeSession, save_path: Path) -> No
 
 
 def test_hung_lock_holder_delays_a_call_by_one_second(make: MakeSession, save_path: Path) -> None:
-    """While the lock is held, the session continues in memory and sets save_error to TimeoutError; then it saves."""
+    """While the lock is held, a session continues in memory, and save_error is a TimeoutError; later, saving works."""
     session = make(save_path=save_path)
     with XmlStore(save_path).lock():
         context = session.get_session_context(event_id(1))
@@ -463,7 +463,7 @@ def test_hung_lock_holder_delays_a_call_by_one_second(make: MakeSession, save_pa
 
 
 def test_index_follows_the_file_while_its_lock_is_held(make: MakeSession, save_path: Path) -> None:
-    """Sessions that others have saved are seen without the lock, so that their indexes are not reused."""
+    """A session sees the indexes that others have saved even without the lock, and does not reuse them."""
     session, other = make(save_path=save_path), make(save_path=save_path)
     for number in range(3):
         other.start_new_session()
@@ -477,7 +477,7 @@ def test_index_follows_the_file_while_its_lock_is_held(make: MakeSession, save_p
 
 
 def test_file_never_contains_a_duplicate_index(make: MakeSession, save_path: Path) -> None:
-    """If two sessions get the same index while the lock is held, one is saved; the next ones get new indexes."""
+    """If two sessions get the same index while the lock is held, one is saved, and later sessions get new indexes."""
     sessions = [make(save_path=save_path) for _ in range(2)]
     with XmlStore(save_path).lock():
         first = [session.get_session_context(event_id(1)) for session in sessions]
@@ -491,13 +491,13 @@ def test_file_never_contains_a_duplicate_index(make: MakeSession, save_path: Pat
     assert [context.previous_session_id for context in second] == [first[0].session_id, second[0].session_id]
 
 
-# Corrupt files.
+# Corrupt files
 
 
 def test_corrupt_file_is_kept_and_the_user_recovered_from_the_backup(
     make: MakeSession, save_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The corrupt file is kept as .corrupt, user and index continue, and one warning names file and reason."""
+    """The corrupt file is kept as .corrupt, the user and index continue, and one warning names the file and reason."""
     with make(save_path=save_path) as session:
         session.get_session_context(event_id(1))
         session.get_session_context(event_id(2))
@@ -533,7 +533,7 @@ def test_user_comes_from_the_backup_while_the_file_is_unreadable(make: MakeSessi
 
 
 def test_user_comes_from_the_backup_while_a_corrupt_file_cannot_be_replaced(make: MakeSession, save_path: Path) -> None:
-    """If the lock cannot be taken, the corrupt file stays, and the backup provides the user."""
+    """If the lock cannot be acquired, the corrupt file stays, and the backup provides the user."""
     with make(save_path=save_path) as session:
         session.get_session_context(event_id(1))
         session.get_session_context(event_id(2))
@@ -565,7 +565,7 @@ def test_unrecoverable_file_gives_a_new_user(make: MakeSession, save_path: Path)
 
 
 def test_file_corrupted_during_a_session_is_repaired(make: MakeSession, save_path: Path) -> None:
-    """The next session's first event keeps the corrupt file and writes a new one with user and index."""
+    """The next session's first event keeps the corrupt file and writes a new one with the user and index."""
     session = make(save_path=save_path)
     first = session.get_session_context(event_id(1))
     save_path.write_bytes(b"not XML")
@@ -578,7 +578,7 @@ def test_file_corrupted_during_a_session_is_repaired(make: MakeSession, save_pat
 
 
 def test_indexing_a_pending_session_is_idempotent(store: MemoryStore) -> None:
-    """Deciding again gives a pending session the same index; a session that is no longer pending gets none."""
+    """Numbering a pending session again gives it the same index; a session that is no longer pending gets no index."""
     logger = logging.getLogger(__name__)
     ledger = Ledger(store, logger, Callbacks(logger))
     now, first_id = datetime.now(UTC), ledger.pending_id
@@ -591,7 +591,7 @@ def test_indexing_a_pending_session_is_idempotent(store: MemoryStore) -> None:
 
 
 def test_store_recovers_only_with_the_newest_session(make: MakeSession) -> None:
-    """A successful save of an older session writes the newest one, even if another thread requested it."""
+    """If another thread saves an older session successfully, the newest session is written."""
     store = FailingStore()
     session = make(store=store)
     session.get_session_context(event_id(1))
@@ -612,7 +612,7 @@ def test_reentrant_call_during_a_renewal_uses_no_extra_index(call: str, make: Ma
     """A signal handler that interrupts an event's save shares the next session and its index."""
 
     class ReentrantStore(MemoryStore):
-        """Makes a re-entrant call when it saves the second session."""
+        """A store that makes a re-entrant call when it saves the second session."""
 
         def save(self, snapshot: Snapshot) -> None:
             super().save(snapshot)

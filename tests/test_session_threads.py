@@ -119,7 +119,7 @@ def test_close_during_other_calls_is_clean() -> None:
 
 
 def test_dropped_session_is_collected() -> None:
-    """Neither the checker nor the callbacks keep alive a session that was dropped without close()."""
+    """Neither the checker nor the callbacks keep a dropped session alive, even without close()."""
     session = ClientSession(store=MemoryStore(), on_session_start=lambda _: None)
     session.get_session_context(event_id(1))
     session_ref = weakref.ref(session)
@@ -201,11 +201,11 @@ def test_forked_child_begins_its_own_session(save_path: Path) -> None:
     "ignore:This process .* is multi-threaded:DeprecationWarning"
 )  # Python 3.12; forked on purpose
 def test_forked_child_does_not_hang_on_a_held_lock(save_path: Path) -> None:
-    """A fork while another thread holds the session's lock inside a store does not block the child."""
+    """A child forked while another thread holds the session's lock in a store call is not blocked."""
     saving, proceed = threading.Event(), threading.Event()
 
     class SlowStore(MemoryStore):
-        """Waits inside the lock when it saves a session."""
+        """A store that waits, with the lock held, when it saves a session."""
 
         def save(self, snapshot: Any) -> None:  # noqa: ANN401  # passed on
             if snapshot.session_id is not None and not proceed.is_set():
@@ -256,7 +256,7 @@ def test_checker_runs_in_a_forked_child(save_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system cannot send a signal to a thread")
 def test_signal_handler_that_raises_does_not_leak_the_lock(make: MakeSession) -> None:
-    """If a signal handler raises while an event waits for another thread, the event is not counted, and others are."""
+    """If a signal handler raises while an event waits for another thread, only that event is not counted."""
     main, is_interrupted = threading.get_ident(), threading.Event()
 
     def raise_interrupt(*_: object) -> None:
@@ -264,14 +264,14 @@ def test_signal_handler_that_raises_does_not_leak_the_lock(make: MakeSession) ->
         raise KeyboardInterrupt
 
     class InterruptingClock(ManualClock):
-        """A clock that, read under the session's lock on a worker thread, interrupts the main thread's wait."""
+        """A clock that interrupts the main thread's wait when a worker thread reads it under the session's lock."""
 
         def monotonic(self) -> float:
             """Interrupt the main thread once it is waiting, then return the time."""
             if threading.get_ident() != main and not is_interrupted.is_set():
                 is_read.set()
                 until = time.monotonic() + 10
-                while sys._current_frames()[main].f_code.co_name != "acquire_soon":  # noqa: SLF001  # the only way
+                while sys._current_frames()[main].f_code.co_name != "acquire_soon":  # noqa: SLF001  # no public way
                     assert time.monotonic() < until
                 signal.pthread_kill(main, signal.SIGUSR1)
                 assert is_interrupted.wait(10)
@@ -298,7 +298,7 @@ def test_scheduler_may_tick_in_start_and_stop(make: MakeSession, clock: ManualCl
     """A scheduler that ticks from start() or stop() on the same thread causes neither deadlock nor recursion."""
 
     class EagerScheduler:
-        """Ticks from start() and stop()."""
+        """A scheduler that ticks from start() and stop()."""
 
         def start(self, session: Any, now: float) -> None:  # noqa: ANN401, ARG002  # any session
             session.tick()

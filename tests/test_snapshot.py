@@ -23,12 +23,12 @@ USER = "0123456789abcdef"
 @pytest.mark.parametrize(
     ("field", "value", "allowed"),
     [
-        ("user_id", "", "a lower-case UUID"),
-        ("user_id", event_id(1).replace("0", "A"), "a lower-case UUID"),
-        ("user_id", USER + "\n", "a lower-case UUID"),
-        ("user_id", USER[:-1], "a lower-case UUID"),
-        ("user_id", None, "a lower-case UUID"),
-        ("user_id", 7, "a lower-case UUID"),
+        ("user_id", "", "a lowercase UUID"),
+        ("user_id", event_id(1).replace("0", "A"), "a lowercase UUID"),
+        ("user_id", USER + "\n", "a lowercase UUID"),
+        ("user_id", USER[:-1], "a lowercase UUID"),
+        ("user_id", None, "a lowercase UUID"),
+        ("user_id", 7, "a lowercase UUID"),
         ("session_id", "x", "the text of a UUID or None"),
         ("session_id", event_id(1).replace("-", ""), "the text of a UUID or None"),
         ("previous_session_id", "", "the text of a UUID or None"),
@@ -62,7 +62,7 @@ def test_values_outside_the_schema_are_refused(field: str, value: Any, allowed: 
     ],
 )
 def test_times_must_be_aware(field: str, value: Any, error: type[Exception]) -> None:  # noqa: ANN401  # any type
-    """A naive time, one outside the calendar, or another type is refused."""
+    """A naive time, a time outside the calendar, or a value of another type is refused."""
     with pytest.raises(error, match="a time must"):
         Snapshot(**{"user_id": USER, field: value})
 
@@ -73,10 +73,10 @@ def test_limits_are_inclusive() -> None:
 
 
 def test_snapshot_is_immutable() -> None:
-    """Assigning a field raises an error."""
+    """Assigning to a field raises an error."""
     snapshot = Snapshot(user_id=USER)
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
-        setattr(snapshot, "user_id", "x")  # noqa: B010  # type checkers refuse it too
+        setattr(snapshot, "user_id", "x")  # noqa: B010  # type checkers also reject it
 
 
 @given(TIMES)
@@ -89,8 +89,8 @@ def test_times_become_utc(time: datetime) -> None:
 
 
 @given(TIMES)
-def test_text_of_a_time_loses_nothing(time: datetime) -> None:
-    """The text is RFC 3339 in UTC, with milliseconds, or microseconds if needed."""
+def test_formatting_a_time_is_lossless(time: datetime) -> None:
+    """The text is RFC 3339 in UTC, with milliseconds or, if needed, microseconds."""
     text = iso_time(as_utc(time))
     assert datetime.fromisoformat(text) - EPOCH == time - EPOCH
     assert len(text) == (24 if time.microsecond % 1000 == 0 else 27)

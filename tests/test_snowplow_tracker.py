@@ -1,4 +1,4 @@
-"""The Snowplow tracker adapter: events arrive at a real collector with their entity, even if a session fails."""
+"""The Snowplow tracker adapter: events reach a real collector with their entity, or without it if the session fails."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jsonschema import Draft4Validator, FormatChecker
 
 from collector import Collector, entities_of, session_of
 
-pytest.importorskip("snowplow_tracker", reason="snowplow-tracker is not installed (the extra snowplow)")
+pytest.importorskip("snowplow_tracker", reason="snowplow-tracker is not installed (extra: snowplow)")
 
 from snowplow_tracker.emitters import AsyncEmitter, Emitter  # imported after the skip
 from snowplow_tracker.events.event import Event  # imported after the skip
@@ -68,19 +68,19 @@ class RecordingEmitter:
 
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
-    """Return a listening collector, bypassing any proxy of the machine."""
+    """Return a listening collector; bypass any proxy set on this machine."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with Collector() as collector:
         yield collector
 
 
 def place() -> SelfDescribingJson:
-    """Return an entity of the caller."""
+    """Return an entity that the caller attaches."""
     return SelfDescribingJson(**PLACE)
 
 
 def milliseconds(text: str) -> int:
-    """Return an entity's timestamp in the payload's unit."""
+    """Return an entity's timestamp in milliseconds, the payload's unit."""
     since = datetime.fromisoformat(text) - datetime(1970, 1, 1, tzinfo=UTC)
     return since.days * 86_400_000 + since.seconds * 1000 + since.microseconds // 1000
 
@@ -90,7 +90,7 @@ def milliseconds(text: str) -> int:
 def test_every_event_arrives_with_a_valid_entity(
     collector: Collector, session: ClientSession, method: Method, *, encode_base64: bool
 ) -> None:
-    """Each kind of event, by POST or GET, with or without base64, has one valid session entity after the caller's."""
+    """Every kind of event, by POST or GET, with or without base64, has one valid session entity after the caller's."""
     emitter = Emitter("127.0.0.1", protocol="http", port=collector.port, method=method, batch_size=4)
     tracker = SessionTracker("ns", emitter, app_id="app", encode_base64=encode_base64, session=session)
     events = [
@@ -135,7 +135,7 @@ def test_event_after_the_timeout_names_the_previous_session(session: ClientSessi
     ],
 )
 def test_first_event_time_is_the_true_timestamp(session: ClientSession, event: Event) -> None:
-    """If an event has a true timestamp (ttm), it is the time of the session's first event, to the millisecond."""
+    """If an event has a true timestamp (ttm), it becomes the session's first event time, to the millisecond."""
     emitter = RecordingEmitter()
     SessionTracker("ns", emitter, session=session).track(event)
     assert int(emitter.events[0]["ttm"]) == 1577934245678
@@ -164,7 +164,7 @@ DEPRECATED: dict[str, Callable[[Tracker], Tracker]] = {
 
 
 def test_every_deprecated_method_is_covered() -> None:
-    """The table has each track_ method of the installed tracker."""
+    """The table has every track_ method of the installed tracker."""
     assert {f"track_{name}" for name in DEPRECATED} == {name for name in vars(Tracker) if name.startswith("track_")}
 
 
@@ -219,7 +219,7 @@ def test_callers_event_is_not_modified(session: ClientSession) -> None:
 
 
 def test_event_tracked_twice_is_two_events(collector: Collector, session: ClientSession) -> None:
-    """Each time it has a new id and entity, even if the emitter sends both in one batch by GET."""
+    """The event gets a new id and entity each time, even if the emitter sends both in one GET batch."""
     emitter = Emitter("127.0.0.1", protocol="http", port=collector.port, method="get", batch_size=2)
     tracker = SessionTracker("ns", emitter, session=session)
     event = PageView("https://example.com", context=[place()])
@@ -254,7 +254,7 @@ def test_entities_added_by_an_event_class_are_kept(session: ClientSession, *, en
 
 
 def test_event_that_cannot_be_built_is_not_counted(session: ClientSession) -> None:
-    """It raises the plain tracker's error and uses no event index."""
+    """The call raises the same error as the plain tracker and uses no event index."""
     emitter = RecordingEmitter()
     tracker = SessionTracker("ns", emitter, session=session)
     for each_tracker in (Tracker("ns", emitter), tracker):
@@ -268,7 +268,7 @@ def test_event_that_cannot_be_built_is_not_counted(session: ClientSession) -> No
 def test_failing_session_does_not_lose_the_event(
     collector: Collector, session: ClientSession, cause: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The event arrives with the caller's entities only, and one line is logged for a series of failures."""
+    """The event arrives with only the caller's entities, and a series of failures logs one line."""
     true_timestamp = None
     if cause == "the session is closed":
         session.close()
@@ -322,8 +322,8 @@ def test_threads_share_a_tracker(collector: Collector, session: ClientSession) -
         VALIDATOR.validate(entity)
 
 
-def test_constructor_adds_one_argument_to_the_trackers() -> None:
-    """The arguments have the tracker's names, order and defaults, plus keyword-only ``session``."""
+def test_constructor_adds_one_argument_to_the_plain_tracker() -> None:
+    """The arguments are the plain tracker's, with the same order and defaults, plus the keyword-only ``session``."""
     *arguments, session = inspect.signature(SessionTracker).parameters.values()
     plain = inspect.signature(Tracker).parameters.values()
     assert [(parameter.name, parameter.kind, parameter.default) for parameter in arguments] == [
@@ -333,7 +333,7 @@ def test_constructor_adds_one_argument_to_the_trackers() -> None:
 
 
 def test_tracker_can_be_registered_with_snowplow(session: ClientSession) -> None:
-    """Snowplow's registry accepts the tracker like any other."""
+    """Snowplow's registry accepts the tracker like any other tracker."""
     tracker = SessionTracker("another namespace", RecordingEmitter(), session=session)
     assert Snowplow.add_tracker(tracker) is tracker
     Snowplow.remove_tracker(tracker)

@@ -25,7 +25,7 @@ class Target:
     """A target that counts its ticks and lets a test wait for them."""
 
     def __init__(self, interval: float = 0.002, error: Exception | None = None) -> None:
-        """Set the interval between ticks, and an error for each tick to raise."""
+        """Set the interval between ticks and, optionally, an error that each tick raises."""
         self.check_interval = interval
         self.error = error
         self.ticks = threading.Semaphore(0)
@@ -39,12 +39,12 @@ class Target:
             raise self.error
 
     def wait(self, ticks: int = 1) -> bool:
-        """Wait for this many further ticks."""
+        """Wait for this many more ticks."""
         return all(self.ticks.acquire(timeout=WAIT_SECONDS) for _ in range(ticks))
 
 
 def thread_of(target: Target) -> threading.Thread:
-    """Return the one thread that ticks a target."""
+    """Return the only thread that ticks a target."""
     assert target.wait()
     (thread,) = target.threads
     return thread
@@ -154,12 +154,12 @@ def test_stopping_an_unknown_target_does_nothing(checker: Checker) -> None:
 
 
 def test_pause_during_a_tick_defers_the_other_targets(checker: Checker) -> None:
-    """A fork waits only for the tick that is running; the thread ticks the other targets afterwards."""
+    """A fork waits only for the tick that is running; the thread ticks the other targets afterward."""
     pausing: list[threading.Thread] = []
     has_paused = threading.Event()
 
     class PausingTarget(Target):
-        """A target that pauses the checker in the first tick of all, as a fork would."""
+        """A target that pauses the checker during the first tick of any target, as a fork would."""
 
         def tick(self) -> None:
             """Count the tick."""
@@ -182,7 +182,7 @@ def test_pause_during_a_tick_defers_the_other_targets(checker: Checker) -> None:
 
 
 def test_collected_target_is_not_ticked() -> None:
-    """A reference that a round still has to tick may be dead."""
+    """Ticking a reference whose target has been collected does nothing."""
     reference = reference_to(Target())
     gc.collect()
     assert reference() is None

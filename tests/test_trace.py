@@ -1,4 +1,4 @@
-"""Traces: valid inputs, and errors that name a bad line."""
+"""Traces: valid inputs, and errors that name the invalid line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def line(**fields: object) -> bytes:
 
 
 def test_every_input_is_read() -> None:
-    """Event ids become lower case and times UTC, and empty lines are skipped."""
+    """Event ids are converted to lower case and times to UTC, and empty lines are skipped."""
     lines = [line(id=event_id(1).upper()), b"", b"  \r\n"]
     at = datetime(2026, 11, 23, 9, tzinfo=UTC)
     steps = [Step(at, "event", event_id(1))]

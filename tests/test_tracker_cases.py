@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def test_new_installation_has_a_user_and_a_session_id(make: MakeSession) -> None:
-    """.NET testClientSession: there is no previous session, and the timeouts are the given ones."""
+    """.NET testClientSession: there is no previous session, and the timeouts are those given."""
     session = make(foreground_timeout=10, background_timeout=5, check_interval=2)
     assert (session.foreground_timeout, session.background_timeout, session.check_interval) == (10.0, 5.0, 2.0)
     assert len(session.user_id) == len(session.session_id) == 36
@@ -32,7 +32,7 @@ def test_first_event_begins_session_1(make: MakeSession) -> None:
 
 
 def test_later_events_share_the_session(make: MakeSession, clock: ManualClock) -> None:
-    """Android testForegroundEventsOnSameSession: they have the same session and first event, and are counted."""
+    """Android testForegroundEventsOnSameSession: events have the same session and first event, and are counted."""
     session = make()
     first = session.get_session_context(event_id(1))
     for number in range(2, 8):
@@ -45,7 +45,7 @@ def test_later_events_share_the_session(make: MakeSession, clock: ManualClock) -
 
 
 def test_foreground_timeout_begins_session_2(make: MakeSession, clock: ManualClock, scheduler: ManualScheduler) -> None:
-    """.NET testForegroundTimeout: after the timeout the next event begins session 2; its previous session is 1."""
+    """.NET testForegroundTimeout: after the timeout the next event begins session 2, whose previous session is 1."""
     session = make(foreground_timeout=10, check_interval=1)
     first = session.get_session_context(event_id(1))
     for _ in range(12):
@@ -60,7 +60,7 @@ def test_foreground_timeout_begins_session_2(make: MakeSession, clock: ManualClo
 def test_background_timeout_stops_the_checker(
     make: MakeSession, clock: ManualClock, scheduler: ManualScheduler
 ) -> None:
-    """.NET testBackgroundTimeout: the checker stops and runs again in the foreground."""
+    """.NET testBackgroundTimeout: the checker stops, and it runs again in the foreground."""
     session = make(background_timeout=10, check_interval=1)
     session.get_session_context(event_id(1))
     session.set_background(True)
@@ -84,7 +84,7 @@ def test_background_events_share_the_session(make: MakeSession, clock: ManualClo
 
 
 def test_alternating_late_events_begin_sessions(make: MakeSession, clock: ManualClock) -> None:
-    """Android testMixedEventsOnManySessions: each event comes after the timeout, in either focus."""
+    """Android testMixedEventsOnManySessions: each event comes after the timeout, in the foreground or background."""
     session = make()
     contexts = []
     for number, background in enumerate((False, True, False, True), start=1):
@@ -167,7 +167,7 @@ def test_incomplete_save_file_is_continued(make: MakeSession) -> None:
 
 
 def test_restart_begins_a_new_session(make: MakeSession) -> None:
-    """Android testStartsNewSessionOnRestartByDefault: same user, next index, old session as the previous."""
+    """Android testStartsNewSessionOnRestartByDefault: the next session has the same user and follows the old one."""
     with make() as before:
         first = before.get_session_context(event_id(1))
     second = make().get_session_context(event_id(2))
@@ -215,7 +215,7 @@ def test_sessions_with_different_files_are_independent(make: MakeSession, tmp_pa
 
 
 def test_anonymous_event_hides_user_and_previous_session(make: MakeSession, clock: ManualClock) -> None:
-    """Android testAnonymisesUserAndPreviousSessionIdentifiers: the index is still the user's."""
+    """Android testAnonymisesUserAndPreviousSessionIdentifiers: the session index is kept."""
     session = make()
     session.get_session_context(event_id(1))
     clock.advance(600)

@@ -45,7 +45,7 @@ def verification(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.C
 
 
 def test_correct_library_passes(verification: tuple[subprocess.CompletedProcess[str], Path]) -> None:
-    """Exit status 0; every row taken and every invariant checked; states, edges and seconds are printed."""
+    """The exit status is 0, each row is taken, each invariant is checked, and states, edges and seconds are printed."""
     result, _ = verification
     assert (result.returncode, result.stderr) == (0, "")
     rows = re.findall(r"^ *[1-9][\d,]*  (?:foreground|background|expired)-", result.stdout, re.MULTILINE)
@@ -134,7 +134,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_session_is_found(name: str, tmp_path: Path) -> None:
-    """Exit status 1; the failure is named, and its shortest trace can be replayed."""
+    """The exit status is 1, the failure is named, and its shortest trace can be replayed."""
     result = run("verify", "--examples", "40", "--seed", "3", "--report", str(tmp_path), broken=BROKEN[name])
     assert result.returncode == 1
     assert " failed: " in result.stdout
@@ -153,7 +153,7 @@ def test_failing_trace_is_printed_without_a_report(capsys: pytest.CaptureFixture
     found = Verification(examples=1, seed=1, failures=[Failure("model", "broken", Sample(SessionOptions(), steps))])
     command.show(found, None)
     expected = (
-        "\nmodel failed: broken\nShortest failing trace, for client-session replay --no-ticks "
+        "\nmodel failed: broken\nShortest failing trace. Replay it with client-session replay --no-ticks "
         "--foreground-timeout 600 --background-timeout 300 failure.jsonl:\n"
     )
     _, _, trace = capsys.readouterr().out.partition(expected)
@@ -161,7 +161,7 @@ def test_failing_trace_is_printed_without_a_report(capsys: pytest.CaptureFixture
 
 
 def test_terminal_shows_progress_and_a_table_of_its_width() -> None:
-    """On a terminal, bars show the progress of each part, and no line is longer than the terminal is wide."""
+    """On a terminal, bars show the progress of each part, and no line is wider than the terminal."""
     leader, follower = pty.openpty()
     with subprocess.Popen(  # noqa: S603  # our own command
         [COMMAND, "verify", "--examples", "1", "--seed", "1"],
@@ -183,13 +183,13 @@ def test_terminal_shows_progress_and_a_table_of_its_width() -> None:
 
 
 def test_same_seed_gives_the_same_counts() -> None:
-    """Two runs with one seed print the same counts."""
+    """Two runs with the same seed print the same counts."""
     outputs = [run("verify", "--examples", "10", "--seed", "5").stdout.rsplit(",", 1)[0] for _ in range(2)]
     assert outputs[0] == outputs[1]
 
 
 def test_wrong_usage_is_explained(tmp_path: Path) -> None:
-    """Bad numbers give exit status 2; an unwritable report or missing Hypothesis gives 1 with a message."""
+    """Invalid numbers give exit status 2; an unwritable report or a missing Hypothesis gives 1 with a message."""
     assert run("verify", "--examples", "0").returncode == 2
     (tmp_path / "file").write_text("")
     result = run("verify", "--examples", "1", "--report", str(tmp_path / "file" / "report"))
@@ -202,7 +202,7 @@ def test_wrong_usage_is_explained(tmp_path: Path) -> None:
 
 
 def test_check_invariants_finds_broken_chains() -> None:
-    """check_invariants accepts a session's entities and names the invariant that is broken."""
+    """check_invariants accepts a session's entities and names any broken invariant."""
     session = ClientSession(store=MemoryStore(), clock=ManualClock(), scheduler=ManualScheduler())
     contexts = []
     for number in range(6):

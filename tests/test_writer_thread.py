@@ -1,4 +1,4 @@
-"""Saving on the writer thread: an event does not wait for the disk, and the file stays as safe as before."""
+"""Saving on the writer thread: an event does not wait for the disk, and the file is as safe as without the thread."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Disk:
     """A disk whose fsync can be made to block or fail."""
 
     def __init__(self) -> None:
-        """Start in working order."""
+        """Create a disk that works."""
         self._fsync = os.fsync
         self.threads: set[str] = set()
         self.syncs = 0
@@ -57,7 +57,7 @@ class Disk:
 
     @contextlib.contextmanager
     def busy(self) -> Iterator[None]:
-        """Block every fsync during the block."""
+        """Make every fsync wait until the block ends."""
         self.requested.clear()
         self.unblocked.clear()
         try:
@@ -68,7 +68,7 @@ class Disk:
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
-    """Patch os.fsync with a controllable disk."""
+    """Replace os.fsync with the fsync of a disk that the test controls."""
     disk = Disk()
     monkeypatch.setattr(os, "fsync", disk.fsync)
     yield disk
@@ -108,7 +108,7 @@ def wait_until_free(path: Path) -> None:
 
 
 def run(program: str, path: Path, *, killed: bool = False) -> list[str]:
-    """Run a program in a new process and return its output; with killed, kill it after its first line."""
+    """Run a program in a new process, and return its output; if ``killed``, kill it after its first line of output."""
     with subprocess.Popen(  # noqa: S603  # our own interpreter
         [sys.executable, "-c", program, path], stdout=subprocess.PIPE, text=True
     ) as process:
@@ -122,7 +122,7 @@ def run(program: str, path: Path, *, killed: bool = False) -> list[str]:
 
 
 def test_event_does_not_wait_for_the_disk(make: MakeSession, store: XmlStore, save_path: Path, disk: Disk) -> None:
-    """Sessions get their index and entities while the disk is blocked; afterwards the newest one is saved."""
+    """Sessions get their index and entities while the disk is blocked; afterward, the newest session is saved."""
     session, other = make(store=store), make(store=store)
     store.flush()
     with disk.busy():
@@ -157,7 +157,7 @@ def test_lock_is_held_until_the_index_is_durable(
 def test_only_the_newest_pending_save_is_written(
     make: MakeSession, store: XmlStore, save_path: Path, disk: Disk
 ) -> None:
-    """A slow disk skips intermediate sessions and never writes an older one over a newer one."""
+    """On a slow disk, intermediate sessions are skipped, and an older session never overwrites a newer one."""
     session = make(store=store)
     store.flush()
     before = disk.syncs
@@ -208,7 +208,7 @@ def test_failed_save_is_reported_and_retried(
 
 
 def test_save_returns_when_the_file_is_durable(make: MakeSession, store: XmlStore, disk: Disk, save_path: Path) -> None:
-    """An explicit save() waits for the disk, also while the store is locked."""
+    """An explicit save() waits for the disk, even while the store is locked."""
     session = make(store=store)
     session.get_session_context(event_id(1))
     session.save()
@@ -247,7 +247,7 @@ def test_save_does_not_deadlock_with_the_writer_thread(
 def test_lock_held_by_another_process_does_not_delay_an_event(
     make: MakeSession, store: XmlStore, save_path: Path
 ) -> None:
-    """The session continues in memory at once and is saved by the first tick that can."""
+    """The session continues in memory without waiting, and the first tick that can save it does so."""
     session = make(store=store)
     store.flush()
     wait_until_free(save_path)
@@ -265,7 +265,7 @@ def test_lock_held_by_another_process_does_not_delay_an_event(
 
 @pytest.mark.usefixtures("fast_thread_switching")
 def test_threads_never_assign_an_index_twice(make: MakeSession, store: XmlStore, disk: Disk) -> None:
-    """Threads that start sessions while the disk is busy wait for each other."""
+    """Threads that start sessions while the disk is busy wait for one another."""
     sessions = [make(store=store) for _ in range(4)]
 
     def start_sessions(session: ClientSession) -> list[int]:
@@ -297,7 +297,7 @@ def test_replaced_corrupt_file_is_reported_until_the_next_save(
 
 
 def test_saves_beyond_the_open_file_limit_wait_for_a_tick(make: MakeSession, tmp_path: Path, disk: Disk) -> None:
-    """On a busy disk the number of open lock files is bounded, and the remaining sessions are saved later."""
+    """While the disk is busy, the number of open lock files is bounded, and the remaining sessions are saved later."""
     stores = [XmlStore(tmp_path / str(number) / "session.xml", background=True) for number in range(MAX_FILES + 20)]
     with disk.busy():
         sessions = [make(store=store) for store in stores]
@@ -315,7 +315,7 @@ def test_saves_beyond_the_open_file_limit_wait_for_a_tick(make: MakeSession, tmp
 def test_events_save_synchronously_where_no_thread_can_start(
     make: MakeSession, save_path: Path, monkeypatch: pytest.MonkeyPatch, store: XmlStore, disk: Disk
 ) -> None:
-    """If no thread can be started, an event is saved before it returns, as without a writer thread."""
+    """If no thread can be started, an event call saves before it returns, as without a writer thread."""
     from client_session_persistence import writer_thread  # noqa: PLC0415  # the process-wide writer thread, which this test replaces
 
     def refuse(_: threading.Thread) -> None:

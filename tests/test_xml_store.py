@@ -1,4 +1,4 @@
-"""XmlStore on a real disk: atomic, durable, private, shared, and never overwriting a file that it cannot read."""
+"""XmlStore on a real disk: atomic, durable, private, shared, and careful never to overwrite an unreadable file."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_last_good_file_is_the_backup(save_path: Path) -> None:
 
 
 def test_store_names_its_files(save_path: Path) -> None:
-    """The store has the paths of its file, its backup and the last corrupt file; its repr has the first."""
+    """The store has the paths of the save file, the backup and the last corrupt file; its repr shows the save path."""
     store = XmlStore(str(save_path))
     assert (store.path, store.backup_path) == (save_path, save_path.with_name("session.xml.bak"))
     assert store.corrupt_path == save_path.with_name("session.xml.corrupt")
@@ -142,9 +142,9 @@ def test_created_folder_is_private(tmp_path: Path) -> None:
 
 
 @posix
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to change the owner of a file")
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root to change the owner of a file")
 def test_root_does_not_change_the_owner(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When root rewrites a user's file, the file and its backup stay the user's, with or without hard links."""
+    """When root rewrites a user's file, the user still owns the file and its backup, with or without hard links."""
     save_path.write_bytes(dumps(OLD))
     os.chown(save_path, 65534, 65534)
     XmlStore(save_path).save(NEW)
@@ -179,7 +179,7 @@ def test_symbolic_link_is_followed(tmp_path: Path) -> None:
 @posix
 @pytest.mark.parametrize("call", ["lstat", "readlink"])
 def test_unreadable_link_is_never_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    """A link that cannot be read fails in load and save, not in the constructor, and is followed later."""
+    """While a link cannot be read, load and save raise, but the constructor does not; later, the link is followed."""
     target, link = tmp_path / "real" / "session.xml", tmp_path / "link.xml"
     XmlStore(target).save(OLD)
     link.symlink_to(target)
@@ -212,7 +212,7 @@ def test_circular_links_are_an_error(tmp_path: Path) -> None:
 
 @posix
 def test_missing_current_folder_is_an_error_on_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A relative path is resolved once a current folder exists, and then keeps referring to that file."""
+    """A relative path is resolved once a current folder exists, and from then on refers to the same file."""
     folder = tmp_path / "deleted"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -230,7 +230,7 @@ def test_missing_current_folder_is_an_error_on_save(tmp_path: Path, monkeypatch:
 
 @posix
 def test_planted_temporary_link_is_not_followed(save_path: Path) -> None:
-    """A symbolic link under the temporary file's name is removed."""
+    """A symbolic link with the temporary file's name is removed."""
     target = save_path.with_name("target.txt")
     target.write_text("precious")
     save_path.with_name("session.xml.tmp").symlink_to(target)
@@ -243,7 +243,7 @@ def test_planted_temporary_link_is_not_followed(save_path: Path) -> None:
 
 @posix
 def test_planted_backup_link_is_not_followed(save_path: Path) -> None:
-    """A symbolic link under the backup's name is neither read nor written through."""
+    """A symbolic link with the backup's name is neither read nor written through."""
     target = save_path.with_name("target.txt")
     target.write_bytes(dumps(NEW))
     save_path.write_bytes(b"corrupt")
@@ -259,7 +259,7 @@ def test_planted_backup_link_is_not_followed(save_path: Path) -> None:
 
 
 def test_save_succeeds_without_a_backup(save_path: Path) -> None:
-    """A folder under the backup's name stays, and the file is saved without a backup."""
+    """A folder with the backup's name stays, and the file is saved without a backup."""
     store = XmlStore(save_path)
     store.save(OLD)
     (save_path.with_name("session.xml.bak") / "inside").mkdir(parents=True)
@@ -269,7 +269,7 @@ def test_save_succeeds_without_a_backup(save_path: Path) -> None:
 
 
 def test_corrupt_file_that_cannot_be_kept_is_not_overwritten(save_path: Path) -> None:
-    """If a folder has the .corrupt name, saving raises, since it would overwrite the only copy of the corrupt file."""
+    """If a folder has the .corrupt name, saving raises instead of overwriting the only copy of the corrupt file."""
     save_path.write_bytes(b"corrupt")
     (save_path.with_name("session.xml.corrupt") / "inside").mkdir(parents=True)
     with pytest.raises(IsADirectoryError):
@@ -279,7 +279,7 @@ def test_corrupt_file_that_cannot_be_kept_is_not_overwritten(save_path: Path) ->
 
 @posix
 def test_planted_lock_link_is_refused(save_path: Path) -> None:
-    """A symbolic link under the lock file's name is an error, and its target is unchanged."""
+    """A symbolic link with the lock file's name is an error, and its target is unchanged."""
     target = save_path.with_name("target.txt")
     target.write_text("precious")
     save_path.with_name("session.xml.lock").symlink_to(target)
@@ -297,7 +297,7 @@ def test_leftover_temporary_file_is_removed(save_path: Path) -> None:
 
 
 def test_load_removes_leftovers_but_not_a_live_writers_file(save_path: Path) -> None:
-    """Loading removes a dead writer's temporary file at once, but not one whose writer holds the lock."""
+    """Loading removes a dead writer's temporary file at once, but not the file of a writer that holds the lock."""
     XmlStore(save_path).save(OLD)
     leftover = save_path.with_name("session.xml.tmp")
     leftover.write_bytes(b"half")
@@ -338,7 +338,7 @@ def test_file_is_synced_before_the_rename_and_the_folder_after(
 
 @posix
 def test_created_folders_are_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each new folder's name is synced in its parent before anything is created in it."""
+    """Each new folder is synced to its parent before anything is created inside it."""
     synced: list[tuple[int, list[str]]] = []
     fsync = os.fsync
 
@@ -355,7 +355,7 @@ def test_created_folders_are_durable(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @posix
 def test_folder_without_fsync_support_is_accepted(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some network and virtual file systems have no fsync for folders; saving works there without it."""
+    """Some network and virtual file systems have no fsync for folders; saving works there without folder syncs."""
     fsync = os.fsync
 
     def sync(descriptor: int) -> None:
@@ -407,7 +407,7 @@ def test_snapshot_that_cannot_be_read_back_is_refused(save_path: Path) -> None:
 
 
 class PreciseTime(datetime):
-    """A time with nanoseconds, as in pandas, so that it never equals a time without."""
+    """A time with nanoseconds, as in pandas, so that it never equals a time without them."""
 
     __hash__ = datetime.__hash__
 
@@ -416,8 +416,8 @@ class PreciseTime(datetime):
         return self is other
 
 
-def test_snapshot_that_reads_back_different_is_refused(save_path: Path) -> None:
-    """A time more precise than the save file raises ValueError before anything is written."""
+def test_snapshot_that_reads_back_differently_is_refused(save_path: Path) -> None:
+    """A time more precise than the save file format raises ValueError before anything is written."""
     snapshot = attrs.evolve(NEW, last_activity=PreciseTime(2026, 11, 23, tzinfo=UTC))
     with pytest.raises(ValueError, match="does not read back equal, and was not written"):
         XmlStore(save_path).save(snapshot)
@@ -471,7 +471,7 @@ def test_short_reads_are_continued(save_path: Path, monkeypatch: pytest.MonkeyPa
     assert XmlStore(save_path).load() == NEW
 
 
-def test_folder_may_be_created_by_another_process_meanwhile(tmp_path: Path) -> None:
+def test_folder_may_be_created_concurrently(tmp_path: Path) -> None:
     """A folder that appears between the check and the creation is used; any other file there is an error."""
     folder, file = tmp_path / "a" / "b", tmp_path / "c" / "d"
     create_folder(str(folder), sync=lambda _: folder.mkdir(exist_ok=True))
@@ -480,12 +480,12 @@ def test_folder_may_be_created_by_another_process_meanwhile(tmp_path: Path) -> N
         create_folder(str(file), sync=lambda _: file.touch())
 
 
-# Corrupt and unreadable files.
+# Corrupt and unreadable files
 
 
 @pytest.mark.parametrize("corrupt", [b"", b"not XML", dumps(NEW)[:-1], b"\0" * 70_000])
 def test_corrupt_file_is_kept_and_the_backup_recovered(save_path: Path, corrupt: bytes) -> None:
-    """load() names the file and the reason and returns the backup in its error; the next save keeps both files."""
+    """load() raises an error with the file, the reason and the backup's snapshot; the next save keeps both files."""
     store = XmlStore(save_path)
     store.save(OLD)
     store.save(NEW)
@@ -513,7 +513,7 @@ def test_corrupt_file_is_kept_and_the_backup_recovered(save_path: Path, corrupt:
 def test_user_id_is_recovered_without_a_good_backup(
     save_path: Path, main: bytes, backup: bytes | None, expected: Snapshot | None
 ) -> None:
-    """The user id that is readable in the file, or else in its backup, is recovered."""
+    """The user id is recovered from the file or, if it is not readable there, from the backup."""
     save_path.write_bytes(main)
     if backup is not None:
         save_path.with_name("session.xml.bak").write_bytes(backup)
@@ -535,7 +535,7 @@ def test_corrupt_file_error_can_be_pickled(save_path: Path) -> None:
 @posix
 @pytest.mark.parametrize("kind", ["fifo", "folder", "device"])
 def test_special_file_is_never_overwritten(save_path: Path, kind: str) -> None:
-    """A FIFO, folder or device at the save path raises OSError on load and on save, and stays."""
+    """With a FIFO, folder or device at the save path, load and save raise OSError and leave it in place."""
     if kind == "fifo":
         os.mkfifo(save_path)
     elif kind == "folder":
@@ -553,10 +553,10 @@ def test_special_file_is_never_overwritten(save_path: Path, kind: str) -> None:
 
 
 @posix
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to change the user")
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root to change the user")
 def test_another_users_file_is_never_overwritten(open_folder: Path) -> None:
     """An unreadable file is left alone even in a writable folder, and the session continues."""
-    path = open_folder / "session.xml"  # only the file refuses access
+    path = open_folder / "session.xml"  # only the file is inaccessible
     path.write_bytes(dumps(NEW))
     path.chmod(0o600)
     program = (
@@ -573,7 +573,7 @@ def test_another_users_file_is_never_overwritten(open_folder: Path) -> None:
     assert path.read_bytes() == dumps(NEW)
 
 
-# The lock.
+# The lock
 
 
 def hold(path: str, held: Any, release: Any) -> None:  # noqa: ANN401  # multiprocessing's events
@@ -584,7 +584,7 @@ def hold(path: str, held: Any, release: Any) -> None:  # noqa: ANN401  # multipr
 
 
 def test_hung_lock_holder_delays_a_save_by_one_second(save_path: Path) -> None:
-    """While another process holds the lock, a save raises TimeoutError after one second; then it works."""
+    """While another process holds the lock, a save raises TimeoutError after one second; later, a save works."""
     context = multiprocessing.get_context("spawn")
     held, release = context.Event(), context.Event()
     holder = context.Process(target=hold, args=(str(save_path), held, release))
@@ -617,7 +617,7 @@ def increment(path: str, times: int, barrier: Any) -> None:  # noqa: ANN401  # m
 
 
 def test_concurrent_updates_are_not_lost(save_path: Path) -> None:
-    """Six processes that read, increment and save at the same time lose no update."""
+    """Six processes that read, increment and save at the same time lose no updates."""
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(6)
     writers = [context.Process(target=increment, args=(str(save_path), 20, barrier)) for _ in range(6)]
@@ -630,7 +630,7 @@ def test_concurrent_updates_are_not_lost(save_path: Path) -> None:
 
 @posix
 def test_failed_unlock_is_retried_by_the_next_use(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The failure is raised, and the next use on any thread releases the lock for other processes."""
+    """The error is raised, and the next use on any thread releases the lock for other processes."""
     import fcntl  # noqa: PLC0415  # not on Windows
 
     flock = fcntl.flock
@@ -653,7 +653,7 @@ def test_failed_unlock_is_retried_by_the_next_use(save_path: Path, monkeypatch: 
 
 
 def test_lock_held_by_another_thread_times_out(save_path: Path) -> None:
-    """While another thread holds the store's lock, a save raises TimeoutError after one second; then it works."""
+    """While another thread holds the store's lock, a save raises TimeoutError after one second; later, a save works."""
     store = XmlStore(save_path)
     errors: list[Exception] = []
 
@@ -677,7 +677,7 @@ def test_lock_held_by_another_thread_times_out(save_path: Path) -> None:
 
 
 def test_lock_is_reentrant(save_path: Path) -> None:
-    """A caller that holds the lock can save, which takes the lock again."""
+    """A caller that holds the lock can save, although saving acquires the lock again."""
     store = XmlStore(save_path)
     with store.lock(), store.lock():
         store.save(OLD)
@@ -687,7 +687,7 @@ def test_lock_is_reentrant(save_path: Path) -> None:
 
 
 def test_locking_logs_nothing(save_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """No log handler runs while a session holds its lock; locks of other filelock users still log."""
+    """No log handler runs while a session holds its lock; locks that other code takes with filelock still log."""
     caplog.set_level(logging.DEBUG)
     XmlStore(save_path).save(Snapshot(user_id="0123456789abcdef"))
     assert caplog.records == []

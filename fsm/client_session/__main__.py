@@ -1,4 +1,4 @@
-"""The command ``client-session``, also as ``python -m client_session``."""
+"""The ``client-session`` command, also available as ``python -m client_session``."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import sys
 
 
 def main() -> None:
-    """Run the command line; if a package is missing, say how to install it."""
+    """Run the command-line interface; if a package is missing, say how to install it."""
     try:
-        from client_session.cli import client_session  # noqa: PLC0415  # click and rich are the optional extra "cli"
+        from client_session.cli import client_session  # noqa: PLC0415  # click and rich come with the extra "cli"
     except ModuleNotFoundError as error:
         missing = str(error.name).partition(".")[0]
         if missing not in {"click", "rich"}:

@@ -21,7 +21,7 @@ Seconds = int | float | timedelta
 
 
 def seconds(argument: str, value: Seconds) -> float:
-    """Return a duration in seconds; raise `TypeError`, or `ValueError` if it is not finite and greater than 0."""
+    """Return a duration in seconds; raise `TypeError` for other types, `ValueError` if not finite and positive."""
     number = value.total_seconds() if isinstance(value, timedelta) else value
     if not isinstance(number, int | float) or isinstance(number, bool):
         msg = f"{argument} must be a number of seconds or a timedelta, not {value!r}"
@@ -33,7 +33,7 @@ def seconds(argument: str, value: Seconds) -> float:
 
 
 def boolean(argument: str, value: object) -> bool:
-    """Return a ``bool``; raise `TypeError` for any other value, even a truthy one."""
+    """Return the value if it is a ``bool``; raise `TypeError` for any other value, even a truthy one."""
     if not isinstance(value, bool):
         msg = f"{argument} must be True or False, not {value!r}"
         raise TypeError(msg)
@@ -41,7 +41,7 @@ def boolean(argument: str, value: object) -> bool:
 
 
 def require_methods(argument: str, value: object, *methods: str) -> None:
-    """Raise `TypeError` if an object other than ``None`` lacks one of the methods."""
+    """Raise `TypeError` unless the value is ``None`` or has all of the methods."""
     for method in methods:
         if value is not None and not callable(getattr(value, method, None)):
             msg = f"{argument} must have the methods {', '.join(methods)}; {value!r} lacks {method}"
@@ -49,7 +49,7 @@ def require_methods(argument: str, value: object, *methods: str) -> None:
 
 
 def callbacks(**values: Callable[..., object] | None) -> dict[str, Callable[..., object]]:
-    """Return the callables that are given; raise `TypeError` for what is neither callable nor ``None``."""
+    """Return the values that are not ``None``, by argument name; raise `TypeError` if one is not callable."""
     for argument, value in values.items():
         if value is not None and not callable(value):
             msg = f"{argument} must be callable or None, not {value!r}"
@@ -60,8 +60,8 @@ def callbacks(**values: Callable[..., object] | None) -> dict[str, Callable[...,
 def snapshot_store(save_path: str | os.PathLike[str] | None, store: SnapshotStore | None) -> SnapshotStore:
     """Return ``store``, or an `XmlStore` at ``save_path``.
 
-    Raise `TypeError` if neither is given, or one has the wrong type; `ValueError` if both are given, or the path is
-    empty, contains a NUL character or is a folder.
+    Raise `TypeError` if neither is given or one has the wrong type, and `ValueError` if both are given or the path is
+    empty, contains a NUL character, or is a folder.
     """
     if store is not None:
         if save_path is not None:
@@ -79,21 +79,21 @@ def snapshot_store(save_path: str | os.PathLike[str] | None, store: SnapshotStor
     if not path.strip() or "\0" in path:
         msg = f"save_path must be the path of a file (not empty, no NUL character), not {path!r}"
         raise ValueError(msg)
-    if path.endswith(("/", os.sep)) or os.path.isdir(path):  # noqa: PTH112  # a Path would lose the separator
+    if path.endswith(("/", os.sep)) or os.path.isdir(path):  # noqa: PTH112  # a Path would drop the separator
         msg = f"save_path must be the path of a file, not a folder: {path!r}"
         raise ValueError(msg)
     return _xml_store()(path)
 
 
-@functools.cache  # a finalizer at the interpreter's exit can no longer import
+@functools.cache  # finalizers at interpreter exit can no longer import modules
 def _xml_store() -> type[XmlStore]:
-    from client_session_persistence import XmlStore  # noqa: PLC0415  # a program with its own store needs no XML
+    from client_session_persistence import XmlStore  # noqa: PLC0415  # programs with their own store do not need XML
 
     return XmlStore
 
 
 def event_id_text(value: uuid.UUID | str) -> str:
-    """Return an event id as lower-case text; raise `ValueError` if it is neither a UUID nor its text."""
+    """Return an event id as lowercase text; raise `ValueError` if it is neither a UUID nor the text of one."""
     if isinstance(value, uuid.UUID):
         return str(value)
     if isinstance(value, str) and is_uuid_text(value):

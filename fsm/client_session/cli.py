@@ -36,12 +36,12 @@ if TYPE_CHECKING:
     from client_session.testing.replay import Moment
 
 _PIPED_WIDTH = 500
-"""Without a terminal, lines are not wrapped, so that tools such as grep see one line per moment."""
+"""The width without a terminal, where lines must not wrap, so that tools such as grep see one line per moment."""
 _DIAGRAMS = {"svg": drawing.svg, "mermaid": drawing.mermaid, "dot": drawing.dot}
 _KINDS = {"": "mermaid", ".svg": "svg", ".dot": "dot", ".gv": "dot", ".mmd": "mermaid"}
-"""Kinds of diagrams by the suffix of the output file."""
+"""Diagram formats by the output file's suffix."""
 _WIDE = 120
-"""In narrower terminals, explanations are printed below each line."""
+"""The terminal width from which explanations are printed on the same line rather than below it."""
 _STATE_STYLES = {
     SessionState.FOREGROUND_ACTIVE: "green",
     SessionState.BACKGROUND_ACTIVE: "blue",
@@ -75,10 +75,10 @@ _seconds = partial(click.option, type=float, metavar="SECONDS", show_default=Tru
 @click.option("--no-ticks", is_flag=True, help="Apply only the trace's own ticks.")
 @click.option("--count-empty-sessions", is_flag=True, help="Number sessions as the .NET tracker does.")
 @click.option("--continue-on-restart", is_flag=True, help="Resume the saved session unless it has timed out.")
-def replay(trace: BinaryIO, save_path: str | None, *, as_json: bool, no_ticks: bool, **options: Any) -> None:  # noqa: ANN401  # click passes the options, their types checked, by name
-    """Replay TRACE in a session on a virtual clock, and print what happens.
+def replay(trace: BinaryIO, save_path: str | None, *, as_json: bool, no_ticks: bool, **options: Any) -> None:  # noqa: ANN401  # click passes the type-checked options by name
+    """Replay TRACE in a session with a virtual clock, and print what happens.
 
-    TRACE is a file of JSON Lines ("-": standard input), one input per line, in order of time, such as
+    TRACE is a file of JSON Lines ("-": standard input), one input per line, in chronological order, such as
 
     {"at": "2026-11-23T09:00:00Z", "input": "event", "id": "<uuid>"}
 
@@ -109,7 +109,7 @@ def replay(trace: BinaryIO, save_path: str | None, *, as_json: bool, no_ticks: b
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, readable=False))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(file: str, *, as_json: bool) -> None:
-    """Print the save file FILE. If it is corrupt or cannot be read, print why (exit status 1)."""
+    """Print the contents of the save file FILE. If it is corrupt or cannot be read, print why (exit status 1)."""
     try:
         snapshot = XmlStore(file).load()
     except CorruptSaveFileError as error:
@@ -136,16 +136,18 @@ def show(file: str, *, as_json: bool) -> None:
 
 @client_session.command()
 @click.option(
-    "--format", "kind", type=click.Choice([*_DIAGRAMS]), help="Default: by the suffix of FILE; mermaid without a file."
+    "--format", "kind", type=click.Choice([*_DIAGRAMS]), help="Default: chosen by FILE's suffix; mermaid without FILE."
 )
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Default: print.")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Default: stdout."
+)
 def diagram(kind: str | None, output: Path | None) -> None:
     """Draw the lifecycle graph."""
     kind = kind or _KINDS.get(output.suffix if output else "")
     if kind is None:
-        message = f"give --format, or an output file that ends in {', '.join(filter(None, _KINDS))}"
+        message = f"give --format, or an output file whose name ends in {', '.join(filter(None, _KINDS))}"
         raise click.UsageError(message)
-    with _failing(output):
+    with _exit_on_error(output):
         data = _DIAGRAMS[kind]().encode()
         if output is not None:
             output.write_bytes(data)
@@ -162,7 +164,7 @@ def diagram(kind: str | None, output: Path | None) -> None:
     metavar="N",
     help="Number of random cases in each part.",
 )
-@click.option("--seed", type=click.IntRange(min=0), metavar="S", help="Seed of the random cases. Default: a new one.")
+@click.option("--seed", type=click.IntRange(min=0), metavar="S", help="Seed for the random cases. Default: random.")
 @click.option(
     "--report",
     type=click.Path(file_okay=False, path_type=Path),
@@ -172,18 +174,18 @@ def diagram(kind: str | None, output: Path | None) -> None:
 def verify(examples: int, seed: int | None, report: Path | None) -> None:
     """Verify the lifecycle: explore it exhaustively, and compare random runs with an oracle.
 
-    On a failure, print the shortest failing trace (exit status 1). Requires the extra "verify".
+    On failure, print the shortest failing trace (exit status 1). Requires the extra "verify".
     """
     try:
-        from client_session.verify import command, run  # noqa: PLC0415  # Hypothesis is the optional extra "verify"
+        from client_session.verify import command, run  # noqa: PLC0415  # Hypothesis comes with the extra "verify"
     except ModuleNotFoundError as error:
         if str(error.name).partition(".")[0] != "hypothesis":
             raise
         _fail("verify needs hypothesis: pip install 'client-session[verify]'")
-    with _failing(report):
+    with _exit_on_error(report):
         if report is not None:
             report.mkdir(parents=True, exist_ok=True)
-            drawing.svg()  # fails now, not after the verification
+            drawing.svg()  # fail now rather than after the verification
         with command.progress_bars({part: 1 if part == "exploration" else examples for part in run.PARTS}) as advance:
             found = run.verify(examples, secrets.randbelow(2**32) if seed is None else seed, advance)
         command.show(found, report)
@@ -199,7 +201,7 @@ def _print_timeline(moments: Iterable[Moment]) -> None:
         table = _grid(2, header=True)
         table.add_column("what happened")
         for moment in moments:
-            table.add_row(*_cells(moment), _explained(moment))
+            table.add_row(*_cells(moment), _explanation_text(moment))
         console.print(table)
         return
     console.print(_grid(1, header=True))
@@ -208,7 +210,7 @@ def _print_timeline(moments: Iterable[Moment]) -> None:
         line.add_row(*_cells(moment))
         console.print(line)
         if moment.explanations:
-            console.print(Padding(_explained(moment), (0, 0, 0, 4)))
+            console.print(Padding(_explanation_text(moment), (0, 0, 0, 4)))
 
 
 def _grid(gap: int, *, header: bool) -> Table:
@@ -232,7 +234,7 @@ def _cells(moment: Moment) -> list[str | Text]:
     ]
 
 
-def _explained(moment: Moment) -> Text:
+def _explanation_text(moment: Moment) -> Text:
     parts: list[tuple[str, str]] = []
     for explanation in moment.explanations:
         styles = ["yellow"] * bool(explanation.ended) + ["green"] * bool(explanation.begun)
@@ -248,7 +250,7 @@ def _console() -> Console:
 
 
 @contextlib.contextmanager
-def _failing(output: Path | None) -> Generator[None]:
+def _exit_on_error(output: Path | None) -> Generator[None]:
     try:
         yield
     except drawing.StalePictureError as error:

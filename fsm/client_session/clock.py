@@ -15,16 +15,16 @@ class Clock(Protocol):
     """A monotonic clock and a wall clock. Both methods must be thread-safe."""
 
     def monotonic(self) -> float:
-        """Return seconds that never decrease and keep counting while the machine sleeps."""
+        """Return a time in seconds that never decreases and keeps counting while the machine sleeps."""
         ...
 
     def now(self) -> datetime:
-        """Return the wall clock's time, aware, in UTC."""
+        """Return the wall clock's time as an aware datetime in UTC."""
         ...
 
 
 def sleep_counting_clock(platform: str) -> int | None:
-    """Return the id of the platform's monotonic clock that counts system sleep, or ``None`` if it has none.
+    """Return the id of the platform's monotonic clock that counts system sleep, or ``None`` if there is none.
 
     Linux and Android: ``CLOCK_BOOTTIME`` (man 2 clock_gettime: "includes any time that the system is suspended").
     macOS and iOS: ``CLOCK_MONOTONIC``, which counts sleep there, unlike `time.monotonic`.
@@ -42,11 +42,11 @@ class SystemClock:
 
     __slots__ = ()
 
-    # Called for every event, so without a wrapper of our own. On Windows, time.monotonic counts sleep.
+    # Called for every event, so we do not wrap it in a method. On Windows, time.monotonic counts sleep.
     monotonic = staticmethod(time.monotonic if _CLOCK_ID is None else functools.partial(time.clock_gettime, _CLOCK_ID))
 
     def now(self) -> datetime:
-        """Return the wall clock's time, aware, in UTC."""
+        """Return the wall clock's time as an aware datetime in UTC."""
         return datetime.now(UTC)
 
 
@@ -54,11 +54,11 @@ SYSTEM_CLOCK = SystemClock()
 """The default clock."""
 
 
-@attrs.frozen(weakref_slot=False)  # one for each session in memory
+@attrs.frozen(weakref_slot=False)  # one instance per session in memory
 class Anchor:
-    """One moment on both clocks, to convert monotonic times into wall times.
+    """One moment on both clocks, used to convert monotonic times to wall times.
 
-    Times that are converted with the same anchor stay consistent when the wall clock is set.
+    Times converted with the same anchor stay consistent even if the wall clock is set.
     """
 
     monotonic: float
@@ -69,7 +69,7 @@ class Anchor:
         return self.wall + timedelta(seconds=at - self.monotonic)
 
     def moved(self, by: Anchor) -> Anchor:
-        """Return the anchor shifted as the wall clock was set between this moment and ``by``.
+        """Return the anchor, shifted by any adjustment of the wall clock between this moment and ``by``.
 
         Shifts of less than a second are ignored: they come from rounding and slewing, and would make a saved time
         depend on when it was saved.

@@ -1,4 +1,4 @@
-"""The current session as one value, and the draft that a call decides on before it replaces that value as a whole."""
+"""The current session as one value, and the draft that a call prepares before it replaces that value as a whole."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from client_session_persistence import Snapshot
 
 
-@attrs.define(eq=False, weakref_slot=False)  # one for each session in memory
+@attrs.define(eq=False, weakref_slot=False)  # one instance per session in memory
 class Current:
-    """All that a call may change. Once published, nothing in it changes except by `Lifecycle.continue_session`."""
+    """Everything that a call may change. Once published, it changes only through `Lifecycle.continue_session`."""
 
     lifecycle: Lifecycle
     facts: SessionFacts
     anchor: Anchor
     is_numbered: bool = False
     record: Snapshot | None = None
-    """The newest session that this object numbered or continued, as of then, or as of its end."""
+    """The newest session that this object numbered or continued, as it was at that time or when it ended."""
     last_event_time: datetime | None = None
     """The last event's own timestamp, if it had one."""
     history: bytes = b""
@@ -53,7 +53,7 @@ class Current:
         self.is_numbered = True
 
     def progress(self, now: Anchor) -> Snapshot | None:
-        """Return what to save of the newest numbered session; ``None`` if there has been none."""
+        """Return the newest numbered session as it should be saved; ``None`` if no session has been numbered."""
         lifecycle = self.lifecycle
         if not (self.is_numbered and lifecycle.event_count and self.record):
             return self.record
@@ -65,7 +65,7 @@ class Current:
 
 
 def start(lifecycle: Lifecycle, ledger: Ledger, moment: Anchor, *, may_continue: bool) -> Current:
-    """Return what a run begins with: a pending session, the saved one, or a numbered one if empty sessions count."""
+    """Return a run's first session: a pending one, the saved one, or a numbered one if empty sessions count."""
     current, saved = Current.pending(lifecycle, ledger, moment), ledger.newest
     idle = idle_time(saved, moment.wall) if may_continue else None
     begun: Beginning | None = None
@@ -90,7 +90,7 @@ def _pending_facts(session_id: str, user_id: str) -> SessionFacts:
 
 
 class Draft:
-    """What a call makes of the current session: decided on a copy, then published as a whole or thrown away."""
+    """A call's changes to the current session, made on a copy that is then published as a whole or discarded."""
 
     __slots__ = (
         "_callbacks", "_ledger", "after", "before", "begun", "ended", "event_count_before", "is_saved_after", "moment",
@@ -98,14 +98,14 @@ class Draft:
     )  # fmt: skip
 
     def __init__(self, before: Current, next_id: str, moment: Anchor, ledger: Ledger, callbacks: Callbacks) -> None:
-        """Copy the current session, to decide on the copy at a moment.
+        """Copy the current session; the draft changes the copy as of ``moment``.
 
-        ``next_id`` is the ledger's `Ledger.pending_id` as of ``before``, so that all drafts of one session agree on it.
+        ``next_id`` is `Ledger.pending_id` as of ``before``, so that all drafts of one session agree on it.
         """
         self.before = before
         self.next_id = next_id
         self.unused_id: str | None = None
-        self.event_count_before = before.lifecycle.event_count  # first, so that an event counted meanwhile is noticed
+        self.event_count_before = before.lifecycle.event_count  # read first, so that a concurrent event is noticed
         lifecycle = before.lifecycle.copy()
         self.after = Current(
             lifecycle, before.facts, before.anchor, before.is_numbered, before.record, before.last_event_time,
@@ -117,7 +117,7 @@ class Draft:
         self.ended: Ending | None = None
         self.begun: Beginning | None = None
         self.notifications: list[Call] = []
-        """What to call once the draft is published and the lock released."""
+        """The callbacks to run once the draft is published and the lock is released."""
         self.is_saved_after = False
         """Whether to save the session once the draft is published."""
 
@@ -130,12 +130,12 @@ class Draft:
                 self._notify("on_state_change", decision.before, decision.input, decision.after)
 
     def record_event(self, event_id: str, event_timestamp: datetime | None) -> int:
-        """Note an event that the lifecycle has counted, and number its session at its first; return its number."""
+        """Record an event that the lifecycle has counted; the first one numbers the session. Return its number."""
         after, record, now = self.after, self.after.record, self.moment.wall
         number = after.lifecycle.event_count
         if number == 1:
             time = event_timestamp or now
-            if after.is_numbered and record is not None:  # numbered before, since empty sessions count
+            if after.is_numbered and record is not None:  # already numbered, since empty sessions count
                 record = attrs.evolve(
                     record, first_event_id=event_id, first_event_timestamp=time, event_index=1, last_activity=now
                 )
@@ -148,13 +148,13 @@ class Draft:
         return number
 
     def renew_pending(self) -> None:
-        """Give a session that was pending already a new id: clones of one process must not begin the same session."""
+        """Give an already pending session a new id: clones of one process must not begin the same session."""
         if not (self.ended or self.after.is_numbered):
             self.unused_id, self.next_id = self.next_id, new_id()
             self.after.facts = _pending_facts(self.next_id, self._ledger.newest.user_id)
 
     def explain(self, given: str) -> bytes:
-        """Add what was decided to the history, and return the entry; nothing if only the last activity changed."""
+        """Add the decision to the history and return its entry, which is empty if only the last activity changed."""
         before, after = self.before.lifecycle, self.after.lifecycle
         if not (given and (self.ended or self.begun or self.after.is_closed or history.is_changed(before, after))):
             return b""
@@ -174,9 +174,9 @@ class Draft:
         self.begun = Beginning(record.session_index, self.after.facts.session_id)
 
     def _end(self, ended: Ended) -> None:
-        """Fix the session's progress for the store, report its end, and let a pending session replace it.
+        """Record the session's final progress for the store, report its end, and replace it with a pending session.
 
-        A session that is over loses its last activity in the store, so that no restart resumes what ended.
+        Unless it ended because of `EndReason.CLOSE`, its last activity is removed, so that no restart resumes it.
         """
         after, facts, record = self.after, self.after.facts, self.after.record
         if after.is_numbered and ended.event_count and record is not None:

@@ -1,4 +1,4 @@
-"""What a session hands out: the ``client_session`` entity of each event, and the summary of an ended session."""
+"""What a session provides: the ``client_session`` entity of each event, and the summary of an ended session."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from client_session_persistence import Snapshot
 
 SCHEMA = "iglu:com.snowplowanalytics.snowplow/client_session/jsonschema/1-0-2"
-"""The schema of entities, in Iglu Central."""
+"""The schema of the entities, in Iglu Central."""
 ZERO_USER_ID = "00000000-0000-0000-0000-000000000000"
 """The user id of anonymous events, as in the mobile trackers."""
 
 _NEWER_KEYS: dict[str, tuple[str, ...]] = {"1-0-2": (), "1-0-1": ("eventIndex", "firstEventTimestamp")}
 
 EntityData = dict[str, str | int | None]
-"""The data of an entity, by the schema's keys."""
+"""An entity's data, keyed as in the schema."""
 
 
-@attrs.frozen(weakref_slot=False)  # one for each session in memory
+@attrs.frozen(weakref_slot=False)  # one instance per session in memory
 class SessionFacts:
     """The fields that all entities of a session share."""
 
@@ -46,13 +46,13 @@ class SessionFacts:
 
     @functools.cached_property
     def json(self) -> tuple[str, str]:
-        """The JSON text of an entity, before and after its event index: only the index differs between events."""
+        """An entity's JSON text before and after the event index, the only part that differs between events."""
         text = json.dumps({"schema": SCHEMA, "data": self.data(0)}, separators=(",", ":"))
         before, after = text.split('"eventIndex":0')
         return f'{before}"eventIndex":', after
 
     def data(self, event_index: int) -> EntityData:
-        """Return the data of an entity, with the schema's keys in the schema's order."""
+        """Return an entity's data, with the schema's keys in the schema's order."""
         return {
             "userId": self.user_id,
             "sessionId": self.session_id,
@@ -66,7 +66,7 @@ class SessionFacts:
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> SessionFacts:
-        """Return the facts of a saved session (`ValueError` if the snapshot has none)."""
+        """Return the facts of a saved session (`ValueError` if the snapshot has no session)."""
         if snapshot.session_id is None:
             msg = f"the snapshot must have a session: {snapshot!r}"
             raise ValueError(msg)
@@ -81,11 +81,11 @@ class SessionFacts:
         )
 
     def anonymous(self) -> SessionFacts:
-        """Return a copy without user and previous session."""
+        """Return a copy without the user or the previous session."""
         return attrs.evolve(self, user_id=ZERO_USER_ID, previous_session_id=None)
 
 
-@attrs.define(repr=False, unsafe_hash=True)  # created for every event; attrs' frozen takes twice as long
+@attrs.define(repr=False, unsafe_hash=True)  # created for every event; attrs' frozen would take twice as long
 class SessionContext:
     """The entity of one event, as `ClientSession.get_session_context` returns it.
 
@@ -98,37 +98,37 @@ class SessionContext:
 
     @property
     def user_id(self) -> str:
-        """The user of this installation; the zero UUID if the event is anonymous."""
+        """The id of this installation's user; the zero UUID if the event is anonymous."""
         return self._facts.user_id
 
     @property
     def session_id(self) -> str:
-        """The session that the event belongs to."""
+        """The id of the session that the event belongs to."""
         return self._facts.session_id
 
     @property
     def previous_session_id(self) -> str | None:
-        """The previous session; ``None`` in a user's first session, and if the event is anonymous."""
+        """The id of the previous session; ``None`` in a user's first session or if the event is anonymous."""
         return self._facts.previous_session_id
 
     @property
     def session_index(self) -> int:
-        """The number of the session, from 1."""
+        """The session's number, starting at 1."""
         return self._facts.session_index
 
     @property
     def event_index(self) -> int:
-        """The number of the event in its session, from 1 to the schema's maximum of 2³¹ - 1, where it stays."""
+        """The event's number in its session, starting at 1 and capped at the schema's maximum of 2³¹ - 1."""
         return min(self._event_number, MAX_INDEX)
 
     @property
     def storage_mechanism(self) -> str:
-        """``LOCAL_STORAGE``, as the .NET tracker reports."""
+        """``LOCAL_STORAGE``, the value that the .NET tracker uses."""
         return self._facts.storage_mechanism
 
     @property
     def first_event_id(self) -> str | None:
-        """The id of the session's first event, in lower case."""
+        """The id of the session's first event, in lowercase."""
         return self._facts.first_event_id
 
     @property
@@ -143,15 +143,15 @@ class SessionContext:
 
     @property
     def data(self) -> EntityData:
-        """A new ``dict`` with the schema's keys."""
+        """The entity's data as a new ``dict`` with the schema's keys."""
         return self._facts.data(self.event_index)
 
     def to_dict(self, version: str = "1-0-2") -> dict[str, str | EntityData]:
-        """Return a new ``{"schema": ..., "data": ...}``.
+        """Return the entity as a new ``{"schema": ..., "data": ...}``.
 
         Args:
             version: the version of the schema. ``1-0-1``, which the .NET tracker sends, does not have ``eventIndex``
-                and ``firstEventTimestamp``.
+                or ``firstEventTimestamp``.
 
         Raises:
             ValueError: the version is unknown.
@@ -176,11 +176,11 @@ class SessionContext:
 
 @attrs.frozen(kw_only=True)
 class SessionSummary:
-    """A session that has ended: its ids, times, and duration in each focus, and why it ended.
+    """A session that has ended: its ids and times, how long it was in the foreground and background, and why it ended.
 
     A session ends at its last activity (an event or `ClientSession.touch`), not when the end is noticed. Times are
-    aware, in UTC. Foreground and background seconds run from the first event to the last activity; for a session that
-    continued after a restart, from the restart.
+    aware and in UTC. The foreground and background seconds count from the first event, or from the restart if the
+    session continued after one, to the last activity.
     """
 
     user_id: str

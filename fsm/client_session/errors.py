@@ -12,5 +12,5 @@ class SessionClosedError(RuntimeError):
         self.method = method
 
     def __str__(self) -> str:
-        """Name the method, and say how to fix it."""
+        """Name the method and say what to do instead."""
         return f"{self.method} was called on a closed session; construct a new ClientSession"

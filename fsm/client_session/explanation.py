@@ -1,4 +1,4 @@
-"""What happened, in words: the same ones in `explain()`, on the command line, and in log lines."""
+"""What happened, in words that `explain()`, the command line, and the log share."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Ending:
 
 @attrs.frozen
 class Beginning:
-    """A session that began, or continued after a restart. Its id is in lower case."""
+    """A session that began, or continued after a restart. Its id is in lowercase."""
 
     session_index: int
     session_id: str
@@ -43,8 +43,8 @@ class Beginning:
 class Explanation:
     """One decision: an input that changed more than the time of the last activity, and what it changed.
 
-    ``input`` has the names that traces use (`client_session.testing.trace`), and also ``start`` and ``close``.
-    ``at`` is the wall clock's time, aware, in UTC. As text, it is one line.
+    ``input`` is one of the names that traces use (`client_session.testing.trace`), ``start``, or ``close``.
+    ``at`` is the wall clock's time as an aware datetime in UTC. ``str()`` returns one line.
     """
 
     at: datetime
@@ -52,23 +52,23 @@ class Explanation:
     before: SessionState
     after: SessionState
     idle_seconds: float
-    """Since the last activity, or a new session's start; negative if the saved one is in the future."""
+    """Seconds since the last activity or a new session's start; negative if the saved activity is in the future."""
     timeout: float
-    """The timeout in force before, in seconds: that of the state being left."""
+    """The timeout in force before the decision, in seconds: that of the old state."""
     new_timeout: float
-    """The timeout in force afterwards, in seconds."""
+    """The timeout in force after the decision, in seconds."""
     was_checker_running: bool
     is_checker_running: bool
     ended: Ending | None
     begun: Beginning | None
 
     def __str__(self) -> str:
-        """Return time, input, and what it changed, as one line."""
+        """Return the time, the input, and what it changed, as one line."""
         return f"{_time_text(self.at)} {self.input}: {'; '.join(self.clauses)}"
 
     @property
     def clauses(self) -> tuple[str, ...]:
-        """What changed, in words: first the end of a session, then a beginning, then the rest."""
+        """What changed, in words: first a session's end, then a session's beginning, then everything else."""
         return (*self._session_clauses(), *self._other_clauses())
 
     def _session_clauses(self) -> Iterator[str]:
@@ -97,13 +97,13 @@ class Explanation:
             if not self.ended:
                 yield "closed; no session ended"
         elif self.is_checker_running is not self.was_checker_running:
-            stopped_by_hand = self.input == Command.STOP_CHECKER
-            stopped = "nothing expires until checking starts again" if stopped_by_hand else "checking has stopped"
+            stopped_manually = self.input == Command.STOP_CHECKER
+            stopped = "nothing expires until checking starts again" if stopped_manually else "checking has stopped"
             yield "checking has started again" if self.is_checker_running else stopped
 
 
 def describe_save_file(saved: Snapshot, now: datetime, timeout: float) -> Iterator[str]:
-    """Describe a save file's newest session, and what a start ``now`` would make of it."""
+    """Describe a save file's newest session and what a run that starts ``now`` would do with it."""
     if saved.session_id is None:
         yield "no session yet: the next event begins session 1"
         return
@@ -144,7 +144,7 @@ def _events_text(count: int) -> str:
 def _idle_text(idle_seconds: float, timeout: float, where: str = "") -> str:
     limit = f"(timeout {_seconds_text(timeout)})"
     if timeout % 1 == 0:
-        idle_seconds = math.floor(idle_seconds)  # which is on the same side of the timeout
+        idle_seconds = math.floor(idle_seconds)  # rounding down never crosses a whole-second timeout
     if idle_seconds < 0:
         return f"last activity {_seconds_text(-idle_seconds)} in the future {limit}"
     return f"idle for {_seconds_text(idle_seconds)}{where} {limit}"

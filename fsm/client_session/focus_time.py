@@ -5,16 +5,16 @@ from __future__ import annotations
 import attrs
 
 
-@attrs.frozen(weakref_slot=False)  # one for each session in memory
+@attrs.frozen(weakref_slot=False)  # one instance per session in memory
 class FocusTime:
-    """Seconds of one session in each focus, up to its last activity.
+    """The seconds that a session spent in each focus, up to its last activity.
 
-    Time after the last activity counts only once there is later activity. So a focus change keeps two sums: one up to
-    the change, and one up to the last activity before it.
+    Time after the last activity counts only once there is later activity. So a focus change stores two sums: one up
+    to the change, and one up to the last activity before it.
     """
 
     since: float
-    """When the session began or its focus last changed, on the monotonic clock."""
+    """The monotonic time at which the session began or its focus last changed."""
     foreground: float = 0.0
     """Seconds in the foreground before ``since``."""
     background: float = 0.0
@@ -27,7 +27,7 @@ class FocusTime:
         return FocusTime(now, *self._plus(now, foreground=was_foreground), at_activity)
 
     def until(self, last_activity: float, *, foreground: bool) -> tuple[float, float]:
-        """Return the seconds in foreground and background up to the last activity; ``foreground``: the focus now."""
+        """Return the foreground and background seconds up to the last activity; ``foreground`` is the current focus."""
         if last_activity < self.since:
             return self._at_activity
         return self._plus(last_activity, foreground=foreground)

@@ -1,8 +1,8 @@
 """The lifecycle graph, declared once: states, inputs, commands, and the table that everything else derives from.
 
-Two declarations name all that can happen to a session: `TABLE`, the rows of the graph, and `Command`, what an embedder
-can ask for besides. The running machine, the diagrams, traces, the history, the verification and the documentation read
-them. The table is checked on import: a bad row fails with a sentence that names it.
+Two declarations name everything that can happen to a session: `TABLE`, the rows of the graph, and `Command`, the other
+requests of an embedder. The running machine, the diagrams, traces, the history, the verification and the documentation
+all use them. The table is checked on import: a bad row raises an error that names it.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ class Input(enum.StrEnum):
     FOREGROUND = "foreground"
     """The app gained focus."""
     RESUME = "resume"
-    """The checker was started by hand; sent to the expired state only."""
+    """The checker was started manually; sent only in the expired state."""
 
 
 class Command(enum.StrEnum):
-    """What an embedder can ask for besides; no command names a row of the graph.
+    """What an embedder can request in addition to the inputs. Commands have no rows in the graph.
 
-    Before each but `START_CHECKER`, the check is made that a tick would have made.
+    Every command except `START_CHECKER` first makes the check that a tick would have made.
     """
 
     TOUCH = "touch"
-    """Count as activity that is not an event."""
+    """Report activity that is not an event."""
     NEW_SESSION = "new-session"
-    """End the session by hand."""
+    """End the session manually."""
     START_CHECKER = "start-checker"
     """Start checking; an expired session gets `Input.RESUME`."""
     STOP_CHECKER = "stop-checker"
@@ -84,7 +84,7 @@ class Effect(enum.StrEnum):
     ACTIVITY = "activity"
     """Count the event, restart the timeout, and run the checker."""
     RENEW = "renew"
-    """End a session that has events; a pending one, without events, replaces it."""
+    """End a session that has events, and replace it with a pending one."""
     START_CHECKER = "start checker"
     """Start checking."""
     STOP_CHECKER = "stop checker"
@@ -104,13 +104,13 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The row as the label of an arrow, in UML notation: ``input [guard] / effect, effect``."""
+        """The row as an arrow's label, in UML notation: ``input [guard] / effect, effect``."""
         guard = f" [{self.guard}]" if self.guard else ""
         effects = f" / {', '.join(self.effects)}" if self.effects else ""
         return f"{self.input}{guard}{effects}"
 
     def __str__(self) -> str:
-        """Name the row as error messages do."""
+        """Name the row for error messages."""
         return f"row '{self.source}, {self.label} → {self.destination}'"
 
 
@@ -154,14 +154,14 @@ TABLE: tuple[Row, ...] = (
 # fmt: on
 
 ROWS = {(row.source, row.input): row for row in TABLE}
-"""The row that decides each case; guards apply on top."""
+"""The row for each state and input. It applies only if its guard is true."""
 
 
 def check(rows: Sequence[Row]) -> None:
-    """Check a table: every case decided once, every state reachable, every row explained.
+    """Check that a table has one row for each case, and that each state is reachable and each row has a reason.
 
     Raises:
-        ValueError: the sentence names the row, state or input at fault.
+        ValueError: a check failed; the message names the row, state, or input.
 
     """
     seen: dict[tuple[SessionState, Input], Row] = {}
@@ -175,7 +175,7 @@ def check(rows: Sequence[Row]) -> None:
         seen[row.source, row.input] = row
     for state in SessionState:
         for given in Input:
-            # RESUME is sent to the expired state only; in other states it must stay undecided.
+            # RESUME is sent only in the expired state; other states must have no row for it.
             if ((state, given) in seen) != (given is not Input.RESUME or state is _EXPIRED):
                 msg = f"input '{given}' in state '{state}' has {'a' if (state, given) in seen else 'no'} row"
                 raise ValueError(msg)

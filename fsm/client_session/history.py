@@ -1,6 +1,6 @@
-"""The last decisions of a session, packed: a process may keep 100,000 sessions, and few are ever asked.
+"""The last decisions of a session, packed: a process may have 100,000 sessions, and few histories are ever read.
 
-A history is immutable, so a draft can extend it and be thrown away, and reading it takes no lock.
+A history is immutable, so a draft that extends it can be discarded, and reading it takes no lock.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from client_session.lifecycle import Lifecycle
 
 LIMIT = 32
-"""Decisions that a history holds."""
+"""The maximum number of decisions in a history."""
 
-# Time in microseconds; idle seconds; timeouts before and after; the id that began; indexes of the session that began
-# and of the one that ended, and its event count; then a byte each: input, state before and after, checker running
+# Time in microseconds; idle seconds; timeouts before and after; id and index of the session that began; index and event
+# count of the session that ended; then one byte each: input, state before and after, whether the checker was running
 # before and after, reason, and whether a session began (1) or continued (2).
 _ENTRY = struct.Struct("<q3d16s3I7B")
 _INPUTS: tuple[str, ...] = (START, *Input, *Command)
@@ -32,7 +32,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def is_changed(before: Lifecycle, after: Lifecycle) -> bool:
-    """Return whether a lifecycle differs in more than its activity."""
+    """Return whether anything but the activity differs between two lifecycles."""
     return (
         after.state is not before.state
         or after.checker_running is not before.checker_running
@@ -72,12 +72,12 @@ def pack(  # noqa: PLR0913  # the fields of an explanation
 
 
 def extended(history: bytes, entry: bytes) -> bytes:
-    """Return a history with one more entry, limited to the last `LIMIT`."""
+    """Return a history with one more entry, limited to the last `LIMIT` entries."""
     return (history + entry)[-LIMIT * _ENTRY.size :]
 
 
 def unpack(history: bytes) -> tuple[Explanation, ...]:
-    """Return what a history holds, the oldest decision first."""
+    """Return the decisions in a history, oldest first."""
     return tuple(map(_explanation, _ENTRY.iter_unpack(history)))
 
 

@@ -1,6 +1,6 @@
-"""The ledger: who the user is, which numbers sessions get, and what of it the store has.
+"""The ledger: who the user is, which numbers sessions get, and what has been saved.
 
-It agrees with the store, since other processes number sessions there too; while the store fails, it continues in
+It follows the store, in which other processes also number sessions. While the store fails, the ledger continues in
 memory.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from client_session_persistence import SnapshotStore
 
     Decide = Callable[[Snapshot | None], Snapshot | None]
-    """Given what the store has, returns what to save; ``None``: nothing."""
+    """Given what the store has, returns what to save, or ``None`` to save nothing."""
 
 
 def new_id() -> str:
@@ -35,8 +35,8 @@ def new_id() -> str:
 class Ledger:
     """One session object's view of its store. Thread-safe.
 
-    It raises no failure of the store: a failure becomes `error`, with one warning per streak, until a later call
-    succeeds.
+    It never raises the store's errors. `error` has the last one until a later call succeeds; a streak of errors logs
+    one warning.
     """
 
     __slots__ = (
@@ -45,7 +45,7 @@ class Ledger:
     )  # fmt: skip
 
     def __init__(self, store: SnapshotStore, logger: Logger, callbacks: Callbacks) -> None:
-        """Agree with the store on who the user is; a store that has none gets a new one."""
+        """Load the user from the store, or save a new one if the store has none."""
         self._store = store
         self._logger = logger
         self._callbacks = callbacks
@@ -53,25 +53,25 @@ class Ledger:
         self._transaction: object = None
         """Identifies the latest transaction with the store while one is under way."""
         self._saved: Snapshot | None = None
-        """What this object saved last."""
+        """The last snapshot that this object saved."""
         self._future: Future[None] | None = None
-        """Of the last save, until it is durable."""
+        """The future of the last save, until it is durable."""
         self.pending_id = new_id()
-        """The id of the next session to be numbered: the current one while it is pending, else its successor."""
+        """The id of the next session to be numbered: the current one while it is pending, otherwise its successor."""
         self.unused_id: str | None = None
-        """A pending id that was replaced. An interrupted call may have numbered it; then that number is free."""
+        """A pending id that was replaced. If an interrupted call has numbered it, that number can be used again."""
         self.error: Exception | None = None
         """The last failure, until a save succeeds."""
-        stored, error = self._first_look()
+        stored, error = self._load_or_recover()
         self.newest = stored or Snapshot(user_id=new_id())
-        """The newest session known, which the next one follows; initially a user whom the store may replace."""
+        """The newest known session, which the next one follows; at first only a user, whom the store may replace."""
         if error is not None and not isinstance(error, CorruptSaveFileError):
-            self._report(error)  # a store that cannot be read is left alone
+            self._report(error)  # a store that cannot be read is not overwritten
         elif stored is None or error is not None:
             self._transact(lambda stored: self.newest if stored is None else None)  # this also replaces a corrupt file
 
-    def _first_look(self) -> tuple[Snapshot | None, Exception | None]:
-        """Return what the store has, or what could be recovered from it and why it could not be read."""
+    def _load_or_recover(self) -> tuple[Snapshot | None, Exception | None]:
+        """Return the store's snapshot; if loading fails, return what could be recovered, and the error."""
         try:
             return self._store.load(), None
         except Exception as error:  # noqa: BLE001  # an embedder's store may raise anything
@@ -87,9 +87,9 @@ class Ledger:
     ) -> Snapshot:
         """Give the pending session its index and its predecessor, save it, and return it.
 
-        Idempotent per session id: a re-entrant call, or a decision that is made again, gets the same number. A session
-        that is no longer pending gets a record that nobody will publish, and uses no number. While the store cannot
-        be written, the number follows the newest one that can be read.
+        Idempotent per session id: a re-entrant call or a repeated decision gets the same number. A session that is no
+        longer pending gets a record that is never published, and uses no number. While the store cannot be written,
+        the number follows the newest one that can be read.
         """
 
         def follow(before: Snapshot) -> Snapshot:
@@ -109,7 +109,7 @@ class Ledger:
             while True:
                 before = self.newest
                 record = follow(before)
-                # No call from here on, so nothing can run in between.
+                # Nothing is called from here on, so nothing else can run in between.
                 if self.pending_id != session_id:
                     return None
                 if self.newest is before:
@@ -118,7 +118,7 @@ class Ledger:
 
         with self._lock:
             self._transact(decide)
-            if self.newest.session_id != session_id:  # the store is locked, or fails
+            if self.newest.session_id != session_id:  # the store is locked or failing
                 self._peek()
                 decide()
             newest = self.newest
@@ -127,11 +127,11 @@ class Ledger:
     def save(self, snapshot: Snapshot | None, *, wait: bool = False) -> Exception | None:
         """Save a session's progress (``None``: the newest known session's), unless the store is ahead of it.
 
-        Return what went wrong; with ``wait``, once the save is durable.
+        Return the error, if any. With ``wait``, wait until the save is durable.
         """
         with self._lock:
             ours = snapshot or self.newest
-            if ours.session_index < self.newest.session_index:  # another was numbered since, and may not be saved yet
+            if ours.session_index < self.newest.session_index:  # a newer one was numbered, and may not be saved yet
                 ours = self.newest
             if ours.session_id == self.newest.session_id:
                 self.newest = ours
@@ -145,12 +145,12 @@ class Ledger:
         return error
 
     def has_saved(self, snapshot: Snapshot | None) -> bool:
-        """Return whether this is what was saved last (or nothing)."""
+        """Return whether this snapshot is ``None`` or was the last one saved."""
         return snapshot is None or snapshot == self._saved
 
     @property
     def outlives_process(self) -> bool:
-        """Whether what is saved can be read by another process."""
+        """Whether another process can read what this one saves."""
         return not isinstance(self._store, MemoryStore)
 
     @property
@@ -159,18 +159,18 @@ class Ledger:
         return is_held(self._lock)
 
     def after_fork(self) -> None:
-        """Begin anew in a forked child: another thread of the parent may hold the lock."""
+        """Start over in a forked child: another thread of the parent may have held the lock."""
         self._lock = threading.RLock()
         self._transaction = None
         self._future = None
         self.pending_id = new_id()
 
     def _transact(self, decide: Decide) -> Exception | None:
-        """Run a transaction with the store; return what failed.
+        """Run a transaction with the store; return the error, if any.
 
-        A re-entrant call on this thread (a signal handler's or a finalizer's) may run one of its own in between, which
-        this one may have overwritten, or which may have failed: then save once more what is newest, and report only
-        how that ends.
+        A re-entrant call on this thread (from a signal handler or a finalizer) may run its own transaction during this
+        one. That transaction may have failed, or this one may have overwritten its snapshot. In that case, save the
+        newest snapshot again, and report only the outcome of that save.
         """
         is_nested = self._transaction is not None
         try:
@@ -193,9 +193,9 @@ class Ledger:
         return None if isinstance(error, CorruptSaveFileError) else error
 
     def _attempt(self, decide: Decide) -> Exception | None:
-        """Under the store's lock: read, adopt what is newer, decide what to save, and save it.
+        """Under the store's lock, load, adopt a newer snapshot, decide what to save, and save it.
 
-        Return what failed, or the corruption that was repaired.
+        Return the error, if any, or the corruption that was repaired.
         """
         corrupt: CorruptSaveFileError | None = None
         try:
@@ -213,7 +213,7 @@ class Ledger:
                     self._future = self._store.save(snapshot)
                     self._saved = snapshot
         except Exception as error:  # noqa: BLE001  # an embedder's store may raise anything
-            self._future = None  # that an older save succeeds says nothing about this one
+            self._future = None  # the success of an older save says nothing about this one
             return error
         return corrupt
 
@@ -221,8 +221,8 @@ class Ledger:
         return self.newest if _is_behind(stored, self.newest) else None
 
     def _on_saved(self, future: Future[None]) -> None:
-        """Note how a save ended, on the thread that made it durable, unless a later save is under way."""
-        is_locked = self._lock.acquire(timeout=LOCK_SECONDS)  # the holder may be waiting for this very thread
+        """Process the result of a save, on the thread that made it durable, unless a later save is under way."""
+        is_locked = self._lock.acquire(timeout=LOCK_SECONDS)  # the lock's holder may be waiting for this thread
         try:
             if self._future is not future:
                 return
@@ -231,7 +231,7 @@ class Ledger:
             if error is not None:
                 self._saved = None
                 self._report(error)
-            elif not isinstance(self.error, CorruptSaveFileError):  # which stays visible until the next save
+            elif not isinstance(self.error, CorruptSaveFileError):  # a corrupt file's error stays until the next save
                 self._report(None)
         finally:
             if is_locked:
@@ -240,7 +240,7 @@ class Ledger:
             self._callbacks.deliver()
 
     def _peek(self) -> None:
-        """Adopt what can be read without the lock: other processes may have numbered sessions since the last read."""
+        """Read without the lock and adopt the result, since other processes may have numbered more sessions."""
         with contextlib.suppress(Exception):
             stored = self._store.load()
             if stored is not None:
@@ -261,18 +261,18 @@ class Ledger:
             self._callbacks.log(self._logger.warning, "%s; %s and wrote a new file", error, outcome)
         elif not was_failing:
             self._callbacks.log(
-                self._logger.warning, "The session continues in memory because its save file fails: %s", error
+                self._logger.warning, "The session continues in memory because its save file cannot be used: %s", error
             )
 
 
 def _exception(future: Future[None]) -> Exception | None:
-    """Wait until a save has ended; return what went wrong."""
+    """Wait until a save is done; return its error, if any."""
     error = future.exception()
     return error if isinstance(error, Exception) else None
 
 
 def _is_behind(stored: Snapshot | None, ours: Snapshot) -> bool:
-    """Return whether to replace what is stored with ours: never another user, a newer session, or more events."""
+    """Return whether ``ours`` may replace ``stored``: not if that has another user, a newer session, or more events."""
     if stored is None:
         return True
     if stored.user_id != ours.user_id:

@@ -1,7 +1,7 @@
 """The lifecycle core: takes inputs and times, returns decisions. No I/O, no clock, no lock.
 
-Times are seconds on a monotonic clock. Which events share a session follows from two rules: the table in
-`client_session.graph`, and *check first* (`Lifecycle._check`).
+Times are monotonic, in seconds. Two rules decide which events share a session: the table in `client_session.graph`, and
+*check first* (`Lifecycle._check`).
 """
 
 from __future__ import annotations
@@ -51,17 +51,17 @@ _FOREGROUND = SessionState.FOREGROUND_ACTIVE
 class Lifecycle:
     """The lifecycle of one session object, and the cursor that the machine moves.
 
-    Every method that takes ``now`` may end the session or change the state; it returns what was decided, in order.
-    Not thread-safe: the session object holds its lock.
+    Every method that takes ``now`` may end the session or change the state; it returns its decisions, in order.
+    Not thread-safe: the session object calls it with its lock held.
     """
 
     foreground_timeout: float
     background_timeout: float
     last_activity: float
-    """The last event, `Command.TOUCH`, or the start of the current session."""
+    """The time of the last event or `Command.TOUCH`, or of the current session's start."""
     count_empty_sessions: bool = False
     event_count: int = 0
-    """Events of the current session; 0 while it is pending."""
+    """The number of events in the current session; 0 while it is pending."""
     state: SessionState = INITIAL
     checker_running: bool = True
     observer: Callable[[Row], object] | None = None
@@ -72,19 +72,19 @@ class Lifecycle:
     _focus_since: float = attrs.field(
         init=False, default=attrs.Factory(lambda self: self.last_activity, takes_self=True)
     )
-    """When focus began to be timed: at the first event, or at a restart."""
+    """When the timing of focus began: at the first event or at a restart."""
     _focus_time: FocusTime | None = attrs.field(init=False, default=None)
     """``None`` until focus changes for the first time in the session."""
 
     def copy(self) -> Lifecycle:
-        """Return an independent copy to decide on."""
+        """Return an independent copy for a draft to change."""
         copied = Lifecycle.__new__(Lifecycle)
         for name in _FIELDS:
             setattr(copied, name, getattr(self, name))
         return copied
 
     def retire(self) -> None:
-        """Count no event here any more: a caller that still refers to a superseded lifecycle must get its successor."""
+        """Stop counting events: a caller that still refers to a superseded lifecycle must get its successor."""
         self.checker_running = False
 
     def resume_saved(self, event_count: int, seconds_since_activity: float) -> None:
@@ -94,7 +94,7 @@ class Lifecycle:
         self.last_event = self.last_activity
 
     def successor(self, now: float) -> Lifecycle:
-        """Return a lifecycle with a pending session in the same state, as a forked child begins."""
+        """Return a lifecycle with a pending session in the same state, such as a forked child starts with."""
         return Lifecycle(
             self.foreground_timeout,
             self.background_timeout,
@@ -110,19 +110,19 @@ class Lifecycle:
         return self.foreground_timeout if self.state is _FOREGROUND else self.background_timeout
 
     def expires_in(self, now: float) -> float | None:
-        """Return the seconds until the session expires, 0.0 once that time has come, ``None`` while it cannot."""
+        """Return the seconds until the session expires: 0.0 once it is due to expire, ``None`` while it cannot."""
         if not (self.checker_running and (self.event_count or self.count_empty_sessions)):
             return None
         return max(0.0, self.timeout - (now - self.last_activity))
 
     def continue_session(self, now: float) -> int:
-        """Count an event that changes no state, and return its number in the session; else return 0.
+        """Count an event that does not change the state, and return its number in the session; otherwise return 0.
 
-        The short path: in an active session that is checked and not over, the machine would only count the event.
-        0 means: send `Input.EVENT`.
+        The short path: in an active session that is checked and not over, the machine would only count the event. If
+        the result is 0, the caller must send `Input.EVENT`.
         """
         timeout = self.foreground_timeout if self.state is _FOREGROUND else self.background_timeout
-        # No call from here on, so a signal handler that calls the session cannot run in between.
+        # Nothing is called from here on, so no signal handler can run in between and call the session.
         if self.event_count and self.checker_running and now - self.last_activity < timeout:
             self.last_activity = self.last_event = now
             self.event_count = number = self.event_count + 1
@@ -130,24 +130,24 @@ class Lifecycle:
         return 0
 
     def is_tick_idle(self, now: float) -> bool:
-        """Return whether a tick would certainly find nothing to do, so that the machine need not be asked."""
+        """Return whether a tick would certainly do nothing, so that the machine can be skipped."""
         if self.state is SessionState.EXPIRED_CHECKER_STOPPED:
             return False
         if not self.checker_running or now - self.last_activity < self.timeout:
             return True
-        # Over in the foreground, the only row renews; and a pending session is never replaced.
+        # In the foreground, a tick's only effect is to renew, and a pending session is never replaced.
         pending = not (self.event_count or self.count_empty_sessions)
         return pending and self.state is _FOREGROUND
 
     def decide(self, given: Input | Command, now: float) -> Decisions:
-        """Apply an input, or a command that has no arguments."""
+        """Apply an input or a command without arguments."""
         self._now = now
         match given:
             case Input.TICK:
                 if not self.is_tick_idle(now):
                     self._send(Input.TICK)
             case Command.START_CHECKER:
-                # A session that became over while checking was stopped by hand expires at the next check.
+                # A session that timed out while checking was stopped manually expires at the next check.
                 if self.state is SessionState.EXPIRED_CHECKER_STOPPED:
                     self._send(Input.RESUME)
                 self.checker_running = True
@@ -166,7 +166,7 @@ class Lifecycle:
         return self._decided()
 
     def set_timeouts(self, now: float, foreground: float | None, background: float | None) -> Decisions:
-        """Set one timeout or both; a session that was over under the old ones ends."""
+        """Set one or both timeouts. A session that has already timed out under the old ones ends."""
         self._now = now
         self._check()
         self.foreground_timeout = foreground or self.foreground_timeout
@@ -185,7 +185,7 @@ class Lifecycle:
     def _check(self) -> None:
         """Check first: make the check that a tick would have made by now, so it does not matter whether one ran.
 
-        It uses the timeout of the state being left, and applies only to a session that has events.
+        The check uses the timeout of the state being left, and applies only to a session that has events.
         """
         if self.checker_running and self.event_count and self.is_over():
             self._send(Input.TICK)
@@ -222,10 +222,10 @@ class Lifecycle:
         self.event_count = 0
         self.last_activity = self._now
 
-    # The guard and the effects; client_session.machine derives these names from the table's.
+    # The guard and the effects; client_session.machine derives these method names from the names in the table.
 
     def is_over(self) -> bool:
-        """Guard: the session has reached its timeout; equal counts."""
+        """Guard: the time since the last activity is at least the timeout."""
         return self._now - self.last_activity >= self.timeout
 
     def do_activity(self) -> None:

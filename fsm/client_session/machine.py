@@ -1,8 +1,7 @@
 """The running machine: one `transitions.Machine`, built from the table and shared by all sessions and threads.
 
-It has no models. It is triggered on a cursor: an object with the attribute ``state`` and a method ``is_<guard>`` or
-``do_<effect>`` for each guard and effect of the table. The machine keeps no state of any session, so sharing it is
-safe.
+It has no models. It is triggered on a cursor: an object with a ``state`` attribute and a method ``is_<guard>`` or
+``do_<effect>`` for each guard and effect in the table. The machine stores no session's state, so sharing it is safe.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ def effect_method(effect: Effect) -> str:
 
 
 def build(rows: Iterable[Row]) -> Machine:
-    """Build the machine from a table. A row that keeps its state becomes an internal transition."""
+    """Build the machine from a table. A row that does not change the state becomes an internal transition."""
     return Machine(
         model=None,
         name="client-session",
@@ -58,8 +57,8 @@ def build(rows: Iterable[Row]) -> Machine:
 
 
 MACHINE = build(TABLE)
-# transitions logs every callback at level INFO while the session's lock is held: noise for the host, and a deadlock if
-# one of the host's log handlers calls the session. Other machines still log.
+# `transitions` logs every callback at INFO level while the session's lock is held: noise for the host, and a deadlock
+# if one of the host's log handlers calls the session. Other machines still log.
 logging.getLogger("transitions.core").addFilter(
     lambda record: not (isinstance(record.args, tuple) and MACHINE.name in record.args)
 )

@@ -46,14 +46,14 @@ class ClientSession:
     """Groups tracked events into sessions: a series of events with no gap of the timeout or longer.
 
     Any method may be called from any thread, and in a child after ``os.fork()``. Which events share a session depends
-    only on the times of events and focus changes, never on when checks run. Only `save` raises load and save errors:
-    otherwise the session continues in memory, and `save_error` has the error.
+    only on the times of events and focus changes, never on when checks run. Only `save` raises load and save errors.
+    Otherwise, the session continues in memory, and `save_error` has the error.
 
     A pending session, which waits for its first event, has an id but no number yet: its index, previous session and
-    first event are ``None``. Reading never extends a session and takes no lock; everything can be read after `close`.
+    first event are ``None``. Reading never extends a session, takes no lock, and works even after `close`.
 
-    Callbacks run on the thread that caused them, after the session's lock is released, in order; they may call the
-    session again. One that raises is logged and changes nothing else.
+    Callbacks run in order on the thread that caused them, after the session's lock is released. They may call the
+    session again. If a callback raises, the exception is logged and has no other effect.
     """
 
     __slots__ = (
@@ -83,23 +83,23 @@ class ClientSession:
         Args:
             save_path: the XML save file; missing folders are created. Omit it if you pass ``store``.
             foreground_timeout: seconds (or `timedelta`) until a session in the foreground expires.
-            background_timeout: the same in the background.
+            background_timeout: the same for a session in the background.
             check_interval: seconds (or `timedelta`) between checks.
-            logger: a `logging.Logger` or an object with its methods; ``None``: this module's own. If it also has
-                ``isEnabledFor``, decisions are logged at level DEBUG in the words of `explain`.
+            logger: a `logging.Logger` or an object with its methods; by default, this module's own. If it also
+                has ``isEnabledFor``, decisions are logged at level DEBUG in the words of `explain`.
             store: any `SnapshotStore` instead of ``save_path``.
-            clock: any `Clock`; ``None``: the system clock.
-            scheduler: any `Scheduler`; ``None``: the process's shared checker thread.
-            count_empty_sessions: number as the .NET tracker does: each expiry and each construction creates, counts
-                and saves a session, with or without events.
+            clock: any `Clock`; by default, the system clock.
+            scheduler: any `Scheduler`; by default, the process's shared checker thread.
+            count_empty_sessions: number sessions as the .NET tracker does: each construction and each expiry creates,
+                counts, and saves a session, with or without events.
             continue_on_restart: resume the saved session if it has not timed out.
             on_session_start: called with the entity of a session's first event.
             on_session_end: called with the summary of a session that had events and has ended.
-            on_state_change: called with the state before, the input, and the state after.
+            on_state_change: called with the old state, the input, and the new state.
 
         Raises:
-            TypeError: an argument has a wrong type.
-            ValueError: an argument has a value that is not allowed. Both name argument, value and what is allowed.
+            TypeError: an argument has the wrong type.
+            ValueError: a value is not allowed. Both messages name the argument, its value, and what is allowed.
 
         """
         arguments.require_methods("clock", clock, "monotonic", "now")
@@ -146,10 +146,10 @@ class ClientSession:
         """Record an event and return its entity.
 
         Args:
-            event_id: a `uuid.UUID`, or its text in any case; the entity has it in lower case.
-            event_timestamp: when the event happened, aware; ``None``: now. It stamps the session's first event and
-                its summary; which session the event belongs to depends on when it is recorded.
-            anonymous: the entity names no user (zero UUID) and no previous session.
+            event_id: a `uuid.UUID` or its text, in upper or lower case; the entity has it in lowercase.
+            event_timestamp: when the event happened, as an aware `datetime`; by default, now. It sets only the times
+                of first and last events; which session the event belongs to depends on when it is recorded.
+            anonymous: leave the user (zero UUID) and the previous session out of the entity.
 
         Raises:
             ValueError: the id is not a UUID, or the timestamp is naive.
@@ -158,17 +158,17 @@ class ClientSession:
 
         """
         if not (
-            event_id.encode("ascii", "replace").translate(SHAPE) == UUID_SHAPE  # is_uuid_text, without the call
+            event_id.encode("ascii", "replace").translate(SHAPE) == UUID_SHAPE  # is_uuid_text, inlined
             if type(event_id) is str
             else type(event_id) is UUID
         ):
             event_id = arguments.event_id_text(event_id)
         if event_timestamp is not None:
             event_timestamp = as_utc(event_timestamp)
-        # The short path: nothing changes state, so the machine is not asked.
+        # The short path: the state does not change, so the machine is skipped.
         lock, before = self._lock, self._current
         try:
-            if not lock.acquire(False):  # noqa: FBT003  # by name it takes twice as long
+            if not lock.acquire(False):  # noqa: FBT003  # a keyword argument takes twice as long
                 acquire_soon(lock)
             current = self._current
             number = current.lifecycle.continue_session(self._clock.monotonic())
@@ -177,7 +177,7 @@ class ClientSession:
         finally:
             lock.release()
         if number:
-            if before is not self._current:  # a re-entrant call that found the lock held left its callbacks to this one
+            if before is not self._current:  # a re-entrant call that found the lock held left its callbacks to us
                 self._deliver()
             facts = current.facts
             return SessionContext(facts.anonymous() if anonymous else facts, number)
@@ -187,7 +187,7 @@ class ClientSession:
         """Report that the app went to the background (``True``) or came to the foreground (``False``).
 
         Reporting the same value again changes nothing, except that ``False`` always starts the checker. A focus change
-        is not activity; it is judged by the timeout of the state that is left.
+        is not activity. The timeout of the state being left decides whether the session is over.
 
         Raises:
             TypeError: the value is not a ``bool``.
@@ -201,14 +201,14 @@ class ClientSession:
                 self._save_progress()
 
     def touch(self) -> None:
-        """Report activity that is not tracked: the timeout starts again.
+        """Report activity that is not tracked, which restarts the timeout.
 
         It does not revive a session that has already timed out.
         """
         self._apply("touch", Command.TOUCH)
 
     def start_new_session(self) -> None:
-        """End the current session now, if it has events; a pending one gets a new id. The id can be read at once."""
+        """End the current session now if it has events; a pending one gets a new id. `session_id` changes at once."""
 
         def change(draft: Draft) -> None:
             draft.apply(draft.after.lifecycle.decide(Command.NEW_SESSION, draft.moment.monotonic))
@@ -221,16 +221,16 @@ class ClientSession:
     def tick(self) -> None:
         """Check now whether the session has timed out, and retry a save that failed.
 
-        The scheduler calls it; call it from a GUI's or a game's loop to need no thread. While checking is stopped,
-        nothing expires.
+        The scheduler calls it. To avoid a thread, call it from the main loop of a GUI or a game. While checking is
+        stopped, nothing expires.
         """
-        # Most ticks find nothing to do, and there may be many sessions. No lock is taken: if another thread changes
+        # Most ticks find nothing to do, and there may be many sessions, so no lock is taken: if another thread changes
         # the session at this moment, the next tick notices.
         idle = self._current.lifecycle.is_tick_idle(self._clock.monotonic()) and not self._current.is_closed
         error = self._ledger.error
         if idle and error is None and not self._continues:
             return
-        # A lock that was not free in time is tried only once: the next tick will try again.
+        # After a lock has timed out, try it only once: the next tick will try again.
         with deadline(patient=not isinstance(error, TimeoutError)):
             if not idle:
                 self._apply("tick", Input.TICK)
@@ -242,7 +242,7 @@ class ClientSession:
         self._apply("start_checker", Command.START_CHECKER)
 
     def stop_checker(self) -> None:
-        """Suspend expiry (a film is playing) until `start_checker`, an event, or foregrounding."""
+        """Suspend expiry (for example, while a video plays) until `start_checker`, an event, or foregrounding."""
         self._apply("stop_checker", Command.STOP_CHECKER)
 
     # Saving
@@ -250,12 +250,12 @@ class ClientSession:
     def save(self) -> None:
         """Write the progress of the newest numbered session now; a pending one is never written.
 
-        It returns when that is durable, also with a store that saves in the background: on an event loop, call it with
-        ``await asyncio.to_thread(session.save)``.
+        It returns once the save is durable, even with a store that saves in the background. On an event loop, call it
+        with ``await asyncio.to_thread(session.save)``.
 
         Raises:
-            Exception: what went wrong, as the store raised it: `OSError` (`TimeoutError`: the lock was not free
-                within 1 s), or what an embedder's store raises.
+            Exception: the store's error: `OSError` (`TimeoutError` if the lock was not free within 1 s), or whatever
+                an embedder's store raises.
             SessionClosedError: after `close`.
 
         """
@@ -268,9 +268,9 @@ class ClientSession:
             raise error
 
     def close(self) -> None:
-        """Stop checking, save, and release; may be repeated. A failure to save is logged and is in `save_error`.
+        """Stop checking, save, and release the session. Calling it again has no effect.
 
-        It does not wait for a store that saves in the background; the interpreter's exit does.
+        It logs a save error (see `save_error`), and does not wait for a background save; the interpreter's exit does.
         """
 
         def change(draft: Draft) -> None:
@@ -283,7 +283,7 @@ class ClientSession:
             self._save_progress()
 
     def __enter__(self) -> Self:
-        """Return the session, to be closed at the end of the block."""
+        """Return the session, which is closed at the end of the block."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -294,7 +294,7 @@ class ClientSession:
 
     @property
     def foreground_timeout(self) -> float:
-        """Seconds until a session in the foreground expires; can be set at any time (also to a `timedelta`)."""
+        """Seconds until a session in the foreground expires; can be set at any time, to seconds or a `timedelta`."""
         return self._current.lifecycle.foreground_timeout
 
     @foreground_timeout.setter
@@ -304,7 +304,7 @@ class ClientSession:
 
     @property
     def background_timeout(self) -> float:
-        """The same in the background."""
+        """Seconds until a session in the background expires; can be set at any time, to seconds or a `timedelta`."""
         return self._current.lifecycle.background_timeout
 
     @background_timeout.setter
@@ -314,7 +314,7 @@ class ClientSession:
 
     @property
     def check_interval(self) -> float:
-        """Seconds between checks; can be set at any time (also to a `timedelta`)."""
+        """Seconds between checks; can be set at any time, to seconds or a `timedelta`."""
         return self._check_interval
 
     @check_interval.setter
@@ -347,72 +347,72 @@ class ClientSession:
 
     @property
     def user_id(self) -> str:
-        """The user of this installation."""
+        """The id of this installation's user."""
         current = self._current
         return current.facts.user_id if current.is_numbered else self._ledger.newest.user_id
 
     @property
     def session_id(self) -> str:
-        """The id of the current session, also while it is pending."""
+        """The id of the current session, even while it is pending."""
         return self._current.facts.session_id
 
     @property
     def previous_session_id(self) -> str | None:
-        """The session before it; ``None`` if there is none, or while it is pending."""
+        """The id of the previous session; ``None`` if there is none, or while the current session is pending."""
         return self._current.facts.previous_session_id
 
     @property
     def session_index(self) -> int | None:
-        """The session's number, from 1; ``None`` while it is pending."""
+        """The session's number, starting at 1; ``None`` while it is pending."""
         current = self._current
         return current.facts.session_index if current.is_numbered else None
 
     @property
     def first_event_id(self) -> str | None:
-        """The id of its first event; ``None`` while it has none."""
+        """The id of the session's first event; ``None`` while it has none."""
         return self._current.facts.first_event_id
 
     @property
     def first_event_timestamp(self) -> str | None:
-        """The time of its first event, as RFC 3339 text in UTC; ``None`` while it has none."""
+        """The time of the session's first event, as RFC 3339 text in UTC; ``None`` while it has none."""
         return self._current.facts.first_event_timestamp
 
     @property
     def event_index(self) -> int:
-        """The number of its last event; 0 while it has none."""
+        """The number of the session's last event; 0 while it has none."""
         return min(self._current.lifecycle.event_count, MAX_INDEX)
 
     @property
     def storage_mechanism(self) -> str:
-        """``LOCAL_STORAGE``, as the .NET tracker reports."""
+        """``LOCAL_STORAGE``, the value that the .NET tracker uses."""
         return self._current.facts.storage_mechanism
 
     @property
     def expires_in(self) -> float | None:
         """Seconds until the session expires if nothing happens.
 
-        0.0 when that time has come but no check has run yet; ``None`` while the session is pending or checking is
-        stopped, since then it cannot expire.
+        0.0 if it is due to expire but no check has run yet; ``None`` while it cannot expire because it is pending or
+        checking is stopped.
         """
         now = self._clock.monotonic()
         return self._read(lambda lifecycle: lifecycle.expires_in(now))
 
     def explain(self) -> tuple[Explanation, ...]:
-        """Return the last 32 decisions, the oldest first: each input, and what it changed.
+        """Return the last 32 decisions, oldest first: each input and what it changed.
 
         A decision is an input that changed more than the time of the last activity: a session ended, began or
         continued, the focus or a timeout changed, the checker started or stopped. Events within a session and ticks
-        in time are not decisions, so 32 usually cover hours. A forked child begins with none.
+        before the timeout are not decisions, so 32 usually cover hours. A forked child starts with none.
         """
         return history.unpack(self._current.history)
 
     @property
     def save_error(self) -> Exception | None:
-        """The last failure to load or save, until a save succeeds (the next save or tick repairs a corrupt file)."""
+        """The last load or save error, until a save succeeds (the next save or tick repairs a corrupt file)."""
         return self._ledger.error
 
     def _read(self, read: Callable[[Lifecycle], Result]) -> Result:
-        """Read the lifecycle without the lock: again, if it was superseded (and so retired) meanwhile."""
+        """Read the lifecycle without the lock; read again if it was superseded (and so retired) in the meantime."""
         while True:
             current = self._current
             value = read(current.lifecycle)
@@ -422,11 +422,11 @@ class ClientSession:
     # Deciding
 
     def _decide(self, method: str, given: str, change: Callable[[Draft], Result]) -> Result:
-        """Let ``change`` work on a draft, publish it as the current session, and notify those concerned.
+        """Let ``change`` modify a draft, publish it as the current session, and run the callbacks.
 
-        ``given`` is what explanations call the input. The lock keeps other threads out; a signal handler or a finalizer
-        on this thread, or a fork in one, can still call the session in between. Such a re-entrant call finds the
-        session as it was, and what it publishes stands: this draft is superseded then, and the call decides again.
+        ``given`` is the input's name in explanations. The lock excludes other threads, but a signal handler or
+        finalizer on this thread, or a child forked in one, can still call the session. Such a re-entrant call sees the
+        session as it was, and what it publishes stands: this draft is superseded, and the outer call decides again.
         """
         try:
             with deadline(), self._lock:
@@ -441,8 +441,8 @@ class ClientSession:
                     entry = draft.explain(given)
                     next_id = new_id() if draft.begun else draft.next_id
                     queue = callbacks.queue
-                    # No call from here on, so nothing can run in between. A child that is forked later gets callbacks
-                    # of its own: these are the parent's to run.
+                    # Nothing is called from here on, so nothing else can run in between. A child that is forked later
+                    # gets its own callbacks, and the parent runs these.
                     if self._current is before and before.lifecycle.event_count == draft.event_count_before:
                         self._current, ledger.pending_id = draft.after, next_id
                         if draft.unused_id:
@@ -462,7 +462,7 @@ class ClientSession:
     def _decide_event(
         self, event_id: UUID | str, event_timestamp: datetime | None, *, anonymous: bool
     ) -> SessionContext:
-        """Decide on an event that changes more than the count."""
+        """Record an event that changes more than the event count."""
 
         def change(draft: Draft) -> SessionContext:
             draft.apply(draft.after.lifecycle.decide(Input.EVENT, draft.moment.monotonic))
@@ -473,14 +473,14 @@ class ClientSession:
         return self._decide("get_session_context", Input.EVENT, change)
 
     def _apply(self, method: str, given: Input | Command) -> None:
-        """Apply an input, or a command that has no arguments."""
+        """Apply an input or a command without arguments."""
         self._change(method, given, lambda core, now: core.decide(given, now))
 
     def _change(self, method: str, given: str, change: Callable[[Lifecycle, float], Decisions]) -> None:
         self._decide(method, given, lambda draft: draft.apply(change(draft.after.lifecycle, draft.moment.monotonic)))
 
     def _deliver(self) -> None:
-        """Run the callbacks, unless an outer call on this thread holds a lock: then that call runs them later."""
+        """Run the callbacks, unless an outer call on this thread holds a lock and so will run them later."""
         if not (is_held(self._lock) or self._ledger.is_busy):
             self._callbacks.deliver()
 
@@ -492,7 +492,7 @@ class ClientSession:
                 self._start_ticks(self._clock.monotonic())
             else:
                 self._scheduler.stop(self)
-            self._is_scheduled = running  # the scheduler heard this last, even if a re-entrant call changed it
+            self._is_scheduled = running  # matches the last scheduler call, even if a re-entrant call changed it
 
     def _start_ticks(self, now: float) -> None:
         try:
@@ -509,20 +509,20 @@ class ClientSession:
             return self._current.progress(moment)
 
     def _save_progress(self) -> None:
-        """Save what a restart would need, unless it is saved already. The lock is free meanwhile."""
+        """Save what a restart would need, unless it is already saved. The session's lock is free during the save."""
         record = self._progress()
         if self._ledger.error is not None or not self._ledger.has_saved(record):
             self._ledger.save(record)
             self._deliver()
 
     def _save_at_exit(self) -> None:
-        """Save progress if the store outlives the process; run no callback."""
+        """Save progress if the store outlives the process; run no callbacks."""
         record = self._progress()
         if self._ledger.outlives_process and not self._ledger.has_saved(record):
             self._ledger.save(record)
 
     def _after_fork(self) -> None:
-        """Begin a session of the child's own: the current one, its number and its end are the parent's."""
+        """Begin a new session in the child: the current one, with its number and its end, belongs to the parent."""
         self._lock = threading.RLock()
         self._callbacks = self._callbacks.after_fork()
         self._ledger.after_fork()

@@ -1,4 +1,4 @@
-"""Persistence of client sessions: snapshot, XML codec, stores, default path.
+"""Persistence for client sessions: the snapshot, the XML codec, stores, and the default path.
 
 It does not depend on ``client_session``, so it can be used on its own to read and write save files.
 """

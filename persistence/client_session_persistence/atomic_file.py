@@ -1,7 +1,7 @@
-"""Files that are either completely old or completely new, even after a crash or a power cut.
+"""Files that are either completely old or completely new, even after a crash or a power failure.
 
-The steps: a complete temporary file in the same folder, fsync, replace, fsync of the folder (man 2 rename and fsync).
-After a failed fsync the pages count as clean, so no descriptor is synced twice: the temporary file is discarded.
+The steps: write a temporary file in the same folder, fsync it, rename it, fsync the folder (man 2 rename and fsync).
+After a failed fsync, the kernel marks the pages clean, so fsync is never retried: the temporary file is discarded.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 PRIVATE = 0o600
 _MAX_LINKS = 40
-"""Linux's limit (man 7 path_resolution)."""
+"""The limit that Linux uses (man 7 path_resolution)."""
 
 SAFE_FLAGS: int = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
 """Not every platform has every flag. O_NONBLOCK keeps a FIFO at the path from blocking the open; O_NOFOLLOW keeps a
-planted link from choosing what is opened."""
+planted link from redirecting it."""
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE_FLAGS
 
 
 def follow_links(path: str) -> str:
     """Resolve a path that may be a chain of symbolic links; the file itself need not exist.
 
-    Raise `OSError` if it cannot be resolved now (permission, I/O error, no current folder), or the links form a loop.
+    Raise `OSError` if it cannot be resolved now (permission, I/O error, no current folder) or the links form a loop.
     """
     path = os.path.join(os.getcwd(), path)
     for _ in range(_MAX_LINKS):
@@ -47,8 +47,8 @@ def follow_links(path: str) -> str:
 def read_regular_file(path: str, limit: int) -> tuple[bytes, os.stat_result]:
     """Return at most ``limit`` bytes of a regular file, and its status.
 
-    Raise `FileNotFoundError` if it does not exist, `OSError` if it cannot be read or is not a regular file (but a
-    folder, FIFO, device, or symbolic link).
+    Raise `FileNotFoundError` if it does not exist, `OSError` if it cannot be read or is not a regular file (for
+    example, a folder, FIFO, device, or symbolic link).
     """
     descriptor = os.open(path, os.O_RDONLY | SAFE_FLAGS)
     try:
@@ -64,15 +64,15 @@ def read_regular_file(path: str, limit: int) -> tuple[bytes, os.stat_result]:
 
 
 def _read(descriptor: int, limit: int, offset: int) -> bytes:
-    # At an offset of our own: the descriptor's offset is shared with a child that is forked in between.
+    # Read at an explicit offset: a child that is forked between two reads shares the descriptor's own offset.
     return os.pread(descriptor, limit, offset) if hasattr(os, "pread") else os.read(descriptor, limit)
 
 
 def write_durably(lease: Lease, path: str, temporary: str, data: bytes, like: os.stat_result | None = None) -> None:
     """Replace a file's content through a temporary file. The new name is not durable until `sync_folder`.
 
-    The file is private, or has the mode of ``like`` and, as far as this process may change it, the owner of ``like``.
-    The lease makes the caller the only writer, so a temporary file that exists was left by a killed one.
+    The file is private, or has the mode of ``like`` and, if this process may set it, the owner of ``like``. The lease
+    makes the caller the only writer, so an existing temporary file must be left over from a killed writer.
     """
     with contextlib.suppress(FileNotFoundError):
         lease.call(os.unlink, temporary)
@@ -94,24 +94,24 @@ def write_durably(lease: Lease, path: str, temporary: str, data: bytes, like: os
 
 
 def keep_copy(lease: Lease, path: str, kept: str, temporary: str, read: tuple[bytes, os.stat_result]) -> None:
-    """Give a file a second name in its folder, replacing any file of that name.
+    """Give a file a second name in its folder, replacing any file that has that name.
 
-    ``read`` is the file's content and status, for file systems without hard links (FAT, some on Android). The temporary
-    file may remain, for `write_durably` to remove.
+    ``read`` is the file's content and status, which are written out on file systems without hard links (FAT, some on
+    Android). The temporary file may remain; `write_durably` removes it.
     """
     try:
         lease.call(partial(os.link, follow_symlinks=False), path, temporary)
-        # Replacing a name by another name of the same file does nothing, and leaves both (man 2 rename).
+        # Renaming one name of a file to another of its names does nothing, and leaves both (man 2 rename).
         lease.call(os.replace, temporary, kept)
     except (OSError, NotImplementedError):
         write_durably(lease, kept, temporary, *read)
 
 
 def sync_folder(folder: str) -> None:
-    """Make the names in a folder durable, on systems that can.
+    """Make the names in a folder durable, on systems that support it.
 
-    Windows cannot, and need not: its journal orders them. Some network and FUSE file systems cannot either, and answer
-    EINVAL or ENOTSUP (man 2 fsync).
+    Windows does not, and need not: its journal orders them. Some network and FUSE file systems do not either, and
+    return EINVAL or ENOTSUP (man 2 fsync).
     """
     if os.name == "nt":  # pragma: no cover - runs on Windows
         return
@@ -126,7 +126,7 @@ def sync_folder(folder: str) -> None:
 
 
 def create_folder(folder: str, mode: int = 0o700, *, sync: Callable[[str], object] = sync_folder) -> None:
-    """Create a private folder and, with the usual mode, its parents; ``sync`` makes each name durable, maybe later."""
+    """Create a private folder, and its parents with the default mode; ``sync`` makes each name durable, maybe later."""
     if os.path.isdir(folder):
         return
     parent = os.path.dirname(folder)
@@ -148,5 +148,5 @@ def _set_owner_and_mode(descriptor: int, like: os.stat_result | None) -> None:
             os.fchown(descriptor, -1, like.st_gid)
         with contextlib.suppress(OSError):
             os.fchown(descriptor, like.st_uid, -1)
-    with contextlib.suppress(OSError):  # even if private: the umask may have removed more
+    with contextlib.suppress(OSError):  # even for a private file: the umask may have removed more bits
         os.fchmod(descriptor, PRIVATE if like is None else stat.S_IMODE(like.st_mode))

@@ -1,6 +1,6 @@
 """The format of save files: the XML that .NET's ``DataContractSerializer`` writes for a ``Dictionary<string, object>``.
 
-Reading is strict, and safe for untrusted files. It uses expat without the dangerous features of XML: no DTD, and so no
+Reading is strict, and safe for untrusted files. It uses expat without XML's dangerous features: no DTD, and so no
 entities; no processing instructions; only UTF-8; a fixed grammar with limited nesting of ignored elements; short
 namespaces; at most `MAX_BYTES`.
 """
@@ -23,8 +23,8 @@ _MAX_REASON = 200
 _MAX_IGNORED_DEPTH = 64
 _BAD_PAIR = "each pair must be one Key followed by one Value"
 
-# Expat prefixes each name with its namespace, so 64 KiB of one long namespace and many short names become 200 MiB.
-# Normal files are so short that this cannot matter; they are not searched.
+# Expat prefixes each name with its namespace, so a 64 KiB file with one long namespace and many short names would grow
+# to 200 MiB. Normal files are too short for this to matter, so they are not searched.
 _SHORT_BYTES = 4 * 1024
 _LONG_NAMESPACE = re.compile(rb"\sxmlns[^\s=]*\s*=\s*(?:\"[^\"]{97}|'[^']{97})")
 
@@ -78,7 +78,7 @@ def _document(values: dict[str, str]) -> str:
 
 
 def _value(key: str, value: str | int | datetime | None) -> str:
-    # No text needs escaping: the snapshot's validators refuse all characters that are special in XML.
+    # No text needs escaping: the snapshot's validators reject all characters that are special in XML.
     if value is None:
         return _NULL
     text = iso_time(value) if isinstance(value, datetime) else value
@@ -100,11 +100,11 @@ def _our_pattern() -> re.Pattern[str]:
 
 
 _OURS = _our_pattern()
-"""Matches the files that `dumps` writes for a session, ten times as fast as expat reads them."""
+"""Matches the files that `dumps` writes for a session, in a tenth of the time that expat takes to read them."""
 
 
 def loads(data: bytes) -> Snapshot:
-    """Parse the bytes of a save file, written here or by the .NET tracker. Unknown keys are ignored.
+    """Parse the bytes of a save file that this package or the .NET tracker wrote. Unknown keys are ignored.
 
     Raises:
         CorruptSaveFileError: the bytes are not a save file; the reason says why.
@@ -154,7 +154,7 @@ def _corrupt(reason: str) -> NoReturn:
 
 
 class _Reader:
-    """Reads one file with expat, and collects the values of known keys."""
+    """Reads one file with expat and collects the values of known keys."""
 
     def __init__(self) -> None:
         parser = expat.ParserCreate(encoding="utf-8", namespace_separator=" ")
@@ -182,7 +182,7 @@ class _Reader:
 
     def read(self, data: bytes) -> dict[str, str | int | datetime | None]:
         try:
-            self._parser.Parse(data, True)  # noqa: FBT003  # expat takes it only by position
+            self._parser.Parse(data, True)  # noqa: FBT003  # expat accepts only a positional argument
         except expat.ExpatError as error:
             _corrupt(f"not well-formed XML: {error}")
         return self._values

@@ -14,19 +14,19 @@ from typing import ClassVar
 class DaemonThread(ABC):
     """Runs `_work` on a daemon thread, started when needed. Every method is thread-safe and re-entrant.
 
-    The thread ends before a fork, so that the child inherits a consistent state (and Python sees one thread only), and
-    starts again afterwards.
+    The thread ends before a fork and starts again afterward, so that the child inherits a consistent state (and Python
+    sees only one thread).
     """
 
     name: ClassVar[str]
 
     def __init__(self) -> None:
-        """Start no thread yet."""
+        """Initialize without starting a thread."""
         self.renew()
 
     @abstractmethod
     def _work(self) -> None:
-        """Work on the thread; return when there is nothing left to do, and soon after `is_pausing` is set."""
+        """Do the thread's work; return when there is nothing left to do, and soon after `is_pausing` is set."""
 
     @abstractmethod
     def _has_work(self) -> bool:
@@ -34,12 +34,12 @@ class DaemonThread(ABC):
 
     @abstractmethod
     def _wake(self) -> None:
-        """Let `_work` notice `is_pausing` if it is waiting."""
+        """Wake `_work` if it is waiting, so that it notices `is_pausing`."""
 
     def renew(self) -> None:
-        """Begin without a thread, as a forked child does."""
+        """Start over without a thread, as a forked child must."""
         self._running = threading.Lock()
-        """Held while the thread runs. Nobody waits for it, so nobody can be kept waiting."""
+        """Held while the thread runs. No caller ever waits for this lock."""
         self._thread: threading.Thread | None = None
         self.is_pausing = False
         """Whether ``_work`` must return."""
@@ -50,7 +50,7 @@ class DaemonThread(ABC):
         return threading.current_thread() is self._thread
 
     def ensure_running(self) -> bool:
-        """Start the thread unless it runs; return whether it does, or will after a fork."""
+        """Start the thread unless it is running; return whether it is running, or will be after a fork."""
         if self.is_pausing or sys.is_finalizing() or not self._running.acquire(blocking=False):
             return self.is_pausing or self._running.locked()
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
@@ -63,17 +63,17 @@ class DaemonThread(ABC):
         return True
 
     def pause(self, until: float) -> None:
-        """End the thread; wait for that until a time on `time.monotonic`."""
+        """End the thread, and wait for it to end, at most until ``until`` (in `time.monotonic` time)."""
         self.is_pausing = True
         thread = self._thread
         if thread is None or self.is_current:
             return
         self._wake()
-        with contextlib.suppress(RuntimeError):  # not started yet: the fork interrupts its start
+        with contextlib.suppress(RuntimeError):  # the thread has not started: the fork interrupted its start
             thread.join(max(0.0, until - time.monotonic()))
         task = f"/proc/self/task/{thread.native_id}"
         while not thread.is_alive() and os.path.exists(task) and time.monotonic() < until:  # noqa: PTH110
-            time.sleep(0)  # Python has left the thread, but the system still counts it
+            time.sleep(0)  # the thread has left Python, but the system still lists it
 
     def resume(self) -> None:
         """Start the thread again after a pause if there is work."""
@@ -87,7 +87,7 @@ class DaemonThread(ABC):
             self._work()
             self._thread = None
             self._running.release()
-            # Work that was added before the release found the thread running, so look once more.
+            # Callers that added work before the release saw the thread running, so check for work once more.
             if self.is_pausing or not self._has_work() or not self._running.acquire(blocking=False):
                 return
             self._thread = thread

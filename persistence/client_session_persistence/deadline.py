@@ -1,4 +1,4 @@
-"""Waiting for locks: those of stores for one second from the beginning of a call, however many it needs."""
+"""Waiting for locks: each call waits for stores' locks for at most one second in all, however many it needs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TRIES = 20
 
 class _Call(threading.local):
     until: float | None = None
-    """When the thread's current call must stop waiting, on `time.monotonic`; ``None`` outside of a call."""
+    """When the thread's current call must stop waiting, in `time.monotonic` time; ``None`` outside a call."""
 
 
 _call = _Call()
@@ -25,10 +25,10 @@ _call = _Call()
 
 @contextlib.contextmanager
 def deadline(*, until: float | None = None, patient: bool = True) -> Generator[None]:
-    """Treat all that this thread does in the block as one call, or as a part of the call that it is in.
+    """Treat everything that this thread does in the block as one call, or as part of the call already in progress.
 
-    The call may wait for locks until a time on `time.monotonic` (``None``: for a second). One that is not ``patient``
-    tries each lock once.
+    The call stops waiting for locks at ``until``, in `time.monotonic` time (default: one second from now). A call that
+    is not ``patient`` tries each lock only once.
     """
     if _call.until is not None:
         yield
@@ -42,7 +42,7 @@ def deadline(*, until: float | None = None, patient: bool = True) -> Generator[N
 
 @contextlib.contextmanager
 def no_deadline() -> Generator[None]:
-    """Treat what this thread does in the block as calls of their own: the embedder's code runs there."""
+    """Treat each call that this thread makes in the block as a new call: the embedder's code runs there."""
     outer, _call.until = _call.until, None
     try:
         yield
@@ -53,8 +53,8 @@ def no_deadline() -> Generator[None]:
 def seconds_left(timed_out_at: float) -> float:
     """Return how long the thread's call may still wait for a lock.
 
-    ``timed_out_at`` is when a caller last waited for the lock in vain. A call that began before has waited for the lock
-    too, or for that caller, and does not wait again.
+    ``timed_out_at`` is when a caller last timed out waiting for the lock. A call that began before then has also waited
+    for the lock, or for that caller, and does not wait again.
     """
     now = time.monotonic()
     until = now + LOCK_SECONDS if _call.until is None else _call.until
@@ -63,15 +63,15 @@ def seconds_left(timed_out_at: float) -> float:
 
 def is_held(lock: threading.RLock) -> bool:
     """Return whether this thread holds a lock."""
-    # Not public, but what threading.Condition asks of any lock, and typeshed lacks it.
+    # Not public, but threading.Condition calls it on any lock that has it. Typeshed does not declare it.
     return bool(lock._is_owned())  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 def acquire_soon(lock: threading.RLock) -> None:
-    """Acquire a lock that is mostly held for less than a microsecond; held, too, if an interrupt is raised meanwhile.
+    """Acquire a lock that is usually held for under a microsecond. If interrupted, raise only once the lock is held.
 
-    Threads that wait in the lock itself get it one after the other, with a switch of threads for each, for as long as
-    they are busy. A thread that yields and tries again leaves the lock to the thread that is running.
+    Threads that block on the lock itself get it one after another, with a thread switch each time, for as long as they
+    are busy. A thread that yields and tries again leaves the lock to the thread that is running.
     """
     try:
         for _ in range(_TRIES):

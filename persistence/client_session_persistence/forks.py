@@ -1,4 +1,4 @@
-"""Forks and the interpreter's exit: one ordered registry of hooks, and what a forked child must renew."""
+"""Forks and the interpreter's exit: one ordered registry of hooks, and the state that a forked child must renew."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Stage(enum.IntEnum):
 
 
 class Hooks(TypedDict, total=False):
-    """What to call at forks and at exit. ``until`` is a time on `time.monotonic` by which the hook must return."""
+    """What to call at forks and at exit. A hook's argument is the `time.monotonic` time by which it must return."""
 
     before_fork: Callable[[float], object]
     after_fork_in_parent: Callable[[], object]
@@ -68,7 +68,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class _Process:
-    """The identity of this process, renewed in each forked child before that has other threads.
+    """The identity of this process, renewed in each forked child before the child has other threads.
 
     Comparing ``id`` calls no function, so nothing can run between the comparison and the call that follows.
     """
@@ -91,26 +91,26 @@ class Lease:
     """A thread's right to write while it holds a lock that processes share.
 
     A child that is forked during the write, in a signal handler or a finalizer on the same thread, returns into its
-    parent's code; there the lease is void.
+    parent's code; in the child, the lease is void.
     """
 
     __slots__ = ("_process", "thread")
 
     def __init__(self) -> None:
-        """Grant it to this thread of this process."""
+        """Grant the lease to this thread of this process."""
         self._process = THIS_PROCESS.id
         self.thread = threading.get_ident()
-        """The holder, also in a child that it forks."""
+        """The thread that holds the lease, even in a child that it forks."""
 
     @property
     def is_void(self) -> bool:
-        """Whether it belongs to the parent."""
+        """Whether the lease belongs to the parent process."""
         return self._process != THIS_PROCESS.id
 
     def call(self, function: Callable[[*Arguments], Result], /, *arguments: *Arguments) -> Result:
-        """Make a system call that writes; raise `OSError` if the lease is void, as the parent completes the write."""
+        """Make a system call that writes; raise `OSError` if the lease is void: the parent completes the write."""
         if self._process == THIS_PROCESS.id:
-            return function(*arguments)  # no point in between where the interpreter could run other code
+            return function(*arguments)  # the interpreter cannot run other code in between
         raise OSError(errno.ECANCELED, "Forked during the write; the parent completes it")
 
 
@@ -129,7 +129,7 @@ class ForkAware(ABC):
         """Create the locks, unlocked: another thread of the parent may have held the inherited ones."""
 
     def renew_in_child(self) -> None:
-        """Renew in the first call in a forked child, on whichever thread."""
+        """Renew on the first call in a forked child, on whichever thread that call runs."""
         if self._process != THIS_PROCESS.id:
             with THIS_PROCESS.renewing:
                 if self._process != THIS_PROCESS.id:

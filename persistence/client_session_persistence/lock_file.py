@@ -1,7 +1,7 @@
-"""The lock of a save file: one thread of one process at a time, by a lock file.
+"""The lock on a save file: a lock file admits one thread of one process at a time.
 
-Its descriptor is locked by the `filelock` package, whose `filelock.FileLock` itself does more than is needed here, and
-takes half as long as a whole save.
+The `filelock` package locks the file's descriptor. Its `filelock.FileLock` class is not used: it does more than is
+needed here, and takes half as long as a whole save.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 _OPEN = os.O_RDWR | SAFE_FLAGS
 _MOMENT = 0.005
-"""Seconds to wait for a lock before asking for it again."""
+"""Seconds to wait before trying a lock again."""
 
 _locked: set[LockFile] = set()
 
 
 class LockFile:
-    """Created when first locked, and never removed, since removing it would let two in. Locks nest.
+    """A file created when first locked, and never removed, since that would admit two processes at once. Locks nest.
 
     Not thread-safe. On a file system without locks, it behaves as if there were no other process.
     """
@@ -39,7 +39,7 @@ class LockFile:
     __slots__ = ("_depth", "_descriptor", "_lease", "_path")
 
     _lease: Lease
-    """Granted before the descriptor is locked: void in a child that is forked in between."""
+    """Granted before the descriptor is locked, and so void in a child that is forked in between."""
 
     def __init__(self, path: str) -> None:
         """Remember the path; nothing is created yet."""
@@ -49,18 +49,18 @@ class LockFile:
 
     @property
     def is_locked(self) -> bool:
-        """Whether this process has it locked, including when it could not be unlocked."""
+        """Whether this process has the file locked, even if only because unlocking failed."""
         return self._descriptor is not None
 
     def lock(self, seconds: float) -> None:
-        """Lock it, once more if it is locked already.
+        """Lock the file; if it is already locked, add a level of nesting.
 
-        Raise `TimeoutError` if another process had it locked all the time, `OSError` if it cannot be created, opened or
-        locked.
+        Raise `TimeoutError` if another process held the lock the whole time, `OSError` if the file cannot be created,
+        opened, or locked.
         """
         if self._descriptor is None:
             begin, self._lease = time.monotonic(), Lease()
-            while (descriptor := self._try()) is None:
+            while (descriptor := self._try_lock()) is None:
                 left = begin + seconds - time.monotonic()
                 if left <= 0:
                     raise TimeoutError(errno.ETIMEDOUT, "Another process holds the lock", self._path)
@@ -70,9 +70,9 @@ class LockFile:
         self._depth += 1
 
     def unlock(self) -> None:
-        """Undo one `lock`; a forked child, which shares what it inherits, only closes the descriptor.
+        """Undo one `lock`. A forked child, which shares the lock with its parent, only closes its descriptor.
 
-        Raise `OSError` if it could not be unlocked; the next `unlock` tries again.
+        Raise `OSError` if unlocking failed; the next `unlock` tries again.
         """
         self._depth -= 1
         if self._depth <= 0 and self._descriptor is not None:
@@ -81,19 +81,19 @@ class LockFile:
             self.drop()
 
     def drop(self) -> None:
-        """Close the descriptor; what a forked child inherits stays its parent's, and locked."""
+        """Close the descriptor. In a forked child, this leaves the parent's lock in place."""
         descriptor, self._descriptor, self._depth = self._descriptor, None, 0
         _locked.discard(self)
         if descriptor is not None:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
 
-    def _try(self) -> int | None:
+    def _try_lock(self) -> int | None:
         descriptor, acquired = self._open(), False
         if descriptor is None:
             return None
         try:
-            acquired = self._is_acquired(descriptor)
+            acquired = self._try_lock_descriptor(descriptor)
         finally:
             if not acquired:
                 os.close(descriptor)
@@ -111,22 +111,22 @@ class LockFile:
                 raise
             return None
         if hasattr(os, "fchmod"):  # pragma: no branch - false on Windows
-            with contextlib.suppress(OSError):  # the umask may have removed more
+            with contextlib.suppress(OSError):  # the umask may have removed more bits
                 os.fchmod(descriptor, PRIVATE)
         return descriptor
 
     @staticmethod
-    def _is_acquired(descriptor: int) -> bool:
+    def _try_lock_descriptor(descriptor: int) -> bool:
         acquired = True
         with _ignore_missing_locks():
             acquired = lock_descriptor(descriptor, blocking=False)
-        # A file that was removed in the meantime keeps nobody out.
+        # A lock on a file that was removed in the meantime keeps no process out.
         return acquired and os.fstat(descriptor).st_nlink > 0
 
 
 @contextlib.contextmanager
 def _ignore_missing_locks(*also: int) -> Generator[None]:
-    """Ignore the errors of a file system without locks, and these."""
+    """Ignore the error numbers in ``also``, and those of a file system without locks."""
     try:
         yield
     except OSError as error:
@@ -143,7 +143,7 @@ register(Stage.FILES, after_fork_in_child=_drop_all)
 
 
 class ProcessLock(ForkAware):
-    """Waits within the call's deadline (`client_session_persistence.deadline`); its holder may enter again."""
+    """A re-entrant lock that waits until the call's deadline (`client_session_persistence.deadline`)."""
 
     __slots__ = ("_acquiring", "_file", "_is_retained", "_leases", "_mutex", "_path", "_timed_out_at")
 
@@ -151,13 +151,13 @@ class ProcessLock(ForkAware):
         """Remember the lock file's path; nothing is created yet."""
         self._path = path
         self._timed_out_at = -math.inf
-        """When a caller last waited in vain."""
+        """When a caller last timed out."""
         self._leases: list[Lease] = []
-        """At most one that is not void, and those that a forked child has yet to return from."""
+        """At most one valid lease, and the void leases of blocks that a forked child has yet to leave."""
         super().__init__()
 
     def renew(self) -> None:
-        """Begin unlocked: what a forked child inherits is its parent's."""
+        """Start over unlocked: a lock that a forked child inherits belongs to its parent."""
         self._mutex = threading.RLock()
         """Guards the lock file, whose descriptor belongs to the whole process."""
         self._file = LockFile(self._path)
@@ -168,32 +168,32 @@ class ProcessLock(ForkAware):
 
     @property
     def mine(self) -> Lease | None:
-        """This thread's lease, if it has one. It is void in a child forked while it was held, until held anew."""
+        """This thread's lease, if any. In a child forked while the lock was held, it is void until the child locks."""
         self.renew_in_child()
         return next((lease for lease in reversed(self._leases) if lease.thread == threading.get_ident()), None)
 
     @property
     def is_retained(self) -> bool:
-        """Whether this process keeps the file locked, though no thread may hold it."""
+        """Whether this process keeps the file locked, even if no thread holds the lock."""
         self.renew_in_child()
         return self._is_retained
 
     def retain(self) -> None:
-        """Keep the file locked against other processes after this thread leaves, until `release_retained`.
+        """Keep other processes out after this thread releases the lock, until `release_retained`.
 
-        Raise `OSError` if this process was forked while the lock was held, since the file is its parent's.
+        Raise `OSError` if this process was forked while the lock was held, since the lock is its parent's.
         """
         if not self.is_retained:
             file = self._file
-            file.lock(0)  # once more than the thread that holds it
-            if self._is_retained:  # a signal handler's call retained it in between
+            file.lock(0)  # one level more than the thread that holds it
+            if self._is_retained:  # a signal handler retained it in between
                 file.unlock()
             self._is_retained = True
 
     def release_retained(self, waiting: Sized) -> bool:
-        """Stop retaining the file, unless something waits to be written; any thread may call.
+        """Stop retaining the file, unless something is waiting to be written; any thread may call this.
 
-        Return whether that is done; else another thread holds the lock, and the caller must call again.
+        Return True once that is done; False means that another thread holds the lock, and the caller must try again.
         """
         self.renew_in_child()
         mutex = self._mutex
@@ -211,10 +211,10 @@ class ProcessLock(ForkAware):
 
     @contextlib.contextmanager
     def held(self, *, wait: bool = True, wait_for_processes: bool = True) -> Generator[Lease]:
-        """Hold the lock in the block; without ``wait``, try once.
+        """Hold the lock during the block; without ``wait``, try only once.
 
-        Raise `TimeoutError` if it was not free in time, or the call interrupted this thread while it was locking;
-        `OSError` if the lock file cannot be created or locked.
+        Raise `TimeoutError` if the lock was not free in time, or if this call interrupted the thread's own locking;
+        raise `OSError` if the lock file cannot be created or locked.
         """
         self.renew_in_child()
         if self._acquiring == threading.get_ident():

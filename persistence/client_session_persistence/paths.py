@@ -17,15 +17,15 @@ def default_save_path(app_name: str, app_author: str | None = None) -> Path:
     - macOS: ``~/Library/Application Support/<app_name>/session.xml``
     - Windows: ``%LOCALAPPDATA%\<app_author>\<app_name>\session.xml``
     - Android: ``/data/data/<package>/files/<app_name>/session.xml``
-    - iOS: ``Library/Databases/<app_name>/session.xml`` of the app, next to the .NET tracker's
+    - iOS: ``Library/Databases/<app_name>/session.xml`` in the app's sandbox, next to the .NET tracker's
 
     Args:
-        app_name: the name of the program; it must be valid as the name of one folder.
-        app_author: the publisher, used only on Windows; ``None``: the same as ``app_name``.
+        app_name: the name of the program, which must be a valid name for a single folder.
+        app_author: the publisher, used only on Windows; by default, the same as ``app_name``.
 
     Raises:
         TypeError: a name is not a ``str``.
-        ValueError: a name is not valid as the name of one folder.
+        ValueError: a name is not a valid name for a single folder.
 
     """
     _check_folder_name("app_name", app_name)

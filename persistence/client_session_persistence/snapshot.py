@@ -1,4 +1,4 @@
-"""The snapshot: the state of a session that is saved, and the error of a save file that does not hold one."""
+"""The snapshot, which is the saved state of a session, and the error for a save file that does not contain one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Twice as fast as a regular expression."""
 
 
 def is_uuid_text(text: str) -> bool:
-    """Return whether the text is a UUID in canonical form, 36 characters in any case."""
+    """Return whether the text is a UUID in canonical form: 36 characters, in upper or lower case."""
     return text.encode("ascii", "replace").translate(SHAPE) == UUID_SHAPE
 
 
@@ -42,7 +42,7 @@ def _must_be(allowed: str, is_allowed: Callable[[Any], object]) -> Callable[...,
 
 
 _user_id = _must_be(
-    "a lower-case UUID or 16 lower-case hexadecimal digits",
+    "a lowercase UUID or 16 lowercase hexadecimal digits",
     lambda value: isinstance(value, str) and _USER_ID.fullmatch(value),
 )
 _uuid_or_none = _must_be(
@@ -73,7 +73,7 @@ def as_utc(value: datetime) -> datetime:
 
 
 def iso_time(value: datetime) -> str:
-    """Format a UTC time as RFC 3339: with milliseconds, as the mobile trackers do, or microseconds if it has them."""
+    """Format a UTC time as RFC 3339, with milliseconds (as the mobile trackers do) or, if it has any, microseconds."""
     timespec = "microseconds" if value.microsecond % 1000 else "milliseconds"
     return value.replace(tzinfo=None).isoformat(timespec=timespec) + "Z"
 
@@ -82,8 +82,8 @@ def iso_time(value: datetime) -> str:
 class Snapshot:
     """The contents of a save file: the user and the newest numbered session.
 
-    Values are validated by the ``client_session`` schema 1-0-2, and times are converted to UTC. Every snapshot that can
-    be constructed can be saved, and loads as an equal one.
+    Values are validated against the ``client_session`` schema 1-0-2, and times are converted to UTC. Every snapshot
+    that can be constructed can be saved, and loads back equal.
 
     Raises:
         ValueError: the schema does not allow a value; the message names the field, its value, and what is allowed.
@@ -112,9 +112,9 @@ def idle_time(saved: Snapshot, now: datetime) -> timedelta | None:
     return now - saved.last_activity
 
 
-@attrs.define(repr=False, slots=False)  # with slots it would lose its notes when pickled
+@attrs.define(repr=False, slots=False)  # with slots, pickling would lose its notes
 class CorruptSaveFileError(ValueError):
-    """A file or its bytes are not a valid save file.
+    """The content of a file, or a byte string, is not a valid save file.
 
     Attributes:
         reason: what is wrong.

@@ -1,4 +1,4 @@
-"""The protocol of snapshot stores, and a store in memory."""
+"""The protocol for snapshot stores, and an in-memory store."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 class SnapshotStore(Protocol):
     """Stores one snapshot. Several sessions and processes may share a store.
 
-    Every method must be thread-safe. Methods raise their errors, as `OSError` for errors of the system; the session
-    continues and retries later.
+    Every method must be thread-safe. Methods raise their errors (`OSError` for system errors); the session continues
+    and retries later.
     """
 
     def load(self) -> Snapshot | None:
         """Return the snapshot, or ``None`` if the store is empty.
 
         Raises:
-            CorruptSaveFileError: the stored data is not valid; the error has the snapshot that could be recovered.
-            OSError: the store cannot be read. It must not be overwritten then.
+            CorruptSaveFileError: the stored data is not valid; the error has the recovered snapshot, if any.
+            OSError: the store cannot be read, and so must not be overwritten.
 
         """
 
@@ -40,14 +40,13 @@ class SnapshotStore(Protocol):
     def lock(self) -> AbstractContextManager[object]:
         """Return a context manager that excludes all other users of the store, for a read-modify-write.
 
-        It must be re-entrant on the same thread, and waiting for it must end (`XmlStore`: after 1 s, with
-        `TimeoutError`).
+        It must be re-entrant on the same thread, and must time out (`XmlStore` raises `TimeoutError` after 1 s).
         """
         ...
 
 
 class MemoryStore(ForkAware):
-    """A store in memory, for tests and for programs that need no file. Sessions may share it."""
+    """An in-memory store, for tests and for programs that need no file. Sessions may share it."""
 
     __slots__ = ("_lock", "_snapshot")
 

@@ -1,7 +1,7 @@
-"""Saves in the background: a worker thread makes queued snapshots durable while the caller continues.
+"""Background saves: a worker thread makes queued snapshots durable while the caller continues.
 
-One daemon thread writes for the whole process. The first save starts it, and the interpreter's exit waits for what it
-still has to write. Nothing here takes a lock that a signal handler or finalizer could find taken.
+One daemon thread writes for the whole process. The first save starts it, and the interpreter's exit waits for its
+remaining writes. No code here waits for a lock that an interrupted call on the same thread could hold.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 MAX_FILES = 100
-"""How many files may wait to be written: each keeps its lock file open, and a process has few descriptors."""
+"""How many files may wait to be written. Each keeps its lock file open, and a process has few descriptors."""
 
 
 class WriterThread(DaemonThread):
@@ -37,21 +37,21 @@ class WriterThread(DaemonThread):
     name = "client-session-writer"
 
     def renew(self) -> None:
-        """Begin anew, as a forked child does: queued jobs are its parent's."""
+        """Start over, as in a forked child: the queued jobs are its parent's."""
         self.jobs: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
-        """What the thread will run, in order."""
+        """The jobs that the thread will run, in order."""
         super().renew()
         self._is_exiting = False
 
     def run(self, job: Callable[[], object]) -> None:
-        """Run a job on the thread; right here if this is the thread, or if it cannot run."""
+        """Run a job on the thread, or right here if this is the thread or it cannot run."""
         if self._is_exiting or self.is_current or not self.ensure_running():
             job()
         else:
             self.jobs.put(job)
 
     def finish(self, until: float) -> None:
-        """Wait until all jobs are done, but not beyond a time on `time.monotonic`; later jobs run in their callers."""
+        """Wait for all jobs, at most until ``until`` (in `time.monotonic` time). Callers run later jobs themselves."""
         self._is_exiting = True
         if self._has_work() or self._running.locked():
             done = threading.Event()
@@ -80,30 +80,30 @@ register(
 
 
 class PendingWrites(ForkAware):
-    """The snapshots that one store has queued; of several that wait, only the newest is written."""
+    """The snapshots that one store has queued. If several are waiting, only the newest is written."""
 
     __slots__ = ("_last", "_waiting", "_writing", "newest", "unsynced")
 
     newest: Snapshot
-    """The last one queued."""
+    """The snapshot that was queued last."""
 
     def renew(self) -> None:
-        """Begin with nothing to write: what a forked child inherits is its parent's."""
+        """Start over with nothing to write: a forked child's parent writes what it had queued."""
         self._waiting: deque[tuple[Callable[[], object], Future[None]]] = deque()
         self._writing = threading.RLock()
         """At the interpreter's exit, two threads may write."""
         self._last: Future[None] | None = None
         self.unsynced: deque[str] = deque()
-        """Folders whose new names the thread must make durable."""
+        """Folders in which the thread must make new names durable."""
 
     def add(self, lock: ProcessLock, snapshot: Snapshot, write: Callable[[], object]) -> Future[None]:
-        """Queue a snapshot under the store's lock, which is retained until it is durable; return the future of that.
+        """Queue a snapshot and return its future. The lock, which the caller holds, is retained until the save is done.
 
-        Raise `BlockingIOError` if too many other stores' lock files are open already.
+        Raise `BlockingIOError` if too many other stores' lock files are already open.
         """
         self.renew_in_child()
         if not lock.is_retained and WRITER.jobs.qsize() >= MAX_FILES:
-            raise BlockingIOError(errno.EAGAIN, f"more than {MAX_FILES} files wait to be saved")
+            raise BlockingIOError(errno.EAGAIN, f"more than {MAX_FILES} files are waiting to be saved")
         future: Future[None] = Future()
         future.set_running_or_notify_cancel()  # it cannot be canceled
         self.newest = snapshot
@@ -114,7 +114,7 @@ class PendingWrites(ForkAware):
         return future
 
     def wait(self) -> None:
-        """Wait until the last queued snapshot is durable; raise what went wrong."""
+        """Wait until the last queued snapshot is durable; raise its error, if any."""
         self.renew_in_child()
         if self._last is not None:
             self._last.result()
@@ -129,13 +129,13 @@ class PendingWrites(ForkAware):
                     write, future = self._waiting.popleft()
                     futures.append(future)
             if write is None:
-                return  # an earlier job has written this job's snapshot, or a newer one
+                return  # an earlier job wrote this job's snapshot or a newer one
             try:
                 with contextlib.suppress(IndexError):
                     while True:
                         sync_folder(self.unsynced.popleft())
                 write()
-            except BaseException as raised:  # noqa: BLE001  # whatever it is, those who wait must learn of it
+            except BaseException as raised:  # noqa: BLE001  # whatever it is, the futures must report it
                 error = raised
         for future in futures:
             if error is None:

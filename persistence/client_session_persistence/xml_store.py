@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class _Content:
-    """The file's content as read under the lock; ``error`` if it is corrupt."""
+    """The file's content as read under the lock; ``error`` is set if it is corrupt."""
 
     data: bytes
     status: os.stat_result
@@ -38,27 +38,27 @@ class XmlStore:
     """Keeps the snapshot in an XML file, atomically and durably, in the .NET tracker's format.
 
     Next to ``<name>`` are ``<name>.bak`` (the last good file), ``<name>.lock`` (locked during each read-modify-write)
-    and ``<name>.corrupt`` (the last corrupt file, if any). Missing folders are created when first needed, the last one
-    private. A path that is a symbolic link is resolved once, at construction or as soon as possible; the link stays.
-    Any method may be called from any thread and from several processes.
+    and ``<name>.corrupt`` (the last corrupt file, if any). Missing folders are created when first needed, the
+    innermost one private. A path that is a symbolic link is resolved once, as early as possible; the link itself is
+    kept. Any method may be called from any thread and from several processes.
 
     With ``background=True``, for event loops, only `flush` waits for the disk or for another process. `save` queues the
     snapshot for a worker thread, which keeps the file locked until the snapshot is durable; a process that is killed
-    before that loses this snapshot, but no older one. `lock` tries once. The interpreter's exit waits for the worker
-    thread; a forked `multiprocessing` child skips that, so call `flush` there.
+    before then loses this snapshot, but no older one. `lock` tries only once. The interpreter's exit waits for the
+    worker thread; a forked `multiprocessing` child skips that, so call `flush` there.
     """
 
     __slots__ = ("__weakref__", "_content", "_is_resolved", "_lock", "_path", "_pending", "_temporary", "_written")
 
     _temporary: str
-    """The file that is written and then renamed; there is only one, under the lock."""
+    """The file that is written and then renamed. One name is enough, since the lock is held."""
     _written: tuple[bytes, Snapshot] | None
-    """What was written last, and so need not be parsed when it is read again."""
+    """The last data written, and its snapshot, so that reading it back needs no parsing."""
     _content: _Content | None
-    """What `load` found under the lock, for `save`."""
+    """What `load` read under the lock, for `save` to use."""
 
     def __init__(self, path: str | os.PathLike[str], *, background: bool = False) -> None:
-        """Remember the path. Reads and creates nothing, and raises nothing."""
+        """Remember the path, without reading or creating any file. File system errors are not raised here."""
         self._pending: PendingWrites | None = None
         if background:
             from client_session_persistence.writer_thread import PendingWrites  # noqa: PLC0415  # few programs need it
@@ -80,7 +80,7 @@ class XmlStore:
 
     @property
     def backup_path(self) -> Path:
-        """The last good file before it."""
+        """The backup: the previous good save file."""
         return Path(self._path + ".bak")
 
     @property
@@ -91,12 +91,12 @@ class XmlStore:
     def load(self) -> Snapshot | None:
         """Return the file's snapshot, or ``None`` if there is no file; delete what a killed writer left.
 
-        A snapshot that this object has queued counts as the file's.
+        If this object has queued a snapshot, return that one.
 
         Raises:
-            CorruptSaveFileError: it is not a save file. ``recovered`` is the backup's snapshot, or else the user id
-                that is still readable in the file or its backup.
-            OSError: it cannot be read. Its attribute ``recovered`` has what the backup holds, as above.
+            CorruptSaveFileError: the file is not valid. ``recovered`` is the backup's snapshot, or a snapshot
+                with the user id that is still readable in the file or its backup, or ``None``.
+            OSError: the file cannot be read. Its ``recovered`` attribute has what the backup contains, as above.
 
         """
         try:
@@ -104,7 +104,7 @@ class XmlStore:
             if self._pending is not None and self._lock.is_retained:
                 return self._pending.newest
             is_locked = self._lock.mine is not None
-            # Delete what a killed writer left, unless the lock is taken: then a writer may be at work.
+            # Delete what a killed writer left, unless the lock is held, since a writer may then be at work.
             if not is_locked and os.path.lexists(self._temporary):
                 with contextlib.suppress(OSError), self._locked(wait=False):
                     pass
@@ -112,7 +112,7 @@ class XmlStore:
             if is_locked:
                 self._content = content
         except OSError as error:
-            # The type stays the system's, so that callers can catch it as usual.
+            # Keep the system's exception type, so that callers can catch it as usual.
             error.recovered = self._recover(b"")  # type: ignore[attr-defined]
             raise
         if content is not None and content.error is not None:
@@ -120,13 +120,13 @@ class XmlStore:
         return None if content is None else content.snapshot
 
     def save(self, snapshot: Snapshot) -> Future[None] | None:
-        """Replace the file, and return when the new one would survive a power cut.
+        """Replace the file, and return once the new one would survive a power failure.
 
-        In the background, queue the snapshot and return a future, which gets the result or what went wrong. A good file
-        becomes the backup if possible; a corrupt one is kept as ``<name>.corrupt``.
+        With ``background``, queue the snapshot and return a future that gets the result or the error. A good old
+        file becomes the backup if possible; a corrupt one is kept as ``<name>.corrupt``.
 
         Raises:
-            OSError: it cannot be written, or the present file cannot be read, or the lock was not free within 1 s
+            OSError: the file cannot be written, or the old one cannot be read, or the lock was not free within 1 s
                 (`TimeoutError`). The file is unchanged, unless only the fsync of its folder failed.
             ValueError: the snapshot would not read back equal; nothing was changed.
 
@@ -145,18 +145,18 @@ class XmlStore:
         """Wait until the last queued snapshot is durable; without ``background``, return at once.
 
         Raises:
-            OSError: it could not be written.
+            OSError: the snapshot could not be written.
 
         """
         if self._pending is not None:
             self._pending.wait()
 
     def lock(self) -> AbstractContextManager[object]:
-        """Return a context that excludes other threads and processes, by ``<name>.lock``.
+        """Return a context manager that excludes other threads and processes, using ``<name>.lock``.
 
-        Entering it creates missing folders, waits for at most 1 s (then `TimeoutError`; in the background, it does not
-        wait for other processes), and deletes what a killed writer left. Within a
-        `client_session_persistence.deadline.deadline` block, the second is shared by the whole block.
+        Entering it creates missing folders, waits for at most 1 s (then raises `TimeoutError`; with ``background``, it
+        does not wait for other processes), and deletes what a killed writer left. Within a
+        `client_session_persistence.deadline.deadline` block, the whole block shares that second.
         """
         return self._locked()
 
@@ -170,9 +170,9 @@ class XmlStore:
         sync = atomic_file.sync_folder if self._pending is None else self._pending.unsynced.append
         atomic_file.create_folder(os.path.dirname(self._path), sync=sync)
         with self._lock.held(wait=wait, wait_for_processes=self._pending is None) as lease:
-            self._content = None  # a forked child inherits its parent's
+            self._content = None  # a forked child inherits its parent's content
             try:
-                if self._pending is None or not self._lock.is_retained:  # else the worker thread is writing
+                if self._pending is None or not self._lock.is_retained:  # otherwise, the worker thread is writing
                     with contextlib.suppress(OSError):
                         lease.call(os.unlink, self._temporary)
                 yield lease
@@ -183,7 +183,7 @@ class XmlStore:
         before = self._content or self._read()
         if before is not None:
             suffix, ignored = (".corrupt", ()) if before.error else (".bak", (OSError,))
-            with contextlib.suppress(*ignored):  # saving matters more than the backup, and the old one is still there
+            with contextlib.suppress(*ignored):  # saving matters more than the backup, and the old one still exists
                 atomic_file.keep_copy(
                     lease, self._path, self._path + suffix, self._temporary, (before.data, before.status)
                 )

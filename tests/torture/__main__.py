@@ -18,7 +18,7 @@ _TABLE = re.compile(r"(?<=<!-- torture -->\n).*(?=<!-- /torture -->)", re.DOTALL
 
 
 def main() -> None:
-    """Run all faults, or those whose names contain an argument; exit with status 1 if anything was lost."""
+    """Run all faults, or those whose names contain one of the arguments; exit with status 1 if anything is lost."""
     wanted = sys.argv[1:]
     console = Console(highlight=False, soft_wrap=True)
     rows: list[str] = []

@@ -30,14 +30,14 @@ class _Gate:
         self.reached, self.opened = threading.Event(), threading.Event()
 
     def wait(self) -> None:
-        """Block if this is the checker thread."""
+        """Block if called on the checker thread."""
         if threading.current_thread() in _checker_threads():
             self.reached.set()
             self.opened.wait(HANG_SECONDS)
 
 
 class _BlockingStore(XmlStore):
-    """Blocks saves that a tick makes."""
+    """A store that blocks when a tick saves."""
 
     __slots__ = ("gate",)
 
@@ -50,7 +50,7 @@ class _BlockingStore(XmlStore):
 
 
 class _TickCounter(ClientSession):
-    """Counts its ticks."""
+    """A session that counts its ticks."""
 
     __slots__ = ("ticks",)
 

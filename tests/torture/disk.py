@@ -1,7 +1,7 @@
 """A disk for simulated power cuts: a file system in an image file, mounted through a loop device.
 
 The image holds everything that the file system has submitted to the device, and nothing that it still caches in memory.
-So a copy of the image is the disk after a power cut at that moment, and mounting the copy is the next boot.
+So a copy of the image has the disk's content after a power cut at that moment, and mounting it simulates the next boot.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Disk:
 
     @contextlib.contextmanager
     def after_power_cut(self) -> Iterator[Path]:
-        """Cut the power, and mount the disk as the next boot finds it; the original stays mounted and unchanged."""
+        """Simulate a power cut: mount a copy, as the next boot would find it. The disk stays mounted and unchanged."""
         self.cuts += 1
         copy, folder = self.root / "copy", self.root / "after"
         shutil.copyfile(self.image, copy)
@@ -67,7 +67,7 @@ def mounted_disk(mkfs_arguments: Sequence[str], options: str) -> Iterator[Disk]:
 
     """
     if os.name != "posix" or os.geteuid() != 0:
-        message = "needs root, to mount a file system"
+        message = "needs root to mount a file system"
         raise CannotRunError(message)
     with tempfile.TemporaryDirectory(prefix="client-session-power-") as folder:
         disk = Disk(Path(folder), options)

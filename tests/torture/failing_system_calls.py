@@ -1,4 +1,4 @@
-"""Fail each system call of a load and a save with each error, once and permanently."""
+"""Make each system call of a load and a save fail with each error, once and permanently."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _NO_FILE = {"clock_nanosleep", "exit_group", "futex", "getpid", "getrandom", "ge
 _REQUIRED = {"write", "fsync", "rename"}
 _WITHOUT_FALLBACK = {"write", "fsync"}
 SAMPLE_EVERY = 61
-"""The test suite runs one of this many cases."""
+"""The test suite runs one case in this many."""
 
 
 @attrs.frozen
 class Scenario:
-    """The session's situation when the errors begin."""
+    """The state of the session and its files when the errors begin."""
 
     name: str
     has_file: bool
@@ -63,7 +63,7 @@ SCENARIOS = (
 
 @attrs.frozen
 class Case:
-    """One error, injected at one system call or from that call on."""
+    """One error, injected into one system call or into all calls from that one on."""
 
     scenario: Scenario
     call: Call
@@ -77,23 +77,23 @@ class Case:
 
     @property
     def expression(self) -> str:
-        """The strace expression. EINTR repeats at most 100 times, since interrupted calls are retried."""
+        """The strace expression. EINTR is injected at most 100 times, since interrupted calls are retried."""
         first = self.call.number
         when = f"{first}..{first + 99}" if self.error == "EINTR" else f"{first}+"
         return f"inject={self.call.name}:error={self.error}:when={when if self.permanent else first}"
 
     @property
     def saves_fail(self) -> bool:
-        """Whether no later save can succeed or become durable."""
+        """Whether every later save fails or is not durable."""
         return self.permanent and self.error != "EINTR" and self.call.name in _REQUIRED
 
     @property
     def must_log(self) -> bool:
-        """Whether the call has no fallback, so that its failure must be logged."""
+        """Whether the call has no fallback, so its failure must be logged."""
         return self.error != "EINTR" and self.call.name in _WITHOUT_FALLBACK
 
     def set_expectations(self, survivor: Survivor) -> None:
-        """Set what a survivor of this case expects."""
+        """Set the expectations of a survivor of this case."""
         survivor.transient, survivor.can_unlink = not self.permanent, self.call.name != "unlink"
         survivor.saves_fail, survivor.must_log = self.saves_fail, self.must_log
 
@@ -108,7 +108,7 @@ def survive(survivor: Survivor, scenario: Scenario, fault: AbstractContextManage
 
 
 def run(scenario: Scenario, folder: Path, case: Case | None = None) -> TracedRun:
-    """Run a survivor in a traced child, with a case's errors or none; the child returns its losses."""
+    """Run a survivor in a traced child, with the errors of the case, if any; the child returns its losses."""
     path = scenario.prepare(folder)
 
     def work(traced: AbstractContextManager[None]) -> list[str]:
@@ -121,7 +121,7 @@ def run(scenario: Scenario, folder: Path, case: Case | None = None) -> TracedRun
 
 
 def find_cases(folder: Path) -> list[Case]:
-    """Trace the scenarios, and return each error at each system call that their sessions make."""
+    """Trace every scenario, and return a case for each error at each system call that its session makes."""
     found: list[Case] = []
     for scenario in SCENARIOS:
         # Run once untraced, so that every traced child makes the same calls.

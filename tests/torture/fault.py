@@ -15,13 +15,13 @@ class Scale(enum.Enum):
     """How many cases of a fault to run."""
 
     SAMPLE = "sample"
-    """A few, in one to three seconds, for the test suite."""
+    """A few cases, which take one to three seconds, for the test suite."""
     FULL = "full"
-    """All of them."""
+    """All cases."""
 
 
 class CannotRunError(Exception):
-    """This machine lacks something that a fault needs. The message names it and says how to get it."""
+    """This machine cannot run a fault. The message says what is missing and how to get it."""
 
 
 @attrs.frozen
@@ -44,4 +44,4 @@ class Fault:
     lost: str
     """What counts as a loss."""
     run: Callable[[Scale], Outcome]
-    """Raises `CannotRunError` if the machine lacks something."""
+    """Raises `CannotRunError` if this machine cannot run the fault."""

@@ -66,7 +66,7 @@ class Child:
 
 
 class _ForkPoint:
-    """Forks at any point of a block; at the end of the block, the child sends its result and exits."""
+    """Forks at any point in a block; at the end of the block, the child sends its result and exits."""
 
     def __init__(self, work: Callable[[], object]) -> None:
         self._work = work
@@ -87,7 +87,7 @@ class _ForkPoint:
         try:
             try:
                 if failure is not None:
-                    raise failure  # noqa: TRY301  # reported like an exception of the work
+                    raise failure  # noqa: TRY301  # reported like an exception from the work
                 data = json.dumps(self._work()).encode()
                 status = 0
             except BaseException as error:  # noqa: BLE001  # reported to the parent
@@ -99,7 +99,7 @@ class _ForkPoint:
 
 @contextlib.contextmanager
 def child_returns(work: Callable[[], object]) -> Generator[_ForkPoint]:
-    """Yield an object that forks; a child that reaches the end of the block returns ``work()`` and exits."""
+    """Yield an object that can fork; a child that reaches the end of the block returns ``work()`` and exits."""
     fork_point = _ForkPoint(work)
     try:
         yield fork_point

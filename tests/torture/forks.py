@@ -1,4 +1,4 @@
-"""Fork while another thread holds a lock, during an operation, in a callback, and while holding the file's lock."""
+"""Fork while another thread holds a lock, during an operation, in a callback, and with the save file's lock held."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from torture.recorder import EventKey
 
 MAX_SECONDS = 1.0
-"""Seconds within which a child must finish."""
+"""The maximum time in seconds that a child may take."""
 
 
 @contextlib.contextmanager
 def _fork_folder() -> Generator[Path]:
-    """Yield a temporary folder, and silence Python 3.12's warning about forks with threads, which are the point."""
+    """Yield a temporary folder, and silence Python 3.12's warning about forking a multithreaded process."""
     require_fork()
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -49,8 +49,8 @@ def _entity_key(context: SessionContext) -> list[object]:
     return [context.user_id, context.session_id, context.session_index, context.event_index]
 
 
-def _use(session: ClientSession) -> list[object]:
-    """Make every call that takes a lock; return the key of an event's entity and the seconds that the calls took."""
+def _use_session(session: ClientSession) -> list[object]:
+    """Make every call that takes a lock; return the key of an event's entity and the calls' duration in seconds."""
     begin = time.monotonic()
     context = session.get_session_context(uuid.uuid4())
     session.set_background(True)
@@ -64,7 +64,7 @@ def _use(session: ClientSession) -> list[object]:
 
 
 @contextlib.contextmanager
-def _held(lock: AbstractContextManager[object], released: threading.Event) -> Generator[None]:
+def _lock_held(lock: AbstractContextManager[object], released: threading.Event) -> Generator[None]:
     """Hold a lock on another thread until ``released`` is set."""
     acquired = threading.Event()
 
@@ -83,7 +83,7 @@ def _held(lock: AbstractContextManager[object], released: threading.Event) -> Ge
         thread.join()
 
 
-class _Ticked:
+class _TickTarget:
     check_interval = 0.001
 
     def tick(self) -> None:
@@ -91,15 +91,15 @@ class _Ticked:
 
 
 @contextlib.contextmanager
-def _starting_and_stopping() -> Generator[None]:
-    """Start and stop checking all the time: the checker has no lock that a thread could be found holding."""
+def _checker_restarting() -> Generator[None]:
+    """Keep starting and stopping the checker on another thread, since it has no lock that the thread could hold."""
     done = threading.Event()
 
     def work() -> None:
         while not done.wait(0.0002):
-            ticked = _Ticked()
-            SHARED_CHECKER.start(ticked, 0.0)
-            SHARED_CHECKER.stop(ticked)
+            target = _TickTarget()
+            SHARED_CHECKER.start(target, 0.0)
+            SHARED_CHECKER.stop(target)
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -125,7 +125,7 @@ def _locks(
         "the ledger's": lambda: internals._ledger._lock,  # noqa: SLF001  # the lock under test
         "the store's": store.lock,
         "the in-memory store's": store.lock,
-        "the checker's": _starting_and_stopping,
+        "the checker's": _checker_restarting,
         "the log handler's": lambda: handler.lock,
     }
 
@@ -150,8 +150,8 @@ def _fork_with_lock_held(name: str) -> Callable[[Scale], Outcome]:
                     lock = _locks(session, store)[name]
                     for number in range(children):
                         released = threading.Event()
-                        with _held(lock(), released):
-                            child = run_in_child(lambda: _use(session))
+                        with _lock_held(lock(), released):
+                            child = run_in_child(lambda: _use_session(session))
                             released.set()
                             try:
                                 found, seconds = child.result()
@@ -184,7 +184,7 @@ def _fork_during_operations(scale: Scale) -> Outcome:
 
 
 def _run_share(share: int, shares: int, scale: Scale) -> Outcome:
-    """Fork at points of each operation; the child completes the operation too, as after a signal handler's fork."""
+    """Fork at points in each operation; the child also completes it, as it does when a signal handler forks."""
     cases, losses = 0, list[str]()
     step = 5 * shares if scale is Scale.FULL else 211
     with _fork_folder() as folder:
@@ -223,7 +223,7 @@ def _fork_at(point: int, recorder: Recorder, operation: Callable[[Recorder], obj
         recorder.session.close()
         assert recorder.session.save_error is None, recorder.session.save_error
         reported = {start.session_id for start in recorder.started} | {end.session_id for end in recorder.ended}
-        assert not reported & parent_sessions, "the child reported a session of its parent"
+        assert not reported & parent_sessions, "the child reported one of its parent's sessions"
         return event_keys(recorder.contexts[before:])
 
     with child_returns(continue_in_child) as fork_point:
@@ -245,7 +245,7 @@ def _fork_in_callback(scale: Scale) -> Outcome:
         armed: dict[str, bool] = {}
 
         def fork(_: SessionContext) -> None:
-            if armed.pop("once", False):  # the child calls this too, when its session starts
+            if armed.pop("once", False):  # the child also calls this, when its session starts
                 forked.append(run_in_child(lambda: event_keys([session.get_session_context(uuid.uuid4())])))
 
         for number in range(children):
@@ -268,7 +268,7 @@ def _fork_in_callback(scale: Scale) -> Outcome:
 
 
 def _fork_under_file_lock(scale: Scale) -> Outcome:
-    """A child inherits the descriptor through which its parent holds the lock, and drops it in every possible way."""
+    """Fork children that inherit the descriptor of their parent's lock and drop it in every possible way."""
     children = 100 if scale is Scale.FULL else 4
     losses: list[str] = []
     with _fork_folder() as folder:
@@ -276,7 +276,7 @@ def _fork_under_file_lock(scale: Scale) -> Outcome:
         with ClientSession(store=store) as session:
             session.get_session_context(uuid.uuid4())
 
-            def use() -> str:
+            def try_lock() -> str:
                 try:
                     with store.lock():
                         return "believes it holds its parent's lock"
@@ -288,8 +288,8 @@ def _fork_under_file_lock(scale: Scale) -> Outcome:
             for number in range(children):
                 with store.lock():
                     store.load()
-                    loss = run_in_child(use).result() if number % 20 == 0 else ""
-                    with child_returns(lambda: "") as fork_point, store.lock():  # the child runs the lock's exit too
+                    loss = run_in_child(try_lock).result() if number % 20 == 0 else ""
+                    with child_returns(lambda: "") as fork_point, store.lock():  # the child also leaves this block
                         child = fork_point.fork()
                     child.result()
                     if loss:
@@ -322,8 +322,8 @@ FAULTS: tuple[Fault, ...] = (
         )
     ),
     Fault(
-        "fork at every fifth point of each operation and its save, on the same thread; both processes continue",
-        "parent and child share a session, skip or duplicate a number, or report the same thing twice",
+        "fork at every fifth point in each operation and its save, on the same thread; both processes continue",
+        "parent and child share a session, skip or duplicate a number, or both report the same session",
         _fork_during_operations,
     ),
     Fault(
@@ -333,7 +333,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "fork while holding the save file's lock; the child drops the lock that it inherits",
-        "the child believes it holds the lock, or releases its parent's",
+        "the child believes it holds the lock, or releases its parent's lock",
         _fork_under_file_lock,
     ),
 )

@@ -30,7 +30,7 @@ _SILENT.propagate = False
 
 
 def open_session(store: XmlStore) -> ClientSession:
-    """Open a session that no checker ticks and that logs nothing."""
+    """Open a session that logs nothing and is ticked only by the caller."""
     return ClientSession(store=store, clock=ManualClock(), scheduler=ManualScheduler(), logger=_SILENT)
 
 
@@ -61,13 +61,13 @@ def _audit(event: str, arguments: tuple[object, ...]) -> None:
 
 @contextlib.contextmanager
 def check_file_access(store: XmlStore, losses: list[str], case: str) -> Generator[None]:
-    """Report a loss for each audit event in the block that is foreign or names a file other than the store's own."""
+    """Record a loss for each audit event in the block that is forbidden or names a file other than the store's own."""
     global _audited  # noqa: PLW0603  # an audit hook can be neither replaced nor removed
     if not _hooked:
         sys.addaudithook(_audit)
         _hooked.append(True)
     path = os.fspath(store.path)
-    own = {os.path.dirname(path)} | {"", *(path + suffix for suffix in SUFFIXES)}  # noqa: PTH120  # as os reports it
+    own = {os.path.dirname(path)} | {"", *(path + suffix for suffix in SUFFIXES)}  # noqa: PTH120  # the type that os reports
     audited: list[tuple[str, str]] = []
     _audited = audited
     try:
@@ -81,4 +81,4 @@ def check_file_access(store: XmlStore, losses: list[str], case: str) -> Generato
 
 _hooked: list[bool] = []
 SUFFIXES = ("", ".bak", ".corrupt", ".lock", ".tmp")
-"""Suffixes of the files that a save file's store creates."""
+"""Suffixes of the save file and of the files that a store creates next to it."""

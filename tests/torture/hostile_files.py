@@ -37,7 +37,7 @@ LARGE = {
 }
 
 
-def _malicious_bytes(scale: Scale) -> Outcome:
+def _load_malicious(scale: Scale) -> Outcome:
     cases = HOSTILE | {name: (data, "more than the maximum of 65536") for name, data in LARGE.items()}
     names = list(cases)[:: 1 if scale is Scale.FULL else 3]
     losses: list[str] = []
@@ -59,21 +59,21 @@ def _malicious_bytes(scale: Scale) -> Outcome:
                 losses.append(f"{name}: the backup's user was lost")
             after = load_if_valid(store)
             if session.save_error is not None or after is None or after.session_id != session.session_id:
-                losses.append(f"{name}: not saved afterwards: {session.save_error}")
+                losses.append(f"{name}: not saved afterward: {session.save_error}")
             if not store.corrupt_path.exists() or store.corrupt_path.read_bytes() != data:
                 losses.append(f"{name}: the corrupt file was not kept")
     return Outcome(len(names), tuple(losses), f"slowest {slowest * 1e3:.1f} ms, largest {largest / 2**20:.1f} MiB")
 
 
 def _measure_load(store: XmlStore, reason: str, losses: list[str], name: str) -> tuple[float, int]:
-    """Return the fastest of three loads, and the peak memory of another, including expat's, which Python allocates."""
+    """Return the fastest of three load times and the peak memory of a fourth load (expat allocates through Python)."""
     fastest = float("inf")
     for _ in range(3):
         start = time.perf_counter()
         error = _load(store)
         fastest = min(fastest, time.perf_counter() - start)
         if not isinstance(error, CorruptSaveFileError) or reason not in str(error) or str(store.path) not in str(error):
-            losses.append(f"{name}: gave {error!r}")
+            losses.append(f"{name}: raised {error!r}")
     tracemalloc.start()
     _load(store)
     _, peak = tracemalloc.get_traced_memory()
@@ -129,9 +129,9 @@ for name, (data, _) in list(HOSTILE.items())[:: int(sys.argv[2])]:
 """
 
 
-def _resident_memory(scale: Scale) -> Outcome:
+def _measure_resident_memory(scale: Scale) -> Outcome:
     if not Path("/proc/self/clear_refs").exists():
-        message = "needs Linux's /proc/self/clear_refs, to measure a process's peak memory"
+        message = "needs Linux's /proc/self/clear_refs to measure a process's peak memory"
         raise CannotRunError(message)
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(  # noqa: S603  # our own interpreter and program
@@ -146,7 +146,7 @@ def _resident_memory(scale: Scale) -> Outcome:
     return Outcome(len(growths), tuple(losses), f"largest growth {max(growths)[0] / 1024:.1f} MiB")
 
 
-def _malicious_backup(scale: Scale) -> Outcome:
+def _load_malicious_backup(scale: Scale) -> Outcome:
     names = list(HOSTILE)[:: 1 if scale is Scale.FULL else 3]
     losses: list[str] = []
     slowest = 0.0
@@ -161,21 +161,21 @@ def _malicious_backup(scale: Scale) -> Outcome:
             error = _load(store)
             slowest = max(slowest, time.perf_counter() - start)
             if not isinstance(error, CorruptSaveFileError):
-                losses.append(f"{case}: gave {error!r}")
+                losses.append(f"{case}: raised {error!r}")
             with check_file_access(store, losses, case), open_session(store) as session:
                 losses += [f"{case}: {problem}" for problem in track_event(session)]
             if (after := load_if_valid(store)) is None or after.user_id != session.user_id:
-                losses.append(f"{case}: not saved afterwards")
+                losses.append(f"{case}: not saved afterward")
     return Outcome(len(names), tuple(losses), f"slowest {slowest * 1e3:.1f} ms")
 
 
-def _truncated(scale: Scale) -> Outcome:
+def _load_truncated(scale: Scale) -> Outcome:
     whole = dumps(NEWEST)
     lengths = range(0, len(whole), 1 if scale is Scale.FULL else 29)
     return _load_damaged([(f"truncated at {length}", whole[:length]) for length in lengths], must_be_refused=True)
 
 
-def _flipped(scale: Scale) -> Outcome:
+def _load_flipped(scale: Scale) -> Outcome:
     whole = dumps(NEWEST)
     bits = range(0, len(whole) * 8, 1 if scale is Scale.FULL else 101)
 
@@ -188,7 +188,7 @@ def _flipped(scale: Scale) -> Outcome:
 
 
 def _load_damaged(files: list[tuple[str, bytes]], *, must_be_refused: bool) -> Outcome:
-    """Load each file with a good backup, and open a session on every twentieth."""
+    """Load each file with a good backup, and open a session on every twentieth file."""
     losses: list[str] = []
     read = other_users = 0
     with tempfile.TemporaryDirectory() as folder:
@@ -208,32 +208,32 @@ def _load_damaged(files: list[tuple[str, bytes]], *, must_be_refused: bool) -> O
                 user = snapshot.user_id
                 other_users += user != SAVED.user_id
                 if must_be_refused or loads(dumps(snapshot)) != snapshot:
-                    losses.append(f"{name}: gave {snapshot}")
+                    losses.append(f"{name}: returned {snapshot}")
             if number % 20 == 0:
                 with open_session(store) as session:
                     losses += [f"{name}: {problem}" for problem in track_event(session)]
                 if (after := load_if_valid(store)) is None or after.user_id != user:
                     losses.append(f"{name}: the user was lost")
-    figures = "" if must_be_refused else f"{read} well-formed files were read, {other_users} of them as another user"
+    figures = "" if must_be_refused else f"{read} well-formed files were read, {other_users} of them with another user"
     return Outcome(len(files), tuple(losses), figures)
 
 
 def _fault(name: str, run: Callable[[Scale], Outcome]) -> Fault:
     lost = (
-        "it is not rejected with its path and the reason within 50 ms and 4 MiB, another file or program is opened, or "
-        "the session, user or save is lost"
+        "the file is not rejected with its path and the reason within 50 ms and 4 MiB, another file or program is "
+        "opened, or the session, user or save is lost"
     )
     return Fault(name, lost, run)
 
 
 FAULTS: tuple[Fault, ...] = (
-    _fault("hostile files: malicious bytes, with a good backup", _malicious_bytes),
+    _fault("hostile files: malicious bytes, with a good backup", _load_malicious),
     Fault(
         "hostile files: resident memory of a process that loads malicious bytes",
-        "it grows by more than 4 MiB",
-        _resident_memory,
+        "the process grows by more than 4 MiB",
+        _measure_resident_memory,
     ),
-    _fault("hostile files: malicious bytes in the backup too", _malicious_backup),
-    _fault("hostile files: a file truncated at every byte", _truncated),
-    _fault("hostile files: a file with one bit flipped, for every bit", _flipped),
+    _fault("hostile files: malicious bytes in both the file and the backup", _load_malicious_backup),
+    _fault("hostile files: a file truncated at every byte", _load_truncated),
+    _fault("hostile files: a file with one bit flipped, for every bit", _load_flipped),
 )

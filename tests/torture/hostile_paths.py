@@ -45,7 +45,7 @@ class Victim:
         return victim
 
     def describe_harm(self, before: os.stat_result) -> str | None:
-        """Describe what changed, or return ``None``."""
+        """Describe what changed, or return ``None`` if nothing did."""
         now = self.path.lstat()
         fields = ("st_ino", "st_mode", "st_uid", "st_gid", "st_size", "st_mtime_ns")
         changed = [name for name in fields if getattr(now, name) != getattr(before, name)]
@@ -54,34 +54,34 @@ class Victim:
         return "a dangling link was followed" if self.unused.exists() else None
 
 
-def _folder(path: Path, _: Victim) -> None:
+def _make_folder(path: Path, _: Victim) -> None:
     (path / "inside").mkdir(parents=True)
 
 
-def _fifo(path: Path, _: Victim) -> None:
+def _make_fifo(path: Path, _: Victim) -> None:
     os.mkfifo(path)
 
 
-def _device(path: Path, _: Victim) -> None:
+def _make_device(path: Path, _: Victim) -> None:
     os.mknod(path, 0o666 | stat.S_IFCHR, os.stat("/dev/zero").st_rdev)  # noqa: PTH116  # like os.mknod
 
 
-def _socket(path: Path, _: Victim) -> None:
+def _make_socket(path: Path, _: Victim) -> None:
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(os.fspath(path))
 
 
-def _large(path: Path, _: Victim) -> None:
+def _make_large_file(path: Path, _: Victim) -> None:
     with path.open("wb") as file:
         file.truncate(50_000_000)
 
 
 KINDS: dict[str, Callable[[Path, Victim], None]] = {
-    "a folder": _folder,
-    "a FIFO": _fifo,
-    "a device": _device,
-    "a socket": _socket,
-    "50 MB": _large,
+    "a folder": _make_folder,
+    "a FIFO": _make_fifo,
+    "a device": _make_device,
+    "a socket": _make_socket,
+    "50 MB": _make_large_file,
     "a link to itself": lambda path, _: path.symlink_to(path.name),
     "a link to /dev/zero": lambda path, _: path.symlink_to("/dev/zero"),
     "a link to a victim": lambda path, victim: path.symlink_to(victim.path),
@@ -107,17 +107,17 @@ def _kinds() -> dict[str, Callable[[Path, Victim], None]]:
 
 
 def _time_refusal(store: XmlStore, kind: str, losses: list[str]) -> float:
-    """Return the seconds that a load takes; it must raise the system's error with the file's name."""
+    """Return the duration in seconds of a load, which must raise the system's error with the file's name."""
     start = time.perf_counter()
     try:
         losses.append(f"{kind}: was read as {store.load()}")
     except OSError as error:
         if not error.strerror or error.filename != os.fspath(store.path):
-            losses.append(f"{kind}: gave {error!r}")
+            losses.append(f"{kind}: raised {error!r}")
     return time.perf_counter() - start
 
 
-def _in_place(_: Scale) -> Outcome:
+def _load_special_files(_: Scale) -> Outcome:
     losses: list[str] = []
     slowest = 0.0
     kinds = [kind for kind in _kinds() if kind in _IN_PLACE]
@@ -157,9 +157,9 @@ print(session.user_id, type(session.save_error).__name__)
 """
 
 
-def _unreadable(_: Scale) -> Outcome:
+def _load_unreadable_file(_: Scale) -> Outcome:
     if os.geteuid() != 0:
-        message = "needs root, to become another user"
+        message = "needs root to become another user"
         raise CannotRunError(message)
     losses: list[str] = []
     modes = (0o000, 0o200, 0o600)
@@ -185,7 +185,7 @@ def _unreadable(_: Scale) -> Outcome:
     return Outcome(len(modes), tuple(losses))
 
 
-def _planted(scale: Scale) -> Outcome:
+def _plant_files(scale: Scale) -> Outcome:
     losses: list[str] = []
     slowest = 0.0
     cases = [(suffix, kind, corrupt) for suffix in SUFFIXES if suffix for kind in _kinds() for corrupt in (False, True)]
@@ -229,16 +229,16 @@ FAULTS: tuple[Fault, ...] = (
         "hostile paths: a folder, FIFO, device, socket or link loop in place of the file",
         "it is read or replaced, loading does not raise OSError within 50 ms, an event gets no entity, or the backup's "
         "user is lost",
-        _in_place,
+        _load_special_files,
     ),
     Fault(
         "hostile paths: a file that the current user may not read",
         "it is replaced, there is no PermissionError, or the backup's user is lost",
-        _unreadable,
+        _load_unreadable_file,
     ),
     Fault(
         "hostile paths: folders, links, devices and more, planted as backup, corrupt, lock and temporary files",
         "a victim file changes, the user is lost, or saving fails although nothing blocks it",
-        _planted,
+        _plant_files,
     ),
 )

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from client_session import SessionContext
 
 BUSY_SECONDS = 0.5
-"""Seconds that a busy machine may add to a call; a call that waits for the lock twice takes longer."""
+"""Extra seconds allowed for a call on a busy machine; waiting for the lock twice would take longer."""
 
 _TICKS = 60
 _SESSIONS = 20
@@ -74,7 +74,7 @@ class _Case:
     call: str
     path: Path
     option: str
-    """The option that is switched on, or an empty string."""
+    """The option that is turned on, or an empty string."""
     clock: ManualClock = attrs.field(factory=ManualClock)
     logger: _WarningCounter = attrs.field(factory=_WarningCounter)
     sessions: list[ClientSession] = attrs.field(factory=list[ClientSession])
@@ -101,7 +101,7 @@ class _Case:
         return self.sessions[0]
 
     def prepare(self) -> None:
-        """Let the sessions time out without a tick, so that calls have much to save; then hang the lock holder."""
+        """Let the sessions time out without a tick, so that calls have a lot to save; then hang the lock holder."""
         if self.call != "first start":
             for _ in range(_SESSIONS if self.call == "ticks of 20 sessions" else 1):
                 self.start()
@@ -111,11 +111,11 @@ class _Case:
         os.waitpid(self.holder, os.WUNTRACED)
 
     def run(self) -> None:
-        """Make the call, and measure it."""
+        """Make the call, and measure its duration."""
         if self.call == "ticks of 20 sessions":
             with ThreadPoolExecutor(_SESSIONS) as pool:
                 list(pool.map(_track_event, self.sessions))
-        self.seconds = _seconds(lambda: CALLS[self.call](self))
+        self.seconds = _measure_seconds(lambda: CALLS[self.call](self))
 
     def loss(self) -> str | None:
         """Return a loss that occurred during the hang or after the holder continued."""
@@ -126,7 +126,7 @@ class _Case:
         ticking = 0.0
         for _ in range(_TICKS):
             if self.call != "close" and ticking < BUSY_SECONDS:
-                ticking += _seconds(self.session.tick)
+                ticking += _measure_seconds(self.session.tick)
         if self.seconds > LOCK_SECONDS + BUSY_SECONDS:
             return f"it took {self.seconds:.2f} s"
         if ticking > BUSY_SECONDS:
@@ -138,33 +138,33 @@ class _Case:
         return None
 
     def _loss_after(self) -> str | None:
-        on_disk = {self._on_disk()} if self.path.exists() else set()
+        on_disk = {self._load_from_disk()} if self.path.exists() else set()
         os.kill(self.holder, signal.SIGCONT)
         if os.waitpid(self.holder, 0)[1]:
             return "the holder failed"
-        on_disk.add(self._on_disk())
+        on_disk.add(self._load_from_disk())
         for session in self.sessions:
             with suppress(SessionClosedError):
                 session.tick()
-                on_disk.add(self._on_disk())
+                on_disk.add(self._load_from_disk())
                 _track_event(session)  # start_new_session() keeps a session that has no events
                 session.start_new_session()
                 context = _track_event(session)
-                if session.save_error or self._on_disk() != (context.session_index, context.session_id):
-                    return f"not saved afterwards: {session.save_error}"
-                on_disk.add(self._on_disk())
+                if session.save_error or self._load_from_disk() != (context.session_index, context.session_id):
+                    return f"not saved afterward: {session.save_error}"
+                on_disk.add(self._load_from_disk())
         if len({index for index, _ in on_disk}) != len(on_disk):
             return f"two sessions in the file had the same index: {on_disk}"
         return None
 
-    def _on_disk(self) -> tuple[int, str | None]:
+    def _load_from_disk(self) -> tuple[int, str | None]:
         saved = loads(self.path.read_bytes())
         return saved.session_index, saved.session_id
 
 
-def _seconds(call: Callable[[], object]) -> float:
+def _measure_seconds(call: Callable[[], object]) -> float:
     start = time.monotonic()
-    with suppress(TimeoutError):  # save() raises it
+    with suppress(TimeoutError):  # raised by save()
         call()
     return time.monotonic() - start
 
@@ -173,11 +173,11 @@ def _track_event(session: ClientSession) -> SessionContext:
     return session.get_session_context(uuid.uuid4())
 
 
-def _four_threads(case: _Case) -> None:
+def _call_from_four_threads(case: _Case) -> None:
     """Make four concurrent calls that need the same session's lock."""
     calls = [lambda: _track_event(case.session), case.session.save, case.session.save, case.session.tick]
     with ThreadPoolExecutor(len(calls)) as pool:
-        list(pool.map(_seconds, calls))
+        list(pool.map(_measure_seconds, calls))
 
 
 def _tick_all(case: _Case) -> None:
@@ -191,7 +191,7 @@ CALLS: dict[str, Callable[[_Case], object]] = {
     "background": lambda case: case.session.set_background(True),
     "save": lambda case: case.session.save(),
     "close": lambda case: case.session.close(),
-    "four threads": _four_threads,
+    "four threads": _call_from_four_threads,
     "ticks of 20 sessions": _tick_all,
 }
 OPTIONS = ("", "continue_on_restart", "count_empty_sessions")
@@ -202,7 +202,7 @@ def _call_during_hang(folder: Path, calls: list[str], options: list[str]) -> Non
         _Case(call, folder / f"{call} {option}" / "session.xml", option)
         for call in calls
         for option in options
-        if call != "background" or option  # without an option it has nothing to save
+        if call != "background" or option  # without an option, going to the background saves nothing
     ]
     for case in cases:
         case.prepare()
@@ -221,8 +221,8 @@ def call_during_hang(scale: Scale) -> Outcome:
 
 FAULTS: tuple[Fault, ...] = (
     Fault(
-        "calls while another process hangs holding the lock, also from four threads and with 20 sessions",
-        "a call takes more than 1 s, a session fails, warns twice or is not saved afterwards, or the file holds two "
+        "calls while another process hangs holding the lock, including calls from four threads and with 20 sessions",
+        "a call takes more than 1 s, a session fails, warns twice or is not saved afterward, or the file holds two "
         "sessions with the same index",
         call_during_hang,
     ),

@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 OLD = Snapshot(user_id=event_id(7), session_id=event_id(8), session_index=41, previous_session_id=event_id(9))
 SAMPLE_EVERY = 12
-"""The test suite runs one of this many system calls."""
+"""The test suite kills at one system call in this many."""
 
 
 def use_session(folder: Path) -> None:
-    """Start, record a session's first two events and close: three saves on a first run, two on an old file."""
+    """Start a session, track two events and close it: three saves on a first run, two with an old file."""
     with ClientSession(folder / "session.xml", scheduler=ManualScheduler()) as session:
         session.get_session_context(event_id(1))
         session.get_session_context(event_id(2))
 
 
-def traced_work(folder: Path) -> Callable[[AbstractContextManager[None]], list[str]]:
-    """Return the work of a traced child."""
+def work_in_folder(folder: Path) -> Callable[[AbstractContextManager[None]], list[str]]:
+    """Return the function that a traced child runs."""
 
     def work(traced: AbstractContextManager[None]) -> list[str]:
         with traced:
@@ -51,7 +51,7 @@ def count_renames(calls: tuple[Call, ...]) -> int:
 
 
 def count_saves_in_file(folder: Path, old: Snapshot | None) -> int | str:
-    """Return how many saves after ``old`` the save file contains, or a description of its damage."""
+    """Return the number of saves after ``old`` that the save file reflects, or a description of its damage."""
     path = folder / "session.xml"
     data = path.read_bytes() if path.exists() else None
     try:
@@ -107,11 +107,11 @@ def kill_at_each(name: str, old: Snapshot | None, share: int, step: int) -> tupl
         prepare_folder(folder, old)
         use_session(folder)  # untraced, so that every traced child makes the same calls
         prepare_folder(folder, old)
-        calls = run_traced(traced_work(folder), trace).calls
+        calls = run_traced(work_in_folder(folder), trace).calls
         for position in range(share, len(calls), step):
             call = calls[position]
             prepare_folder(folder, old)
-            traced = run_traced(traced_work(folder), trace, f"inject={call.name}:signal=SIGKILL:when={call.number}")
+            traced = run_traced(work_in_folder(folder), trace, f"inject={call.name}:signal=SIGKILL:when={call.number}")
             found, expected = count_saves_in_file(folder, old), count_renames(calls[:position])
             if traced.status != -signal.SIGKILL:
                 lost = [f"ended with {traced.status} instead of being killed"]

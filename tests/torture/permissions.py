@@ -40,7 +40,7 @@ def _umask(value: int) -> Generator[None]:
 
 
 @contextlib.contextmanager
-def _watched(folder: Path, seen: set[tuple[str, int]]) -> Generator[None]:
+def _modes_recorded(folder: Path, seen: set[tuple[str, int]]) -> Generator[None]:
     """Record the name and mode of every file in the folder at each open, write and fsync."""
     real_open, real_write, real_fsync = os.open, os.write, os.fsync
 
@@ -56,7 +56,7 @@ def _watched(folder: Path, seen: set[tuple[str, int]]) -> Generator[None]:
 
     def watched_write(descriptor: int, data: bytes) -> int:
         look()
-        written = real_write(descriptor, data[: len(data) // 2 + 1])  # a partial write, to see half-written files
+        written = real_write(descriptor, data[: len(data) // 2 + 1])  # a partial write, to see a half-written file
         look()
         return written
 
@@ -86,8 +86,8 @@ def _hard_links(*, allowed: bool) -> Generator[None]:
         os.link = real_link
 
 
-def _umasks(scale: Scale) -> Outcome:
-    """Save, corrupt the file and save again, which creates save, backup, lock, corrupt and temporary files."""
+def _save_under_umasks(scale: Scale) -> Outcome:
+    """Save, corrupt the file and save again; this creates the save, backup, lock, corrupt and temporary files."""
     umasks = (0o000, 0o022, 0o077, 0o777) if scale is Scale.SAMPLE else range(0o1000)
     losses: list[str] = []
     cases = 0
@@ -97,7 +97,7 @@ def _umasks(scale: Scale) -> Outcome:
             with tempfile.TemporaryDirectory() as name:
                 seen: set[tuple[str, int]] = set()
                 store = XmlStore(Path(name) / "session.xml")
-                with _umask(umask), _hard_links(allowed=allowed), _watched(Path(name), seen):
+                with _umask(umask), _hard_links(allowed=allowed), _modes_recorded(Path(name), seen):
                     store.save(OLD)
                     store.save(NEW)
                     store.path.write_bytes(b"corrupt")
@@ -113,7 +113,7 @@ def _umasks(scale: Scale) -> Outcome:
     return Outcome(cases, tuple(losses), "each file checked after every open and during every write and fsync")
 
 
-def _existing_modes(scale: Scale) -> Outcome:
+def _save_with_existing_modes(scale: Scale) -> Outcome:
     modes = (0o600, 0o640, 0o644, 0o660, 0o400) if scale is Scale.SAMPLE else range(0o400, 0o1000)
     losses: list[str] = []
     with tempfile.TemporaryDirectory() as name, _umask(0o027):
@@ -130,11 +130,11 @@ def _existing_modes(scale: Scale) -> Outcome:
 
 def _require_root() -> None:
     if os.geteuid() != 0:
-        message = "needs root, to become other users and to change owners"
+        message = "needs root to become other users and to change owners"
         raise CannotRunError(message)
 
 
-def _owners(_: Scale) -> Outcome:
+def _save_as_root(_: Scale) -> Outcome:
     """As root, overwrite a user's file, valid or corrupt."""
     _require_root()
     losses: list[str] = []
@@ -180,11 +180,11 @@ def _planted_cases(scale: Scale) -> Iterator[tuple[str, str, int, int, bool]]:
                             yield suffix, kind, folder_mode, user, corrupt
 
 
-def _planted(scale: Scale) -> Outcome:
-    """Another user plants links to a file of the session's user, in private, open and sticky folders.
+def _save_next_to_planted_links(scale: Scale) -> Outcome:
+    """As another user, plant links to a file of the session's user, in private, open and sticky folders.
 
     In a sticky folder the session's user cannot remove a planted link, so saving may fail. It may also fail if the link
-    is in place of the lock file.
+    replaces the lock file.
     """
     _require_root()
     losses: list[str] = []
@@ -252,8 +252,8 @@ def _create_link(kind: str, folder: Path) -> tuple[Path, Path]:
     return path, target
 
 
-def _links(_: Scale) -> Outcome:
-    """Save to a path that is itself a link, of each kind."""
+def _save_through_links(_: Scale) -> Outcome:
+    """Save to a path that is itself a link, for each kind of link."""
     losses: list[str] = []
     for kind in _LINKS:
         with tempfile.TemporaryDirectory() as name:
@@ -272,17 +272,21 @@ def _links(_: Scale) -> Outcome:
 
 
 FAULTS: tuple[Fault, ...] = (
-    Fault("permissions: every umask", "the mode of a file is ever other than 0600", _umasks),
-    Fault("permissions: every mode of an existing file", "the file or its backup changes mode", _existing_modes),
-    Fault("permissions: root writes another user's file", "the file, backup or corrupt copy changes owner", _owners),
+    Fault("permissions: every umask", "a file ever has a mode other than 0600", _save_under_umasks),
+    Fault(
+        "permissions: every mode of an existing file", "the file or its backup changes mode", _save_with_existing_modes
+    ),
+    Fault(
+        "permissions: root writes another user's file", "the file, backup or corrupt copy changes owner", _save_as_root
+    ),
     Fault(
         "permissions: links planted at every name, in private, open and sticky folders",
         "a victim's content, mode, owner or time changes, a dangling link is followed, or an error is raised",
-        _planted,
+        _save_next_to_planted_links,
     ),
     Fault(
         "permissions: the save path is a link",
         "the link is replaced, the session is not saved, or a link loop is not reported",
-        _links,
+        _save_through_links,
     ),
 )

@@ -26,7 +26,7 @@ _FILE_SYSTEMS: tuple[tuple[tuple[str, ...], str], ...] = (
     ((), "commit=600,nodelalloc"),
     (("-O", "^has_journal"), "noauto_da_alloc"),
 )
-"""Arguments of mkfs.ext4 and options of mount. The last file system has no journal, like ext2."""
+"""The arguments of mkfs.ext4 and the mount options. The last file system has no journal, like ext2."""
 
 _PATHS = ("session.xml", "new/session.xml", "a/new/one/session.xml")
 
@@ -51,7 +51,7 @@ def _backup(path: Path) -> Path:
 
 
 def _cut_after_saves(disk: Disk, path: str, rounds: int) -> Iterator[str]:
-    """Cut the power after each acknowledged save of consecutive sessions; yield the losses."""
+    """Save consecutive sessions, cut the power after each acknowledged save, and yield the losses."""
     before: Snapshot | None = None
     for number in range(1, rounds + 1):
         session = ClientSession(disk.folder / path, scheduler=ManualScheduler())
@@ -72,14 +72,14 @@ def _cut_after_saves(disk: Disk, path: str, rounds: int) -> Iterator[str]:
 
 
 def _cut_without_fsync(disk: Disk) -> Iterator[str]:
-    """Yield a loss if the session survives without fsync, since power cuts on this machine would then prove nothing."""
+    """Yield a loss if the session survives without fsync, since the other power cuts would then prove nothing."""
     with mock.patch.object(os, "fsync", return_value=None):
         lost = list(_cut_after_saves(disk, "session.xml", 1))
     if not lost:
         yield "nothing is lost without fsync either, so this test proves nothing"
 
 
-def after_a_save(scale: Scale) -> Outcome:
+def cut_after_a_save(scale: Scale) -> Outcome:
     """Cut the power after first and later saves, in folders that the save created, and without fsync."""
     sample = scale is Scale.SAMPLE
     losses: list[str] = []
@@ -125,7 +125,7 @@ _SAVES_BEFORE_A_BACKUP = 2
 
 
 def _cut_after_steps(disk: Disk, saves: int) -> Iterator[str]:
-    """Cut the power after each system call of consecutive saves; yield the losses."""
+    """Save repeatedly, cut the power after each system call, and yield the losses."""
     store = XmlStore(disk.folder / "session.xml")
     lost: list[str] = []
     for number in range(1, saves + 1):
@@ -148,7 +148,7 @@ def _cut_after_steps(disk: Disk, saves: int) -> Iterator[str]:
     yield from lost
 
 
-def after_every_step(scale: Scale) -> Outcome:
+def cut_after_every_step(scale: Scale) -> Outcome:
     """Cut the power after every system call of a save; the disk must have the old or new session and a good backup."""
     sample = scale is Scale.SAMPLE
     losses: list[str] = []
@@ -164,11 +164,11 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "power cut right after a save returns, on ext4 (also with noauto_da_alloc, nodelalloc or no journal)",
         "the new session or the backup is not on the disk",
-        after_a_save,
+        cut_after_a_save,
     ),
     Fault(
         "power cut after every system call of a save",
         "neither the old session nor the new one is on the disk",
-        after_every_step,
+        cut_after_every_step,
     ),
 )

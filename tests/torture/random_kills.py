@@ -1,4 +1,4 @@
-"""Kill processes at random while they write, and start next to a process that stopped in the middle of a write."""
+"""Kill processes at random while they write, and start sessions next to a process that stopped during a write."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 
     from client_session import SessionContext
 
-_LANES = 2
+_FILES = 2
 """Save files to test concurrently, each with one running process at a time."""
 
 _THREADS = 3
 _MAX_LIFETIME = 0.03
-"""Longest time in seconds until a process is killed."""
+"""The maximum time in seconds until a process is killed."""
 
 
-def _write_until_killed(path: Path, acknowledgements: int) -> None:
-    """Save until killed; write each save to the pipe ``acknowledgements`` after it has returned."""
+def _write_until_killed(path: Path, acknowledgments: int) -> None:
+    """Save until killed, and report each save to the pipe ``acknowledgments`` once it has returned."""
     session = ClientSession(path)
-    os.write(acknowledgements, f"start {len(temporary_files(path))} {session.user_id}\n".encode())
+    os.write(acknowledgments, f"start {len(temporary_files(path))} {session.user_id}\n".encode())
 
     def acknowledge(context: SessionContext) -> None:
-        os.write(acknowledgements, f"{context.session_index} {context.event_index} {context.session_id}\n".encode())
+        os.write(acknowledgments, f"{context.session_index} {context.event_index} {context.session_id}\n".encode())
 
     def write() -> None:
         while True:
@@ -56,18 +56,18 @@ def _write_until_killed(path: Path, acknowledgements: int) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    message = "a writing thread ended before the kill"
+    message = "a writer thread ended before the kill"
     raise RuntimeError(message)
 
 
 def _run_and_kill(path: Path, seconds: float, *, started: bool) -> list[list[str]]:
-    """Kill a process some seconds after its fork or, if ``started``, after its session opened; return its lines."""
+    """Kill a process ``seconds`` after it is forked or, if ``started``, after its session opens; return its output."""
     reader, writer = os.pipe()
     process = fork_child(lambda: _write_until_killed(path, writer))
     os.close(writer)
     if started:  # wait until it has started, even on a busy machine
         select.select([reader], [], [], 10)
-    time.sleep(seconds)  # the random time of the kill
+    time.sleep(seconds)  # kill at a random time
     os.kill(process, signal.SIGKILL)
     _, status = os.waitpid(process, 0)
     with os.fdopen(reader) as output:
@@ -78,8 +78,8 @@ def _run_and_kill(path: Path, seconds: float, *, started: bool) -> list[list[str
 
 
 @attrs.define
-class _Lane:
-    """One save file, and what its processes have acknowledged."""
+class _TestFile:
+    """One save file, and what the processes that write it have acknowledged."""
 
     path: Path
     user_id: str | None = None
@@ -88,7 +88,7 @@ class _Lane:
     session_of: dict[int, str] = attrs.field(factory=dict[int, str])
     acknowledged: int = 0
     mid_write: int = 0
-    """Kills that left a temporary file, and so hit the middle of a write."""
+    """The number of kills that left a temporary file and so interrupted a write."""
 
     def check(self, lines: list[list[str]]) -> str | None:
         """Return a loss caused by a killed process, if any."""
@@ -123,28 +123,28 @@ class _Lane:
         if (saved.session_index, saved.event_index or 0) < self.newest:
             return f"session and event {self.newest} were acknowledged, but the file has {saved}"
         if self.session_of.get(saved.session_index, saved.session_id) != saved.session_id:
-            return f"the file has a different session {saved.session_index} than the acknowledged one"
+            return f"session {saved.session_index} in the file is not the acknowledged one"
         remaining = temporary_files(self.path)
         self.mid_write += bool(remaining)
         return f"more than one temporary file: {remaining}" if len(remaining) > 1 else None
 
 
 def _kill_at_random(folder: Path, processes: int, seed: int) -> None:
-    chance = random.Random(seed)  # noqa: S311  # no secret
-    lane = _Lane(folder / "session.xml")
+    chance = random.Random(seed)  # noqa: S311  # not a secret
+    test_file = _TestFile(folder / "session.xml")
     losses: list[str] = []
     for number in range(processes):
-        lines = _run_and_kill(lane.path, chance.uniform(0, _MAX_LIFETIME), started=number % 2 == 1)
-        if loss := lane.check(lines):
-            losses.append(f"process {number} of lane {seed}: {loss}")
-    print_report(processes, losses, acknowledged=lane.acknowledged, mid_write=lane.mid_write)
+        lines = _run_and_kill(test_file.path, chance.uniform(0, _MAX_LIFETIME), started=number % 2 == 1)
+        if loss := test_file.check(lines):
+            losses.append(f"file {seed}, process {number}: {loss}")
+    print_report(processes, losses, acknowledged=test_file.acknowledged, mid_write=test_file.mid_write)
 
 
-def killed_at_random(scale: Scale) -> Outcome:
+def kill_at_random(scale: Scale) -> Outcome:
     """Kill processes that write from three threads."""
     processes = 40 if scale is Scale.SAMPLE else 2000
-    lanes = [[str(processes // _LANES), str(lane)] for lane in range(_LANES)]
-    reports = run_in_fresh_interpreters(__name__, lanes)
+    arguments = [[str(processes // _FILES), str(number)] for number in range(_FILES)]
+    reports = run_in_fresh_interpreters(__name__, arguments)
     acknowledged, mid_write = (
         int(sum(each["counts"][key] for each in reports)) for key in ("acknowledged", "mid_write")
     )
@@ -155,13 +155,13 @@ def killed_at_random(scale: Scale) -> Outcome:
     )
 
 
-# Starts next to a process that stopped in the middle of a write
+# Starting next to a process that stopped during a write
 
 _STEPS = ("open", "link", "write", "fsync", "replace", "unlink", "close")
 
 
 def _stop_before(step: int, path: Path) -> None:
-    """Begin a new session, and stop before one of the system calls of its save until SIGCONT arrives."""
+    """Begin a new session, and stop before a step of its save until SIGCONT arrives."""
     session = ClientSession(path)
     steps = itertools.count(1)
 
@@ -188,7 +188,7 @@ def _fork_stopped(path: Path, step: int) -> int | None:
 
 
 def _start_next_to(neighbor: int, path: Path, before: SessionContext, *, continues: bool) -> str | None:
-    """Start next to a stopped process, and again after it continued or was killed; return a loss."""
+    """Start a session next to a stopped process, and another once the latter continues or is killed; return a loss."""
     being_written = temporary_files(path)
     start = time.monotonic()
     started = ClientSession(path)
@@ -210,10 +210,10 @@ def _start_next_to(neighbor: int, path: Path, before: SessionContext, *, continu
 
 
 _MAX_START_SECONDS = 0.5
-"""A start that takes longer has waited for another process."""
+"""A start that takes longer must have waited for another process."""
 
 
-def _start_at_each_step(folder: Path) -> None:
+def _start_next_to_each_step(folder: Path) -> None:
     losses: list[str] = []
     cases = 0
     for continues in (True, False):
@@ -232,7 +232,7 @@ def _start_at_each_step(folder: Path) -> None:
 
 
 def start_next_to_stopped_process(_: Scale) -> Outcome:
-    """Start next to a process stopped before each of its system calls, and again after it continued or was killed."""
+    """Start next to a process stopped before each step of a save, and again after it continues or is killed."""
     (only,) = run_in_fresh_interpreters(__name__, [[]])
     return Outcome(only["cases"], tuple(only["losses"]))
 
@@ -242,11 +242,11 @@ FAULTS: tuple[Fault, ...] = (
         "processes with three writing threads are killed at random (SIGKILL)",
         "a file is unreadable, an acknowledged save or the user is lost, two temporary files remain, or one survives "
         "the next start",
-        killed_at_random,
+        kill_at_random,
     ),
     Fault(
         "start next to a process stopped at each system call of a save, which then continues or is killed",
-        "the start waits, removes a live process's temporary file, or leaves a dead process's",
+        "the start waits, removes a live process's temporary file, or leaves a dead process's file",
         start_next_to_stopped_process,
     ),
 )
@@ -255,4 +255,4 @@ if __name__ == "__main__":
     if sys.argv[2:]:
         _kill_at_random(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
     else:
-        _start_at_each_step(Path(sys.argv[1]))
+        _start_next_to_each_step(Path(sys.argv[1]))

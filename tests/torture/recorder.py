@@ -69,7 +69,7 @@ class Recorder:
         self.clock.advance(FOREGROUND_TIMEOUT)
 
     def check_fork(self, child_keys: list[EventKey]) -> None:
-        """Check that parent and child share no session, and together skip and duplicate no number."""
+        """Check that parent and child share no session, and that between them no number is skipped or duplicated."""
         self.session.close()
         assert self.session.save_error is None, self.session.save_error
         parent_keys = event_keys(self.contexts)
@@ -87,7 +87,7 @@ class Recorder:
         assert events == expected, listing
 
     def check(self) -> None:
-        """Close, then open one more session; check that no number is skipped or duplicated and callbacks match."""
+        """Close, then open one more session; check that no number is skipped or duplicated and that callbacks match."""
         self.session.close()
         assert self.session.save_error is None, self.session.save_error
         self.session = self.open()
@@ -118,7 +118,7 @@ OPERATIONS: dict[str, tuple[Callable[[Recorder], object], Callable[[Recorder], o
     "a save": (Recorder.two_events, lambda r: r.session.save()),
     "a close": (Recorder.event, lambda r: r.session.close()),
 }
-"""A preparation and an operation; each operation takes a different path through the session."""
+"""Pairs of a preparation and an operation; each operation takes a different path through the session's code."""
 
 
 def ignore_closed(action: Callable[[], object]) -> None:

@@ -1,4 +1,4 @@
-"""Call a function at each point of an operation where CPython could run a signal handler or finalizer.
+"""Call a function at each point in an operation where CPython could run a signal handler or finalizer.
 
 CPython runs signal handlers at function entry, after a call and at a loop's backward jump, and finalizers when it
 creates an object. Nothing else can interrupt a thread between two such points.
@@ -31,7 +31,7 @@ def _opname(code: CodeType, offset: int) -> str:
 
 
 def call_at_point(operation: Callable[[], object], call: Callable[[], object], point: int) -> int:
-    """Run an operation and make a call at its interruptible point number ``point``, from 0; return the point count."""
+    """Run an operation, make a call at its interruptible point ``point`` (from 0), and return the number of points."""
     passed = 0
 
     def pass_point() -> None:

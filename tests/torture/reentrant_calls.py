@@ -1,6 +1,6 @@
 """Re-entrant calls: each method, called from callbacks, log handlers, signal handlers and finalizers.
 
-Each row runs in its own interpreter. A watchdog ends one that hangs, and prints its stacks.
+Each row runs in its own interpreter. If it hangs, a watchdog prints its stacks and ends it.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ METHODS: dict[str, Callable[[ClientSession], object]] = {
 }
 
 
-def _unless_closed(call: Callable[[ClientSession], object], session: ClientSession, losses: list[str]) -> None:
+def _call_unless_closed(call: Callable[[ClientSession], object], session: ClientSession, losses: list[str]) -> None:
     try:
         call(session)
     except SessionClosedError:
@@ -79,8 +79,8 @@ def _unless_closed(call: Callable[[ClientSession], object], session: ClientSessi
         losses.append(repr(error))
 
 
-def _unless_refused(call: Callable[[ClientSession], object], session: ClientSession, losses: list[str]) -> None:
-    """Make a call, which is refused while the call that it interrupts is acquiring the save file's lock."""
+def _call_unless_refused(call: Callable[[ClientSession], object], session: ClientSession, losses: list[str]) -> None:
+    """Make a call that is refused if the call that it interrupts is acquiring the save file's lock."""
 
     def call_or_refuse(session: ClientSession) -> None:
         try:
@@ -89,10 +89,10 @@ def _unless_refused(call: Callable[[ClientSession], object], session: ClientSess
             if error.errno != errno.EDEADLK:
                 raise
 
-    _unless_closed(call_or_refuse, session, losses)
+    _call_unless_closed(call_or_refuse, session, losses)
 
 
-def _on_another_thread(call: Callable[[], object]) -> None:
+def _run_on_another_thread(call: Callable[[], object]) -> None:
     thread = threading.Thread(target=call)
     thread.start()
     thread.join()
@@ -103,18 +103,20 @@ def _on_another_thread(call: Callable[[], object]) -> None:
 CALLBACKS = ("on_session_start", "on_session_end", "on_state_change")
 
 
-def _from_callbacks(folder: Path, scale: Scale) -> list[str]:
+def _call_from_callbacks(folder: Path, scale: Scale) -> list[str]:
     """Make each call from each callback once; return a loss or an empty string for each case."""
-    cases = itertools.product(CALLBACKS, METHODS, (False, True), (lambda call: call(), _on_another_thread))
+    cases = itertools.product(CALLBACKS, METHODS, (False, True), (lambda call: call(), _run_on_another_thread))
     step = 1 if scale is Scale.FULL else 5
-    return [_from_callback(folder / f"{number}.xml", *case) for number, case in enumerate(cases) if number % step == 0]
+    return [
+        _call_from_callback(folder / f"{number}.xml", *case) for number, case in enumerate(cases) if number % step == 0
+    ]
 
 
-def _from_callback(
+def _call_from_callback(
     path: Path,
     callback: str,
     method: str,
-    on_other_session: bool,  # noqa: FBT001  # one value of the product
+    on_other_session: bool,  # noqa: FBT001  # from itertools.product
     run: Callable[[Callable[[], object]], object],
 ) -> str:
     losses: list[str] = []
@@ -123,13 +125,13 @@ def _from_callback(
     def call_once(*_: object) -> None:
         if not called:
             called.append(True)
-            run(lambda: _unless_closed(METHODS[method], other if on_other_session else session, losses))
+            run(lambda: _call_unless_closed(METHODS[method], other if on_other_session else session, losses))
 
     callbacks: dict[str, Any] = {callback: call_once}
     session = ClientSession(path, clock=ManualClock(), **callbacks)
     with ClientSession(path) as other:
         for name in ("event", "background", "new session", "event", "close"):
-            _unless_closed(METHODS[name], session, losses)
+            _call_unless_closed(METHODS[name], session, losses)
     if not called:
         losses.append("it was not called")
     return "; ".join(f"{method} in {callback}: {loss}" for loss in losses)
@@ -149,7 +151,7 @@ class _FailingStore(XmlStore):
         self._saves = itertools.count(1)
 
     def save(self, snapshot: Snapshot) -> None:
-        """Save, or fail every third time."""
+        """Save, but fail every third time."""
         if next(self._saves) % 3 == 0:
             raise OSError("every third save fails")  # noqa: EM101, TRY003  # its only message
         super().save(snapshot)
@@ -158,7 +160,7 @@ class _FailingStore(XmlStore):
 class _CallingHandler(logging.Handler):
     """Calls the session for each log line, except for lines that its own calls cause.
 
-    It has no lock, since that lock could cause a deadlock by itself.
+    It has no lock of its own, since that lock could cause a deadlock.
     """
 
     def __init__(self, session: ClientSession, losses: list[str]) -> None:
@@ -173,17 +175,17 @@ class _CallingHandler(logging.Handler):
         record.getMessage()
         self.lines += 1
         self._call()
-        _on_another_thread(self._call)
+        _run_on_another_thread(self._call)
 
     def _call(self) -> None:
         self._local.calling = True
-        _unless_closed(METHODS["touch"], self.session, self.losses)
-        _unless_closed(METHODS["event"], self.session, self.losses)
-        _unless_closed(METHODS["read properties"], self.session, self.losses)
+        _call_unless_closed(METHODS["touch"], self.session, self.losses)
+        _call_unless_closed(METHODS["event"], self.session, self.losses)
+        _call_unless_closed(METHODS["read properties"], self.session, self.losses)
         self._local.calling = False
 
 
-def _from_log_handlers(folder: Path, scale: Scale) -> list[str]:
+def _call_from_log_handlers(folder: Path, scale: Scale) -> list[str]:
     """Use a session from 8 threads, with a log handler that calls it for each line."""
     cases: list[str] = []
     session = ClientSession(store=_FailingStore(folder / "session.xml"), check_interval=0.01)
@@ -197,7 +199,7 @@ def _from_log_handlers(folder: Path, scale: Scale) -> list[str]:
         chance = random.Random(thread)  # noqa: S311  # repeatable, not secret
         for number in range(1500 if scale is Scale.FULL else 20):
             name = "new session" if number % 4 == 0 else "event" if number % 4 == 1 else chance.choice(names)
-            _unless_closed(METHODS[name], session, cases)
+            _call_unless_closed(METHODS[name], session, cases)
 
     threads = [threading.Thread(target=work, args=(thread,)) for thread in range(8)]
     for thread in threads:
@@ -222,9 +224,9 @@ def _check_numbers(contexts: list[SessionContext]) -> str:
 def _use_with_interruptions(
     folder: Path, seconds: float, arm: Callable[[Callable[[], None]], None], provoke: Callable[[], object]
 ) -> list[str]:
-    """Use a session while interruptions call every method of it, and sometimes close another session.
+    """Use a session while interruptions call each of its methods, and sometimes close another session.
 
-    ``arm(call)`` sets the call that an interruption makes. ``provoke()`` causes one, if nothing else does.
+    ``arm(call)`` sets the call that an interruption makes. ``provoke()`` causes an interruption if nothing else does.
     """
     cases: list[str] = []
     contexts: list[SessionContext] = []
@@ -238,7 +240,7 @@ def _use_with_interruptions(
         name = next(names)
         losses: list[str] = []
         call = event if name == "event" else METHODS[name]
-        _unless_refused(call, ClientSession(folder / "other.xml") if name == "close" else session, losses)
+        _call_unless_refused(call, ClientSession(folder / "other.xml") if name == "close" else session, losses)
         cases.extend(losses or [""])
 
     arm(interrupt)
@@ -247,17 +249,17 @@ def _use_with_interruptions(
         for name, call in METHODS.items():
             if name != "close":
                 provoke()
-                _unless_closed(event if name == "event" else call, session, cases)
-    arm(lambda: _unless_closed(METHODS["close"], session, cases))
+                _call_unless_closed(event if name == "event" else call, session, cases)
+    arm(lambda: _call_unless_closed(METHODS["close"], session, cases))
     while not getattr(session, "_current").is_closed:  # noqa: B009  # until an interruption closes it
         provoke()
-        _unless_closed(event, session, cases)
+        _call_unless_closed(event, session, cases)
     arm(lambda: None)
     return [*cases, _check_numbers(contexts)]
 
 
-def _from_signal_handlers(folder: Path, scale: Scale) -> list[str]:
-    """Call from the handler of a timer signal."""
+def _call_from_signal_handlers(folder: Path, scale: Scale) -> list[str]:
+    """Call the session from a timer's signal handler."""
     if not hasattr(signal, "setitimer"):
         message = "needs signal.setitimer, which this system does not have"
         raise CannotRunError(message)
@@ -294,7 +296,7 @@ class _CallsWhenCollected:
 
 def _call_unless_calling(armed: list[Callable[[], None]]) -> None:
     if armed:
-        call = armed.pop()  # so that objects collected during the call do not call again
+        call = armed.pop()  # so that objects collected during the call make no calls
         try:
             call()
         finally:
@@ -302,8 +304,8 @@ def _call_unless_calling(armed: list[Callable[[], None]]) -> None:
                 armed.append(call)
 
 
-def _from_finalizers(folder: Path, scale: Scale) -> list[str]:
-    """Call from finalizers, with the garbage collector running at almost every allocation."""
+def _call_from_finalizers(folder: Path, scale: Scale) -> list[str]:
+    """Call the session from finalizers, with the garbage collector running at almost every allocation."""
     armed: list[Callable[[], None]] = []
 
     def arm(call: Callable[[], None]) -> None:
@@ -325,14 +327,14 @@ def _from_finalizers(folder: Path, scale: Scale) -> list[str]:
 ROWS: dict[str, tuple[str, Callable[[Path, Scale], list[str]]]] = {
     "callbacks": (
         "each callback calls every method of its own or another session, directly or on a thread that it waits for",
-        _from_callbacks,
+        _call_from_callbacks,
     ),
     "logging": (
         "a DEBUG log handler calls the session, directly and on a thread that it waits for, while 8 threads use it",
-        _from_log_handlers,
+        _call_from_log_handlers,
     ),
-    "signals": ("a signal handler calls every method, then close()", _from_signal_handlers),
-    "finalizers": ("__del__ and weak reference callbacks call every method", _from_finalizers),
+    "signals": ("a signal handler calls every method, then close()", _call_from_signal_handlers),
+    "finalizers": ("__del__ and weak reference callbacks call every method", _call_from_finalizers),
     "close": ("close() during a tick that is saving or running a callback", close_during_ticks),
 }
 

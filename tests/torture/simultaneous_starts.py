@@ -68,7 +68,7 @@ def _run_rounds(folder: Path, rounds: int) -> None:
     print_report(rounds, losses, seconds=time.monotonic() - start)
 
 
-def first_starts(scale: Scale) -> Outcome:
+def start_simultaneously(scale: Scale) -> Outcome:
     """Start eight processes at the same moment, before a save file exists."""
     (only,) = run_in_fresh_interpreters(__name__, [["10" if scale is Scale.SAMPLE else "200"]])
     milliseconds = only["counts"]["seconds"] / only["cases"] * 1000
@@ -79,7 +79,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "eight processes start at the same moment, before a save file exists",
         "there is more than one user, or an index is duplicated or missing",
-        first_starts,
+        start_simultaneously,
     ),
 )
 

@@ -37,7 +37,7 @@ _IGNORED = {
 
 @attrs.frozen
 class Call:
-    """One system call of a child: its name, its number among calls of that name, and the rest of its line."""
+    """One system call of a child: its name, its number among calls of that name, and the rest of its trace line."""
 
     name: str
     number: int
@@ -46,7 +46,7 @@ class Call:
 
 @attrs.frozen
 class TracedRun:
-    """The result of a traced child: its exit status or minus its signal, return value, calls and injection count."""
+    """The result of a traced child: exit status or negated signal number, return value, calls and injection count."""
 
     status: int
     returned: list[str]
@@ -57,7 +57,7 @@ class TracedRun:
 def run_traced(
     work: Callable[[AbstractContextManager[None]], list[str]], trace: Path, expression: str = "trace=all"
 ) -> TracedRun:
-    """Fork a child that does the work, and apply ``strace -e expression`` to it.
+    """Fork a child that does the work, and trace it with ``strace -e expression``.
 
     ``work`` gets a context manager: strace is attached only inside it. The calling process must be single-threaded.
 
@@ -88,7 +88,7 @@ def run_traced(
     return TracedRun(
         os.waitstatus_to_exitcode(status or 0),
         json.loads(returned) if returned else [],
-        tuple(_calls(text)),
+        tuple(_parse_calls(text)),
         text.count("(INJECTED)"),
     )
 
@@ -110,7 +110,7 @@ def _strace(child: int, trace: Path, expression: str) -> Generator[None]:
 def _run_and_exit(work: Callable[[AbstractContextManager[None]], list[str]], writer: int) -> None:
     status = 1
     try:
-        returned = work(_traced())
+        returned = work(_strace_attached())
         os.write(writer, json.dumps(returned).encode())
         status = 0
     except BaseException:  # noqa: BLE001  # a forked child must never continue its parent's program
@@ -120,8 +120,8 @@ def _run_and_exit(work: Callable[[AbstractContextManager[None]], list[str]], wri
 
 
 @contextlib.contextmanager
-def _traced() -> Generator[None]:
-    """Ask the parent to attach strace, and to detach it at the end; wait each time until it has done so."""
+def _strace_attached() -> Generator[None]:
+    """Ask the parent to attach strace, and to detach it at the end; wait each time until the parent is done."""
     os.kill(os.getppid(), _REQUEST)
     signal.sigwait({_PROCEED})
     yield
@@ -142,7 +142,7 @@ def _wait(child: int) -> int | None:
             return None
 
 
-def _calls(text: str) -> Generator[Call]:
+def _parse_calls(text: str) -> Generator[Call]:
     numbers: dict[str, int] = {}
     for line in text.splitlines():
         match = _CALL.match(line)

@@ -1,4 +1,4 @@
-"""A session that lives through a fault of its save file's folder, and checks for what it must not lose."""
+"""A session that runs through a fault in its save file's folder, and records what it should not have lost."""
 
 from __future__ import annotations
 
@@ -62,16 +62,16 @@ class Survivor:
     saves_fail: bool = False
     """No save can be durable during the fault, and `save_error` must report that."""
     must_log: bool = False
-    """The fault has an effect that the library cannot make up for, so it must log a failure."""
+    """The library cannot work around the fault, so it must log a failure."""
     losses: list[str] = attrs.field(factory=list[str])
     """One message for each loss."""
     log: Log = attrs.field(factory=Log)
     before: Snapshot | None = None
     is_link: bool = False
     maybe_unread: bool = False
-    """The file may not have been read before the session's first event."""
+    """The session's first event might have come before the file could be read."""
     has_backup: bool = False
-    """The backup was readable instead (`XmlStore.load`)."""
+    """The backup was read in place of the file (see `XmlStore.load`)."""
     session: ClientSession | None = None
     context: SessionContext | None = None
 
@@ -94,7 +94,7 @@ class Survivor:
             self.record_loss(f"the file is corrupt: {error}")
 
     def close_during(self, fault: AbstractContextManager[object]) -> None:
-        """Close a session during a fault; check that the file is old or new and that the next start continues it."""
+        """Close a session during a fault; check that the file is old or new and the next start continues from it."""
         with ClientSession(self.path, logger=self.log, scheduler=ManualScheduler()) as session:
             self.session = session
             session.get_session_context(event_id(1))
@@ -162,7 +162,7 @@ class Survivor:
         self.attempt("a tick", session.tick)
 
     def check_file_after_fault(self) -> None:
-        """Check that the file is old or new at the end of the fault, and that the session reports an old one."""
+        """Check that the file is old or new at the end of the fault, and that an old file is reported in save_error."""
         if self.session is None or self.context is None:
             return
         found = self.read_file()
@@ -179,7 +179,7 @@ class Survivor:
             self.check_temporary_files()
 
     def recover(self) -> None:
-        """Send one tick, and check that it saves the session."""
+        """Tick once, and check that the tick saves the session."""
         session, context = self.session, self.context
         if session is None or context is None:
             return
@@ -188,7 +188,7 @@ class Survivor:
             self.record_loss("save_error remained after the next tick")
         levels = [line.partition(":")[0] for line in self.log.lines]
         if levels != ["warning", "info"] * (len(levels) // 2):
-            self.record_loss("a series of failures did not log exactly one warning and one line on recovery")
+            self.record_loss("a series of failures did not log exactly one warning and one recovery line")
         found = self.read_file()
         before = self.before
         other_user = before is not None and context.user_id != before.user_id

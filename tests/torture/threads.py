@@ -1,4 +1,4 @@
-"""Use one session from many threads, and from signal handlers and finalizers at each point of each operation."""
+"""Use one session from many threads, and from signal handlers and finalizers at each point in each operation."""
 
 from __future__ import annotations
 
@@ -87,17 +87,17 @@ def _run(  # noqa: PLR0913, PLR0917  # one case
     return points
 
 
-def _reentrant_in_memory(scale: Scale) -> Outcome:
+def _interrupt_in_memory(scale: Scale) -> Outcome:
     return _call_at_each_point(MemoryStore, 1 if scale is Scale.FULL else 23)
 
 
-def _reentrant_on_file(scale: Scale) -> Outcome:
+def _interrupt_on_file(scale: Scale) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         paths = (Path(folder) / uuid.uuid4().hex / "session.xml" for _ in iter(int, 1))
         return _call_at_each_point(lambda: XmlStore(next(paths)), 97 if scale is Scale.FULL else 997)
 
 
-def _mixed_calls(scale: Scale) -> Outcome:
+def _mix_calls(scale: Scale) -> Outcome:
     threads, calls = 8, 100_000 if scale is Scale.FULL else 1_000
     contexts: list[list[SessionContext]] = [[] for _ in range(threads)]
     firsts: list[SessionContext] = []
@@ -172,10 +172,10 @@ def _check_numbers(contexts: list[list[SessionContext]], firsts: list[SessionCon
     return []
 
 
-def _signals(scale: Scale) -> Outcome:
-    """Call the session from a timer's signal handler, between the main thread's bytecodes."""
+def _call_from_signal_handler(scale: Scale) -> Outcome:
+    """Call the session from a timer's signal handler, between the main thread's bytecode instructions."""
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
-        message = "needs signal.setitimer and the main thread; run it on Linux, or with make torture"
+        message = "needs signal.setitimer and the main thread; run it on Linux or with make torture"
         raise CannotRunError(message)
     handled, failures = 0, list[str]()
     chance = random.Random(1)  # noqa: S311  # repeatable, not secret
@@ -218,21 +218,21 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "8 threads mix all calls on one session, switching as often as the interpreter allows",
         "a session or event number is skipped or duplicated, or a session does not have exactly one first event",
-        _mixed_calls,
+        _mix_calls,
     ),
     Fault(
-        "a signal handler or finalizer calls an in-memory session at each point of each operation",
+        "a signal handler or finalizer calls an in-memory session at each point in each operation",
         "a number is skipped or duplicated, or callbacks do not match the entities",
-        _reentrant_in_memory,
+        _interrupt_in_memory,
     ),
     Fault(
-        "a signal handler or finalizer calls a session with a save file at every 97th point of each operation",
+        "a signal handler or finalizer calls a session with a save file at every 97th point in each operation",
         "a number is skipped or duplicated, callbacks do not match the entities, or the file lacks a numbered session",
-        _reentrant_on_file,
+        _interrupt_on_file,
     ),
     Fault(
-        "a timer's signal handler calls the session between the main thread's bytecodes",
+        "a timer's signal handler calls the session between the main thread's bytecode instructions",
         "a number is skipped or duplicated, callbacks do not match the entities, or the file lacks a numbered session",
-        _signals,
+        _call_from_signal_handler,
     ),
 )

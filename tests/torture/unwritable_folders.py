@@ -39,15 +39,15 @@ class Obstacle:
     name: str
     apply: Callable[[Path], AbstractContextManager[None]]
     only_running: bool = False
-    """It deletes the file, so only a session that is already running has something to keep."""
+    """The obstacle deletes the file, so only a session that is already running has something to keep."""
 
 
 # Mounts
 
 
 @contextlib.contextmanager
-def full(folder: Path, leave: int) -> Generator[None]:
-    """Fill a file system except for ``leave`` pages; delete the backup too, since a save could reuse its space."""
+def full_disk(folder: Path, spare: int) -> Generator[None]:
+    """Fill a file system except for ``spare`` pages; also delete the backup, since a save could reuse its space."""
     for backup in folder.glob("*.bak"):
         backup.unlink()
     filler = folder.parent / "filler"
@@ -57,14 +57,14 @@ def full(folder: Path, leave: int) -> Generator[None]:
                 file.write(b"\0" * 4096)
         except OSError as error:
             assert error.errno == errno.ENOSPC  # noqa: PT017  # ends the loop
-        file.truncate(file.tell() - leave * 4096)
+        file.truncate(file.tell() - spare * 4096)
     yield
     filler.unlink()
 
 
 @contextlib.contextmanager
-def out_of_inodes(folder: Path, leave: int) -> Generator[None]:
-    """Use all inodes of a file system except for ``leave``."""
+def out_of_inodes(folder: Path, spare: int) -> Generator[None]:
+    """Use all inodes of a file system except for ``spare``."""
     fillers: list[Path] = []
     try:
         while True:
@@ -73,15 +73,15 @@ def out_of_inodes(folder: Path, leave: int) -> Generator[None]:
             fillers.append(filler)
     except OSError as error:
         assert error.errno == errno.ENOSPC  # noqa: PT017  # ends the loop
-    for filler in fillers[:leave]:
+    for filler in fillers[:spare]:
         filler.unlink()
     yield
-    for filler in fillers[leave:]:
+    for filler in fillers[spare:]:
         filler.unlink()
 
 
 @contextlib.contextmanager
-def read_only(folder: Path) -> Generator[None]:
+def read_only_disk(folder: Path) -> Generator[None]:
     """Remount a file system read-only."""
     subprocess.run(["mount", "-o", "remount,ro", folder.parent], check=True)  # noqa: S603, S607  # mount(8)
     yield
@@ -89,9 +89,9 @@ def read_only(folder: Path) -> Generator[None]:
 
 
 MOUNTED = (
-    *(Obstacle(f"a disk with {pages} free pages", partial(full, leave=pages)) for pages in range(4)),
-    *(Obstacle(f"a disk with {inodes} free inodes", partial(out_of_inodes, leave=inodes)) for inodes in range(4)),
-    Obstacle("a read-only disk", read_only),
+    *(Obstacle(f"a disk with {pages} free pages", partial(full_disk, spare=pages)) for pages in range(4)),
+    *(Obstacle(f"a disk with {inodes} free inodes", partial(out_of_inodes, spare=inodes)) for inodes in range(4)),
+    Obstacle("a read-only disk", read_only_disk),
 )
 
 
@@ -99,7 +99,7 @@ MOUNTED = (
 
 
 @contextlib.contextmanager
-def limited(_: Path, limit: int, soft: int) -> Generator[None]:
+def resource_limit(_: Path, limit: int, soft: int) -> Generator[None]:
     """Set a resource limit."""
     before, hard = resource.getrlimit(limit)
     resource.setrlimit(limit, (soft, hard))
@@ -112,12 +112,12 @@ def few_descriptors(folder: Path, spare: int) -> Generator[None]:
     """Allow only ``spare`` more open files."""
     lowest = os.open(os.devnull, os.O_RDONLY)
     os.close(lowest)
-    with limited(folder, resource.RLIMIT_NOFILE, lowest + spare):
+    with resource_limit(folder, resource.RLIMIT_NOFILE, lowest + spare):
         yield
 
 
 @contextlib.contextmanager
-def restricted(folder: Path, name: str, mode: int) -> Generator[None]:
+def restrictive_mode(folder: Path, name: str, mode: int) -> Generator[None]:
     """Set a restrictive mode on the folder or a file in it."""
     path = folder / name
     if not path.exists():
@@ -130,14 +130,14 @@ def restricted(folder: Path, name: str, mode: int) -> Generator[None]:
 
 
 @contextlib.contextmanager
-def deleted(folder: Path) -> Generator[None]:
+def deleted_folder(folder: Path) -> Generator[None]:
     """Delete the folder and its contents."""
     shutil.rmtree(folder)
     yield
 
 
 @contextlib.contextmanager
-def replaced_by_file(folder: Path) -> Generator[None]:
+def folder_replaced_by_file(folder: Path) -> Generator[None]:
     """Replace the folder with a file."""
     aside = folder.with_name("aside")
     folder.rename(aside)
@@ -149,18 +149,21 @@ def replaced_by_file(folder: Path) -> Generator[None]:
 
 UNPRIVILEGED = (
     *(
-        Obstacle(f"a file size limit of {size} bytes", partial(limited, limit=resource.RLIMIT_FSIZE, soft=size))
+        Obstacle(f"a file size limit of {size} bytes", partial(resource_limit, limit=resource.RLIMIT_FSIZE, soft=size))
         for size in (0, 1, 100, 500, 1000)
     ),
     *(Obstacle(f"{spare} descriptors left", partial(few_descriptors, spare=spare)) for spare in range(3)),
-    *(Obstacle(f"a folder with mode {mode:o}", partial(restricted, name=".", mode=mode)) for mode in (0o555, 0o300, 0)),
     *(
-        Obstacle(f"a file with mode {mode:o}", partial(restricted, name="session.xml", mode=mode))
+        Obstacle(f"a folder with mode {mode:o}", partial(restrictive_mode, name=".", mode=mode))
+        for mode in (0o555, 0o300, 0)
+    ),
+    *(
+        Obstacle(f"a file with mode {mode:o}", partial(restrictive_mode, name="session.xml", mode=mode))
         for mode in (0o444, 0o200, 0)
     ),
-    Obstacle("a lock with mode 0", partial(restricted, name="session.xml.lock", mode=0)),
-    Obstacle("a file in place of the folder", replaced_by_file),
-    Obstacle("a deleted folder", deleted, only_running=True),
+    Obstacle("a lock with mode 0", partial(restrictive_mode, name="session.xml.lock", mode=0)),
+    Obstacle("a file in place of the folder", folder_replaced_by_file),
+    Obstacle("a deleted folder", deleted_folder, only_running=True),
 )
 
 
@@ -168,7 +171,7 @@ UNPRIVILEGED = (
 
 
 def survive_each(obstacles: tuple[Obstacle, ...], setting: Callable[[Path], AbstractContextManager[None]]) -> Outcome:
-    """Run sessions through each obstacle, each in a new folder inside the given setting."""
+    """Run sessions through each obstacle, each time in a new folder within the given setting."""
     cases, failed, losses = 0, 0, list[str]()
     for obstacle in obstacles:
         for scenario in SCENARIOS:
@@ -227,15 +230,15 @@ def _run_unprivileged(share: int, shares: int, scale: Scale) -> Outcome:  # noqa
 
 
 def fill_disks(scale: Scale) -> Outcome:
-    """Run all disk cases, at any scale."""
+    """Run all disk cases at either scale."""
     if sys.platform != "linux" or os.geteuid() != 0:
-        msg = "needs Linux and root, to mount small disks (sudo make torture)"
+        msg = "needs Linux and root to mount small disks (sudo make torture)"
         raise CannotRunError(msg)
     return run_in_workers(_run_mounted, scale, shares=1)
 
 
 def restrict_process(scale: Scale) -> Outcome:
-    """Run all limit and permission cases, at any scale."""
+    """Run all limit and permission cases at either scale."""
     if sys.platform == "win32":
         msg = "needs POSIX permissions and limits"
         raise CannotRunError(msg)

@@ -54,7 +54,7 @@ class Report(TypedDict):
 
 
 def run_in_fresh_interpreters(module: str, arguments: Iterable[Iterable[str]]) -> list[Report]:
-    """Run ``python -m module FOLDER argument…`` concurrently, once per list of arguments; return their reports.
+    """Run ``python -m module FOLDER argument…`` once for each list of arguments, concurrently; return the reports.
 
     Each interpreter gets its own temporary folder.
 
@@ -85,7 +85,7 @@ def print_report(cases: int, losses: list[str], **counts: float) -> None:
 
 
 def fork_child(work: Callable[[], object]) -> int:
-    """Fork a child that only does the work; its exit status is 0 if the work succeeded. Return its process id."""
+    """Fork a child that does the work and exits, with status 0 if the work succeeded; return its process id."""
     process = os.fork()
     if process == 0:
         _work_and_exit(work)

@@ -1,4 +1,4 @@
-"""A program's own clock, scheduler, store and logger, which need no base class."""
+"""Custom clocks, schedulers, stores and loggers, which do not need a base class."""
 
 from __future__ import annotations
 
@@ -99,8 +99,8 @@ class FutureStore:
         return contextlib.nullcontext()
 
 
-class TextStore:
-    """A store that keeps text instead of snapshots, so it is not a `SnapshotStore`."""
+class StringStore:
+    """A store that keeps strings instead of snapshots, so it is not a `SnapshotStore`."""
 
     def load(self) -> str | None:
         """Return None."""
@@ -118,7 +118,7 @@ class ListLogger:
     """A logger that keeps messages in a list."""
 
     def __init__(self) -> None:
-        """Start with no messages."""
+        """Start with an empty list of messages."""
         self.messages: list[str] = []
 
     def info(self, msg: str, /, *args: object) -> None:
@@ -140,6 +140,6 @@ ticking: Ticking = ClientSession(store=store, clock=clock, scheduler=scheduler, 
 ClientSession(store=store, clock=IntegerClock())  # type: ignore[arg-type]
 ClientSession(store=store, clock=FixedClock)  # type: ignore[arg-type]
 ClientSession(store=store, scheduler=IncompleteScheduler())  # type: ignore[arg-type]
-ClientSession(store=TextStore())  # type: ignore[arg-type]
-ClientSession(store=store, logger=logging)  # the module has the required methods
+ClientSession(store=StringStore())  # type: ignore[arg-type]
+ClientSession(store=store, logger=logging)  # the module has functions with the required names
 ClientSession(store=store, logger=[])  # type: ignore[arg-type]

@@ -63,10 +63,10 @@ def on_end(summary: SessionSummary) -> str:
     return summary.reason
 
 
-def on_change(before: SessionState, given: Input, after: SessionState, *, label: str = "") -> None:
+def on_change(before: SessionState, trigger: Input, after: SessionState, *, label: str = "") -> None:
     """Accept a state change."""
     assert_type(before, SessionState)
-    print(label, before, given, after)
+    print(label, before, trigger, after)
 
 
 class Analytics:

@@ -1,6 +1,6 @@
-"""Test support for embedders: a manual clock and scheduler, Hypothesis strategies for traces, and invariants.
+"""Test support for programs that embed a session: manual clock and scheduler, Hypothesis strategies, invariants.
 
-`traces` and `timelines` require Hypothesis (the extra ``verify``).
+`traces` and `timelines` require Hypothesis (the ``verify`` extra).
 """
 
 from __future__ import annotations

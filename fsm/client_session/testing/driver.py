@@ -1,4 +1,4 @@
-"""The driver: applies the steps of a trace to a real session on a manual clock."""
+"""The driver: applies a trace's steps to a real session on a manual clock."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class SessionOptions:
-    """The arguments of a driven `ClientSession`."""
+    """Arguments for the `ClientSession` that a `Driver` constructs."""
 
     foreground_timeout: float = 600
     background_timeout: float = 300
@@ -35,7 +35,7 @@ class SessionOptions:
 
 
 class _Explanations(logging.LoggerAdapter[logging.Logger]):
-    """A logger that collects the explanations that a session logs at DEBUG, and passes other records on."""
+    """Logger that collects the explanations that a session logs at DEBUG and forwards all other records."""
 
     def __init__(self, explanations: list[Explanation]) -> None:
         super().__init__(logging.getLogger(ClientSession.__module__))
@@ -49,13 +49,13 @@ class _Explanations(logging.LoggerAdapter[logging.Logger]):
 
 
 class Driver:
-    """A session that steps are applied to. Ticks come only from `scheduler` and from steps.
+    """Applies steps to a session. Ticks come only from `scheduler` and from the steps.
 
-    The times of steps drive the monotonic clock. The wall clock follows them until a step sets it.
+    The steps' times drive the monotonic clock. The wall clock follows them until a step sets it.
     """
 
     def __init__(self, start: datetime, store: SnapshotStore, options: SessionOptions) -> None:
-        """Construct the session at ``start``. Raises the constructor's errors."""
+        """Construct the session at time ``start``. Raises the same errors as `ClientSession`."""
         self.at = start
         self.clock = ManualClock(start)
         self.scheduler = ManualScheduler()
@@ -65,7 +65,7 @@ class Driver:
         self.explanations: list[Explanation] = []
         self._store = store
         self._options = options
-        self._wall_is_ahead = timedelta(0)
+        self._wall_offset = timedelta(0)
         self.session = self._construct()
 
     def _construct(self) -> ClientSession:
@@ -81,13 +81,13 @@ class Driver:
         )
 
     def move_to(self, at: datetime) -> None:
-        """Let time pass without ticks."""
+        """Advance both clocks to ``at`` without ticking."""
         self.clock.advance((at - self.at).total_seconds())
         self.at = at
-        self.clock.set_wall(at + self._wall_is_ahead)  # a sum of floats may be off by microseconds
+        self.clock.set_wall(at + self._wall_offset)  # summed floats may be off by microseconds
 
-    def apply(self, step: Step) -> SessionContext | None:  # noqa: C901  # one case for each kind of input
-        """Let time pass until the step, and apply it; return the entity if it is an event, of another process too."""
+    def apply(self, step: Step) -> SessionContext | None:  # noqa: C901  # one case per input
+        """Advance to the step's time and apply it. Return an entity for events, including another process's."""
         self.move_to(step.at)
         session = self.session
         match step.input:
@@ -106,13 +106,13 @@ class Driver:
                 session.close()
                 self.session = self._construct()
             case External.WALL:
-                self._wall_is_ahead = (step.to or step.at) - step.at
-                self.clock.set_wall(step.at + self._wall_is_ahead)
+                self._wall_offset = (step.to or step.at) - step.at
+                self.clock.set_wall(step.at + self._wall_offset)
             case External.OTHER:
                 with ClientSession(store=self._store, clock=self.clock, scheduler=ManualScheduler()) as other:
                     return other.get_session_context(str(step.event_id))
             case External.SLEEP:
                 pass  # nothing happens until the next step
-            case name:  # a method of that name
+            case name:  # a method with that name
                 getattr(session, name.replace("-", "_"))()
         return None

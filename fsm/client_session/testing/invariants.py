@@ -1,4 +1,4 @@
-"""Invariants of all entities of one installation, in the order in which they were returned."""
+"""Invariants of an installation's entities, in the order in which they were returned."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 INVARIANTS = {
     "one user": "All entities have the same user.",
-    "unbroken chain": "Sessions are numbered 1, 2, 3… without gaps, and each one's previous session is the one before.",
+    "unbroken chain": "Sessions are numbered 1, 2, 3… without gaps, and each names its predecessor.",
     "one first event": "All entities of a session have the same first event, with the same time.",
-    "events counted": "The events of a session are numbered 1, 2, 3… without gaps.",
+    "events counted": "A session's events are numbered 1, 2, 3… without gaps.",
 }
-"""The name and meaning of each."""
+"""The name and meaning of each invariant."""
 
 
 class InvariantError(AssertionError):
@@ -39,10 +39,10 @@ def require(name: str, holds: object, detail: str) -> None:
 
 
 def check_invariants(contexts: Iterable[SessionContext], *, first_index: int = 1) -> None:
-    """Check the invariants of all entities of one installation.
+    """Check the invariants of an installation's entities.
 
-    Sessions of several processes that share a save file may overlap: sessions must be in the order of their first
-    events, and each session's entities in their own order. Leave out anonymous entities, since they have no user.
+    If several processes share a save file, their sessions may overlap: order the sessions by their first events, and
+    each session's entities by event index. Leave out anonymous entities, since they have no user.
 
     Args:
         contexts: all entities, or those of consecutive sessions, in order.
@@ -69,11 +69,11 @@ def check_invariants(contexts: Iterable[SessionContext], *, first_index: int = 1
         if previous is not None or first_index == 1:
             before = previous and previous.session_id
             follows = previous_ids == {before}
-            require("unbroken chain", follows, f"Session {expected}: expected {before} before it, got {previous_ids}.")
+            require("unbroken chain", follows, f"Session {expected}: previous is {previous_ids}, not {before}.")
         firsts = {(context.first_event_id, context.first_event_timestamp) for context in events}
-        require("one first event", len(firsts) == 1 and first.first_event_id, f"Session {expected} has {firsts}.")
+        require("one first event", len(firsts) == 1 and first.first_event_id, f"Session {expected}: first is {firsts}.")
         numbers = [context.event_index for context in events]
         complete = list(range(numbers[0], numbers[0] + len(numbers)))
         begun = numbers[0] == 1 or (previous is None and first_index != 1)
-        require("events counted", numbers == complete and begun, f"Session {expected} has {numbers}.")
+        require("events counted", numbers == complete and begun, f"Session {expected}: got event indexes {numbers}.")
         previous = first

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from client_session.ticking.scheduler import Ticking
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-"""The default wall time at which a manual clock starts."""
+"""The wall time at which a manual clock starts by default."""
 
 
 class ManualClock:
     """A `Clock` that moves only when you advance it. Not thread-safe."""
 
     def __init__(self, wall: datetime = START) -> None:
-        """Start at 0.0 seconds, with the wall clock at ``wall`` (aware)."""
+        """Start at 0.0 monotonic seconds and the wall time ``wall`` (aware)."""
         self._seconds = 0.0
         self._wall = as_utc(wall)
 
@@ -36,33 +36,33 @@ class ManualClock:
     def advance(self, seconds: float) -> None:
         """Advance both clocks. Raises `ValueError` if ``seconds`` is negative or not finite."""
         if not (math.isfinite(seconds) and seconds >= 0):
-            msg = f"seconds must be finite and not negative, not {seconds!r}"
+            msg = f"seconds must be finite and non-negative, not {seconds!r}"
             raise ValueError(msg)
         self._seconds += seconds
         self._wall += timedelta(seconds=seconds)
 
     def suspend(self, seconds: float) -> None:
-        """Let the machine sleep: both clocks advance, and no checks run meanwhile."""
+        """Simulate a sleeping machine: advance both clocks without running checks."""
         self.advance(seconds)
 
     def set_wall(self, wall: datetime) -> None:
-        """Set the wall clock (aware), as a user or NTP would; the monotonic clock is not affected."""
+        """Set the wall clock to an aware time, as a user or NTP would; the monotonic clock is not affected."""
         self._wall = as_utc(wall)
 
 
 class ManualScheduler:
-    """A `Scheduler` that ticks only in `run_due`. Not thread-safe."""
+    """A `Scheduler` that ticks only when you call `run_due`. Not thread-safe."""
 
     def __init__(self) -> None:
-        """Start without sessions."""
+        """Start with no sessions."""
         self._due: weakref.WeakKeyDictionary[Ticking, float] = weakref.WeakKeyDictionary()
 
     def __contains__(self, session: object) -> bool:
-        """Return whether the session is ticked."""
+        """Return whether the scheduler ticks the session."""
         return session in self._due
 
     def start(self, session: Ticking, now: float) -> None:
-        """Tick the session in `run_due`, from ``now + check_interval`` on."""
+        """Let `run_due` tick the session, starting at ``now + check_interval``."""
         self._due[session] = now + session.check_interval
 
     def stop(self, session: Ticking) -> None:
@@ -70,14 +70,14 @@ class ManualScheduler:
         self._due.pop(session, None)
 
     def next_due(self) -> float | None:
-        """Return the monotonic time of the next tick; ``None`` if there is none."""
+        """Return the monotonic time of the next tick, or ``None`` if no tick is scheduled."""
         return min(self._due.values(), default=None)
 
     def run_due(self, clock: Clock) -> int:
-        """Tick each session that is due, and return how many were ticked.
+        """Tick each session that is due, and return the number of ticks.
 
-        A session that missed several ticks gets only one, as with a real scheduler after the machine was busy or
-        asleep.
+        A session that missed several ticks gets only one, just as a real scheduler sends only one after the machine was
+        busy or asleep.
         """
         now = clock.monotonic()
         due = [session for session, at in self._due.items() if at <= now]

@@ -1,4 +1,4 @@
-"""Replay of a trace: a real session on a virtual clock, with ticks at the times when a scheduler would run them."""
+"""Trace replay: runs a real session on a virtual clock, and ticks it whenever a scheduler would."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Moment:
-    """The session after one input: a step, a scheduled tick that changed something, or the final ``close``."""
+    """The session's values after one input: a step, a scheduled tick that changed something, or the final ``close``."""
 
     at: datetime
     input: str
@@ -39,23 +39,23 @@ class Moment:
 
 
 class Replay:
-    """One run of a trace. The session is constructed at the time of the first step and closed after the last one."""
+    """Runs a trace once, on a session that is constructed at the first step's time and closed after the last step."""
 
     def __init__(
         self, steps: Sequence[Step], store: SnapshotStore, options: SessionOptions, *, ticking: bool = True
     ) -> None:
-        """Construct the session. Raises the constructor's errors. ``ticking=False`` applies only the trace's ticks."""
+        """Construct the session. ``ticking=False`` adds no ticks to the trace. Raises the errors of `ClientSession`."""
         self._steps = steps
         self._ticking = ticking
         self._driver = Driver(steps[0].at, store, options)
 
     @property
     def session(self) -> ClientSession:
-        """The session."""
+        """The session that runs the trace."""
         return self._driver.session
 
     def run(self) -> Iterator[Moment]:
-        """Apply each step and yield the moments."""
+        """Apply the steps, and yield a `Moment` after each input."""
         asleep = False
         for step in self._steps:
             if self._ticking and not asleep:
@@ -76,7 +76,7 @@ class Replay:
             if driver.ended or self.session.state is not state:
                 yield self._moment("tick")
             if self.session.expires_in is None and self.session.state is SessionState.FOREGROUND_ACTIVE:
-                break  # pending in the foreground, where no tick changes anything
+                break  # a pending session in the foreground: ticks change nothing
 
     def _moment(self, given: str, context: SessionContext | None = None) -> Moment:
         driver, session = self._driver, self.session

@@ -1,4 +1,4 @@
-"""Hypothesis strategies that draw the steps of a trace."""
+"""Hypothesis strategies that generate the steps of a trace."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 TIMEOUTS = (600.0, 300.0)
 _NEAR_TIMEOUTS = [base + offset for base in TIMEOUTS for offset in (-0.25, 0.0, 0.25)]
-# Quarters of a second are exact in floats and in the microseconds of a save file, so that equal times stay equal.
+# Quarter seconds are exact both as floats and in a save file's microseconds, so equal times stay equal.
 GAPS = st.sampled_from([0.0, 0.25, 15.0, *_NEAR_TIMEOUTS]) | st.integers(0, 8000).map(lambda quarters: quarters / 4)
 """Seconds between two steps, often at or near the default timeouts."""
 
-# At least a second, since smaller shifts count as slewing (Anchor.moved).
+# Shifts of at least one second, or none: smaller ones count as slewing (Anchor.moved).
 WALL_SHIFTS = st.sampled_from([-86400.0, -600.0, -1.0, 0.0, 1.0, 599.0, 600.0, 1e9])
 
 
@@ -41,7 +41,7 @@ def _trace(drawn: list[tuple[float, str, float, float]]) -> list[Step]:
 
 
 def make_step(at: datetime, name: str, number: int, *, shift: float = 0.0, timeout: float = 0.0) -> Step:
-    """Return a step of any input; ``shift`` sets the wall clock relative to ``at``, ``timeout`` is a new timeout."""
+    """Return a step with any input. ``shift`` sets the wall clock relative to ``at``; ``timeout`` is a new timeout."""
     match name:
         case "event" | "other":
             return Step(at, name, event_id=event_id(number))
@@ -54,14 +54,14 @@ def make_step(at: datetime, name: str, number: int, *, shift: float = 0.0, timeo
 
 
 def timelines(max_size: int = 30) -> st.SearchStrategy[list[Step]]:
-    """Draw timelines: events and focus changes. A `Driver` applies the steps."""
+    """Draw timelines, which consist of events and focus changes. Apply their steps with a `Driver`."""
     return _steps(st.sampled_from(["event", "event", "event", "background", "foreground"]), max_size)
 
 
 def traces(max_size: int = 30) -> st.SearchStrategy[list[Step]]:
-    """Draw traces of all inputs: events, focus changes, ticks, restarts, sleep, settings, other processes."""
+    """Draw traces with every kind of input, such as events, focus changes, ticks, restarts and new timeouts."""
     return _steps(st.sampled_from(ALL_INPUTS), max_size)
 
 
 ALL_INPUTS = (*INPUTS, Input.EVENT, Input.EVENT)
-"""Each input of a trace, and events three times, since most decisions happen at events."""
+"""Every input of a trace. Events appear three times, since most decisions happen at events."""

@@ -1,4 +1,4 @@
-"""Traces: the inputs of a session as JSON Lines, one input per line, in order of time.
+"""Traces: the inputs of a session as JSON Lines, one input per line, in chronological order.
 
 ``{"at": "2026-11-23T09:00:00Z", "input": "event", "id": "<uuid>"}``
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class External(enum.StrEnum):
-    """Things that happen around a session, in addition to the inputs and commands of the graph."""
+    """Inputs from outside the session, in addition to the graph's inputs and commands."""
 
     RESTART = "restart"
     """The session is closed and constructed again."""
@@ -30,9 +30,9 @@ class External(enum.StrEnum):
     SAVE = "save"
     """`ClientSession.save` is called."""
     WALL = "wall"
-    """The wall clock is set ``to`` this time; ``at`` continues as before."""
+    """The wall clock is set to the time in ``to``; ``at`` is not affected."""
     OTHER = "other"
-    """Another process on the same save file tracks an event with this ``id``."""
+    """Another process with the same save file tracks an event with this ``id``."""
 
 
 _TIMEOUTS = ("foreground_timeout", "background_timeout")
@@ -53,7 +53,7 @@ INPUTS: tuple[Input | Command | External, ...] = (
 
 @attrs.define(repr=False, slots=False)
 class TraceError(ValueError):
-    """A trace cannot be read; the message names the file, the line and the fault."""
+    """A trace is invalid; the message names the file and line, and describes the fault."""
 
     name: str
     line: int
@@ -65,7 +65,7 @@ class TraceError(ValueError):
 
 
 def _known_input(name: str) -> Input | Command | External:
-    """Return the input with this name (`ValueError` if there is none)."""
+    """Return the input with this name. Raises `ValueError` if it is unknown."""
     for given in INPUTS:
         if given == name:
             return given
@@ -98,7 +98,7 @@ class Step:
 
 
 def read_trace(lines: Iterable[bytes], name: str) -> list[Step]:
-    """Read the trace of a file, skipping empty lines; raise `TraceError` with its ``name`` for the first bad line."""
+    """Read a trace, skipping empty lines. Raise `TraceError` with the file's ``name`` at the first invalid line."""
     steps: list[Step] = []
     number = 0
     for number, line in enumerate(lines, start=1):
@@ -107,7 +107,7 @@ def read_trace(lines: Iterable[bytes], name: str) -> list[Step]:
         try:
             step = _read_step(line)
             if steps and step.at < steps[-1].at:
-                _fault(f"'at' must not go backwards, from {steps[-1].at.isoformat()} to {step.at.isoformat()}")
+                _fail(f"'at' must not go backwards, from {steps[-1].at.isoformat()} to {step.at.isoformat()}")
         except (TypeError, ValueError) as error:
             raise TraceError(name, number, str(error)) from None
         steps.append(step)
@@ -120,16 +120,16 @@ def _read_step(line: bytes) -> Step:
     try:
         value: object = json.loads(line.decode("utf-8"))
     except json.JSONDecodeError as error:
-        _fault(f"not JSON: {error.msg} at column {error.colno}")
+        _fail(f"not JSON: {error.msg} at column {error.colno}")
     except (UnicodeDecodeError, RecursionError) as error:
-        _fault(f"not JSON: {error}")
+        _fail(f"not JSON: {error}")
     if not isinstance(value, dict):
-        _fault(f"expected a JSON object, got {value!r}")
+        _fail(f"expected a JSON object, got {value!r}")
     fields = cast("dict[str, object]", value)
     given = _known_input(cast("str", fields.get("input")))
     allowed = {"at", "input", *_FIELDS.get(given, ())}
     if unknown := sorted(fields.keys() - allowed):
-        _fault(f"unknown field {', '.join(map(repr, unknown))} for input '{given}'")
+        _fail(f"unknown field {', '.join(map(repr, unknown))} for input '{given}'")
     return Step(
         _time("at", fields.get("at")),
         given,
@@ -143,8 +143,8 @@ def _time(name: str, value: object) -> datetime:
     try:
         return as_utc(datetime.fromisoformat(cast("str", value)))
     except (TypeError, ValueError):
-        _fault(f"'{name}' must be a time with a time zone, such as 2026-11-23T09:00:00Z, not {value!r}")
+        _fail(f"'{name}' must be a time with a time zone, such as 2026-11-23T09:00:00Z, not {value!r}")
 
 
-def _fault(fault: str) -> NoReturn:
+def _fail(fault: str) -> NoReturn:
     raise ValueError(fault)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from client_session.ticking.scheduler import Ticking
 
 _SLICE_SECONDS = 0.005
-"""How long sessions are ticked before the loop runs other callbacks; asyncio's debug mode reports 0.1 s as slow."""
+"""How long to tick sessions before the loop runs other callbacks; asyncio's debug mode reports 0.1 s as slow."""
 
 
 class AsyncioScheduler(ForkAware):
@@ -32,9 +32,9 @@ class AsyncioScheduler(ForkAware):
 
     It uses the loop that is running when the scheduler is constructed or a session is first started. After that loop
     has ended, it uses the loop that is running when the next session is started. Without a loop, no checks run, and
-    sessions expire at their next event: if all sessions are constructed before ``asyncio.run``, call `attach` in it.
+    sessions expire at their next event: if you construct all sessions before ``asyncio.run``, call `attach` inside it.
 
-    Every method is thread-safe. Sessions and the loop are held weakly, and no task is created that could be cancelled.
+    Every method is thread-safe. Sessions and the loop are held weakly. No task is created, so none can be canceled.
     """
 
     __slots__ = ("__weakref__", "_due", "_forget", "_loop", "_requests", "_schedule", "_timer", "_updating")
@@ -46,20 +46,20 @@ class AsyncioScheduler(ForkAware):
         self.attach()
 
     def renew(self) -> None:
-        """Start with nothing to tick and no loop, as a forked child must, too."""
+        """Start with no sessions and no loop, as a forked child must."""
         self._schedule = TickSchedule()
         self._updating = threading.Lock()
         """Held by the thread that changes the schedule; no thread waits for it."""
         self._requests: deque[Request] = deque()
         self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
-        # Used only on the loop:
+        # These are used only on the loop:
         self._timer: weakref.ref[asyncio.TimerHandle] | None = None
         self._due: Iterator[Reference] = iter(())
         this = weakref.ref(self)
 
         def forget(dead: Reference) -> None:
             if (scheduler := this()) is not None:
-                scheduler._change(dead, None)  # noqa: SLF001  # the class's own
+                scheduler._change(dead, None)  # noqa: SLF001  # the class's own method
 
         self._forget = forget
 
@@ -76,11 +76,11 @@ class AsyncioScheduler(ForkAware):
                 loop.call_soon_threadsafe(self._run, context=contextvars.Context())
 
     def detach(self) -> None:
-        """Leave the loop, as a forked child must: the sessions wait for one of its own."""
+        """Leave the loop, as a forked child must; its sessions wait until it runs a loop of its own."""
         self._loop = self._timer = None
 
     def start(self, session: Ticking, now: float) -> None:  # noqa: ARG002  # this scheduler runs on real time
-        """Tick the session every `check_interval` seconds, for the first time within that interval."""
+        """Tick the session every `check_interval` seconds, starting within that interval."""
         self.renew_in_child()
         self._change(reference_to(session, self._forget), session.check_interval)
         self.attach()
@@ -90,7 +90,7 @@ class AsyncioScheduler(ForkAware):
         self._change(reference_to(session), None)
 
     def _change(self, session: Reference, interval: float | None) -> None:
-        """Change the schedule now, or leave that to the call that is changing it: another thread's or an outer one."""
+        """Change the schedule now, or let a call that is already changing it (on this thread or another) do so."""
         self.renew_in_child()
         self._requests.append((session, interval))
         while self._requests and self._updating.acquire(blocking=False):
@@ -118,7 +118,7 @@ class AsyncioScheduler(ForkAware):
         finally:
             seconds = 0.0 if unfinished else self._schedule.seconds_until_due()
             if seconds is not None:
-                # An empty context, so that the timer keeps no context variables of the caller of `start` alive.
+                # An empty context, so that the timer does not keep the context variables of `start`'s caller alive.
                 self._timer = weakref.ref(loop.call_later(seconds, self._run, context=contextvars.Context()))
 
 
@@ -130,5 +130,5 @@ def _detach_in_child() -> None:
         scheduler.detach()
 
 
-# After the sessions have started again: until then, the parent's loop seems to run in the child.
+# Runs after the sessions have started again: until then, the parent's loop seems to be running in the child.
 register(Stage.LOOPS, after_fork_in_child=_detach_in_child)

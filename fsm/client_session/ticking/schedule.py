@@ -21,30 +21,30 @@ _logger = logging.getLogger(__name__)
 
 Reference = weakref.ref["Ticking"]
 Request = tuple[Reference, float | None]
-"""A change of the schedule: a session and its new interval in seconds; ``None`` removes the session."""
+"""A change to the schedule: a session and its new interval in seconds; ``None`` removes the session."""
 
 
 def reference_to(session: Ticking, callback: Callable[[Reference], None] | None = None) -> Reference:
     """Return a weak reference to a session; ``callback`` is called with it after the session is collected."""
     reference = weakref.ref(session, callback)
-    hash(reference)  # computed while the session lives, so that the reference can be looked up afterwards
+    hash(reference)  # computed while the session is alive, so that the reference can be looked up later
     return reference
 
 
 def tick_session(reference: Reference) -> None:
-    """Tick a session if it still exists. Log a tick that fails, so that the other sessions are still ticked."""
+    """Tick a session if it still exists. Log its errors, so that the other sessions are still ticked."""
     try:
         if (session := reference()) is not None:
             session.tick()
     except SessionClosedError:
-        pass  # closed after the reference was looked up
+        pass  # the session was closed after the reference was looked up
     except Exception:
         _logger.exception("A session's tick failed; checking continues")
 
 
 @attrs.define
 class _Group:
-    """The sessions of one check interval, ticked together."""
+    """The sessions with the same check interval, which are ticked together."""
 
     due: float
     sessions: set[Reference] = attrs.field(factory=set[Reference])
@@ -61,9 +61,9 @@ class TickSchedule:
         return sum(len(group.sessions) for group in list(self.by_interval.values()))
 
     def set(self, session: Reference, interval: float | None) -> None:
-        """Tick a session at this interval from now on; ``None`` removes it.
+        """Tick a session at this interval from now on; ``None`` removes the session.
 
-        References to the same living session are equal; a dead reference equals only itself.
+        References to the same live session are equal; a dead reference equals only itself.
         """
         for known, group in list(self.by_interval.items()):
             group.sessions.discard(session)
@@ -78,7 +78,7 @@ class TickSchedule:
         due = [group.due for group in list(self.by_interval.values())]
         return (
             min(max(0.0, min(due) - time.monotonic()), threading.TIMEOUT_MAX) if due else None
-        )  # a longer wait overflows
+        )  # a longer wait would overflow
 
     def due(self) -> Iterator[Reference]:
         """Yield each session that is due now, after scheduling its group's next tick."""

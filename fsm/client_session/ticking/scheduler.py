@@ -1,4 +1,4 @@
-"""The protocol of schedulers, which tick sessions."""
+"""The protocol for schedulers, which tick sessions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Ticking(Protocol):
-    """The interface of a session that a scheduler uses."""
+    """The part of a session that a scheduler uses."""
 
     @property
     def check_interval(self) -> float:
@@ -26,9 +26,9 @@ class Scheduler(Protocol):
     """
 
     def start(self, session: Ticking, now: float) -> None:
-        """Start ticking a session at its current interval; if it is already ticked, change the interval.
+        """Start ticking a session at its current interval; if it is already being ticked, change its interval.
 
-        ``now`` is the session's monotonic clock in seconds; a scheduler that runs on real time can ignore it.
+        ``now`` is the session's monotonic time in seconds; a scheduler that runs in real time can ignore it.
 
         Raises:
             RuntimeError: ticking cannot start now. The session logs the error, and expires at its next event.
@@ -36,4 +36,4 @@ class Scheduler(Protocol):
         """
 
     def stop(self, session: Ticking) -> None:
-        """Stop ticking a session, without waiting for a running tick. No effect if it is not ticked."""
+        """Stop ticking a session, without waiting for a running tick. No effect if it is not being ticked."""

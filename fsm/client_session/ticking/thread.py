@@ -1,9 +1,9 @@
 """The process's shared checker: one daemon thread that ticks every session whose checker is running.
 
-The thread is an actor: it alone changes its schedule. Others append requests to a deque, and wake the thread (by a
-`queue.SimpleQueue`) if a request cannot wait until the next check. Both may be done from anywhere, including weak
-reference callbacks, ``__del__`` and signal handlers. The thread lives while there is a session to tick, holds sessions
-weakly, does not delay the interpreter's exit, and pauses for forks.
+The thread is an actor: only the thread itself changes its schedule. Callers append requests to a deque, and wake the
+thread (through a `queue.SimpleQueue`) if a request cannot wait until the next check. Both are safe anywhere, including
+in weak reference callbacks, ``__del__`` and signal handlers. The thread runs while there is a session to tick, holds
+sessions weakly, does not delay the interpreter's exit, and pauses for forks.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 class Checker(DaemonThread):
-    """A scheduler with its own thread while it has sessions to tick. Every method is thread-safe."""
+    """A scheduler that runs its own thread while it has sessions to tick. Every method is thread-safe."""
 
     name = "client-session-checker"
 
     def renew(self) -> None:
-        """Begin anew, as a forked child does; its sessions start their checkers again themselves."""
+        """Start over, as in a forked child, whose sessions restart their checkers themselves."""
         schedule, requests = TickSchedule(), deque[Request]()
         wakeup: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._schedule, self._requests, self._wakeup = schedule, requests, wakeup
@@ -38,20 +38,20 @@ class Checker(DaemonThread):
 
         def forget(dead: Reference) -> None:
             requests.append((dead, None))
-            if len(requests) >= len(schedule):  # it may have been the last; of many, only a few wake the thread
+            if len(requests) >= len(schedule):  # it may have been the last one; of many, only a few wake the thread
                 wakeup.put(None)
 
         self._forget = forget
         super().renew()
 
     def start(self, session: Ticking, now: float) -> None:  # noqa: ARG002  # this scheduler runs on real time
-        """Tick the session every `check_interval` seconds, the first time at most that long from now.
+        """Tick the session every `check_interval` seconds, starting within that interval.
 
-        Raise `RuntimeError` if no thread could be started. Once one can, for any session, it ticks this one too.
+        Raise `RuntimeError` if no thread could be started. If one is started later, it also ticks this session.
         """
         reference, interval = reference_to(session, self._forget), session.check_interval
         self._requests.append((reference, interval))
-        if interval not in self._schedule.by_interval:  # else the thread wakes in time by itself
+        if interval not in self._schedule.by_interval:  # otherwise the thread wakes in time on its own
             self._wake()
         if not self.ensure_running() and not sys.is_finalizing():
             msg = "No checker thread could be started"
@@ -65,14 +65,14 @@ class Checker(DaemonThread):
     def _work(self) -> None:
         schedule, requests = self._schedule, self._requests
         while not self.is_pausing:
-            for _ in range(len(requests)):  # not those that arrive meanwhile: checks must not wait for them
+            for _ in range(len(requests)):  # not those that arrive during the loop: checks must not wait for them
                 schedule.set(*requests.popleft())
             if not schedule.by_interval:
                 return
             for session in self._due:
                 tick_session(session)
                 if self.is_pausing:
-                    return  # the rest is due after the fork
+                    return  # the remaining sessions are ticked after the fork
             if not requests:
                 with contextlib.suppress(queue.Empty):
                     self._wakeup.get(timeout=schedule.seconds_until_due())

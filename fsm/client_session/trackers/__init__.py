@@ -1,5 +1,5 @@
-"""Integrations with existing trackers. Import each by its module name, since each needs its own package.
+"""Integrations with existing trackers. Import each module by name, since each requires its own package.
 
-`client_session.trackers.snowplow` needs ``snowplow-tracker`` (the extra ``snowplow``).
-`client_session.trackers.opentelemetry` needs ``opentelemetry-sdk`` (the extra ``opentelemetry``).
+`client_session.trackers.snowplow` requires ``snowplow-tracker`` (the ``snowplow`` extra).
+`client_session.trackers.opentelemetry` requires ``opentelemetry-sdk`` (the ``opentelemetry`` extra).
 """

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class Failures:
-    """Exception handler that logs the first failure of each streak. Thread-safe.
+    """Exception handler that logs only the first of several consecutive failures. Thread-safe.
 
-    An error that affects one event usually affects the next one too. And if log records are tracked themselves, logging
-    every failure would cause the next failure, endlessly.
+    An error that affects one event usually affects the next one as well. If log records themselves are tracked, logging
+    each failure would also cause the next one, in an endless loop.
     """
 
     __slots__ = ("_failing", "_logger")
@@ -27,13 +27,13 @@ class Failures:
 
     @contextlib.contextmanager
     def caught(self, message: str) -> Generator[None]:
-        """Catch an exception of the block; log it with ``message``, unless the previous block failed too."""
+        """Catch an exception from the block, and log it with ``message`` unless the previous block also failed."""
         try:
             yield
         except Exception:
             if not self._failing:
                 self._failing = True
-                with contextlib.suppress(Exception):  # a broken logger must not lose the host's event
+                with contextlib.suppress(Exception):  # a broken logger must not cost the host its event
                     self._logger.exception(message)
         else:
             self._failing = False

@@ -6,14 +6,14 @@
 >>> provider = TracerProvider()
 >>> provider.add_span_processor(SessionSpanProcessor(ClientSession("session.xml")))
 
-The names are those of OpenTelemetry's semantic conventions for sessions (``docs/general/session.md``): the attributes
-``session.id`` and ``session.previous_id``, the events ``session.start`` and ``session.end``.
+Names follow OpenTelemetry's semantic conventions for sessions (``docs/general/session.md``): the attributes
+``session.id`` and ``session.previous_id``, and the events ``session.start`` and ``session.end``.
 
 Belonging to a session and extending it are different (opentelemetry-android#2049). Every span or log record that a
 processor sees gets the attributes. Only activity, as decided by the processor's predicate, is recorded as an event and
 starts or extends a session.
 
-Requires ``opentelemetry-sdk`` 1.39 or newer (the extra ``opentelemetry``); without it, the import raises `ImportError`.
+Requires ``opentelemetry-sdk`` 1.39 or newer (the ``opentelemetry`` extra); otherwise the import raises `ImportError`.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def is_root_operation(span: Span) -> bool:
-    """Return whether a span has no parent and is of kind SERVER, CLIENT or INTERNAL: the default for activity.
+    """Return whether a span has no parent and its kind is SERVER, CLIENT or INTERNAL: the default predicate.
 
-    A span with a parent belongs to an operation that was already counted, or to another program's. Messages (PRODUCER,
-    CONSUMER) are sent and received without a user.
+    A span with a parent belongs to an operation that was already counted, or to another program's operation. Programs
+    send and receive messages (PRODUCER, CONSUMER) without user activity.
     """
     return span.parent is None and span.kind in {SpanKind.SERVER, SpanKind.CLIENT, SpanKind.INTERNAL}
 
 
 def is_never_activity(record: ReadWriteLogRecord) -> bool:
-    """Return ``False``: by default, no log record is activity, since programs also log without a user."""
+    """Return ``False``: by default, no log record is activity, since programs also log without user activity."""
     del record
     return False
 
@@ -69,78 +69,78 @@ def is_never_activity(record: ReadWriteLogRecord) -> bool:
 class SessionSpanProcessor(SpanProcessor):
     """Span processor that sets ``session.id`` and ``session.previous_id``, and records activity in the session.
 
-    A span that is activity is an event of the session: it starts or extends it. Its event id is its trace id as a UUID,
-    so that the session's ``first_event_id`` leads to the trace. Its timestamp is its start time. Any other span gets
-    the current session's id without extending the session; a pending session has no ``session.previous_id`` yet. A span
-    that already has a ``session.id`` belongs to another session: it keeps its attributes, and is not activity here.
+    A span that is activity is recorded as an event, which starts or extends the session. The event's id is the trace id
+    as a UUID, so the session's ``first_event_id`` leads to the trace; its timestamp is the span's start time. Any other
+    span gets the current session's id without extending the session. A pending session has no ``session.previous_id``
+    yet. A span that already has a ``session.id`` belongs to another session: it is left unchanged and is not activity.
 
-    Processors do not see spans that the sampler drops, so those are not activity. If you sample, call
-    `ClientSession.touch` where the user does something; otherwise the session may time out between two sampled spans.
+    Processors do not see spans that the sampler drops, so such spans are not activity. If you sample, call
+    `ClientSession.touch` when the user does something; otherwise the session may time out between two sampled spans.
 
-    Thread-safe. A failure of the predicate or of the session (it is closed, for example) is never raised into the
-    program: the span lacks the attributes, and the first failure of each streak is logged. `shutdown` does not close
+    Thread-safe. Errors from the predicate or the session (if it is closed, for example) never reach the program: the
+    span lacks the attributes, and only the first of several consecutive failures is logged. `shutdown` does not close
     the session; its owner does.
     """
 
     def __init__(self, session: ClientSession, is_activity: Callable[[Span], bool] = is_root_operation) -> None:
-        """Take the session, and the predicate that decides whether a span is activity.
+        """Initialize with a session and the predicate that decides whether a span is activity.
 
         Raises:
             TypeError: ``session`` is not a session, or ``is_activity`` is not callable.
 
         """
-        self._session = _checked(session, is_activity)
+        self._session = _require_session(session, is_activity)
         self._is_activity = is_activity
         self._failures = Failures(logging.getLogger(__name__))
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Set the attributes of a span; the SDK calls this for spans that are recorded."""
+        """Set a span's attributes. The SDK calls this for each span that is recorded."""
         del parent_context
         with self._failures.caught("A span lacks its session's attributes"):
             if SESSION_ID not in (span.attributes or {}):
                 if self._is_activity(span):
-                    found = _recorded(self._session, span.get_span_context().trace_id, span.start_time)
+                    found = _record_event(self._session, span.get_span_context().trace_id, span.start_time)
                 else:
-                    found = _current(self._session)
+                    found = _current_attributes(self._session)
                 span.set_attributes(found)
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Return ``True``: there is nothing to flush."""
         del timeout_millis
-        return True  # in older SDKs the base class returns None, and later processors are not flushed
+        return True  # in older SDKs the base class returns None, so later processors are not flushed
 
 
 class SessionLogRecordProcessor(LogRecordProcessor):
     """Log record processor that sets ``session.id`` and ``session.previous_id``; by default, no record is activity.
 
-    Add it to the provider before the processor that exports: processors run in the order in which they were added.
-    Otherwise it treats log records as `SessionSpanProcessor` treats spans. A record that is activity has its trace's id
-    as its event id, or a random one if it has no trace.
+    Add it to the provider before the processor that exports: processors run in the order in which they were added. It
+    treats log records as `SessionSpanProcessor` treats spans. The event id of a record that is activity is the record's
+    trace id, or a random id if the record has no trace.
     """
 
     def __init__(
         self, session: ClientSession, is_activity: Callable[[ReadWriteLogRecord], bool] = is_never_activity
     ) -> None:
-        """Take the session, and the predicate that decides whether a log record is activity.
+        """Initialize with a session and the predicate that decides whether a log record is activity.
 
         Raises:
             TypeError: ``session`` is not a session, or ``is_activity`` is not callable.
 
         """
-        self._session = _checked(session, is_activity)
+        self._session = _require_session(session, is_activity)
         self._is_activity = is_activity
         self._failures = Failures(logging.getLogger(__name__))
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
-        """Set the attributes of a log record; the SDK calls this."""
+        """Set a log record's attributes. The SDK calls this for each record."""
         with self._failures.caught("A log record lacks its session's attributes"):
             record = log_record.log_record
-            attributes = cast("MutableMapping[str, AnyValue]", record.attributes)  # the SDK creates it mutable
+            attributes = cast("MutableMapping[str, AnyValue]", record.attributes)  # the SDK creates a mutable mapping
             if SESSION_ID not in attributes:
                 if self._is_activity(log_record):
-                    found = _recorded(self._session, record.trace_id, record.timestamp or record.observed_timestamp)
+                    found = _record_event(self._session, record.trace_id, record.timestamp or record.observed_timestamp)
                 else:
-                    found = _current(self._session)
+                    found = _current_attributes(self._session)
                 attributes.update(found)
 
     def enabled(self, **_: object) -> bool:
@@ -160,9 +160,9 @@ class SessionEvents:
     """Callbacks that emit the events ``session.start`` and ``session.end`` as log records.
 
     ``session.start`` is emitted at a session's first event, with that event's time. ``session.end`` is emitted when the
-    end is noticed, with the time of the last event; if one call ends a session and starts another, it is emitted first.
-    A session that continues after a restart emits neither at the restart. Threads and sessions may share an instance.
-    The session logs a failure, as with any callback.
+    end is detected, with the time of the session's last event. If one call ends a session and starts another,
+    ``session.end`` comes first. At a restart, a session that continues emits neither event. Threads and sessions may
+    share an instance. As with any callback, the session logs exceptions.
 
     Examples:
         >>> events = SessionEvents()
@@ -171,7 +171,7 @@ class SessionEvents:
     """
 
     def __init__(self, logger_provider: LoggerProvider | None = None) -> None:
-        """Emit to ``logger_provider``; ``None``: to the global one, even if it is set later."""
+        """Emit to ``logger_provider``. ``None`` means the global provider, even if it is set later."""
         self._logger = get_logger(__name__, logger_provider=logger_provider)
 
     def started(self, context: SessionContext) -> None:
@@ -192,7 +192,7 @@ class SessionEvents:
         )
 
 
-def _checked(session: ClientSession, is_activity: object) -> ClientSession:
+def _require_session(session: ClientSession, is_activity: object) -> ClientSession:
     arguments.require_methods("session", session, "get_session_context", "tick")
     if not callable(is_activity):
         msg = f"is_activity must be callable, not {is_activity!r}"
@@ -200,19 +200,19 @@ def _checked(session: ClientSession, is_activity: object) -> ClientSession:
     return session
 
 
-def _recorded(session: ClientSession, trace_id: int | None, nanoseconds: int | None) -> dict[str, str]:
-    """Record activity as an event of the session, and return its attributes."""
+def _record_event(session: ClientSession, trace_id: int | None, nanoseconds: int | None) -> dict[str, str]:
+    """Record activity as an event in the session, and return the session's attributes."""
     event_id = uuid.UUID(int=trace_id) if trace_id else uuid.uuid4()
     time = None if nanoseconds is None else _EPOCH + nanoseconds // 1000 * _MICROSECOND
     context = session.get_session_context(event_id, time)
     return _attributes(context.session_id, context.previous_session_id)
 
 
-def _current(session: ClientSession) -> dict[str, str]:
-    """Return the attributes of the current session, without extending it."""
+def _current_attributes(session: ClientSession) -> dict[str, str]:
+    """Return the current session's attributes without extending the session."""
     if session.expires_in == 0:
         session.tick()  # it has timed out, but no tick has run yet
-    while True:  # until both ids are of the same session
+    while True:  # until both ids belong to the same session
         session_id, previous_id = session.session_id, session.previous_session_id
         if session.session_id == session_id:
             return _attributes(session_id, previous_id)

@@ -6,7 +6,7 @@
 >>> tracker = SessionTracker("my-app", Emitter("collector.example.com"), session=ClientSession("session.xml"))
 >>> tracker.track(PageView("https://example.com"))
 
-Requires ``snowplow-tracker`` 1.x (the extra ``snowplow``); without it, the import raises `ImportError`.
+Requires ``snowplow-tracker`` 1.x (the ``snowplow`` extra); otherwise the import raises `ImportError`.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class SessionTracker(Tracker):
     """A `snowplow_tracker.Tracker` that records each event in a session and attaches the session's entity to it.
 
-    It records every event once, however many emitters there are, from ``track(...)`` as well as from deprecated methods
+    It records each event once, regardless of the number of emitters, both for ``track(...)`` and for deprecated methods
     such as ``track_page_view(...)``. The session's entity follows the event's own entities. For a session's first
     event, ``firstEventId`` is the event's ``eid``, and ``firstEventTimestamp`` is its true timestamp (``ttm``) or, if
-    it has none, its device timestamp (``dtm``). If the payload cannot be built, the call raises as in `Tracker`, and
-    the session does not count the event. The event object and its list of contexts are not modified, so several threads
-    may track the same event at once.
+    it has none, its device timestamp (``dtm``). If the payload cannot be built, the call raises the same error as in
+    `Tracker`, and the session does not count the event. The event object and its list of contexts are not modified, so
+    several threads may track the same event at once.
 
-    If the session fails (it is closed, or the timestamp is outside the years 1 to 9999), the event is sent without the
-    entity, and the first failure of each streak is logged.
+    If the session fails (because it is closed, or the timestamp is outside the years 1 to 9999), the event is sent
+    without the entity, and only the first of several consecutive failures is logged.
 
-    Methods may be called from any thread that may call the emitters. The caller owns the session; the tracker never
+    You can call the methods from any thread that may call the emitters. The caller owns the session; the tracker never
     closes it.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917  # Tracker's, with one extra argument
+    def __init__(  # noqa: PLR0913, PLR0917  # Tracker's arguments and one more
         self,
         namespace: str,
         emitters: list[EmitterProtocol] | EmitterProtocol,
@@ -68,16 +68,16 @@ class SessionTracker(Tracker):
         *,
         session: ClientSession,
     ) -> None:
-        """Take the arguments of a `Tracker`, and the session.
+        """Initialize with the arguments of a `Tracker` and a session.
 
         Args:
             namespace: identifies the tracker.
             emitters: one emitter, or a list of them.
-            subject: the subject of the events; ``None``: one without attributes.
+            subject: the subject of the events; ``None`` means one without attributes.
             app_id: identifies the application.
-            encode_base64: whether JSON in the payload is base64-encoded.
+            encode_base64: whether to encode JSON in the payload as base64.
             json_encoder: converts values that JSON does not support.
-            session: the session that events are recorded in. Several trackers may share it.
+            session: the session that records the events. Several trackers may share it.
 
         Raises:
             TypeError: ``session`` is not a session.
@@ -90,8 +90,8 @@ class SessionTracker(Tracker):
         self._failures = Failures(logging.getLogger(__name__))
 
     def complete_payload(self, event: Event) -> Payload:
-        """Return the payload of an event with the session's entity; `Tracker.track` calls it once for each event."""
-        # Building writes into the event's own payload, its eid included: tracked twice, it would have one id.
+        """Return an event's payload, including the session's entity. `Tracker.track` calls this once per event."""
+        # Tracker writes into the event's own payload, including the eid, so an event tracked twice would keep its id.
         copied = copy.copy(event)
         copied.payload = Payload(event.payload.get())
         payload = super().complete_payload(copied)
@@ -100,16 +100,16 @@ class SessionTracker(Tracker):
         return payload
 
     def _attach_entity(self, payload: Payload) -> None:
-        """Record the event in the session, and append the session's entity to those in the payload."""
+        """Record the event in the session, and append the session's entity to the payload's entities."""
         pairs = payload.get()
-        # Read them from the payload: an event's class may add entities that are not in its list of contexts.
-        entities = self._entities(pairs)
+        # Read the entities from the payload: an event's class may add some that are not in its list of contexts.
+        entities = self._read_entities(pairs)
         time = _EPOCH + timedelta(milliseconds=int(pairs["ttm"] if "ttm" in pairs else pairs["dtm"]))
         entities.append(self.session.get_session_context(pairs["eid"], time).to_dict())
         envelope = SelfDescribingJson(CONTEXT_SCHEMA, entities).to_json()
         payload.add_json(envelope, self.encode_base64, "cx", "co")
 
-    def _entities(self, pairs: dict[str, Any]) -> list[dict[str, Any]]:
+    def _read_entities(self, pairs: dict[str, Any]) -> list[dict[str, Any]]:
         encoded: str | None = pairs.get("cx" if self.encode_base64 else "co")
         if encoded is None:
             return []

@@ -1,4 +1,4 @@
 """Verification of the session: exhaustive exploration, and random tests against an oracle.
 
-Requires Hypothesis (the extra ``verify``). `client-session verify` runs it and writes the report.
+Requires Hypothesis (the ``verify`` extra). `client-session verify` runs the verification and writes the report.
 """

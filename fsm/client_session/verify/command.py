@@ -1,4 +1,4 @@
-"""The command ``client-session verify``: progress bars, tables and report files."""
+"""The ``client-session verify`` command: progress bars, tables and report files."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _PIPED_WIDTH = 160
 
 
 def show(found: Verification, report: Path | None) -> None:
-    """Print the tables, and write the report.
+    """Print the tables, and write the report if a folder is given.
 
     Raises:
         OSError: the report cannot be written.
-        StalePictureError: the table has changed, and Graphviz is not installed to draw the report's graph.
+        StalePictureError: the stored picture of the graph is outdated, and Graphviz is not installed to redraw it.
 
     """
     console = Console(highlight=False)
@@ -49,7 +49,7 @@ def show(found: Verification, report: Path | None) -> None:
 
 @contextlib.contextmanager
 def progress_bars(totals: Mapping[str, int]) -> Generator[Callable[[str], object]]:
-    """Show a bar for each part with its total; yield a function that advances a part's bar."""
+    """Show a progress bar for each part, and yield a function that advances a part's bar."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -86,7 +86,7 @@ def _invariants(found: Verification) -> Table:
 def _write(report: Path, found: Verification, console: Console) -> None:
     for name, text in {"report.html": page(found), "coverage.svg": diagram.coverage(found.tally.rows)}.items():
         (report / name).write_text(text, encoding="utf-8")
-        console.print(f"written: {report / name}", soft_wrap=True)
+        console.print(f"Wrote {report / name}", soft_wrap=True)
 
 
 def _print_failure(failure: Failure, console: Console, report: Path | None) -> None:
@@ -99,9 +99,8 @@ def _print_failure(failure: Failure, console: Console, report: Path | None) -> N
         path = report / f"failure-{failure.part.replace(' ', '-')}.jsonl"
         path.write_text(lines, encoding="utf-8")
         trace = str(path)
-    console.print(
-        f"Shortest failing trace, for client-session replay {_flags(failure.sample)} {trace}:", soft_wrap=True
-    )
+    replay = f"client-session replay {_flags(failure.sample)} {trace}"
+    console.print(f"Shortest failing trace. Replay it with {replay}:", soft_wrap=True)
     console.print(lines, end="", markup=False, soft_wrap=True)
 
 

@@ -1,6 +1,6 @@
-"""Diagrams of the graph, derived from the table: Mermaid and DOT as text, and a picture as SVG.
+"""Diagrams of the graph, derived from the table: Mermaid and DOT as text, and an SVG picture.
 
-The package ships the picture. Graphviz is needed only to draw it again after the table has changed.
+The package ships the picture. Graphviz is needed only to redraw it after the table changes.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ class StalePictureError(RuntimeError):
 
 
 def arrows(rows: Iterable[Row] = TABLE) -> dict[tuple[SessionState, SessionState], list[Row]]:
-    """Group rows by arrow: rows with the same source and destination share one arrow, one line of label each."""
-    sharing: dict[tuple[SessionState, SessionState], list[Row]] = {}
+    """Group rows by arrow: rows with the same source and destination share one, whose label has a line for each."""
+    grouped: dict[tuple[SessionState, SessionState], list[Row]] = {}
     for row in rows:
-        sharing.setdefault((row.source, row.destination), []).append(row)
-    return sharing
+        grouped.setdefault((row.source, row.destination), []).append(row)
+    return grouped
 
 
 def mermaid() -> str:
     """Return the graph as a Mermaid state diagram, which GitHub renders inline.
 
-    Rows that keep their state are written inside it, as UML does with internal transitions: Mermaid draws loops on top
-    of each other.
+    Rows that do not change the state are written inside it, like internal transitions in UML, since Mermaid would draw
+    loops on top of each other.
     """
     lines = ["stateDiagram-v2"]
     for state, (fill, stroke) in _COLORS.items():
@@ -71,7 +71,7 @@ def mermaid() -> str:
 
 
 def dot(suffix: str = "") -> str:
-    """Return the graph in Graphviz's language, with ``suffix`` after the label of each row."""
+    """Return the graph in Graphviz's DOT language, with ``suffix`` after each row's label."""
     lines = [
         "digraph lifecycle {",
         '    graph [rankdir=TB, nodesep=0.6, ranksep=0.9, pad=0.2, bgcolor=white, fontname="Helvetica"]',
@@ -91,21 +91,21 @@ def dot(suffix: str = "") -> str:
 
 
 def svg() -> str:
-    """Return the shipped picture; if the table has changed since, a newly drawn one (or raise `StalePictureError`)."""
+    """Return the shipped picture, or redraw it if the table has changed (`StalePictureError` without Graphviz)."""
     shipped, mark = _PICTURE.read_text(encoding="utf-8"), source_mark()
     if f'id="{mark}"' in shipped:
         return shipped
     program = shutil.which("dot")
     if program is None:
         raise StalePictureError
-    drawn = subprocess.run(  # noqa: S603  # the program is Graphviz's, its input our own table
+    drawn = subprocess.run(  # noqa: S603  # the program is Graphviz, and its input is our own table
         [program, "-Tsvg", f"-Gid={mark}"], input=dot(_ROOM), capture_output=True, check=True, encoding="utf-8"
     )
     return drawn.stdout.replace(_ROOM, "")
 
 
 def coverage(counts: Mapping[Row, int]) -> str:
-    """Return `svg` with the count of each row after its label; rows that were never taken are red."""
+    """Return the SVG picture with each row's count after its label; rows that were never taken are red."""
     ET.register_namespace("", _SVG)
     picture = ET.fromstring(svg())  # noqa: S314  # our own file
     rows_of = {f"{_name(source)}->{_name(destination)}": rows for (source, destination), rows in arrows().items()}
@@ -125,7 +125,7 @@ def coverage(counts: Mapping[Row, int]) -> str:
 
 
 def source_mark() -> str:
-    """Return the id of a picture drawn from the current table, by which a stale one is recognized."""
+    """Return the id of a picture drawn from the current table; a stale picture has a different id."""
     return f"lifecycle_{hashlib.sha256(dot(_ROOM).encode()).hexdigest()[:16]}"
 
 
@@ -134,7 +134,7 @@ def _times(count: int) -> str:
 
 
 _ROOM = _times(9_999_999)
-"""The picture is laid out with a large count after each label, so that `coverage` has room for real ones."""
+"""The picture is laid out with a large count after each label, so that `coverage` has room for the real counts."""
 
 
 def _name(state: SessionState) -> str:

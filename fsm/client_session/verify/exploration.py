@@ -1,7 +1,7 @@
 """Exhaustive exploration of the lifecycle core: every reachable state, and every input in each.
 
-The core distinguishes only three ages of a session: younger than both timeouts, timed out under the shorter one, timed
-out under both. With time reduced to these, it has few states, and checking every edge is a proof, not a sample.
+The core distinguishes only three ages of a session: below both timeouts, past the shorter one, and past both. This
+leaves so few states that the exploration can check every edge, which makes it a proof rather than a sample.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 INVARIANTS = {
     "expired is idle": "In the expired state, checking has stopped and the session is pending.",
-    "check first": "A session that has timed out ends before the next input is applied, with the reason of the state "
-    "being left.",
+    "check first": "A session that has timed out ends before the next input is applied, with the end reason of the "
+    "state in which it timed out.",
     "no early end": "Only a timeout, a request for a new session, or a close ends a session.",
     "pending never ends": "A pending session never ends (unless empty sessions count).",
     "tick is not activity": "A tick never postpones expiry.",
     "focus is not activity": "A focus change never postpones expiry.",
     "event is activity": "After an event, the session has events, its full timeout, and a running checker.",
     "follows the table": "The state after an input is the destination of its row in the table.",
-    "doubled tick": "A second tick at the same time changes nothing.",
+    "repeated tick": "A second tick at the same time changes nothing.",
     "lost tick": "The same events share a session whether or not a tick runs before an input.",
 }
 
@@ -43,7 +43,7 @@ FOREGROUND, BACKGROUND, EXPIRED = SessionState
 
 @attrs.frozen
 class Key:
-    """An abstract state of the core. ``age`` is the number of the two timeouts that have passed."""
+    """An abstract state of the core. ``age`` is how many of the two timeouts have passed."""
 
     state: SessionState
     checker_running: bool
@@ -61,11 +61,11 @@ class Exploration:
     edges: int
 
 
-MOVES: tuple[Input | Command, ...] = tuple(
+SIMPLE_INPUTS: tuple[Input | Command, ...] = tuple(
     given for given in (*Input, *Command) if given in INPUTS and given is not Command.TIMEOUTS
 )
 """The inputs and commands that take no arguments."""
-TOGGLES = (Input.BACKGROUND, Input.FOREGROUND)
+FOCUS_CHANGES = (Input.BACKGROUND, Input.FOREGROUND)
 
 
 def key_of(lifecycle: Lifecycle, now: float) -> Key:
@@ -97,9 +97,9 @@ def explore(tally: Tally) -> Exploration:
     edges = 0
     while unexplored:
         node = unexplored.popleft()
-        # One second passes, or an input is applied.
+        # Each edge is one second of elapsed time or one input.
         successors = [_Node(node.lifecycle.copy(), node.now + 1.0, node.path)]
-        successors += [node.after(given, tally) for given in MOVES]
+        successors += [node.after(given, tally) for given in SIMPLE_INPUTS]
         edges += len(successors)
         for successor in successors:
             key = key_of(successor.lifecycle, successor.now)
@@ -110,7 +110,7 @@ def explore(tally: Tally) -> Exploration:
 
 
 class ExplorationError(InvariantError):
-    """An invariant fails on an edge; ``sample`` is the shortest trace to it."""
+    """An invariant fails on an edge; ``sample`` is the shortest trace that reaches it."""
 
     def __init__(self, name: str, detail: str, sample: Sample) -> None:
         """Store the attributes."""
@@ -178,8 +178,8 @@ class _Edge:
         self._check_table(checked=unnoticed)
         if self.given is Input.TICK:
             again = after.copy()
-            nothing = not again.decide(Input.TICK, self.now)
-            self.require("doubled tick", nothing and key_of(again, self.now) == key_of(after, self.now))
+            unchanged = not again.decide(Input.TICK, self.now)
+            self.require("repeated tick", unchanged and key_of(again, self.now) == key_of(after, self.now))
         else:
             self._check_lost_tick()
 
@@ -187,11 +187,11 @@ class _Edge:
         before, after = self.before, self.after
         if self.given is Input.TICK and not renewed:
             self.require("tick is not activity", after.last_activity == before.last_activity)
-        if self.given in TOGGLES and not renewed:
+        if self.given in FOCUS_CHANGES and not renewed:
             self.require("focus is not activity", after.last_activity == before.last_activity)
         if self.given is Input.EVENT:
-            whole = after.expires_in(self.now) == after.timeout
-            self.require("event is activity", after.event_count and after.checker_running and whole)
+            is_full = after.expires_in(self.now) == after.timeout
+            self.require("event is activity", after.event_count and after.checker_running and is_full)
 
     def _check_table(self, *, checked: bool) -> None:
         given, state = self.given, self.before.state
@@ -216,5 +216,5 @@ class _Edge:
         )
         ended |= any(isinstance(d, Ended) and d.event_count for d in ticked.decide(self.given, self.now))
         if self.given is not Command.START_CHECKER:
-            here = any(isinstance(decision, Ended) and decision.event_count for decision in self.decisions)
-            self.require("lost tick", here == ended and bool(ticked.event_count) == bool(self.after.event_count))
+            ended_here = any(isinstance(decision, Ended) and decision.event_count for decision in self.decisions)
+            self.require("lost tick", ended_here == ended and bool(ticked.event_count) == bool(self.after.event_count))

@@ -1,4 +1,4 @@
-"""The model-based test: random inputs in random order, on a real session with a real save file and on the oracle."""
+"""Model-based test: applies random inputs in random order to the oracle and to a session with a real save file."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ if TYPE_CHECKING:
     from client_session.testing.trace import Step
 
 INVARIANTS = {
-    "matches the oracle": "Each entity has the oracle's session, index, previous session, first event and event index.",
+    "matches the oracle": "Each entity matches the oracle: session, index, previous session, first event, event index.",
     "one user": "Every entity, the session and the save file always have the same user.",
     "unbroken chain": "The indexes and previous sessions of all entities form one chain without gaps.",
     "one first event": "All entities of a session have the same first event, with the same time.",
     "events counted": "The events of a session are numbered 1, 2, 3… without gaps.",
     "no empty session": "A session without events is never counted, reported or saved.",
-    "pending readable": "A pending session has a new id at once, which its first event keeps, and no index yet.",
+    "pending readable": "A pending session immediately has a new id, which its first event keeps, but no index yet.",
     "state": "The session and the oracle are in the same state.",
     "checker": "The checker runs, and the scheduler ticks the session, exactly when the oracle says so.",
-    "follows the core": "The session matches a lifecycle core that got the same inputs at the same times.",
-    "expires in": "expires_in is the rest of the timeout in force, or None while the session cannot expire.",
-    "callbacks in order": "Each start is reported once, and each end at most once, with the right number of events.",
+    "follows the core": "The session matches a lifecycle core that received the same inputs at the same times.",
+    "expires in": "expires_in is the time left until the timeout, or None while the session cannot expire.",
+    "callbacks in order": "Each start is reported once, and each end at most once, with the correct number of events.",
     "save file": "The file holds the newest session, with the progress that a restart needs.",
     "reading": "Reading changes nothing.",
 }
-"""The name and meaning of each; checked after every step."""
+"""The name and meaning of each invariant. The test checks them all after every step."""
 
 
 class Harness:
     """One run of the model-based test; `steps` are the steps so far."""
 
     def __init__(self, folder: Path, options: SessionOptions, tally: Tally) -> None:
-        """Construct a session with a new save file in ``folder``, and the oracle."""
+        """Construct the oracle, and a session with a new save file in ``folder``."""
         self.steps: list[Step] = []
         self.options = options
         self._tally = tally
@@ -173,7 +173,7 @@ class Harness:
         current = oracle.current
         numbers = (session.session_index, session.first_event_id, session.event_index, session.previous_session_id)
         if current is None:
-            self._require("pending readable", numbers == (None, None, 0, None), f"Pending, but it has {numbers}.")
+            self._require("pending readable", numbers == (None, None, 0, None), f"The pending session has {numbers}.")
             fresh = session.session_id not in self._ids.values()
             self._require("pending readable", fresh, f"{session.session_id} is not new.")
             self._pending = session.session_id
@@ -187,7 +187,7 @@ class Harness:
         session, core = self._driver.session, self._core
         reached = (core.state, core.checker_running, core.event_count, core.expires_in(self._driver.clock.monotonic()))
         shown = (session.state, session.checker_running, session.event_index, session.expires_in)
-        self._require("follows the core", shown == reached, f"The core has {reached}, the session {shown}.")
+        self._require("follows the core", shown == reached, f"The core has {reached}, but the session has {shown}.")
 
     def _check_callbacks(self) -> None:
         started = [context.session_id for context in self._driver.started]
@@ -197,13 +197,13 @@ class Harness:
         once = len(ended) == len(self._driver.ended) == self._oracle.ended
         self._require("callbacks in order", once, f"Expected {self._oracle.ended} ends, got {self._driver.ended}.")
         counts = {context.session_id: context.event_index for context in self._contexts}
-        right = all(counts.get(key) == summary.event_count for key, summary in ended.items())
-        self._require("callbacks in order", right, f"Wrong event counts: {self._driver.ended}.")
+        correct = all(counts.get(key) == summary.event_count for key, summary in ended.items())
+        self._require("callbacks in order", correct, f"Wrong event counts: {self._driver.ended}.")
 
     def _check_file(self) -> None:
         saved, expected = XmlStore(self._path).load(), self._oracle.file
         user = saved and saved.user_id
-        self._require("one user", user == self._user, f"Expected {self._user}, the file has {user}.")
+        self._require("one user", user == self._user, f"Expected {self._user}, but the file has {user}.")
         if expected is None:
             self._require("no empty session", saved == Snapshot(user_id=self._user), f"No events, but saved {saved}.")
             return
@@ -220,24 +220,24 @@ class Harness:
         self._require("save file", saved == snapshot, f"Expected {snapshot}, got {saved}.")
 
 
-TOGGLES = (Input.BACKGROUND, Input.FOREGROUND)
-OTHERS = tuple(
-    given for given in INPUTS if given not in (Input.EVENT, Input.TICK, *TOGGLES, Command.TIMEOUTS, External.WALL)
+FOCUS_CHANGES = (Input.BACKGROUND, Input.FOREGROUND)
+OTHER_INPUTS = tuple(
+    given for given in INPUTS if given not in (Input.EVENT, Input.TICK, *FOCUS_CHANGES, Command.TIMEOUTS, External.WALL)
 )
 TIMEOUTS = st.sampled_from([(600.0, 300.0), (300.0, 600.0), (0.25, 0.25), (30.0, 1e9)])
 
 
 class SessionModel(RuleBasedStateMachine):
-    """A session that Hypothesis drives; each rule applies one input after some time."""
+    """A session that Hypothesis drives; each rule lets time pass and applies one input."""
 
     tally: ClassVar[Tally] = Tally()
-    """The tally of the run; a verification sets its own."""
+    """The tally of the run. Each verification sets its own."""
     last_run: ClassVar[tuple[SessionOptions, list[Step]]] = (SessionOptions(), [])
-    """The options and steps of the last run; after a failure, the shortest failing ones."""
+    """The options and steps of the last run; after a failure, those of the shortest failing run."""
 
     @initialize(timeouts=TIMEOUTS, continue_on_restart=st.booleans())
     def construct(self, timeouts: tuple[float, float], *, continue_on_restart: bool) -> None:
-        """Start with a new installation."""
+        """Construct a session with a new save file."""
         self.folder = tempfile.TemporaryDirectory(prefix="client-session-verify-")
         options = SessionOptions(*timeouts, continue_on_restart=continue_on_restart)
         self.harness = Harness(Path(self.folder.name), options, self.tally)
@@ -252,7 +252,7 @@ class SessionModel(RuleBasedStateMachine):
     def _apply(self, name: str, gap: float, *, shift: float = 0.0, timeout: float = 0.0) -> None:
         self.at += timedelta(seconds=gap)
         step = make_step(self.at, name, len(self.harness.steps), shift=shift, timeout=timeout)
-        # Recorded before it is applied, so that a failing step is the last one of the trace.
+        # Record the step before applying it, so that a trace includes the step that fails.
         type(self).last_run = (self.harness.options, [*self.harness.steps, step])
         self.harness.apply(step)
 
@@ -261,21 +261,21 @@ class SessionModel(RuleBasedStateMachine):
         """Track an event."""
         self._apply("event", gap)
 
-    @rule(gap=GAPS, name=st.sampled_from(TOGGLES))
-    def toggle(self, gap: float, name: str) -> None:
+    @rule(gap=GAPS, name=st.sampled_from(FOCUS_CHANGES))
+    def change_focus(self, gap: float, name: str) -> None:
         """Go to the background or the foreground."""
         self._apply(name, gap)
 
     @rule(gap=GAPS, times=st.integers(1, 2))
     def tick(self, gap: float, times: int) -> None:
-        """Tick early, late or twice; between other rules, ticks are lost."""
+        """Tick early, late or twice. The other rules never tick, so ticks can also be missed."""
         for _ in range(times):
             self._apply("tick", gap)
             gap = 0.0
 
-    @rule(gap=GAPS, name=st.sampled_from(OTHERS))
-    def other(self, gap: float, name: str) -> None:
-        """Apply any other input without arguments: commands, restarts, sleep, another process."""
+    @rule(gap=GAPS, name=st.sampled_from(OTHER_INPUTS))
+    def other_input(self, gap: float, name: str) -> None:
+        """Apply any other input that has no arguments: a command, a restart, sleep, or another process."""
         self._apply(name, gap)
 
     @rule(gap=GAPS, timeout=GAPS)

@@ -1,4 +1,4 @@
-"""The oracle: a second implementation of the session, written only from the text of the specification.
+"""The oracle: a second implementation of the session, based only on the text of the specification.
 
 It imports neither the table nor the session. Times are in seconds. Sessions are numbered in order of appearance
 (``name``), since their ids are random.
@@ -45,7 +45,7 @@ class Oracle:
     """The current session as of its last event; ``None`` while it is pending."""
     last_activity: float = attrs.field(init=False, default=0.0)
     newest: ExpectedSession | None = attrs.field(init=False, default=None)
-    """The last session that this object numbered or continued, once it has ended."""
+    """The last session that this object numbered or continued, after that session has ended."""
     ended: int = attrs.field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
@@ -67,7 +67,7 @@ class Oracle:
 
     @property
     def state(self) -> str:
-        """The value of the state."""
+        """The current state's value."""
         if self.expired:
             return "expired-checker-stopped"
         return "foreground-active" if self.in_focus else "background-active"
@@ -107,7 +107,7 @@ class Oracle:
             self._expire()
 
     def pass_time(self, seconds: float) -> None:
-        """Let time pass, asleep or awake."""
+        """Let time pass, whether the machine is asleep or awake."""
         self.now += seconds
         self.wall += seconds
 
@@ -170,21 +170,21 @@ class Oracle:
         self.last_activity = self.now
 
     def start_checker(self) -> None:
-        """Start the checker by hand."""
+        """Start the checker explicitly."""
         self.expired, self.checking = False, True
 
     def stop_checker(self) -> None:
-        """Stop the checker by hand."""
+        """Stop the checker explicitly."""
         self._check_first()
         self.checking = False
 
     def new_session(self) -> None:
-        """End the session by hand."""
+        """End the session explicitly."""
         self._check_first()
         self._end()
 
     def timeouts(self, foreground: float, background: float) -> None:
-        """Set one timeout, then the other; each takes effect at once."""
+        """Set one timeout, then the other; each takes effect immediately."""
         self._check_first()
         self.foreground_timeout = foreground
         self._check_first()

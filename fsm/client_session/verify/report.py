@@ -35,13 +35,13 @@ how often the verification took each transition, and the invariants it checked.
 """
 
 _SAMPLES_LEAD = """
-The shortest trace found for each row of the graph; its last input (\u25c2) takes the row. Each bar has the color of the
+The shortest trace found for each row of the graph. Its last input (\u25c2) takes the row. Each bar has the color of the
 state after the input, and is pale while the session is pending.
 """
 
 
 def page(found: Verification) -> str:
-    """Return the report as one HTML page that loads nothing else."""
+    """Return the report as one HTML page that loads no other resources."""
     verdict = '<dd class="bad">failed</dd>' if found.failures else '<dd class="good">passed</dd>'
     explored = found.explored
     facts = {
@@ -82,7 +82,7 @@ def _failures(found: Verification) -> str:
 
 def _graph(found: Verification) -> str:
     picture = diagram.coverage(found.tally.rows)
-    return f'<h2>The graph</h2>\n<figure role="img" aria-label="The graph with counts">{picture}</figure>\n'
+    return f'<h2>The graph</h2>\n<figure role="img" aria-label="Graph with the count of each row">{picture}</figure>\n'
 
 
 def _state(state: SessionState) -> str:

@@ -1,4 +1,4 @@
-"""The whole verification: exploration, short path, schedules, model."""
+"""Complete verification: exploration, short path, schedules and model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from client_session.verify.schedules import Schedule
 
 INVARIANTS = {**exploration.INVARIANTS, **short_path.INVARIANTS, **schedules.INVARIANTS, **model.INVARIANTS}
-"""The name and meaning of each invariant, in the order of checking."""
+"""The name and meaning of each invariant, in the order in which they are checked."""
 
 PARTS = ("exploration", "short path", "schedules", "model")
 
@@ -74,7 +74,7 @@ def _settings(examples: int) -> settings:
         stateful_step_count=40,
         database=None,
         deadline=None,
-        phases=(Phase.generate, Phase.shrink),  # the trace shows the failure; Phase.explain would take a minute
+        phases=(Phase.generate, Phase.shrink),  # not Phase.explain, which takes a minute: the trace is enough
         print_blob=False,
         report_multiple_bugs=False,
         suppress_health_check=tuple(HealthCheck),  # pyright: ignore[reportArgumentType]  # its metaclass hides the type
@@ -115,12 +115,12 @@ def _schedules(found: Verification, sample: list[Sample], progress: Callable[[st
 def _model(found: Verification, sample: list[Sample], progress: Callable[[str], object]) -> None:
     @seed(found.seed)
     class Model(model.SessionModel):
-        """The model, with a tally."""
+        """The model, with this verification's tally."""
 
         tally = found.tally
 
         def teardown(self) -> None:
-            """Report progress and keep the steps; Hypothesis runs a failing example last."""
+            """Report progress and keep the steps. Hypothesis runs the shortest failing example last."""
             progress("model")
             options, steps = type(self).last_run
             sample[:] = [Sample(options, steps)]

@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from client_session.verify.tally import Tally
 
 INVARIANTS = {
-    "schedule independence": "Any two tick schedules (none, regular, random, only late) produce the same entities and "
-    "the same final save file.",
-    "same partition": "With count_empty_sessions, they still produce the same partition of events into sessions.",
+    "schedule independence": "Any two tick schedules (no ticks, regular, random, late only) produce the same entities "
+    "and the same final save file.",
+    "same partition": "With count_empty_sessions, they still group the events into the same sessions.",
 }
 
 Schedule = tuple[float, ...]
-"""The times of ticks between two steps, as fractions of the time between them. The same for every pair of steps."""
+"""Tick times, as fractions of the time between two consecutive steps; the same for every such pair."""
 
 SCHEDULES: st.SearchStrategy[Schedule] = (
-    st.just(())  # none
+    st.just(())  # no ticks
     | st.integers(1, 40).map(lambda number: tuple(part / number for part in range(1, number + 1)))  # regular
     | st.lists(st.floats(0, 1), max_size=6).map(lambda parts: tuple(sorted(parts)))  # random
-    | st.just((1.0,))  # only late
+    | st.just((1.0,))  # late only
 )
 
 
@@ -51,7 +51,7 @@ def with_ticks(timeline: Sequence[Step], schedule: Schedule) -> list[Step]:
     steps: list[Step] = []
     before: datetime = START
     for step in timeline:
-        # Quarters of a second, like the timeline's own times, are exact in floats, so that equal times stay equal.
+        # Quarter seconds, like those of the timeline itself, are exact as floats, so equal times stay equal.
         quarters = (step.at - before).total_seconds() * 4
         steps += [Step(before + timedelta(seconds=int(quarters * part) / 4), "tick") for part in schedule]
         steps.append(step)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from client_session.verify.tally import Tally
 
 INVARIANTS = {
-    "short path": "An event takes the short path exactly when the machine would only count it, with the same effect, "
-    "even one float away from the timeout.",
+    "short path": "An event takes the short path exactly when the machine would only count the event. Its effect is "
+    "the same, even one float away from the timeout.",
 }
 
 SECONDS = st.floats(1e-6, 1e9) | st.sampled_from([0.25, 300.0, 600.0])
@@ -56,7 +56,7 @@ def _values(lifecycle: Lifecycle) -> tuple[object, ...]:
 
 
 def check_short_path(lifecycle: Lifecycle, now: float, tally: Tally) -> None:
-    """Apply an event on the short path and through the machine, and compare.
+    """Check that an event has the same effect on the short path as through the machine.
 
     Raises:
         InvariantError: the results differ.
@@ -65,16 +65,16 @@ def check_short_path(lifecycle: Lifecycle, now: float, tally: Tally) -> None:
     short, machine = lifecycle.copy(), lifecycle.copy()
     number = short.continue_session(now)
     decisions = machine.decide(Input.EVENT, now)
-    changes_nothing = (
+    only_counts = (
         not decisions
         and machine.event_count == lifecycle.event_count + 1 > 1
         and machine.checker_running is lifecycle.checker_running
         and machine.state is lifecycle.state
     )
     tally.invariants["short path"] += 1
-    require("short path", bool(number) is changes_nothing, f"{lifecycle} at {now!r}: {number}, but {decisions}.")
+    require("short path", bool(number) is only_counts, f"{lifecycle} at {now!r}: got {number} and {decisions}.")
     if number:
-        require("short path", _values(short) == _values(machine), f"{lifecycle} at {now!r}: {short}, but {machine}.")
-        require("short path", number == machine.event_count, f"{lifecycle} at {now!r}: number {number}.")
+        require("short path", _values(short) == _values(machine), f"{lifecycle} at {now!r}: {short} != {machine}.")
+        require("short path", number == machine.event_count, f"{lifecycle} at {now!r}: event number {number}.")
     else:
         require("short path", _values(short) == _values(lifecycle), f"{lifecycle} at {now!r}: became {short}.")

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from client_session.testing.driver import SessionOptions
 
 
-def _from_the_start(steps: Sequence[Step]) -> tuple[Step, ...]:
-    # A replay constructs its session at the first step, but a verified session was constructed at START.
+def _begin_at_start(steps: Sequence[Step]) -> tuple[Step, ...]:
+    # A replay constructs its session at the first step, but the verification constructs its session at START.
     return (*([Step(START, "sleep")] if steps and steps[0].at > START else []), *steps)
 
 
@@ -27,7 +27,7 @@ class Sample:
     """A trace, and the options of its session, which is constructed at the first step."""
 
     options: SessionOptions
-    steps: tuple[Step, ...] = attrs.field(converter=_from_the_start)
+    steps: tuple[Step, ...] = attrs.field(converter=_begin_at_start)
 
 
 @attrs.define
@@ -40,7 +40,7 @@ class Tally:
     """The shortest trace found for each row."""
 
     def keep_sample(self, before: Counter[Row], options: SessionOptions, steps: Sequence[Step]) -> None:
-        """Keep a trace as the sample of each row that its last step took, if it is the shortest so far."""
+        """Keep a trace as the sample of each row that its last step took, if no shorter trace is known."""
         for row, count in self.rows.items():
             if count > before[row] and (row not in self.samples or len(steps) < len(self.samples[row].steps)):
                 self.samples[row] = Sample(options, steps)
