@@ -42,7 +42,7 @@ def test_wheel_has_only_the_two_packages(wheel: zipfile.ZipFile) -> None:
         "client_session_persistence",
     }
     assert len(top_level) == 3
-    data = {"py.typed", "lifecycle.svg", "verify/report.css"}
+    data = {"py.typed", "verify/lifecycle.svg", "verify/report.css"}
     assert {f"client_session/{name}" for name in data} <= set(wheel.namelist())
     assert "client_session_persistence/py.typed" in wheel.namelist()
     assert not [name for name in wheel.namelist() if "__pycache__" in name]
