@@ -47,7 +47,7 @@ class Current:
         return cls(lifecycle, _pending_facts(ledger.pending_id, ledger.newest.user_id), now)
 
     def adopt(self, record: Snapshot) -> None:
-        """Turn into the numbered session in ``record``."""
+        """Make the session in ``record`` the current one."""
         self.record = record
         self.facts = SessionFacts.from_snapshot(record)
         self.is_numbered = True

@@ -33,7 +33,7 @@ class Input(enum.StrEnum):
     EVENT = "event"
     """An event was tracked."""
     TICK = "tick"
-    """The checker checks whether the session has timed out."""
+    """A check ran to see whether the session has timed out."""
     BACKGROUND = "background"
     """The app lost focus."""
     FOREGROUND = "foreground"

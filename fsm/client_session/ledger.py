@@ -61,10 +61,10 @@ class Ledger:
         self.unused_id: str | None = None
         """A pending id that was replaced. If an interrupted call has already numbered it, that number can be reused."""
         self.error: Exception | None = None
-        """The last failure, until a save succeeds."""
+        """The last load or save error, until a save succeeds."""
         stored, error = self._load_or_recover()
         self.newest = stored or Snapshot(user_id=new_id())
-        """The newest known session, followed by the next one; at first only a user, which the store may override."""
+        """The newest known session; at first, only a user, which the store may override."""
         if error is not None and not isinstance(error, CorruptSaveFileError):
             self._report(error)  # a store that cannot be read is not overwritten
         elif stored is None or error is not None:

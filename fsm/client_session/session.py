@@ -50,7 +50,7 @@ class ClientSession:
     After an error, the session continues in memory, and `save_error` returns the error.
 
     A pending session, which waits for its first event, has an id but no number yet: its index, previous session and
-    first event are ``None``. Properties never extend a session, do not take a lock, and work even after `close`.
+    first event are ``None``. Reading never extends a session, does not take a lock, and works even after `close`.
 
     Callbacks run in order on the thread that caused them, after the session's lock is released. They may call the
     session again. If a callback raises, the exception is logged and has no other effect.

@@ -44,8 +44,8 @@ class XmlStore:
 
     With ``background=True``, for event loops, only `flush` waits for the disk or for another process. `save` queues the
     snapshot for a worker thread, which keeps the file locked until the snapshot is durable. If the process is killed
-    before then, this snapshot is lost, but not older ones. `lock` does not wait. The interpreter waits for the worker
-    thread at exit, but a forked `multiprocessing` child does not, so call `flush` there.
+    before then, this snapshot is lost, but not older ones. `lock` does not wait for other processes. The
+    interpreter waits for the worker thread at exit, but a forked `multiprocessing` child does not: call `flush` there.
     """
 
     __slots__ = ("__weakref__", "_content", "_is_resolved", "_lock", "_path", "_pending", "_temporary", "_written")

@@ -34,7 +34,7 @@ class AsyncioScheduler(ForkAware):
     has stopped, it uses the loop that is running when the next session is started. Without a loop, no checks run, and
     sessions expire at their next event. If you construct all sessions before ``asyncio.run``, call `attach` inside it.
 
-    Every method is thread-safe. References to sessions and the loop are weak. No task exists that could be canceled.
+    Every method is thread-safe. References to sessions and the loop are weak. It does not create cancelable tasks.
     """
 
     __slots__ = ("__weakref__", "_due", "_forget", "_loop", "_requests", "_schedule", "_timer", "_updating")

@@ -30,7 +30,7 @@ class Checker(DaemonThread):
     name = "client-session-checker"
 
     def renew(self) -> None:
-        """Start over, as a forked child must; its sessions start being ticked again on their own."""
+        """Start over, as a forked child must; its sessions restart their own ticks."""
         schedule, requests = TickSchedule(), deque[Request]()
         wakeup: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._schedule, self._requests, self._wakeup = schedule, requests, wakeup
