@@ -76,8 +76,8 @@ class ManualScheduler:
     def run_due(self, clock: Clock) -> int:
         """Tick each session that is due, and return the number of ticks.
 
-        A session that missed several ticks gets only one, just like with a real scheduler after the machine has
-        been busy or asleep.
+        A session that missed several ticks gets only one, because a real scheduler also ticks only once after the
+        machine has been busy or asleep.
         """
         now = clock.monotonic()
         due = [session for session, at in self._due.items() if at <= now]

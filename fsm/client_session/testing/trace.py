@@ -133,8 +133,8 @@ def _read_step(line: bytes) -> Step:
     return Step(
         _parse_time("at", fields.get("at")),
         given,
-        event_id_string(cast("str", fields.get("id"))) if "id" in allowed else None,
-        to=_time("to", fields.get("to")) if "to" in allowed else None,
+        event_id_text(cast("str", fields.get("id"))) if "id" in allowed else None,
+        to=_parse_time("to", fields.get("to")) if "to" in allowed else None,
         **{name: seconds(name, cast("float", fields[name])) for name in _TIMEOUTS if name in fields},
     )
 
