@@ -284,7 +284,8 @@ def test_diagram_as_svg_needs_no_graphviz(tmp_path: Path) -> None:
 def test_outdated_svg_without_graphviz_is_a_one_line_error(tmp_path: Path, arguments: list[str]) -> None:
     """If the table has changed and Graphviz is missing, the exit status is 1 and a traceback is not shown."""
     program = (
-        "from client_session import cli, diagram; diagram.source_mark = lambda: 'changed';"
+        "from client_session import cli; from client_session.verify import diagram;"
+        "diagram.source_mark = lambda: 'changed';"
         f"cli.client_session({arguments})"
     )
     result = subprocess.run(  # noqa: S603  # our own command
