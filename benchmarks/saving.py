@@ -1,4 +1,4 @@
-"""Compares `save()` with a bare durable write of the same bytes, in alternation and on the same file system."""
+"""Compares `save()` with a bare durable write of the same bytes, alternating between them on the same file system."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A command-line program. Runs within the timeout of each other share one session, even if they overlap.
+"""A command-line program. Two runs less than the timeout apart share one session, even if they overlap.
 
     python examples/cli_tool.py build
     python examples/cli_tool.py test deploy

@@ -39,7 +39,7 @@ def test_session_starts_at_its_first_event(make: MakeSession, clock: ManualClock
 
 
 def test_summary_describes_the_session_that_ended(make: MakeSession, clock: ManualClock) -> None:
-    """The summary has the ids, index, first and last event times, event count, seconds in each focus, and reason."""
+    """The summary has ids, index, times, event count, foreground and background seconds, and the reason."""
     ended: list[SessionSummary] = []
     session = make(on_session_end=ended.append)
     session.get_session_context(event_id(1))

@@ -79,7 +79,7 @@ def test_ticks_do_not_wait_for_a_lock_known_to_be_held(make: MakeSession, save_p
 
 
 def test_threads_share_one_wait(make: MakeSession, save_path: Path) -> None:
-    """Calls that wait for each other wait for the store once in total, instead of one after another."""
+    """When calls block each other, they share one wait for the store instead of each waiting in turn."""
     session = make(save_path=save_path)
     session.get_session_context(event_id(1))
     session.start_new_session()

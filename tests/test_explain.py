@@ -58,7 +58,7 @@ def apply(session: ClientSession, clock: ManualClock, *inputs: tuple[float, str]
 
 
 def test_explanation_has_every_relevant_fact(make: MakeSession, clock: ManualClock) -> None:
-    """An explanation has the time, input, states, idle time, timeouts, checker status, and ended and begun sessions."""
+    """An explanation has the time, input, states, idle time, timeouts, checker status, and sessions."""
     session = make()
     apply(session, clock, (0, "event"), (1, "event"), (0, "background"), (700, "event"))
     assert session.explain()[-1] == Explanation(

@@ -22,7 +22,7 @@ class SessionState(enum.StrEnum):
     FOREGROUND_ACTIVE = "foreground-active"
     """The app is in focus; the foreground timeout applies."""
     BACKGROUND_ACTIVE = "background-active"
-    """The app is out of focus; the background timeout applies."""
+    """The app is not in focus; the background timeout applies."""
     EXPIRED_CHECKER_STOPPED = "expired-checker-stopped"
     """Expired in the background; nothing is left to check, so checking has stopped."""
 

@@ -89,7 +89,7 @@ class Ledger:
 
         Idempotent per session id: a re-entrant call or a repeated decision gets the same number. For a session
         that is no longer pending, the result is never published, and does not use up a number. While the store cannot
-        be written to, the number is one more than the newest that can be read.
+        be written to, the number is one more than the highest that can be read.
         """
 
         def follow(before: Snapshot) -> Snapshot:

@@ -201,7 +201,7 @@ class Lifecycle:
             return
         self._decisions += (StateChanged(before, given, self.state),)
         if self.event_count:
-            self._focus_time = self._timed_focus().toggle(
+            self._focus_time = self._current_focus_time().toggle(
                 self._now, was_foreground=before is _FOREGROUND, last_activity=self.last_activity
             )
 
@@ -209,11 +209,13 @@ class Lifecycle:
         decisions, self._decisions = self._decisions, ()
         return decisions
 
-    def _timed_focus(self) -> FocusTime:
+    def _current_focus_time(self) -> FocusTime:
         return self._focus_time or FocusTime(self._focus_since)
 
     def _end(self, reason: EndReason) -> None:
-        foreground, background = self._timed_focus().until(self.last_activity, foreground=self.state is _FOREGROUND)
+        foreground, background = self._current_focus_time().until(
+            self.last_activity, foreground=self.state is _FOREGROUND
+        )
         self._decisions += (
             Ended(reason, self.event_count, self.last_event, self.last_activity, foreground, background),
         )

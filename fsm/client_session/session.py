@@ -22,7 +22,7 @@ from client_session.lifecycle import Lifecycle
 from client_session.ticking.thread import SHARED_CHECKER
 from client_session_persistence.deadline import acquire_soon, deadline, is_held
 from client_session_persistence.forks import Stage, register
-from client_session_persistence.snapshot import MAX_INDEX, SHAPE, UUID_SHAPE, as_utc
+from client_session_persistence.snapshot import MAX_INDEX, HEX_TO_ZERO, UUID_SHAPE, as_utc
 
 if TYPE_CHECKING:
     import os
@@ -158,7 +158,7 @@ class ClientSession:
 
         """
         if not (
-            event_id.encode("ascii", "replace").translate(SHAPE) == UUID_SHAPE  # is_uuid, inlined
+            event_id.encode("ascii", "replace").translate(HEX_TO_ZERO) == UUID_SHAPE  # is_uuid, inlined
             if type(event_id) is str
             else type(event_id) is UUID
         ):
@@ -337,7 +337,7 @@ class ClientSession:
 
     @property
     def background(self) -> bool:
-        """Whether the app is out of focus."""
+        """Whether the app is in the background."""
         return self._current.lifecycle.state is not SessionState.FOREGROUND_ACTIVE
 
     @property

@@ -70,8 +70,8 @@ def is_held(lock: threading.RLock) -> bool:
 def acquire_soon(lock: threading.RLock) -> None:
     """Acquire a lock that is usually held for under a microsecond. If interrupted, acquire the lock before raising.
 
-    Busy threads that block on the lock take turns, with a thread switch for each acquisition. A thread that yields and
-    retries instead lets the running thread keep using the lock.
+    Busy threads that block on the lock take turns, with a thread switch for each acquisition. By contrast, a thread
+    that yields and retries lets the running thread keep using the lock.
     """
     try:
         for _ in range(_TRIES):

@@ -22,14 +22,14 @@ STORAGE_MECHANISMS = ("SQLITE", "COOKIE_1", "COOKIE_3", "LOCAL_STORAGE", "FLASH_
 _USER_ID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{16}")
 
 UUID_SHAPE = b"00000000-0000-0000-0000-000000000000"
-SHAPE = bytes.maketrans(b"123456789abcdefABCDEF", b"0" * 21)
+HEX_TO_ZERO = bytes.maketrans(b"123456789abcdefABCDEF", b"0" * 21)
 """Translates every hexadecimal digit to 0, so that only a canonical UUID string becomes `UUID_SHAPE`.
 This is twice as fast as a regular expression."""
 
 
 def is_uuid(text: str) -> bool:
     """Return whether the string is a UUID in canonical form: 36 characters, in upper or lower case."""
-    return text.encode("ascii", "replace").translate(SHAPE) == UUID_SHAPE
+    return text.encode("ascii", "replace").translate(HEX_TO_ZERO) == UUID_SHAPE
 
 
 def _must_be(allowed: str, is_allowed: Callable[[Any], object]) -> Callable[..., None]:

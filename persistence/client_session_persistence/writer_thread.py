@@ -51,7 +51,7 @@ class WriterThread(DaemonThread):
             self.jobs.put(job)
 
     def finish(self, until: float) -> None:
-        """Wait for all jobs, but not past ``until`` (in `time.monotonic` time). Callers run later jobs themselves."""
+        """Wait for all jobs, but not past ``until`` (in `time.monotonic` time). Afterward, callers run jobs."""
         self._is_exiting = True
         if self._has_work() or self._running.locked():
             done = threading.Event()

@@ -1,4 +1,4 @@
-"""Kill processes at random while they write, and start sessions next to a process that stopped during a write."""
+"""Kill processes at random while they write, and start sessions while another process is stopped during a write."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _run_and_kill(path: Path, seconds: float, *, wait_for_start: bool) -> list[l
 
 
 @attrs.define
-class _TestFile:
+class _SaveFileUnderTest:
     """A save file, and the saves that its processes have acknowledged."""
 
     path: Path
@@ -131,7 +131,7 @@ class _TestFile:
 
 def _kill_at_random(folder: Path, processes: int, seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311  # not a secret
-    test_file = _TestFile(folder / "session.xml")
+    test_file = _SaveFileUnderTest(folder / "session.xml")
     losses: list[str] = []
     for number in range(processes):
         lines = _run_and_kill(test_file.path, chance.uniform(0, _MAX_LIFETIME), wait_for_start=number % 2 == 1)
@@ -157,7 +157,7 @@ def kill_at_random(scale: Scale) -> Outcome:
     )
 
 
-# Starting next to a process that stopped during a write
+# Starting while another process is stopped during a write
 
 _STEPS = ("open", "link", "write", "fsync", "replace", "unlink", "close")
 
@@ -189,7 +189,7 @@ def _fork_stopped(path: Path, step: int) -> int | None:
     return neighbor if os.WIFSTOPPED(status) else None
 
 
-def _start_next_to(neighbor: int, path: Path, before: SessionContext, *, continues: bool) -> str | None:
+def _start_during_write_of(neighbor: int, path: Path, before: SessionContext, *, continues: bool) -> str | None:
     """Start a session next to a stopped process, and another after that process continues or is killed."""
     files_being_written = temporary_files(path)
     start = time.monotonic()
@@ -215,7 +215,7 @@ _MAX_START_SECONDS = 0.5
 """The maximum time in seconds that a start may take; a longer start must have waited for another process."""
 
 
-def _start_next_to_each_step(folder: Path) -> None:
+def _start_during_each_step(folder: Path) -> None:
     losses: list[str] = []
     cases = 0
     for continues in (True, False):
@@ -227,14 +227,14 @@ def _start_next_to_each_step(folder: Path) -> None:
             if (neighbor := _fork_stopped(path, step)) is None:
                 break
             cases += 1
-            if loss := _start_next_to(neighbor, path, before, continues=continues):
+            if loss := _start_during_write_of(neighbor, path, before, continues=continues):
                 fate = "continued" if continues else "killed"
                 losses.append(f"neighbor stopped at step {step}, then {fate}: {loss}")
     print_report(cases, losses)
 
 
-def start_next_to_stopped_process(_: Scale) -> Outcome:
-    """Start sessions next to a process stopped before each step of a save, and after it continues or is killed."""
+def start_while_process_is_stopped(_: Scale) -> Outcome:
+    """Start sessions while another process is stopped at each step of a save, and after it continues or is killed."""
     (report,) = run_in_fresh_interpreters(__name__, [[]])
     return Outcome(report["cases"], tuple(report["losses"]))
 
@@ -247,9 +247,9 @@ FAULTS: tuple[Fault, ...] = (
         kill_at_random,
     ),
     Fault(
-        "a session starts next to a process that stops at each system call of a save and then continues or is killed",
+        "a session starts while a process is stopped at each system call of a save, and then continues or is killed",
         "the start waits, removes a live process's temporary file, or leaves a dead process's file behind",
-        start_next_to_stopped_process,
+        start_while_process_is_stopped,
     ),
 )
 
@@ -257,4 +257,4 @@ if __name__ == "__main__":
     if sys.argv[2:]:
         _kill_at_random(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
     else:
-        _start_next_to_each_step(Path(sys.argv[1]))
+        _start_during_each_step(Path(sys.argv[1]))

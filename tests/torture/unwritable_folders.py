@@ -230,7 +230,7 @@ def _run_unprivileged(share: int, shares: int, scale: Scale) -> Outcome:  # noqa
 
 
 def run_disk_cases(scale: Scale) -> Outcome:
-    """Run all disk cases at either scale."""
+    """Run all disk cases, whatever the scale."""
     if sys.platform != "linux" or os.geteuid() != 0:
         msg = "needs Linux and root to mount small disks (sudo make torture)"
         raise CannotRunError(msg)
@@ -238,7 +238,7 @@ def run_disk_cases(scale: Scale) -> Outcome:
 
 
 def run_restricted_cases(scale: Scale) -> Outcome:
-    """Run all limit and permission cases at either scale."""
+    """Run all limit and permission cases, whatever the scale."""
     if sys.platform == "win32":
         msg = "needs POSIX permissions and limits"
         raise CannotRunError(msg)
