@@ -22,7 +22,7 @@ from client_session.lifecycle import Lifecycle
 from client_session.ticking.thread import SHARED_CHECKER
 from client_session_persistence.deadline import acquire_soon, deadline, is_held
 from client_session_persistence.forks import Stage, register
-from client_session_persistence.snapshot import MAX_INDEX, HEX_TO_ZERO, UUID_SHAPE, as_utc
+from client_session_persistence.snapshot import HEX_TO_ZERO, MAX_INDEX, UUID_SHAPE, as_utc
 
 if TYPE_CHECKING:
     import os
