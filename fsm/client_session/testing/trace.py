@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn, cast
 
 import attrs
 
-from client_session.arguments import seconds
+from client_session.arguments import event_id_string, seconds
 from client_session.graph import Command, Input
 from client_session_persistence.snapshot import as_utc, iso_time
 
