@@ -82,7 +82,7 @@ def replay(trace: BinaryIO, save_path: str | None, *, as_json: bool, no_ticks: b
 
     {"at": "2026-11-23T09:00:00Z", "input": "event", "id": "<uuid>"}
 
-    The inputs are event (with an id), background, foreground, touch, new-session, start-checker, stop-checker, timeouts
+    Inputs are event (with an id), background, foreground, touch, new-session, start-checker, stop-checker, timeouts
     (with foreground_timeout, background_timeout), tick (an extra check), save, restart, sleep (the machine sleeps until
     the next line), wall (the wall clock is set "to" a time), other (another process that uses the save file tracks an
     event, with an id).
