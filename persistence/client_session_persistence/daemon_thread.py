@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import threading
 import time
 from abc import ABC, abstractmethod
 from typing import ClassVar
+
+_logger = logging.getLogger(__name__)
 
 
 class DaemonThread(ABC):
@@ -84,7 +87,12 @@ class DaemonThread(ABC):
     def _run(self) -> None:
         thread = threading.current_thread()
         while True:
-            self._work()
+            try:
+                self._work()
+            except BaseException:  # for example SystemExit from a callback of the embedder's
+                with contextlib.suppress(BaseException):
+                    _logger.exception("%s continues after an unexpected exception", self.name)
+                continue
             self._thread = None
             self._running.release()
             # Callers that added work before the release saw the thread running, so check for work once more.
