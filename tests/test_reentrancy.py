@@ -17,7 +17,7 @@ from torture.reentrancy import call_at_point
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from client_session import SessionContext
+    from client_session import SessionContext, SessionSummary
 
 STEP = 11
 """Only every 11th point is interrupted here; the torture suite interrupts every one."""
@@ -82,3 +82,27 @@ def test_saved_first_event_is_the_reported_first_event(prepare: str, *, count_em
         assert {context.first_event_id for context in contexts.values()} == {first}
         assert started[-1] == contexts[first]
         assert (saved.first_event_id, saved.session_index) == (first, contexts[first].session_index)
+
+
+def test_event_is_not_counted_in_a_superseded_session() -> None:
+    """If a re-entrant call ends the session while an event reads the clock, the event begins the next session."""
+
+    class InterruptingClock(ManualClock):
+        """Ends the session the next time it is read."""
+
+        armed = False
+
+        def monotonic(self) -> float:
+            if self.armed:
+                self.armed = False
+                session.start_new_session()
+            return super().monotonic()
+
+    clock = InterruptingClock()
+    ended: list[SessionSummary] = []
+    session = ClientSession(store=MemoryStore(), clock=clock, scheduler=ManualScheduler(), on_session_end=ended.append)
+    session.get_session_context(event_id(1))
+    clock.armed = True
+    context = session.get_session_context(event_id(2))
+    assert (context.session_index, context.event_index) == (2, 1)
+    assert [summary.event_count for summary in ended] == [1]
