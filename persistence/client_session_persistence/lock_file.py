@@ -31,7 +31,7 @@ _locked_files: set[LockFile] = set()
 
 
 class LockFile:
-    """A file that is created when first locked and never removed, as two processes could then lock it. Locks nest.
+    """A file that is created when first locked, and never removed, since two processes could then hold it. Locks nest.
 
     Not thread-safe. On a file system without locks, it behaves as if there were no other processes.
     """
@@ -191,7 +191,7 @@ class ProcessLock(ForkAware):
             self._is_retained = True
 
     def release_retained(self, waiting: Sized) -> bool:
-        """Stop retaining the file unless something is waiting to be written. Any thread may call this.
+        """Stop retaining the lock unless something is waiting to be written. Any thread may call this.
 
         Return False if another thread holds the lock, so that the caller must try again. Otherwise, return True.
         """

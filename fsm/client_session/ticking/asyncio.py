@@ -76,7 +76,7 @@ class AsyncioScheduler(ForkAware):
                 loop.call_soon_threadsafe(self._run, context=contextvars.Context())
 
     def detach(self) -> None:
-        """Leave the loop, as a forked child must; its sessions are not ticked until it runs its own loop."""
+        """Leave the loop, as a forked child must; sessions are not ticked until the child runs a loop of its own."""
         self._loop = self._timer = None
 
     def start(self, session: Ticking, now: float) -> None:  # noqa: ARG002  # this scheduler runs in real time
@@ -130,5 +130,5 @@ def _detach_in_child() -> None:
         scheduler.detach()
 
 
-# This runs after sessions restart, since they may attach to the parent's loop, which seems to be running in the child.
+# This runs after sessions restart, since they may attach to the parent's loop, which still appears to be running in the child.
 register(Stage.LOOPS, after_fork_in_child=_detach_in_child)

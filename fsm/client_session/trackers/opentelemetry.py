@@ -70,7 +70,7 @@ class SessionSpanProcessor(SpanProcessor):
     """Span processor that sets ``session.id`` and ``session.previous_id``, and records activity in the session.
 
     If a span is activity, it is recorded as an event, which starts or extends the session. Its event id is the trace id
-    as a UUID, so the session's ``first_event_id`` leads to the trace; its timestamp is the span's start time. Any other
+    as a UUID, so the session's ``first_event_id`` identifies the trace; its timestamp is the span's start time. Any other
     span gets the current session's id without extending the session. A pending session has no ``session.previous_id``
     yet. A span that already has a ``session.id`` belongs to another session: it is left unchanged and is not recorded.
 
@@ -212,7 +212,7 @@ def _current_attributes(session: ClientSession) -> dict[str, str]:
     """Return the current session's attributes without extending the session."""
     if session.expires_in == 0:
         session.tick()  # it has timed out, but no tick has run yet
-    while True:  # until both ids belong to the same session
+    while True:  # retry until both ids belong to the same session
         session_id, previous_id = session.session_id, session.previous_session_id
         if session.session_id == session_id:
             return _attributes(session_id, previous_id)
