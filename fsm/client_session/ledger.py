@@ -125,7 +125,7 @@ class Ledger:
             return newest if newest.session_id == session_id else follow(newest)
 
     def save(self, snapshot: Snapshot | None, *, wait: bool = False) -> Exception | None:
-        """Save the progress of a session (if ``None``, of the newest known session) unless the store has newer progress.
+        """Save the progress of a session (if ``None``, the newest known session) unless the store has newer progress.
 
         Return the error, if any. With ``wait``, wait until the save is durable.
         """

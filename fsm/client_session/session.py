@@ -177,9 +177,7 @@ class ClientSession:
         finally:
             lock.release()
         if number:
-            if (
-                before is not self._current
-            ):  # a re-entrant call found the lock held, and left its callbacks for us to run
+            if before is not self._current:  # a re-entrant call found the lock held, and left its callbacks to us
                 self._deliver()
             facts = current.facts
             return SessionContext(facts.anonymous() if anonymous else facts, number)
@@ -244,7 +242,7 @@ class ClientSession:
         self._apply("start_checker", Command.START_CHECKER)
 
     def stop_checker(self) -> None:
-        """Suspend expiry (for example, while a video plays) until `start_checker`, an event, or a return to the foreground."""
+        """Suspend expiry (say, while a video plays) until `start_checker`, an event, or a return to the foreground."""
         self._apply("stop_checker", Command.STOP_CHECKER)
 
     # Saving
@@ -272,7 +270,7 @@ class ClientSession:
     def close(self) -> None:
         """Stop checking, save, and release the session. Calling it again has no effect.
 
-        Save errors are logged (see `save_error`). It does not wait for a background save, but the interpreter does at exit.
+        Save errors are logged (see `save_error`). This does not wait for background saves; the interpreter does at exit.
         """
 
         def change(draft: Draft) -> None:

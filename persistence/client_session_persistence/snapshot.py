@@ -73,7 +73,7 @@ def as_utc(value: datetime) -> datetime:
 
 
 def iso_time(value: datetime) -> str:
-    """Format a UTC time as RFC 3339, with milliseconds (like the mobile trackers), or microseconds if they are nonzero."""
+    """Format a UTC time as RFC 3339, with milliseconds (like the mobile trackers) or, if necessary, microseconds."""
     timespec = "microseconds" if value.microsecond % 1000 else "milliseconds"
     return value.replace(tzinfo=None).isoformat(timespec=timespec) + "Z"
 

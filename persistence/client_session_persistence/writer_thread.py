@@ -51,7 +51,7 @@ class WriterThread(DaemonThread):
             self.jobs.put(job)
 
     def finish(self, until: float) -> None:
-        """Wait for all jobs, but not past ``until`` (in `time.monotonic` time). Later jobs run on their callers' threads."""
+        """Wait for all jobs, but not past ``until`` (in `time.monotonic` time). Later jobs run in their callers."""
         self._is_exiting = True
         if self._has_work() or self._running.locked():
             done = threading.Event()
@@ -88,7 +88,7 @@ class PendingWrites(ForkAware):
     """The most recently queued snapshot."""
 
     def renew(self) -> None:
-        """Start over with nothing to write: in a forked child, the parent writes whatever was queued before the fork."""
+        """Start over with nothing to write: the parent writes what was queued before the fork."""
         self._waiting: deque[tuple[Callable[[], object], Future[None]]] = deque()
         self._writing = threading.RLock()
         """At the interpreter's exit, two threads may write."""

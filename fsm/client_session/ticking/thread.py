@@ -65,9 +65,7 @@ class Checker(DaemonThread):
     def _work(self) -> None:
         schedule, requests = self._schedule, self._requests
         while not self.is_pausing:
-            for _ in range(
-                len(requests)
-            ):  # requests that arrive during the loop are left for later, so that they do not delay checks
+            for _ in range(len(requests)):  # requests that arrive during the loop must not delay the checks
                 schedule.set(*requests.popleft())
             if not schedule.by_interval:
                 return
