@@ -35,7 +35,7 @@ class Current:
     anchor: Anchor
     is_numbered: bool = False
     record: Snapshot | None = None
-    """The newest session that this object numbered or continued, as of that time or of its end."""
+    """The newest session that this object numbered or continued, as it was then or when it ended."""
     last_event_time: datetime | None = None
     """The last event's own timestamp, if it had one."""
     history: bytes = b""

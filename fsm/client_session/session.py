@@ -270,7 +270,7 @@ class ClientSession:
     def close(self) -> None:
         """Stop checking, save, and release the session. Calling it again has no effect.
 
-        Save errors are logged (see `save_error`). This does not wait for background saves; the interpreter does at exit.
+        Save errors are logged (see `save_error`). It does not wait for background saves; the interpreter does at exit.
         """
 
         def change(draft: Draft) -> None:

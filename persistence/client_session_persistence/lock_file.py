@@ -39,7 +39,7 @@ class LockFile:
     __slots__ = ("_depth", "_descriptor", "_lease", "_path")
 
     _lease: Lease
-    """Granted before the descriptor is locked, so that it is void in any child that is forked later."""
+    """Granted before the descriptor is locked, so that it is void in any child forked later."""
 
     def __init__(self, path: str) -> None:
         """Store the path; nothing is created yet."""
@@ -153,7 +153,7 @@ class ProcessLock(ForkAware):
         self._timed_out_at = -math.inf
         """When a caller last timed out waiting for the lock."""
         self._leases: list[Lease] = []
-        """At most one valid lease, and the void leases of blocks that a forked child has yet to leave."""
+        """At most one valid lease, and the void leases of blocks that a forked child has not left yet."""
         super().__init__()
 
     def renew(self) -> None:

@@ -70,7 +70,7 @@ class SessionSpanProcessor(SpanProcessor):
     """Span processor that sets ``session.id`` and ``session.previous_id``, and records activity in the session.
 
     If a span is activity, it is recorded as an event, which starts or extends the session. Its event id is the trace id
-    as a UUID, so the session's ``first_event_id`` points to the trace; its timestamp is the span's start time. Any other
+    as a UUID, so the session's ``first_event_id`` leads to the trace; its timestamp is the span's start time. Any other
     span gets the current session's id without extending the session. A pending session has no ``session.previous_id``
     yet. A span that already has a ``session.id`` belongs to another session: it is left unchanged and is not recorded.
 
