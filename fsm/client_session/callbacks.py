@@ -90,7 +90,7 @@ class Callbacks:
         if queue is None:
             return
         raised: BaseException | None = None
-        # A signal handler may add calls at any time. The handler runs them unless this call will.
+        # A signal handler may add calls at any time. The handler then runs them, unless this call is going to.
         while queue and not queue.is_delivering:
             queue.is_delivering = True
             try:

@@ -177,7 +177,7 @@ class ClientSession:
         finally:
             lock.release()
         if number:
-            if before is not self._current:  # a re-entrant call found the lock held, and left its callbacks to us
+            if before is not self._current:  # a re-entrant call found the lock held, and left its callbacks for us
                 self._deliver()
             facts = current.facts
             return SessionContext(facts.anonymous() if anonymous else facts, number)

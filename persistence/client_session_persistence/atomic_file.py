@@ -126,7 +126,7 @@ def sync_folder(folder: str) -> None:
 
 
 def create_folder(folder: str, mode: int = 0o700, *, sync: Callable[[str], object] = sync_folder) -> None:
-    """Create a private folder, and missing parents with the default mode; call ``sync`` to make each name durable."""
+    """Create a private folder, and missing parents with default mode; ``sync`` makes names durable, possibly later."""
     if os.path.isdir(folder):
         return
     parent = os.path.dirname(folder)

@@ -108,7 +108,7 @@ class Lease:
         return self._process != THIS_PROCESS.id
 
     def call(self, function: Callable[[*Arguments], Result], /, *arguments: *Arguments) -> Result:
-        """Make a system call that writes; raise `OSError` if the lease is void, since the parent will do the write."""
+        """Make a system call that writes; raise `OSError` if the lease is void: the parent completes the write."""
         if self._process == THIS_PROCESS.id:
             return function(*arguments)  # the interpreter cannot run other code before this call
         raise OSError(errno.ECANCELED, "Forked during the write; the parent completes it")

@@ -31,7 +31,7 @@ _locked_files: set[LockFile] = set()
 
 
 class LockFile:
-    """A file that is created when first locked, and never removed, since two processes could then hold it. Locks nest.
+    """A file that is created when first locked but never removed: if it were, two processes could lock it. Locks nest.
 
     Not thread-safe. On a file system without locks, it behaves as if there were no other processes.
     """

@@ -51,7 +51,7 @@ class WriterThread(DaemonThread):
             self.jobs.put(job)
 
     def finish(self, until: float) -> None:
-        """Wait for all jobs, but not past ``until`` (in `time.monotonic` time). Later jobs run in their callers."""
+        """Wait for all jobs, but not past ``until`` (`time.monotonic` time). From now on, `run` calls jobs directly."""
         self._is_exiting = True
         if self._has_work() or self._running.locked():
             done = threading.Event()

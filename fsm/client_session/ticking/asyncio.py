@@ -130,5 +130,5 @@ def _detach_in_child() -> None:
         scheduler.detach()
 
 
-# This runs after sessions restart, since they may attach to the parent's loop, which seems to still run in the child.
+# This runs after sessions restart, since they may attach to the parent's loop, which seems to be running in the child.
 register(Stage.LOOPS, after_fork_in_child=_detach_in_child)
