@@ -90,7 +90,7 @@ class Callbacks:
         if queue is None:
             return
         raised: BaseException | None = None
-        # A signal handler may add calls at any time. It delivers them itself unless this outer call will.
+        # A signal handler may add calls at any time. The handler then runs them, unless this call is going to.
         while queue and not queue.is_delivering:
             queue.is_delivering = True
             try:
@@ -106,7 +106,7 @@ class Callbacks:
     def _run(self, name: str, call: Callable[..., object], args: tuple[Any, ...], process: int) -> BaseException | None:
         try:
             with no_deadline():
-                if THIS_PROCESS.id == process:  # otherwise the previous callback forked, and this is the child
+                if THIS_PROCESS.id == process:  # if they differ, the previous callback forked, and this is the child
                     call(*args)
         except Exception:
             with contextlib.suppress(Exception):  # a broken logger must not make the host lose its event

@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from client_session.testing.replay import Moment
 
 _PIPED_WIDTH = 500
-"""The output width without a terminal. Lines must not wrap, so that tools such as grep see one line per moment."""
+"""The output width if there is no terminal. Lines must not wrap, so that tools such as grep see one line per moment."""
 _DIAGRAMS = {"svg": drawing.svg, "mermaid": drawing.mermaid, "dot": drawing.dot}
 _FORMAT_BY_SUFFIX = {"": "mermaid", ".svg": "svg", ".dot": "dot", ".gv": "dot", ".mmd": "mermaid"}
-"""Diagram formats by the output file's suffix."""
+"""The diagram format for each suffix of the output file."""
 _MIN_INLINE_WIDTH = 120
 """The minimum terminal width at which explanations are printed on the same line rather than below it."""
 _STATE_STYLES = {

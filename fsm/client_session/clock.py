@@ -1,4 +1,4 @@
-"""Clocks: elapsed time comes from a monotonic clock that counts system sleep; the wall clock only timestamps events."""
+"""Clocks: a monotonic clock that counts system sleep, for elapsed time, and a wall clock, for timestamps only."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Anchor:
         return self.wall + timedelta(seconds=at - self.monotonic)
 
     def moved(self, by: Anchor) -> Anchor:
-        """Return this anchor, shifted by any adjustment of the wall clock between it and ``by``.
+        """Return this anchor, shifted to match any adjustment of the wall clock between this anchor and ``by``.
 
         Shifts of less than a second are ignored: they come from rounding and slewing, and would make a saved time
         depend on when it was saved.

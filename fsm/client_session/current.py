@@ -1,4 +1,4 @@
-"""The current session as one object, and the draft that a call prepares to replace it as a whole."""
+"""The current session, held in a single object, and the draft that a call prepares as its replacement."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Current:
     anchor: Anchor
     is_numbered: bool = False
     record: Snapshot | None = None
-    """The newest session that this object numbered or continued, as of that time or of its end."""
+    """The newest session that this object numbered or continued, as it was then or when it ended."""
     last_event_time: datetime | None = None
     """The last event's own timestamp, if it had one."""
     history: bytes = b""
@@ -148,7 +148,7 @@ class Draft:
         return number
 
     def renew_pending(self) -> None:
-        """Give a session that was already pending a new id: clones of a process must not begin the same session."""
+        """Give a new id to a session that was already pending: clones of a process must not begin the same session."""
         if not (self.ended or self.after.is_numbered):
             self.unused_id, self.next_id = self.next_id, new_id()
             self.after.facts = _pending_facts(self.next_id, self._ledger.newest.user_id)
@@ -176,7 +176,7 @@ class Draft:
     def _end(self, ended: Ended) -> None:
         """Record the session's final progress for the store, report its end, and replace it with a pending session.
 
-        Unless its end reason is `EndReason.CLOSE`, its last activity is removed, so it is not resumed after a restart.
+        Unless the end reason is `EndReason.CLOSE`, the last activity is removed so that a restart will not resume it.
         """
         after, facts, record = self.after, self.after.facts, self.after.record
         if after.is_numbered and ended.event_count and record is not None:

@@ -85,7 +85,7 @@ class SessionFacts:
         return attrs.evolve(self, user_id=ZERO_USER_ID, previous_session_id=None)
 
 
-@attrs.define(repr=False, unsafe_hash=True)  # created for every event; attrs' frozen would take twice as long
+@attrs.define(repr=False, unsafe_hash=True)  # created for every event; attrs.frozen would take twice as long
 class SessionContext:
     """The entity of one event, as `ClientSession.get_session_context` returns it.
 

@@ -103,7 +103,7 @@ class Explanation:
 
 
 def describe_save_file(saved: Snapshot, now: datetime, timeout: float) -> Iterator[str]:
-    """Describe a save file's newest session and what a run that starts ``now`` would do with it."""
+    """Describe a save file's newest session and what a run that starts at ``now`` would do with it."""
     if saved.session_id is None:
         yield "no session yet: the next event begins session 1"
         return

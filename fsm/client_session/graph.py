@@ -20,9 +20,9 @@ class SessionState(enum.StrEnum):
     """The state of a session's lifecycle."""
 
     FOREGROUND_ACTIVE = "foreground-active"
-    """The app is in focus; the foreground timeout applies."""
+    """The app is in the foreground, and the foreground timeout applies."""
     BACKGROUND_ACTIVE = "background-active"
-    """The app is not in focus; the background timeout applies."""
+    """The app is in the background, and the background timeout applies."""
     EXPIRED_CHECKER_STOPPED = "expired-checker-stopped"
     """Expired in the background; nothing is left to check, so checking has stopped."""
 
@@ -120,7 +120,7 @@ _ACTIVITY, _RENEW, _START, _STOP = Effect
 _OVER = Guard.OVER
 
 INITIAL = _FOREGROUND
-"""The state of a new session object: a program starts in focus unless it says otherwise."""
+"""The state of a new session object: a program starts in the foreground unless it says otherwise."""
 
 # fmt: off
 TABLE: tuple[Row, ...] = (

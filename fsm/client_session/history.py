@@ -1,6 +1,6 @@
 """A session's last decisions, packed: a process may have 100,000 sessions, and few histories are ever read.
 
-A history is immutable, so a draft that extends it can be discarded, and reading it takes no lock.
+A history is immutable, so a draft that extends it can be discarded, and reading it requires no lock.
 """
 
 from __future__ import annotations

@@ -125,13 +125,13 @@ class Ledger:
             return newest if newest.session_id == session_id else follow(newest)
 
     def save(self, snapshot: Snapshot | None, *, wait: bool = False) -> Exception | None:
-        """Save a session's progress (if ``None``, the newest known session's) unless the store has newer progress.
+        """Save the progress of a session (if ``None``, the newest known session) unless the store has newer progress.
 
         Return the error, if any. With ``wait``, wait until the save is durable.
         """
         with self._lock:
             ours = snapshot or self.newest
-            if ours.session_index < self.newest.session_index:  # a newer one was numbered, and may not be saved yet
+            if ours.session_index < self.newest.session_index:  # a newer session was numbered, and may not be saved yet
                 ours = self.newest
             if ours.session_id == self.newest.session_id:
                 self.newest = ours

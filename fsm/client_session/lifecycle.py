@@ -147,7 +147,7 @@ class Lifecycle:
                 if not self.is_tick_noop(now):
                     self._send(Input.TICK)
             case Command.START_CHECKER:
-                # A session that timed out while checking was stopped manually expires at the next check.
+                # If the session timed out while checking was stopped manually, it expires at the next check.
                 if self.state is SessionState.EXPIRED_CHECKER_STOPPED:
                     self._send(Input.RESUME)
                 self.checker_running = True
@@ -166,7 +166,7 @@ class Lifecycle:
         return self._decided()
 
     def set_timeouts(self, now: float, foreground: float | None, background: float | None) -> Decisions:
-        """Set one or both timeouts. A session that has already timed out under the old timeouts ends."""
+        """Set one or both timeouts. If the session has already timed out under the old ones, it ends."""
         self._now = now
         self._check()
         self.foreground_timeout = foreground or self.foreground_timeout

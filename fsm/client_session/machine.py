@@ -1,6 +1,6 @@
 """The running machine: one `transitions.Machine`, built from the table and shared by all sessions and threads.
 
-It has no models. It is triggered on a cursor: an object with a ``state`` attribute and a method ``is_<guard>`` or
+It has no models. Instead, it moves a cursor: an object with a ``state`` attribute and a method ``is_<guard>`` or
 ``do_<effect>`` for each guard and effect in the table. The machine does not store session state, so sharing it is safe.
 """
 

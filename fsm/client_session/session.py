@@ -177,7 +177,7 @@ class ClientSession:
         finally:
             lock.release()
         if number:
-            if before is not self._current:  # a re-entrant call that found the lock held left its callbacks to us
+            if before is not self._current:  # a re-entrant call found the lock held, and left its callbacks for us
                 self._deliver()
             facts = current.facts
             return SessionContext(facts.anonymous() if anonymous else facts, number)
@@ -230,7 +230,7 @@ class ClientSession:
         error = self._ledger.error
         if idle and error is None and not self._continues:
             return
-        # If a lock timed out last time, try it only once: the next tick will try again.
+        # If waiting for a lock timed out last time, try the lock only once: the next tick will try again.
         with deadline(patient=not isinstance(error, TimeoutError)):
             if not idle:
                 self._apply("tick", Input.TICK)
@@ -242,7 +242,7 @@ class ClientSession:
         self._apply("start_checker", Command.START_CHECKER)
 
     def stop_checker(self) -> None:
-        """Suspend expiry (for example, while a video plays) until `start_checker`, an event, or foregrounding."""
+        """Suspend expiry (say, while a video plays) until `start_checker`, an event, or a return to the foreground."""
         self._apply("stop_checker", Command.STOP_CHECKER)
 
     # Saving
@@ -270,7 +270,7 @@ class ClientSession:
     def close(self) -> None:
         """Stop checking, save, and release the session. Calling it again has no effect.
 
-        Save errors are logged (see `save_error`). Only the interpreter's exit waits for a background save.
+        Save errors are logged (see `save_error`). It does not wait for background saves; the interpreter does at exit.
         """
 
         def change(draft: Draft) -> None:
@@ -402,7 +402,7 @@ class ClientSession:
 
         A decision is an input that changed more than the time of the last activity: a session ended, began or
         continued, the focus or a timeout changed, the checker started or stopped. Events within a session and ticks
-        before the timeout are not decisions, so 32 usually cover hours. A forked child starts without any.
+        before the timeout are not decisions, so 32 usually span hours. A forked child starts with none.
         """
         return history.unpack(self._current.history)
 

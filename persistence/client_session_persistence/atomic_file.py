@@ -71,8 +71,8 @@ def _read(descriptor: int, limit: int, offset: int) -> bytes:
 def write_durably(lease: Lease, path: str, temporary: str, data: bytes, like: os.stat_result | None = None) -> None:
     """Replace a file's contents via a temporary file. The rename is not durable until `sync_folder` is called.
 
-    Without ``like``, the file is private; otherwise, it gets the mode of ``like`` and, if this process may set it, the
-    owner. The lease makes the caller the only writer, so any existing temporary file was left by a killed writer.
+    Without ``like``, the file is private; otherwise, it gets the mode and, if this process may set it, the owner of
+    ``like``. The lease makes the caller the only writer, so any existing temporary file was left by a killed writer.
     """
     with contextlib.suppress(FileNotFoundError):
         lease.call(os.unlink, temporary)
@@ -97,7 +97,7 @@ def keep_copy(lease: Lease, path: str, copy: str, temporary: str, content: tuple
     """Keep a file under a second name in its folder, replacing any file that has that name.
 
     ``content`` is the file's data and its `os.stat_result`, from which a copy is written on file systems without hard
-    links (FAT, some on Android). The temporary file may remain; `write_durably` removes it.
+    links (FAT, and some on Android). The temporary file may remain; `write_durably` removes it.
     """
     try:
         lease.call(partial(os.link, follow_symlinks=False), path, temporary)
@@ -126,7 +126,7 @@ def sync_folder(folder: str) -> None:
 
 
 def create_folder(folder: str, mode: int = 0o700, *, sync: Callable[[str], object] = sync_folder) -> None:
-    """Create a private folder, and any parents with default mode; ``sync`` makes each name durable, possibly later."""
+    """Create a private folder, and missing parents with default mode; ``sync`` makes names durable, possibly later."""
     if os.path.isdir(folder):
         return
     parent = os.path.dirname(folder)
@@ -140,7 +140,7 @@ def create_folder(folder: str, mode: int = 0o700, *, sync: Callable[[str], objec
 
 
 def _set_owner_and_mode(descriptor: int, like: os.stat_result | None) -> None:
-    """Set a new file's owner and mode. If that fails (FAT has neither), the file remains private."""
+    """Set a new file's owner and mode. If that fails (FAT supports neither), the file remains private."""
     if not hasattr(os, "fchown"):  # pragma: no cover - runs on Windows
         return
     if like is not None:

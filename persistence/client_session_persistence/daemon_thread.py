@@ -89,7 +89,7 @@ class DaemonThread(ABC):
         while True:
             try:
                 self._work()
-            except BaseException:  # for example SystemExit from a callback of the embedder's
+            except BaseException:  # for example, SystemExit raised by one of the embedder's callbacks
                 with contextlib.suppress(BaseException):
                     _logger.exception("%s continues after an unexpected exception", self.name)
                 continue

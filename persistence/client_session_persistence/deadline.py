@@ -1,4 +1,4 @@
-"""Deadlines for locks: a call waits for stores' locks for at most one second in total, however many it needs."""
+"""Deadlines for locks: a call waits for stores' locks for at most one second in total, however many locks it needs."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class _Process:
-    """The identity of this process, renewed in each forked child before the child has other threads.
+    """The identity of this process, renewed in each forked child before the child starts any other threads.
 
     Comparing ``id`` does not call a function, so no code can run between the comparison and the call that follows.
     """
@@ -108,7 +108,7 @@ class Lease:
         return self._process != THIS_PROCESS.id
 
     def call(self, function: Callable[[*Arguments], Result], /, *arguments: *Arguments) -> Result:
-        """Make a system call that writes; raise `OSError` if the lease is void, as the parent completes the write."""
+        """Make a system call that writes; raise `OSError` if the lease is void: the parent completes the write."""
         if self._process == THIS_PROCESS.id:
             return function(*arguments)  # the interpreter cannot run other code before this call
         raise OSError(errno.ECANCELED, "Forked during the write; the parent completes it")

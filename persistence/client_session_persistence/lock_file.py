@@ -31,7 +31,7 @@ _locked_files: set[LockFile] = set()
 
 
 class LockFile:
-    """A file that is created when first locked and never removed, as two processes could then lock it. Locks nest.
+    """A file that is created when first locked but never removed: if it were, two processes could lock it. Locks nest.
 
     Not thread-safe. On a file system without locks, it behaves as if there were no other processes.
     """
@@ -39,7 +39,7 @@ class LockFile:
     __slots__ = ("_depth", "_descriptor", "_lease", "_path")
 
     _lease: Lease
-    """Granted before the descriptor is locked, so that it is void in any child that is forked later."""
+    """Granted before the descriptor is locked, so that it is void in any child forked later."""
 
     def __init__(self, path: str) -> None:
         """Store the path; nothing is created yet."""
@@ -153,7 +153,7 @@ class ProcessLock(ForkAware):
         self._timed_out_at = -math.inf
         """When a caller last timed out waiting for the lock."""
         self._leases: list[Lease] = []
-        """At most one valid lease, and the void leases of blocks that a forked child has yet to leave."""
+        """At most one valid lease, and the void leases of blocks that a forked child has not left yet."""
         super().__init__()
 
     def renew(self) -> None:
@@ -191,7 +191,7 @@ class ProcessLock(ForkAware):
             self._is_retained = True
 
     def release_retained(self, waiting: Sized) -> bool:
-        """Stop retaining the file unless something is waiting to be written. Any thread may call this.
+        """Stop retaining the lock unless something is waiting to be written. Any thread may call this.
 
         Return False if another thread holds the lock, so that the caller must try again. Otherwise, return True.
         """

@@ -1,4 +1,4 @@
-"""The snapshot, which is the saved state of a session, and the error for a save file without a valid one."""
+"""The snapshot, which is the saved state of a session, and the error for a file that does not contain a valid one."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def as_utc(value: datetime) -> datetime:
 
 
 def iso_time(value: datetime) -> str:
-    """Format a UTC time as RFC 3339, with milliseconds (as the mobile trackers do) or, if it has any, microseconds."""
+    """Format a UTC time as RFC 3339, with milliseconds (like the mobile trackers) or, if necessary, microseconds."""
     timespec = "microseconds" if value.microsecond % 1000 else "milliseconds"
     return value.replace(tzinfo=None).isoformat(timespec=timespec) + "Z"
 

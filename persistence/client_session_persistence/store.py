@@ -38,7 +38,7 @@ class SnapshotStore(Protocol):
         """
 
     def lock(self) -> AbstractContextManager[object]:
-        """Return a context manager that excludes all other users of the store, for a read-modify-write.
+        """Return a context manager that keeps all other users out of the store during a read-modify-write.
 
         It must be re-entrant on the same thread, and must time out (`XmlStore` raises `TimeoutError` after 1 s).
         """

@@ -44,14 +44,14 @@ class WriterThread(DaemonThread):
         self._is_exiting = False
 
     def run(self, job: Callable[[], object]) -> None:
-        """Run a job on the thread, or directly if the caller is on that thread or it cannot run."""
+        """Run a job on the thread, or directly if the caller is on that thread or the thread cannot run."""
         if self._is_exiting or self.is_current or not self.ensure_running():
             job()
         else:
             self.jobs.put(job)
 
     def finish(self, until: float) -> None:
-        """Wait for all jobs, but not past ``until`` (in `time.monotonic` time). Afterward, callers run jobs."""
+        """Wait for all jobs, but not past ``until`` (`time.monotonic` time). From now on, `run` calls jobs directly."""
         self._is_exiting = True
         if self._has_work() or self._running.locked():
             done = threading.Event()
@@ -88,7 +88,7 @@ class PendingWrites(ForkAware):
     """The most recently queued snapshot."""
 
     def renew(self) -> None:
-        """Start over with nothing to write: the parent of a forked child writes what it had queued."""
+        """Start over with nothing to write: the parent writes what was queued before the fork."""
         self._waiting: deque[tuple[Callable[[], object], Future[None]]] = deque()
         self._writing = threading.RLock()
         """At the interpreter's exit, two threads may write."""

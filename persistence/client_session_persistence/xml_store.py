@@ -40,11 +40,11 @@ class XmlStore:
     Next to ``<name>`` are ``<name>.bak`` (the last good file), ``<name>.lock`` (locked during each read-modify-write)
     and ``<name>.corrupt`` (the last corrupt file, if any). Missing folders are created when first needed; the
     innermost one is private. A path that is a symbolic link is resolved once, as early as possible; the link itself is
-    kept. Any method may be called from any thread and from several processes.
+    kept. Any method may be called from any thread of any process.
 
     With ``background=True``, for event loops, only `flush` waits for the disk or for another process. `save` queues the
     snapshot for a worker thread, which keeps the file locked until the snapshot is durable. If the process is killed
-    before then, this snapshot is lost, but not older ones. `lock` does not wait for other processes. The
+    before then, this snapshot is lost, but older ones are not. `lock` does not wait for other processes. The
     interpreter waits for the worker thread at exit, but a forked `multiprocessing` child does not: call `flush` there.
     """
 
@@ -156,7 +156,7 @@ class XmlStore:
 
         Entering it creates missing folders, waits for at most 1 s (then raises `TimeoutError`; with ``background``, it
         does not wait for other processes), and deletes what a killed writer left behind. Within a
-        `client_session_persistence.deadline.deadline` block, the whole block shares that second.
+        `client_session_persistence.deadline.deadline` block, all waits share that second.
         """
         return self._locked()
 
@@ -183,7 +183,7 @@ class XmlStore:
         before = self._content or self._read()
         if before is not None:
             suffix, ignored = (".corrupt", ()) if before.error else (".bak", (OSError,))
-            with contextlib.suppress(*ignored):  # saving matters more than the backup, and the old one still exists
+            with contextlib.suppress(*ignored):  # saving matters more than the backup, and the old backup still exists
                 atomic_file.keep_copy(
                     lease, self._path, self._path + suffix, self._temporary, (before.data, before.stat)
                 )

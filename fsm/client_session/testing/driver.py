@@ -113,6 +113,6 @@ class Driver:
                     return other.get_session_context(str(step.event_id))
             case External.SLEEP:
                 pass  # nothing happens until the next step
-            case name:  # a method with this name
+            case name:  # the session's method has this name
                 getattr(session, name.replace("-", "_"))()
         return None

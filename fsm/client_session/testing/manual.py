@@ -21,7 +21,7 @@ class ManualClock:
     """A `Clock` that moves only when you advance it. Not thread-safe."""
 
     def __init__(self, wall: datetime = START) -> None:
-        """Start at the monotonic time 0.0 and the wall time ``wall``, an aware datetime."""
+        """Start at monotonic time 0.0 and wall time ``wall``, an aware datetime."""
         self._seconds = 0.0
         self._wall = as_utc(wall)
 

@@ -76,7 +76,7 @@ class AsyncioScheduler(ForkAware):
                 loop.call_soon_threadsafe(self._run, context=contextvars.Context())
 
     def detach(self) -> None:
-        """Leave the loop, as a forked child must; its sessions are not ticked until it runs its own loop."""
+        """Leave the loop, as a forked child must; sessions are not ticked until the child runs a loop of its own."""
         self._loop = self._timer = None
 
     def start(self, session: Ticking, now: float) -> None:  # noqa: ARG002  # this scheduler runs in real time

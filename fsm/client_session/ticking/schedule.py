@@ -25,7 +25,7 @@ Request = tuple[Reference, float | None]
 
 
 def reference_to(session: Ticking, callback: Callable[[Reference], None] | None = None) -> Reference:
-    """Return a weak reference to a session, passed to ``callback`` after the session is garbage-collected."""
+    """Return a weak reference to a session; it is passed to ``callback`` after the session is garbage-collected."""
     reference = weakref.ref(session, callback)
     hash(reference)  # cached while the session is alive, so that the reference can be looked up later
     return reference

@@ -51,7 +51,7 @@ class Checker(DaemonThread):
         """
         reference, interval = reference_to(session, self._forget), session.check_interval
         self._requests.append((reference, interval))
-        if interval not in self._schedule.by_interval:  # otherwise the thread wakes in time on its own
+        if interval not in self._schedule.by_interval:  # otherwise, the thread will wake up in time anyway
             self._wake()
         if not self.ensure_running() and not sys.is_finalizing():
             msg = "The checker thread could not be started"
@@ -65,7 +65,7 @@ class Checker(DaemonThread):
     def _work(self) -> None:
         schedule, requests = self._schedule, self._requests
         while not self.is_pausing:
-            for _ in range(len(requests)):  # skip those that arrive during the loop: checks must not wait for them
+            for _ in range(len(requests)):  # requests that arrive during the loop must not delay the checks
                 schedule.set(*requests.popleft())
             if not schedule.by_interval:
                 return

@@ -212,7 +212,7 @@ def _current_attributes(session: ClientSession) -> dict[str, str]:
     """Return the current session's attributes without extending the session."""
     if session.expires_in == 0:
         session.tick()  # it has timed out, but no tick has run yet
-    while True:  # until both ids belong to the same session
+    while True:  # retry until both ids belong to the same session
         session_id, previous_id = session.session_id, session.previous_session_id
         if session.session_id == session_id:
             return _attributes(session_id, previous_id)

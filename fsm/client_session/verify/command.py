@@ -28,7 +28,7 @@ def show(result: Verification, report: Path | None) -> None:
 
     Raises:
         OSError: the report cannot be written.
-        StalePictureError: the shipped picture of the graph is stale, and Graphviz, which redraws it, is not installed.
+        StalePictureError: the shipped picture of the graph is stale, and cannot be redrawn without Graphviz.
 
     """
     console = Console(highlight=False)

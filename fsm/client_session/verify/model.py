@@ -40,7 +40,7 @@ INVARIANTS = {
     "save file": "The file contains the newest session, with the progress that a restart needs.",
     "reading": "Reading the session's properties does not change them.",
 }
-"""The name and meaning of each invariant. The test checks them all after every step."""
+"""The name and meaning of each invariant. The test checks all of them after every step."""
 
 
 class Harness:

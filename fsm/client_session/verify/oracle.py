@@ -191,7 +191,7 @@ class Oracle:
         self.background_timeout = background
 
     def save(self) -> None:
-        """Write the progress of this object's newest session, unless the file is ahead."""
+        """Write the progress of this object's newest session, unless the file has newer progress."""
         ours = self._progress()
         if ours is None:
             return

@@ -27,7 +27,7 @@ INVARIANTS = {
 }
 
 Schedule = tuple[float, ...]
-"""Tick times between two consecutive steps, as fractions of that gap. A schedule applies to every gap."""
+"""Tick times between two consecutive steps, as fractions of the gap. The same schedule applies to every gap."""
 
 SCHEDULES: st.SearchStrategy[Schedule] = (
     st.just(())  # no ticks

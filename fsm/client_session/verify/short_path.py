@@ -56,7 +56,7 @@ def _values(lifecycle: Lifecycle) -> tuple[object, ...]:
 
 
 def check_short_path(lifecycle: Lifecycle, now: float, tally: Tally) -> None:
-    """Check that an event has the same effect on the short path as in the machine.
+    """Check that an event has the same effect through the short path as through the machine.
 
     Raises:
         InvariantError: the results differ.
