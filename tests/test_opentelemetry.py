@@ -108,7 +108,7 @@ def test_inner_spans_and_log_records_do_not_extend_the_session(session: ClientSe
 
 
 def test_pending_session_id_is_used_before_the_first_event(session: ClientSession) -> None:
-    """Spans and log records before the first event carry the id of the session that it will start."""
+    """Spans and log records before the first event carry the id of the session that the event will start."""
     traces, logs = Traces(session), Logs().of(session)
     logs.logger.emit(body="starting")
     traces.span(kind=SpanKind.PRODUCER)
@@ -161,7 +161,7 @@ def test_existing_session_id_is_kept(session: ClientSession) -> None:
 
 
 def test_log_record_keeps_its_attributes(session: ClientSession) -> None:
-    """A log record keeps its own attributes alongside the session's, even when it counts as activity."""
+    """A log record keeps its own attributes when session attributes are added, even if it counts as activity."""
     logs = Logs().of(session, lambda record: record.log_record.event_name == "click")
     logs.logger.emit(event_name="click", attributes={"x": 3}, timestamp=nanoseconds(datetime(2026, 5, 4, tzinfo=UTC)))
     logs.logger.emit(body="drawn", attributes={"ms": 7})

@@ -102,7 +102,7 @@ def test_provider_shutdown_leaves_the_session_open(session: ClientSession) -> No
     not hasattr(NoOpLogger, "enabled"), reason="this version of opentelemetry-sdk has no Logger.enabled"
 )
 def test_processor_does_not_change_whether_a_logger_is_enabled(session: ClientSession) -> None:
-    """By itself, the processor does not enable a logger, but an exporter does."""
+    """The processor alone does not enable a logger; adding an exporter does."""
     provider = LoggerProvider(shutdown_on_exit=False)
     provider.add_log_record_processor(SessionLogRecordProcessor(session))
     assert not provider.get_logger(__name__).enabled(event_name="click")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from client_session import SessionContext, SessionSummary
 
 STEP = 11
-"""Only every 11th point is interrupted here; the torture suite interrupts every one."""
+"""Only every 11th point is interrupted here; the torture suite interrupts every point."""
 
 REENTRANT_CALLS: dict[str, Callable[[Recorder], object]] = {
     "an event": Recorder.event,

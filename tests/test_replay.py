@@ -36,12 +36,12 @@ def steps(*inputs: tuple[float, str]) -> list[Step]:
 
 
 def replay(*inputs: tuple[float, str], **options: float) -> list[Moment]:
-    """Replay inputs with an in-memory store, and return the moments."""
+    """Replay inputs with an in-memory store, and return the resulting moments."""
     return list(Replay(steps(*inputs), MemoryStore(), SessionOptions(**options)).run())  # type: ignore[arg-type]  # durations
 
 
 def test_example_day_covers_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The example has about 60 inputs and takes every row of the graph."""
+    """The example has about 60 inputs and covers every row of the graph."""
     covered: set[tuple[SessionState, Input]] = set()
 
     def record(cursor: Cursor, input_: Input) -> None:
@@ -80,7 +80,7 @@ def test_only_effective_ticks_are_shown() -> None:
 
 
 def test_no_ticks_run_during_sleep() -> None:
-    """After system sleep, the next input ends a session that timed out."""
+    """After the system sleeps, the next input ends a session that timed out."""
     moments = replay((0, "event"), (10, "sleep"), (5000, "event"))
     assert [moment.input for moment in moments] == ["event", "sleep", "event", "close"]
     assert moments[2].ended[0].session_index == 1

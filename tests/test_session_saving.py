@@ -232,7 +232,7 @@ def test_last_activity_in_the_future_means_a_new_session(make: MakeSession, cloc
 
 
 def test_saved_activity_follows_a_corrected_wall_clock(make: MakeSession, clock: ManualClock) -> None:
-    """A device whose clock is set after its first event still continues its session on restart."""
+    """A session still continues on restart if the wall clock was corrected after its first event."""
     session = make(continue_on_restart=True)
     first = session.get_session_context(event_id(1))
     clock.set_wall(clock.now() + timedelta(days=20_000))
@@ -353,7 +353,7 @@ def test_user_is_restored_when_the_file_becomes_readable(make: MakeSession) -> N
 
 
 def test_session_of_a_provisional_user_is_not_saved(make: MakeSession) -> None:
-    """A session that begins while the file is unreadable keeps its provisional user; the next uses the saved user."""
+    """A session begun while the file is unreadable keeps its provisional user; the next session uses the saved user."""
     store = FailingStore()
     saved = Snapshot(user_id=event_id(7), session_id=event_id(8), session_index=41)
     store.save(saved)
@@ -451,7 +451,7 @@ def test_save_recreates_a_deleted_file(make: MakeSession, save_path: Path) -> No
 
 
 def test_hung_lock_holder_delays_a_call_by_one_second(make: MakeSession, save_path: Path) -> None:
-    """While the lock is held, a session continues in memory, and save_error is a TimeoutError; later, it is saved."""
+    """While the lock is held, the session continues in memory and save_error is a TimeoutError; it is saved later."""
     session = make(save_path=save_path)
     with XmlStore(save_path).lock():
         context = session.get_session_context(event_id(1))
@@ -463,7 +463,7 @@ def test_hung_lock_holder_delays_a_call_by_one_second(make: MakeSession, save_pa
 
 
 def test_index_follows_the_file_while_its_lock_is_held(make: MakeSession, save_path: Path) -> None:
-    """Even without the lock, a session reads the indexes that others have saved, and does not reuse them."""
+    """Even without the lock, a session reads the indexes that other sessions have saved, and does not reuse them."""
     session, other = make(save_path=save_path), make(save_path=save_path)
     for number in range(3):
         other.start_new_session()

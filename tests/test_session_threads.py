@@ -201,7 +201,7 @@ def test_forked_child_begins_its_own_session(save_path: Path) -> None:
     "ignore:This process .* is multi-threaded:DeprecationWarning"
 )  # Python 3.12; forked on purpose
 def test_forked_child_does_not_hang_on_a_held_lock(save_path: Path) -> None:
-    """A child does not hang even if another thread held the session's lock, in a store call, during the fork."""
+    """A child does not hang if another thread held the session's lock in a store call at the time of the fork."""
     saving, proceed = threading.Event(), threading.Event()
 
     class SlowStore(MemoryStore):
@@ -264,7 +264,7 @@ def test_signal_handler_that_raises_does_not_leak_the_lock(make: MakeSession) ->
         raise KeyboardInterrupt
 
     class InterruptingClock(ManualClock):
-        """A clock that interrupts the main thread's wait when a worker thread that holds the lock reads the time."""
+        """A clock that interrupts the waiting main thread when a worker thread reads the time with the lock held."""
 
         def monotonic(self) -> float:
             """Interrupt the main thread once it is waiting, then return the time."""

@@ -62,7 +62,7 @@ def test_values_outside_the_schema_are_rejected(field: str, value: Any, allowed:
     ],
 )
 def test_times_must_be_aware(field: str, value: Any, error: type[Exception]) -> None:  # noqa: ANN401  # any type
-    """A naive time, a time out of range in UTC, or a value of another type is rejected."""
+    """A naive time, a time whose UTC value is out of range, or a value of another type is rejected."""
     with pytest.raises(error, match="a time must"):
         Snapshot(**{"user_id": USER, field: value})
 
@@ -98,7 +98,7 @@ def test_formatting_a_time_is_lossless(time: datetime) -> None:
 
 @given(UUID_TEXTS | st.text() | st.text("0aF-\u0660\ud800", min_size=36, max_size=36))
 def test_uuid_string_is_recognized(text: str) -> None:
-    """A UUID string consists of five hyphen-separated groups of ASCII hexadecimal digits in either case."""
+    """A UUID string consists of five hyphen-separated groups of ASCII hexadecimal digits in upper- or lowercase."""
     digit = "[0-9a-fA-F]"
     pattern = f"{digit}{{8}}-{digit}{{4}}-{digit}{{4}}-{digit}{{4}}-{digit}{{12}}"
     assert is_uuid(text) is bool(re.fullmatch(pattern, text))

@@ -53,7 +53,7 @@ class RecordingEmitter:
     """An emitter that records events instead of sending them."""
 
     def __init__(self) -> None:
-        """Create an emitter that has not recorded any events."""
+        """Create an emitter with no recorded events."""
         self.events: list[PayloadDict] = []
 
     def input(self, payload: PayloadDict) -> None:
@@ -90,7 +90,7 @@ def milliseconds(text: str) -> int:
 def test_every_event_arrives_with_a_valid_entity(
     collector: Collector, session: ClientSession, method: Method, *, encode_base64: bool
 ) -> None:
-    """Every kind of event, by POST or GET, with or without base64, has a valid session entity after the caller's."""
+    """By GET or POST, with or without base64, every event has a valid session entity after the caller's entities."""
     emitter = Emitter("127.0.0.1", protocol="http", port=collector.port, method=method, batch_size=4)
     tracker = SessionTracker("ns", emitter, app_id="app", encode_base64=encode_base64, session=session)
     events = [
@@ -172,7 +172,7 @@ def test_every_deprecated_method_is_covered() -> None:
 
 @pytest.mark.parametrize("name", DEPRECATED_METHODS)
 def test_deprecated_method_attaches_the_entity(session: ClientSession, name: str) -> None:
-    """A deprecated method warns, returns the tracker, and sends both the caller's entity and the session's."""
+    """A deprecated method warns, returns the tracker, and sends both the caller's entity and the session entity."""
     emitter = RecordingEmitter()
     tracker = SessionTracker("ns", emitter, session=session)
     with pytest.warns(DeprecationWarning, match=r"^track_\w+ will be") as warned:
@@ -221,7 +221,7 @@ def test_callers_event_is_not_modified(session: ClientSession) -> None:
 
 
 def test_event_tracked_twice_is_two_events(collector: Collector, session: ClientSession) -> None:
-    """The event gets a new id and entity each time, even if the emitter sends both in one GET batch."""
+    """The event gets a new id and entity each time, even if the emitter sends both copies in one GET batch."""
     emitter = Emitter("127.0.0.1", protocol="http", port=collector.port, method="get", batch_size=2)
     tracker = SessionTracker("ns", emitter, session=session)
     event = PageView("https://example.com", context=[place()])
@@ -234,7 +234,7 @@ def test_event_tracked_twice_is_two_events(collector: Collector, session: Client
 
 @pytest.mark.parametrize("encode_base64", [True, False])
 def test_entities_added_by_an_event_class_are_kept(session: ClientSession, *, encode_base64: bool) -> None:
-    """Entities that an event subclass adds while building its payload are sent, using the tracker's encoder."""
+    """Entities that an event subclass adds while building its payload are sent using the tracker's encoder."""
 
     class PlacedPageView(PageView):
         """A page view that adds a place."""
@@ -325,7 +325,7 @@ def test_threads_share_a_tracker(collector: Collector, session: ClientSession) -
 
 
 def test_constructor_adds_one_argument_to_the_plain_tracker() -> None:
-    """The arguments are the plain tracker's, in the same order and with the same defaults, plus ``session``."""
+    """The arguments are those of the plain tracker, in the same order and with the same defaults, plus ``session``."""
     *arguments, session = inspect.signature(SessionTracker).parameters.values()
     plain = inspect.signature(Tracker).parameters.values()
     assert [(parameter.name, parameter.kind, parameter.default) for parameter in arguments] == [

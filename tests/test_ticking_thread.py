@@ -1,4 +1,4 @@
-"""The checker's shared thread: it ticks targets without keeping them alive, and ends when none are left."""
+"""The checker's shared thread: it ticks targets without keeping them alive, and ends when no targets are left."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_pause_during_a_tick_defers_the_other_targets(checker: Checker) -> None:
 
 
 def test_other_targets_are_ticked_after_one_is_collected(checker: Checker) -> None:
-    """The thread ticks the rest of many targets after one of them is dropped."""
+    """After one of many targets is dropped, the thread still ticks the others."""
     targets = [Target() for _ in range(10)]
     for target in targets:
         checker.start(target, 0.0)
@@ -195,7 +195,7 @@ def test_other_targets_are_ticked_after_one_is_collected(checker: Checker) -> No
 
 
 def test_tick_may_start_another_target(checker: Checker) -> None:
-    """A target that is started on the checker's thread is ticked, though the first one's interval is long."""
+    """A target that is started on the checker's thread is ticked even if the first target has a long interval."""
 
     class StartingTarget(Target):
         """A target that starts another one in its first tick."""

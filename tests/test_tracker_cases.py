@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def test_new_installation_has_a_user_and_a_session_id(make: MakeSession) -> None:
-    """.NET testClientSession: there is no previous session, and the timeouts are the given ones."""
+    """.NET testClientSession: there is no previous session, and the timeouts have the given values."""
     session = make(foreground_timeout=10, background_timeout=5, check_interval=2)
     assert (session.foreground_timeout, session.background_timeout, session.check_interval) == (10.0, 5.0, 2.0)
     assert len(session.user_id) == len(session.session_id) == 36

@@ -45,7 +45,7 @@ def verification(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.C
 
 
 def test_correct_library_passes(verification: tuple[subprocess.CompletedProcess[str], Path]) -> None:
-    """The exit status is 0, each row is taken, each invariant is checked, and states, edges and seconds are printed."""
+    """The status is 0, every row is covered, every invariant is checked, and states, edges and seconds are printed."""
     result, _ = verification
     assert (result.returncode, result.stderr) == (0, "")
     rows = re.findall(r"^ *[1-9][\d,]*  (?:foreground|background|expired)-", result.stdout, re.MULTILINE)
@@ -59,7 +59,7 @@ class Page(HTMLParser):
     """A parser that collects the references and the text of a page."""
 
     def __init__(self) -> None:
-        """Create a parser that has not collected anything yet."""
+        """Create a parser with empty collections."""
         super().__init__()
         self.references: list[str] = []
         self.text: list[str] = []
@@ -161,7 +161,7 @@ def test_failing_trace_is_printed_without_a_report(capsys: pytest.CaptureFixture
 
 
 def test_terminal_output_shows_progress_and_fits_the_width() -> None:
-    """On a terminal, each part has a progress bar, and lines are at most as wide as the terminal."""
+    """On a terminal, each part has a progress bar, and no line is wider than the terminal."""
     leader, follower = pty.openpty()
     with subprocess.Popen(  # noqa: S603  # our own command
         [COMMAND, "verify", "--examples", "1", "--seed", "1"],
@@ -189,7 +189,7 @@ def test_same_seed_results_in_the_same_counts() -> None:
 
 
 def test_usage_errors_are_explained(tmp_path: Path) -> None:
-    """The status is 2 for invalid numbers; it is 1, with a message, for an unwritable report or missing Hypothesis."""
+    """The status is 2 for invalid numbers, and 1, with a message, for an unwritable report or missing Hypothesis."""
     assert run("verify", "--examples", "0").returncode == 2
     (tmp_path / "file").write_text("")
     result = run("verify", "--examples", "1", "--report", str(tmp_path / "file" / "report"))

@@ -1,4 +1,4 @@
-"""Saving on the writer thread: an event does not wait for the disk, and the file is as safe as without the thread."""
+"""Saving on the writer thread: an event does not wait for the disk, and the file is just as safe."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def run(program: str, path: Path, *, killed: bool = False) -> list[str]:
 
 
 def test_event_does_not_wait_for_the_disk(make: MakeSession, store: XmlStore, save_path: Path, disk: Disk) -> None:
-    """Sessions get their index and entities while the disk is blocked; afterward, the newest session is saved."""
+    """Sessions get their indexes and entities while the disk is blocked; afterward, the newest session is saved."""
     session, other = make(store=store), make(store=store)
     store.flush()
     with disk.block_fsync():
@@ -364,7 +364,7 @@ def test_save_raises_an_early_failure(make: MakeSession) -> None:
 
 
 def test_log_handler_on_the_writer_thread_may_save(make: MakeSession, store: XmlStore, disk: Disk) -> None:
-    """A log handler that runs on the writer thread can use the session, even call save(), without a deadlock."""
+    """A log handler that runs on the writer thread can use the session, and even call save(), without a deadlock."""
     session = make(store=store)
     session.save()
     failures: list[Exception | None] = []
@@ -426,7 +426,7 @@ session = ClientSession(store=XmlStore(sys.argv[1], background=True))
 
 
 def test_kill_loses_only_queued_saves(save_path: Path) -> None:
-    """After a kill, the file lacks the queued session but is intact, and its lock is free."""
+    """After the process is killed, the file is intact but lacks the queued session, and its lock is free."""
     program = EXITING_PROGRAM.format(disk="free.wait()")
     run(program, save_path, killed=True)
     assert load_from_disk(save_path).session_index == 0

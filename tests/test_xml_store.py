@@ -179,7 +179,7 @@ def test_symbolic_link_is_followed(tmp_path: Path) -> None:
 @posix
 @pytest.mark.parametrize("call", ["lstat", "readlink"])
 def test_unreadable_link_is_never_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    """While a link cannot be read, load() and save() raise, but the constructor does not; later, it is followed."""
+    """While a link is unreadable, load() and save() raise but the constructor does not; later, the link is followed."""
     target, link = tmp_path / "real" / "session.xml", tmp_path / "link.xml"
     XmlStore(target).save(OLD)
     link.symlink_to(target)
@@ -373,7 +373,7 @@ def test_folder_without_fsync_support_is_accepted(save_path: Path, monkeypatch: 
 def test_failing_system_call_leaves_the_file_unchanged(
     save_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    """The error is raised, the old file stays, and no temporary file remains."""
+    """The error is raised, the old file is unchanged, and no temporary file is left behind."""
     store = XmlStore(save_path)
     store.save(OLD)
     real_call = getattr(os, call)
@@ -417,7 +417,7 @@ class PreciseTime(datetime):
 
 
 def test_snapshot_that_reads_back_differently_is_rejected(save_path: Path) -> None:
-    """A time more precise than the save file format raises ValueError before anything is written."""
+    """A time that is more precise than the save file format allows raises ValueError before anything is written."""
     snapshot = attrs.evolve(NEW, last_activity=PreciseTime(2026, 11, 23, tzinfo=UTC))
     with pytest.raises(ValueError, match="is not equal when read back, and was not written"):
         XmlStore(save_path).save(snapshot)
@@ -472,7 +472,7 @@ def test_short_reads_are_continued(save_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_folder_may_be_created_concurrently(tmp_path: Path) -> None:
-    """A folder that another process creates after the check is used, but a file in its place is an error."""
+    """If another process creates the folder after the check, that folder is used; a file in its place is an error."""
     folder, file = tmp_path / "a" / "b", tmp_path / "c" / "d"
     create_folder(str(folder), sync=lambda _: folder.mkdir(exist_ok=True))
     assert folder.is_dir()
@@ -687,7 +687,7 @@ def test_lock_is_reentrant(save_path: Path) -> None:
 
 
 def test_locking_does_not_log(save_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Log handlers do not run while a session holds its lock; filelock still logs the locks of other code."""
+    """Log handlers do not run while a session holds its lock; filelock still logs other code's locks."""
     caplog.set_level(logging.DEBUG)
     XmlStore(save_path).save(Snapshot(user_id="0123456789abcdef"))
     assert caplog.records == []

@@ -24,7 +24,7 @@ def _checker_threads() -> list[threading.Thread]:
 
 
 class _Gate:
-    """Blocks the checker thread until the gate is opened."""
+    """A gate that blocks the checker thread until it is opened."""
 
     def __init__(self) -> None:
         self.reached, self.opened = threading.Event(), threading.Event()

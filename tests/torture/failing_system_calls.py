@@ -1,4 +1,4 @@
-"""Make each system call of a load and a save fail with each error, both once and permanently."""
+"""Make each system call in a load and a save fail with each error, both once and permanently."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def run(scenario: Scenario, folder: Path, case: Case | None = None) -> TracedRun
 
 
 def find_cases(folder: Path) -> list[Case]:
-    """Trace every scenario, and return a case for each error in each system call that its session makes."""
+    """Trace every scenario, and return a case for each error in each system call that the session makes."""
     found: list[Case] = []
     for scenario in SCENARIOS:
         # Run once untraced, so that every traced child makes the same calls.

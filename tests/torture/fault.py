@@ -15,7 +15,7 @@ class Scale(enum.Enum):
     """How many cases of a fault to run."""
 
     SAMPLE = "sample"
-    """A few cases, which take one to three seconds, for the test suite."""
+    """A few cases for the test suite; they take one to three seconds."""
     FULL = "full"
     """All cases."""
 

@@ -50,7 +50,7 @@ def _entity_key(context: SessionContext) -> list[object]:
 
 
 def _use_session(session: ClientSession) -> list[object]:
-    """Make every call that takes a lock; return an entity's key and the duration of the calls in seconds."""
+    """Make every call that takes a lock; return an entity's key and how many seconds the calls took."""
     start = time.monotonic()
     context = session.get_session_context(uuid.uuid4())
     session.set_background(True)
@@ -184,7 +184,7 @@ def _fork_during_operations(scale: Scale) -> Outcome:
 
 
 def _run_share(share: int, shares: int, scale: Scale) -> Outcome:
-    """Fork during each operation, at evenly spaced points. The child completes it, as after a fork in a handler."""
+    """Fork at evenly spaced points in each operation. The child completes it, as it would after a fork in a handler."""
     cases, losses = 0, list[str]()
     step = 5 * shares if scale is Scale.FULL else 211
     with _fork_folder() as folder:
@@ -268,7 +268,7 @@ def _fork_in_callback(scale: Scale) -> Outcome:
 
 
 def _fork_under_file_lock(scale: Scale) -> Outcome:
-    """Fork children that inherit their parent's lock descriptor and drop it in every possible way."""
+    """Fork children that inherit their parent's lock descriptor and give it up in every possible way."""
     children = 100 if scale is Scale.FULL else 4
     losses: list[str] = []
     with _fork_folder() as folder:

@@ -91,7 +91,7 @@ KINDS: dict[str, Callable[[Path, Victim], None]] = {
 }
 _KINDS_IN_PLACE_OF_THE_FILE = ("a folder", "a FIFO", "a device", "a socket", "a link to itself")
 
-# In place of the lock file, these prevent locking. The store must not remove them, so it reports an error.
+# With any of these at the lock file's path, the store cannot lock. It must not remove them, so it reports an error.
 _KINDS_THAT_PREVENT_LOCKING = {
     "a folder",
     "a socket",
@@ -112,7 +112,7 @@ def _creatable_kinds() -> dict[str, Callable[[Path, Victim], None]]:
 
 
 def _time_refusal(store: XmlStore, kind: str, losses: list[str]) -> float:
-    """Return the duration in seconds of a load, which must raise an `OSError` that names the file."""
+    """Time a load, which must raise an `OSError` that names the file; return its duration in seconds."""
     start = time.perf_counter()
     try:
         losses.append(f"{kind}: was read as {store.load()}")

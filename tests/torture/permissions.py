@@ -237,7 +237,7 @@ _LINKS = ("to a file", "to a missing file", "to a link", "relative", "in a linke
 
 
 def _create_link(kind: str, folder: Path) -> tuple[Path, Path]:
-    """Create a save path that is a link of this kind; return it and the file that it leads to."""
+    """Create a save path that is a link of this kind; return it and the file that it points to."""
     target, path, middle_link = folder / "real" / "target.xml", folder / "session.xml", folder / "middle"
     target.parent.mkdir()
     if kind != "to a missing file":

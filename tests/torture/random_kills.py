@@ -31,7 +31,7 @@ _FILES = 2
 
 _THREADS = 3
 _MAX_LIFETIME = 0.03
-"""The maximum time in seconds until a process is killed."""
+"""The maximum time in seconds before a process is killed."""
 
 
 def _write_until_killed(path: Path, acknowledgments: int) -> None:
@@ -61,7 +61,7 @@ def _write_until_killed(path: Path, acknowledgments: int) -> None:
 
 
 def _run_and_kill(path: Path, seconds: float, *, wait_for_start: bool) -> list[list[str]]:
-    """Kill a process ``seconds`` after its fork or, optionally, after its session opens; return its output."""
+    """Kill a process this many seconds after its fork or, optionally, after its session opens; return its output."""
     reader, writer = os.pipe()
     process = fork_child(lambda: _write_until_killed(path, writer))
     os.close(writer)
@@ -84,7 +84,7 @@ class _SaveFileUnderTest:
     path: Path
     user_id: str | None = None
     newest: tuple[int, int] = (0, 0)
-    """Session index and event count of the newest acknowledged save."""
+    """The session index and event count of the latest acknowledged save."""
     session_of: dict[int, str] = attrs.field(factory=dict[int, str])
     acknowledged: int = 0
     interrupted_writes: int = 0
@@ -190,7 +190,7 @@ def _fork_stopped(path: Path, step: int) -> int | None:
 
 
 def _start_during_write_of(neighbor: int, path: Path, before: SessionContext, *, continues: bool) -> str | None:
-    """Start a session next to a stopped process, and another after that process continues or is killed."""
+    """Start a session while a process is stopped, and another after that process continues or is killed."""
     files_being_written = temporary_files(path)
     start = time.monotonic()
     started = ClientSession(path)

@@ -87,7 +87,7 @@ class Recorder:
         assert events == expected, listing
 
     def check(self) -> None:
-        """Close, then open one more session; check that numbers are consecutive and callbacks match the entities."""
+        """Close the session and open another; check that numbers are consecutive and callbacks match the entities."""
         self.session.close()
         assert self.session.save_error is None, self.session.save_error
         self.session = self.open()
@@ -118,7 +118,7 @@ OPERATIONS: dict[str, tuple[Callable[[Recorder], object], Callable[[Recorder], o
     "a save": (Recorder.two_events, lambda r: r.session.save()),
     "a close": (Recorder.event, lambda r: r.session.close()),
 }
-"""Maps each name to a preparation and an operation; each operation takes a different path through the code."""
+"""Maps each name to a setup step and an operation; each operation takes a different path through the code."""
 
 
 def ignore_closed(action: Callable[[], object]) -> None:

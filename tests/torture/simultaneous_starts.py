@@ -1,4 +1,4 @@
-"""At the same moment, start many processes that share a save file."""
+"""Start many processes simultaneously, all with the same save file."""
 
 from __future__ import annotations
 

@@ -56,11 +56,11 @@ class Survivor:
     running: bool = False
     """Whether the session is started before the fault."""
     transient: bool = False
-    """Whether the fault happens only once, so that even the current session must keep the file's user."""
+    """Whether the fault happens only once, so even the current session must keep the file's user."""
     can_unlink: bool = True
-    """Whether files can be removed during the fault, so that no temporary file may remain after it."""
+    """Whether files can be removed during the fault, so no temporary file may remain afterward."""
     saves_fail: bool = False
-    """Whether no save can be durable during the fault, so that `save_error` must be set."""
+    """Whether no save can be durable during the fault, so `save_error` must be set."""
     must_log: bool = False
     """Whether the library cannot work around the fault and must log a failure."""
     losses: list[str] = attrs.field(factory=list[str])
@@ -162,7 +162,7 @@ class Survivor:
         self.attempt_call("a tick", session.tick)
 
     def check_file_after_fault(self) -> None:
-        """Check that the file has the old or the new contents after the fault; if old, `save_error` must be set."""
+        """Check that the file has the old or new contents after the fault and that, if old, `save_error` is set."""
         if self.session is None or self.context is None:
             return
         found = self.read_file()

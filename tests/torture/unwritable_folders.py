@@ -39,7 +39,7 @@ class Obstacle:
     name: str
     apply: Callable[[Path], AbstractContextManager[None]]
     requires_running: bool = False
-    """Whether the obstacle deletes the file, so that only a running session still has the data."""
+    """Whether the obstacle deletes the file, so only a running session still has the data."""
 
 
 # Mounts
@@ -230,7 +230,7 @@ def _run_unprivileged(share: int, shares: int, scale: Scale) -> Outcome:  # noqa
 
 
 def run_disk_cases(scale: Scale) -> Outcome:
-    """Run all disk cases, whatever the scale."""
+    """Run all disk cases, regardless of the scale."""
     if sys.platform != "linux" or os.geteuid() != 0:
         msg = "needs Linux and root to mount small disks (sudo make torture)"
         raise CannotRunError(msg)
@@ -238,7 +238,7 @@ def run_disk_cases(scale: Scale) -> Outcome:
 
 
 def run_restricted_cases(scale: Scale) -> Outcome:
-    """Run all limit and permission cases, whatever the scale."""
+    """Run all limit and permission cases, regardless of the scale."""
     if sys.platform == "win32":
         msg = "needs POSIX permissions and limits"
         raise CannotRunError(msg)

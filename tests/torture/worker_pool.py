@@ -24,7 +24,7 @@ _CHECKOUT = _TESTS.parent
 
 
 def environment() -> dict[str, str]:
-    """Return an environment in which an interpreter imports this checkout's packages, tests and benchmarks."""
+    """Return an environment in which an interpreter can import this checkout's packages, tests and benchmarks."""
     folders = (_TESTS, _CHECKOUT, _CHECKOUT / "fsm", _CHECKOUT / "persistence")
     return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))}
 
