@@ -24,7 +24,7 @@ class Entity:
 
 
 class MinimalSession:
-    """For each event, takes a lock, reads the clock, compares times, counts the event, and returns an entity."""
+    """A session that takes a lock, reads the clock, compares times, counts, and returns an entity for each event."""
 
     __slots__ = (
         "_event_index",

@@ -97,7 +97,7 @@ class Row:
 
     @classmethod
     def of_values(cls, name: str, values: Sequence[float], *, unit: str, bar: Bar | None = None) -> Self:
-        """Compare the smallest measured figure with a bar, since other load on the machine can only increase a figure."""
+        """Compare the smallest measured figure with a bar, since other load on the machine can only increase it."""
         smallest = min(values)
         return cls(name=name, ours=smallest, unit=unit, value=smallest, low=smallest, high=max(values), bar=bar)
 
@@ -185,7 +185,7 @@ def _from_json(fields: dict[str, Any]) -> Row:
 
 
 def _three_digits(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004  # from 100 up, integers have at least three digits
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004  # integers from 100 up have at least three digits
 
 
 def _cpu() -> str:

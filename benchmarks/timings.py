@@ -1,7 +1,7 @@
 """Micro-benchmarks of events, JSON, construction and import, timed by `pyperf` in several rounds.
 
 ``python -m benchmarks.timings`` is a pyperf script that runs each benchmark in its own worker processes, one after
-another. `measure` runs it several times, in short rounds, so that other load affects a figure and its reference alike.
+another. `measure` runs it several times, in short rounds, so that other load affects both a figure and its reference.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def _one_round(file: Path) -> dict[str, float]:
 
 
 def _cpu_seconds(loops: int, code: str) -> float:
-    """Return the CPU seconds that each interpreter uses to run the code, excluding the time spent waiting for a CPU."""
+    """Return the total CPU seconds that interpreters use to run the code, excluding time spent waiting for a CPU."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     for _ in range(loops):
         subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603  # this interpreter

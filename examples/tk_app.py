@@ -31,7 +31,7 @@ COLORS = {
 
 
 class TkScheduler:
-    """Ticks sessions from Tk's timer. Use it and its sessions only on the main loop's thread, like all of Tk."""
+    """Ticks sessions from Tk's timer. Use it and its sessions only on the main loop's thread, like the rest of Tk."""
 
     def __init__(self, root: tk.Tk) -> None:
         """Use the timer of this root window."""
