@@ -87,7 +87,7 @@ fuzz: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
 
-# Measures again, and compares the ratios with the stored ones.
+# Runs the benchmarks again, and compares the ratios with the stored ones.
 bench-check: $(INSTALLED)
 	$(BIN)/python -m benchmarks --check
 

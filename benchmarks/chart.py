@@ -1,4 +1,4 @@
-"""The chart, drawn as SVG without a library: the time per event, and the share of its limit that each row uses."""
+"""Draws the chart as SVG without a library: the time per event, and the share of its limit that each row uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Eight threads on one session and on eight sessions, compared with one thread that tracks as many events."""
+"""Eight threads on one session and on eight sessions, against one thread that tracks the same number of events."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 THREADS = 8
 EVENTS = 200_000
-"""The total number of events, for any number of threads."""
+"""The total number of events, regardless of the number of threads."""
 ROUNDS = 5
 _TRIES = 4
-"""The number of tries per round; the fastest counts, since other load on the machine only adds time."""
+"""The number of tries per round; the fastest counts, since other load on the machine can only add time."""
 
 
 def measure() -> list[Row]:
-    """Measure the three setups in turn, round by round."""
+    """Measure all three setups in each round."""
     sessions = [ClientSession(store=MemoryStore()) for _ in range(THREADS)]
     one, shared, separate = ([sessions[0]], [sessions[0]] * THREADS, sessions)
     times: dict[str, list[float]] = {"one": [], "shared": [], "separate": []}

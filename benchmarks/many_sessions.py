@@ -1,9 +1,10 @@
 """Up to 100,000 sessions in one process: memory, checker passes, idle CPU, tick delay and the time per event.
 
-Tick delay is the extra time between two ticks of a session, relative to the check interval.
+Tick delay is the amount by which the time between two ticks of a session exceeds the check interval, as a percentage
+of that interval.
 
 ``python -m benchmarks.many_sessions`` prints the figures as JSON. `measure` runs it in a separate process, so that
-only the sessions account for the measured memory and threads.
+only the sessions contribute to the measured memory and threads.
 """
 
 from __future__ import annotations
@@ -148,7 +149,7 @@ def _measure_idle(probes: Sequence[TickProbe]) -> dict[str, list[float]]:
 
 
 def pass_durations(times: Sequence[float], count: int) -> list[float]:
-    """Return the seconds from first to last tick of each pass, skipping passes that do not have ``count`` ticks."""
+    """Return the seconds from the first to the last tick of each pass, skipping passes without ``count`` ticks."""
     starts = [
         0,
         *(after for after in range(1, len(times)) if times[after] - times[after - 1] > INTERVAL / 2),

@@ -1,4 +1,4 @@
-"""Benchmark results: rows of measured figures, the machine, and changes from the stored results."""
+"""Benchmark results: rows of measured figures, the machine, and differences from the stored results."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Row:
         bar: Bar | None = None,
         speedup: bool = False,
     ) -> Self:
-        """Compare round by round, since other load affects both figures of a round; the value is the median ratio.
+        """Compare round by round, since other load affects both figures in a round; the value is the median ratio.
 
         The ratio is the session's figure divided by the reference, or the inverse if ``speedup`` is true.
         """
@@ -97,7 +97,7 @@ class Row:
 
     @classmethod
     def of_values(cls, name: str, values: Sequence[float], *, unit: str, bar: Bar | None = None) -> Self:
-        """Compare the smallest measured figure with a bar, since other load on the machine only adds to a figure."""
+        """Compare the smallest measured figure with a bar, since other load on the machine can only increase it."""
         smallest = min(values)
         return cls(name=name, ours=smallest, unit=unit, value=smallest, low=smallest, high=max(values), bar=bar)
 
@@ -185,7 +185,7 @@ def _from_json(fields: dict[str, Any]) -> Row:
 
 
 def _three_digits(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004  # from 100 up, integers have at least three digits
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004  # integers from 100 up have at least three digits
 
 
 def _cpu() -> str:

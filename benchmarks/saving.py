@@ -20,7 +20,7 @@ _GROUPS = 10
 
 
 def measure() -> list[Row]:
-    """Alternate saves and bare writes, and compare them."""
+    """Alternate between saves and bare writes, and compare them."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=FOLDER) as folder:
         saves, writes = time_pairs(Path(folder), PAIRS + _WARM_UP)
@@ -39,7 +39,7 @@ def measure() -> list[Row]:
 
 
 def time_pairs(folder: Path, pairs: int) -> tuple[list[float], list[float]]:
-    """Return how many milliseconds each `save()` of a new event and each bare write took."""
+    """Return the milliseconds taken by each `save()` of a new event and by each bare write."""
     path, bare_path = create_save_file("save", folder), create_save_file("bare", folder)
     saves: list[float] = []
     writes: list[float] = []

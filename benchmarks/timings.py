@@ -1,7 +1,7 @@
 """Micro-benchmarks of events, JSON, construction and import, timed by `pyperf` in several rounds.
 
 ``python -m benchmarks.timings`` is a pyperf script that runs each benchmark in its own worker processes, one after
-another. `measure` runs it several times, in short rounds, so that other load affects both our figure and its reference.
+another. `measure` runs it several times, in short rounds, so that other load affects both a figure and its reference.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmarks.results import EVENT_COMPARISON, EVENT_ROW, Bar, Row
 
 ROUNDS = 5
 _VALUES = 60
-"""The number of short measurements per round. The fastest counts, since a busy machine disturbs only some of them."""
+"""The number of short measurements per round. The fastest counts, since a busy machine slows down only some of them."""
 _MIN_SECONDS = 0.002
 _STARTS = 10
 """The number of measurements of each benchmark that starts an interpreter."""
@@ -69,7 +69,7 @@ def measure() -> list[Row]:
         rounds = [_one_round(Path(folder) / f"{number}.json") for number in range(ROUNDS)]
 
     def best(name: str, scale: float) -> list[float]:
-        # Each round's figure is already the fastest of many values, since other load only adds time.
+        # Each round's figure is already the fastest of many values, since other load can only add time.
         return [one[name] * scale for one in rounds]
 
     nano, micro, milli = 1e9, 1e6, 1e3
@@ -165,7 +165,7 @@ def _one_round(file: Path) -> dict[str, float]:
 
 
 def _cpu_seconds(loops: int, code: str) -> float:
-    """Return the CPU seconds that interpreters use to run the code; this excludes the time spent waiting for a CPU."""
+    """Return the total CPU seconds that interpreters use to run the code, excluding time spent waiting for a CPU."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     for _ in range(loops):
         subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603  # this interpreter

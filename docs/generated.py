@@ -1,4 +1,4 @@
-"""Generates parts of the MkDocs pages from the code, so that they are never outdated.
+"""Generates parts of the MkDocs pages from the code, so that they are always up to date.
 
 A placeholder such as ``<!-- generated: table -->`` marks where the content goes. The tests also expand the pages and
 run the inserted blocks.
@@ -72,7 +72,7 @@ def source(path: str, *names: str) -> str:
 
 
 def usage(name: str) -> str:
-    """Return two code blocks: the call that shows a command's help, and its output."""
+    """Return two code blocks: the command that prints the help, and its output."""
     result = CliRunner().invoke(client_session, [name, "--help"], "client-session", terminal_width=78)
     return f"```sh\nclient-session {name} --help\n```\n\n```text\n{result.output}```"
 

@@ -31,7 +31,7 @@ COLORS = {
 
 
 class TkScheduler:
-    """Ticks sessions from Tk's timer. As with all of Tk, use it and its sessions only on the main loop's thread."""
+    """Ticks sessions from Tk's timer. Use it and its sessions only on the main loop's thread, like the rest of Tk."""
 
     def __init__(self, root: tk.Tk) -> None:
         """Use the timer of this root window."""
@@ -82,7 +82,7 @@ class Window:
         )
         root.columnconfigure((0, 1), weight=1, uniform="half")
         root.bind("<Return>", lambda _event: self.track())
-        # Every widget and dialog sends focus events, so one event does not mean that the program lost focus.
+        # Every widget and dialog sends focus events, so a single event does not mean that the program lost focus.
         root.bind_all("<FocusIn>", self.check_focus_soon)
         root.bind_all("<FocusOut>", self.check_focus_soon)
         root.protocol("WM_DELETE_WINDOW", root.quit)  # the session uses the root's timer, so the root must outlive it
@@ -101,7 +101,7 @@ class Window:
         print(self.session.get_session_context(uuid.uuid4()).to_json(), flush=True)
 
     def check_focus_soon(self, _event: object) -> None:
-        """Check the focus a moment later: while it moves between two of the program's windows, neither has it."""
+        """Check the focus a moment later: while it moves between two of our windows, neither window has it."""
         self.root.after(50, self.check_focus)
 
     def check_focus(self) -> None:
