@@ -127,7 +127,7 @@ def fast_thread_switching() -> Iterator[None]:
 
 @pytest.fixture
 def slow_callbacks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Yield a list that collects every asyncio callback that uses at least 0.1 s of CPU time (not wall time)."""
+    """Yield a list of the asyncio callbacks that have each used at least 0.1 s of CPU time (not wall time)."""
     if sys.gettrace() is not None:
         pytest.skip("a trace function, such as coverage's, slows down every callback")
     slow: list[str] = []
@@ -173,6 +173,6 @@ def wheel_path(distributions: Path) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_name_per_module() -> Iterator[None]:
-    """Fail the run if any of our modules was imported under a second name, which the import root `.` allows."""
+    """Fail the run if any of our modules was imported under a second name, as the import root `.` makes possible."""
     yield
     assert not {"fsm.client_session", "persistence.client_session_persistence"} & sys.modules.keys()

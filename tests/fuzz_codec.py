@@ -15,7 +15,7 @@ from event_ids import event_id
 
 with atheris.instrument_imports(
     include=["client_session_persistence"]
-):  # these modules must not have been imported before
+):  # atheris cannot instrument modules that are already imported
     from client_session_persistence import CorruptSaveFileError, Snapshot, dumps, loads
     from client_session_persistence.codec import ARRAYS, FIELDS, INSTANCE, MAX_BYTES, SCHEMA, readable_user_id
     from hostile_bytes import HOSTILE

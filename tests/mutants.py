@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "tests" / "README.md"
 SOURCES = ("fsm", "persistence")
 
-# Fast tests that do not start processes: the most basic ones first, and the model last, since it catches the most.
+# Fast tests that do not start processes. The most basic come first; the model test, which catches the most, is last.
 FAST_TESTS = (
     "session_lifecycle", "callbacks", "entity", "tracker_cases", "session_saving", "graph", "machine", "codec",
     "xml_store", "ticking_thread", "exploration", "schedule_independence", "reentrancy", "writer_thread", "forks",

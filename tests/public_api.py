@@ -101,7 +101,7 @@ def _tree(module: types.ModuleType) -> ast.Module:
 
 
 def type_text(annotation: object) -> str:
-    """Return an annotation as a string. It already is a string unless attrs or `Protocol` created it."""
+    """Return an annotation as a string. It is already a string unless attrs or `Protocol` created it."""
     if isinstance(annotation, str):
         return annotation
     if isinstance(annotation, typing.ForwardRef):
@@ -242,7 +242,7 @@ class _Describer:
 
 
 def _has_constructor(cls: type[Any]) -> bool:
-    """Return whether programs may construct the class, which they may not if it has only private fields."""
+    """Return whether programs may construct the class. They may not if all of its fields are private."""
     fields = attrs.fields(cls) if attrs.has(cls) else ()
     return not fields or not all(field.name.startswith("_") for field in fields)
 

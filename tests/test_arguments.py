@@ -47,7 +47,7 @@ def test_first_five_arguments_are_positional(save_path: Path, clock: ManualClock
 @pytest.mark.parametrize("name", DURATIONS)
 @pytest.mark.parametrize("value", [1, 0.5, timedelta(minutes=2)])
 def test_durations_are_numbers_or_timedeltas(make: MakeSession, name: str, value: float | timedelta) -> None:
-    """Each duration reads back in seconds, whether passed to the constructor or set later."""
+    """Each duration is returned in seconds, whether it was passed to the constructor or set later."""
     expected = value.total_seconds() if isinstance(value, timedelta) else float(value)
     session = make(**{name: value})
     assert getattr(session, name) == expected

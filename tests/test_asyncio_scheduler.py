@@ -374,7 +374,7 @@ def test_failing_tick_is_logged_and_other_targets_continue(caplog: pytest.LogCap
 
 
 def test_tick_that_stops_the_loop_does_not_stop_other_ticks() -> None:
-    """If KeyboardInterrupt from a tick stops the loop, ticks continue when the loop runs again."""
+    """If a tick stops the loop with KeyboardInterrupt, ticks continue when the loop runs again."""
     loop = asyncio.new_event_loop()
     try:
         targets = [Target(), Target()]

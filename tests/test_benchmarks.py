@@ -49,7 +49,7 @@ def test_references_return_the_same_entities(
     pass_time: Callable[[float], None],
     reference: type[minimal.MinimalSession | state_machines.MachineSession],
 ) -> None:
-    """In the foreground, each reference assigns events to the same sessions as ours does, with the same counts."""
+    """In the foreground, each reference assigns events to the same sessions as our code, with the same counts."""
     session, reference_session = make(), reference()
     for number, gap in enumerate((0, 1, 599, 600, 0, 601, 599.5)):
         pass_time(gap)
@@ -62,7 +62,7 @@ def test_references_return_the_same_entities(
 def test_reference_machines_follow_the_whole_lifecycle(
     make: MakeSession, pass_time: Callable[[float], None], reference: type[state_machines.MachineSession]
 ) -> None:
-    """Each library's machine takes the same transitions through background, expiry and foreground."""
+    """Each library's state machine makes the same transitions through background, expiry and foreground."""
     session, reference_session = make(), reference()
     for number, gap in enumerate((0, 299, 300, 0, 600)):
         for background in (number % 2 == 0, True, False, True):
@@ -175,7 +175,7 @@ def test_ratio_may_differ_by_a_quarter(value: float, is_changed: bool) -> None: 
 
 
 def test_absolute_figure_is_checked_only_against_its_bar() -> None:
-    """Times vary between machines, so the check fails only if a bar that used to be met no longer is."""
+    """Times vary between machines, so the check fails only if a row no longer meets a bar that it used to meet."""
     stored, slower, too_slow = (
         Row.of_values("a pass", [value], unit="s", bar=Bar(0.1)) for value in (0.01, 0.09, 0.11)
     )
@@ -185,7 +185,7 @@ def test_absolute_figure_is_checked_only_against_its_bar() -> None:
 
 
 def test_row_without_a_stored_result_is_reported() -> None:
-    """The check names a judged row without a stored result and skips informational rows."""
+    """The check names a row that has a bar but no stored result; it skips informational rows."""
     assert len(find_changes([], [ratio(bar=Bar(1)), ratio("for information")])) == 1
 
 
@@ -200,7 +200,7 @@ def test_results_round_trip(tmp_path: Path) -> None:
 
 
 def test_chart_shows_every_judged_row_and_the_machine() -> None:
-    """The chart shows each judged row with its value and limit, and names the machine that was used."""
+    """The chart shows the value and limit of each row that has a limit, and names the machine that was used."""
     rows = [
         ratio(EVENT_ROW, 1.2, bar=Bar(1.5)),
         ratio("event versus X", 90, bar=Bar(50, at_least=True)),

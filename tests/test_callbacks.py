@@ -25,7 +25,7 @@ EXPIRED = SessionState.EXPIRED_CHECKER_STOPPED
 
 
 def test_session_starts_at_its_first_event(make: MakeSession, clock: ManualClock) -> None:
-    """on_session_start is called with the entity of each session's first event, and only then."""
+    """on_session_start is called once per session, with the entity of the session's first event."""
     started: list[SessionContext] = []
     session = make(on_session_start=started.append)
     assert started == []
@@ -166,7 +166,7 @@ def test_close_does_not_end_a_resumable_session(make: MakeSession) -> None:
 
 
 def test_state_change_callback_gets_the_input(make: MakeSession, clock: ManualClock) -> None:
-    """on_state_change gets the old state, the input and the new state, and is not called if the state is unchanged."""
+    """on_state_change gets the old state, the input and the new state; it is called only if the state changes."""
     changes: list[tuple[SessionState, Input, SessionState]] = []
     session = make(on_state_change=lambda *change: changes.append(change))
     session.get_session_context(event_id(1))

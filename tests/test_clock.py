@@ -33,7 +33,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
     ],
 )
 def test_clock_is_chosen_by_platform(platform: str, name: str | None) -> None:
-    """Linux uses CLOCK_BOOTTIME, macOS and iOS use CLOCK_MONOTONIC, and other platforms do not have such a clock."""
+    """Linux uses CLOCK_BOOTTIME, macOS and iOS use CLOCK_MONOTONIC, and no such clock is used elsewhere."""
     assert sleep_counting_clock(platform) == (name and getattr(time, name, None))
 
 
@@ -81,7 +81,7 @@ def test_manual_clock_rejects_a_naive_wall_time() -> None:
 
 
 def test_manual_scheduler_ticks_due_sessions(make: MakeSession, clock: ManualClock, scheduler: ManualScheduler) -> None:
-    """A session is due one interval after its start or last tick; missed ticks are merged into one."""
+    """A session's next tick is due one interval after its start or last tick; missed ticks are merged into one."""
     slow = make(check_interval=10)
     quick = make(check_interval=4)
     assert scheduler.next_due() == 4

@@ -1,4 +1,4 @@
-"""The save file format: .NET's files can be read, ours have the same structure, and hostile bytes are rejected."""
+"""The save file format: .NET files can be read, our files have the same structure, and hostile bytes are rejected."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_dotnet_files_are_read(dotnet_file: Path) -> None:
 
 
 def test_our_files_start_with_the_dotnet_bytes(dotnet_file: Path) -> None:
-    """A file that we write starts with the same bytes as .NET's; our own keys follow."""
+    """A file that we write starts with the same bytes as a .NET file; our own keys follow."""
     theirs = dotnet_file.read_bytes()
     if dotnet_file.name.startswith("dotnet"):
         assert dumps(loads(theirs)).startswith(theirs.removesuffix(END.encode()))
@@ -93,7 +93,7 @@ def test_null_session_index_is_read_as_no_session() -> None:
 
 
 def test_first_run_writes_only_the_user() -> None:
-    """The file of a first run has one key."""
+    """The file written on a first run has only one key."""
     assert dumps(Snapshot(user_id=USER)).count(b"<Key>") == 1
 
 
@@ -204,7 +204,7 @@ FOREIGN = [
 
 @st.composite
 def malformed(draw: st.DrawFn) -> bytes:
-    """Return a valid file with some tags and text nodes dropped, duplicated, swapped, copied, inserted or replaced."""
+    """Take a valid file and drop, duplicate, swap, copy, insert or replace some of its tags and text nodes."""
     pieces = TAG_OR_TEXT.findall(dumps(draw(snapshots())).decode())
     for _ in range(draw(st.integers(1, 4))):
         index, other_index = draw(st.integers(0, len(pieces) - 1)), draw(st.integers(0, len(pieces) - 1))
@@ -235,7 +235,7 @@ def test_malformed_structure_is_read_or_rejected(data: bytes) -> None:
 
 
 def test_user_id_is_recovered_from_a_corrupt_file() -> None:
-    """A user id is recovered only if the bytes contain a single distinct one."""
+    """A user id is recovered only if the bytes contain exactly one distinct user id."""
     assert readable_user_id(dumps(FULL)[:300]) == USER
     assert readable_user_id(dumps(FULL)[:200]) is None
     assert readable_user_id(dumps(FULL) * 2) == USER

@@ -51,7 +51,7 @@ TWO_EVENTS = trace(("09:00:00", "event"), ("09:02:00", "event"))
 
 
 def test_replay_prints_a_timeline() -> None:
-    """When piped, the timeline has aligned columns but is not colored."""
+    """If the output is piped, the timeline has aligned columns but no colors."""
     result = run("replay", EXAMPLE)
     assert (result.returncode, result.stderr) == (0, "")
     assert "\x1b" not in result.stdout
@@ -95,7 +95,7 @@ def test_replay_is_colored_on_a_terminal() -> None:
 
 @pytest.mark.parametrize("columns", [80, 119])
 def test_narrow_terminal_moves_the_description_below_the_row(columns: int) -> None:
-    """Columns are not cut off, lines break only between words, and words are not lost."""
+    """Columns are not cut off, lines break only between words, and no words are lost."""
     environment = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": str(columns)}
     result = subprocess.run(  # noqa: S603  # our own command
         [COMMAND, "replay", EXAMPLE], capture_output=True, text=True, check=True, timeout=60, env=environment
@@ -200,7 +200,7 @@ def test_bad_option_is_named_in_the_error(option: str, value: str) -> None:
 
 
 def test_folder_is_rejected_as_a_save_file(tmp_path: Path) -> None:
-    """Given a folder, the command exits with status 2 before it does anything else."""
+    """Given a folder, the command exits with status 2 before doing anything else."""
     result = run("replay", "--save", str(tmp_path), EXAMPLE)
     assert result.returncode == 2
     assert str(tmp_path) in result.stderr
@@ -282,7 +282,7 @@ def test_diagram_as_svg_needs_no_graphviz(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [["diagram", "--format", "svg"], ["verify", "--report", "report"]])
 def test_outdated_svg_without_graphviz_is_a_one_line_error(tmp_path: Path, arguments: list[str]) -> None:
-    """If the table has changed and Graphviz is missing, the exit status is 1 and a traceback is not shown."""
+    """If the table has changed and Graphviz is missing, the exit status is 1 and no traceback is shown."""
     program = (
         "from client_session import cli; from client_session.verify import diagram as drawing;"
         "drawing.picture_id = lambda: 'changed';"

@@ -139,7 +139,7 @@ def test_graphviz_redraws_an_outdated_svg() -> None:
 
 @pytest.mark.usefixtures("changed_table")
 def test_outdated_svg_without_graphviz_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A one-line error says that the SVG is out of date and how to redraw it."""
+    """A one-line error says that the SVG is out of date and explains how to redraw it."""
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(diagram.StalePictureError, match=r"^lifecycle.svg is stale: .*apt-get install graphviz.*$"):
         diagram.svg()

@@ -66,7 +66,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def environment_in(folder: Path) -> dict[str, str]:
-    """Return the environment for programs in a folder: our commands on PATH, and the folder as HOME."""
+    """Return the environment for programs that run in a folder: our commands on PATH, and the folder as HOME."""
     return {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -207,7 +207,7 @@ def name_pairs(heading: str) -> list[tuple[str, str]]:
 
 
 def test_every_dotnet_name_has_an_equivalent() -> None:
-    """The migration page maps every argument and member of .NET's ClientSession to an existing one of ours."""
+    """The migration page maps every argument and member of .NET's ClientSession to one that exists in our API."""
     arguments = name_pairs("The constructor")
     assert [dotnet_name for dotnet_name, _ in arguments] == DOTNET_ARGUMENTS
     assert [our_name for _, our_name in arguments] == list(ClientSession.__init__.__annotations__)[: len(arguments)]

@@ -112,7 +112,7 @@ def test_unknown_schema_version_is_rejected(make: MakeSession) -> None:
 
 
 def test_entity_is_immutable(make: MakeSession) -> None:
-    """An entity cannot be changed, and changing its data does not affect later entities."""
+    """An entity cannot be changed, and changing the data it returned does not affect later entities."""
     session = make()
     context = session.get_session_context(event_id(1))
     with pytest.raises(AttributeError):
@@ -184,7 +184,7 @@ def test_every_kind_of_event_id_is_counted(make: MakeSession) -> None:
     ],
 )
 def test_invalid_event_id_is_rejected(make: MakeSession, value: Any) -> None:  # noqa: ANN401  # any type
-    """A bad event id raises a ValueError that names it, and is not counted as an event."""
+    """A bad event id raises a ValueError that names the id, and no event is counted."""
     session = make()
     session.get_session_context(event_id(1))
     with pytest.raises(ValueError, match="event_id must be a uuid") as caught:
@@ -194,7 +194,7 @@ def test_invalid_event_id_is_rejected(make: MakeSession, value: Any) -> None:  #
 
 
 def test_event_timestamp_is_converted_to_utc(make: MakeSession) -> None:
-    """event_timestamp sets the time of the first event, in UTC and to the microsecond."""
+    """event_timestamp sets the time of the first event, in UTC with microsecond precision."""
     when = datetime(2025, 5, 1, 14, 30, 0, 123456, tzinfo=timezone(timedelta(hours=2)))
     context = make().get_session_context(event_id(1), when)
     assert context.first_event_timestamp == "2025-05-01T12:30:00.123456Z"

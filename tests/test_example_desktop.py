@@ -249,7 +249,7 @@ def toolkit(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def user() -> Iterator[User]:
-    """Yield the user of a display with a window manager and another program's window, titled "tk"."""
+    """Yield a user whose display has a window manager and another program's window, titled "tk"."""
     reading, writing = os.pipe()
     with subprocess.Popen(  # noqa: S603  # fixed arguments
         ["Xvfb", "-displayfd", str(writing), "-screen", "0", "800x600x24", "-nolisten", "tcp"],  # noqa: S607
@@ -307,7 +307,7 @@ def read(output: IO[str], lines: queue.SimpleQueue[str]) -> None:
 
 
 def test_session_follows_the_window_focus(toolkit: str, start: Start, save_path: Path) -> None:
-    """Focus changes set the state, and the toolkit's timer ends the session without a thread."""
+    """Focus changes set the state, and the toolkit's timer ends the session without an extra thread."""
     program = start(
         "-c",
         FORBID_THREADS,

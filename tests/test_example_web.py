@@ -103,7 +103,7 @@ class Server:
 
 @pytest.fixture(params=["", "--preload", "--preload --threads 4"])
 def server(request: pytest.FixtureRequest, save_path: Path) -> Iterator[Server]:
-    """Yield a gunicorn server whose workers each import the example, or whose master imports it before forking."""
+    """Yield a gunicorn server in which each worker imports the example, or the master imports it before forking."""
     options: str = request.param
     with subprocess.Popen(  # noqa: S603  # our own interpreter
         [

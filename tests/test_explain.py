@@ -191,7 +191,7 @@ def test_restart_explains_whether_the_saved_session_continues(make: MakeSession,
 
 
 def test_counted_empty_sessions_are_explained(make: MakeSession, clock: ManualClock) -> None:
-    """Each session is counted when it replaces the previous one, and begins with its first event."""
+    """A session is counted when it replaces the previous one, but begins only with its first event."""
     session = make(count_empty_sessions=True)
     assert apply(session, clock, (600, "tick"), (600, "tick"), (1, "event")) == [
         "start: session 1 is counted before its first event",
@@ -399,7 +399,7 @@ class LevelLogger(BasicLogger):
     "logger", [BasicLogger(), LevelLogger(lambda level: level > logging.DEBUG), LevelLogger(lambda _: bool(1 / 0))]
 )
 def test_logger_not_enabled_for_debug_gets_no_lines(make: MakeSession, clock: ManualClock, logger: BasicLogger) -> None:
-    """If a logger lacks levels, is set to another level, or raises, it gets no lines, and the event succeeds."""
+    """A logger gets no lines if it lacks levels, is set to another level, or raises; the event still succeeds."""
     assert apply(make(logger=logger), clock, (0, "event")) == ["event: session 1 begins"]
     assert logger.lines == []
 
@@ -511,7 +511,7 @@ NEXT = "the next event begins session 4"
     ids=["no session", "resumable", "timed out", "in the future", "ended", "empty", "written by .NET"],
 )
 def test_save_file_is_described(saved: Snapshot, expected: list[str]) -> None:
-    """The description has the saved session's progress and predicts what a start would do now."""
+    """The description states the saved session's progress and predicts what a start would do now."""
     assert list(describe_save_file(saved, NOW, 600)) == expected
 
 

@@ -26,7 +26,7 @@ def test_every_edge_satisfies_every_invariant() -> None:
 
 
 def test_sample_of_each_row_is_the_shortest() -> None:
-    """Each row's sample is found breadth-first, so it is the shortest; replaying it takes the row."""
+    """Each row's sample is the shortest, since the search is breadth-first; replaying the sample takes the row."""
     tally = Tally()
     explore(tally)
     assert set(tally.samples) == set(TABLE)
@@ -48,7 +48,7 @@ def test_sample_of_each_row_is_the_shortest() -> None:
 
 @given(lifecycles())
 def test_short_path_matches_the_machine(drawn: tuple[Lifecycle, float]) -> None:
-    """At random times near the timeout, an event has the same effect on the short path as through the machine."""
+    """At random times near the timeout, the short path for events has the same effect as the machine."""
     tally = Tally()
     check_short_path(*drawn, tally)
     assert tally.invariants["short path"] == 1

@@ -75,7 +75,7 @@ def test_process_has_only_one_thread_when_it_forks(tmp_path: Path) -> None:
     sys.version_info < (3, 12), reason="only Python 3.12 and newer warn about forking a multithreaded process"
 )
 def test_fork_causes_no_warning(tmp_path: Path) -> None:
-    """With warnings as errors, both the parent and the child track events after a fork."""
+    """With warnings turned into errors, both the parent and the child track events after a fork."""
     program = f"""{BOTH_THREADS}
     child = os.fork()
     status = os.waitpid(child, 0)[1] if child else 0  # one after the other, since they share the save file
@@ -129,7 +129,7 @@ def test_progress_is_saved_at_exit(save_path: Path, last: str, events: int) -> N
 
 
 def test_exit_stops_saving_at_its_deadline(tmp_path: Path) -> None:
-    """If saves are slow when the interpreter exits, only one session's save delays the exit, not every session's."""
+    """If saves are slow when the interpreter exits, the exit waits for one session's save, not for all of them."""
     program = """
     import sys, time, uuid
     from client_session import ClientSession, XmlStore
@@ -151,7 +151,7 @@ def test_exit_stops_saving_at_its_deadline(tmp_path: Path) -> None:
 
 
 def test_resumed_session_continues_after_an_exit_without_close(save_path: Path) -> None:
-    """With continue_on_restart, event indexes continue even if runs do not close their sessions."""
+    """With continue_on_restart, event indexes continue from run to run, even if runs do not close their sessions."""
     program = f"""
     import sys
     from client_session import ClientSession
@@ -163,7 +163,7 @@ def test_resumed_session_continues_after_an_exit_without_close(save_path: Path) 
 
 @needs_fork
 def test_child_renews_an_object_once() -> None:
-    """If two threads in a forked child use an object at the same time, only the first thread renews its locks."""
+    """If two threads in a forked child use an object at the same time, only the first one renews the object's locks."""
     program = """
     import os, threading, time
     from client_session_persistence.forks import THIS_PROCESS, ForkAware

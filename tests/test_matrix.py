@@ -19,7 +19,7 @@ MINOR = sys.version_info.minor
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the only folder on PATH; the home folder contains nothing else."""
+    """Return an empty folder that is the only one on PATH, in an otherwise empty home folder."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))

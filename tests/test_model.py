@@ -11,5 +11,5 @@ TestSession.settings = settings(stateful_step_count=30)
 
 
 def test_model_that_has_run_no_rules_can_be_torn_down() -> None:
-    """Hypothesis tears down a model even when it stops before running the first rule."""
+    """A model can be torn down before any rule has run, as Hypothesis sometimes does."""
     SessionModel().teardown()
