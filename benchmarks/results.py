@@ -20,7 +20,7 @@ VERSIONED = ("attrs", "filelock", "platformdirs", "transitions", "python-statema
 EVENT_ROW = "event"
 """The name of the chart's first row."""
 EVENT_COMPARISON = "event versus "
-"""The name prefix of rows that compare an event with other implementations."""
+"""Rows whose names start like this compare the cost of an event with that of other implementations."""
 TOLERANCE = 0.25
 """The largest relative difference allowed between a measured ratio and the stored one."""
 

@@ -18,7 +18,7 @@ from benchmarks.results import EVENT_COMPARISON, EVENT_ROW, Bar, Row
 
 ROUNDS = 5
 _VALUES = 60
-"""The number of short measurements per round. The fastest counts, since a busy machine slows down only some of them."""
+"""The number of short measurements per round. Only the fastest one is used."""
 _MIN_SECONDS = 0.002
 _STARTS = 10
 """The number of measurements of each benchmark that starts an interpreter."""

@@ -60,7 +60,10 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
         "a namespace is longer than 96 bytes",
     ),
     "unknown elements nested too deeply": (file(pair("newer", "<a>" * 65 + "</a>" * 65)), "64 levels deep"),
-    "many names nested too deeply": (file(pair("newer", "".join(f"<a{i}>" for i in range(9000)))), "64 levels deep"),
+    "many different elements nested too deeply": (
+        file(pair("newer", "".join(f"<a{i}>" for i in range(9000)))),
+        "64 levels deep",
+    ),
     "long text": (file(pair("sessionId", "é" * 30_000)), "session_id must be a UUID string or None, not 'éé"),
     "long encoding": (DECLARATION.format("x" * 60_000).encode() + file(), "declared encoding 'xxx"),
     "two roots": (file() + file(), "not well-formed"),

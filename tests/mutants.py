@@ -140,7 +140,7 @@ MUTANTS = (
     Mutant("a failed save is retried at the next event instead of the next tick", "session",
         "if self._continues or self._ledger.error is not None:",
         "if self._continues:"),
-    Mutant("a checker that cannot start is logged while the session is locked", "session",
+    Mutant("a checker's failure to start is logged while the session is locked", "session",
         'self._callbacks.log(self._logger.warning, "%s; sessions',
         'self._logger.warning("%s; sessions'),
     Mutant("progress is not saved at exit", "session",

@@ -126,7 +126,7 @@ def sync_folder(folder: str) -> None:
 
 
 def create_folder(folder: str, mode: int = 0o700, *, sync: Callable[[str], object] = sync_folder) -> None:
-    """Create a private folder, and missing parents with default mode; ``sync`` makes names durable, possibly later."""
+    """Create a private folder, and any missing parents with the default mode; ``sync`` makes their names durable."""
     if os.path.isdir(folder):
         return
     parent = os.path.dirname(folder)

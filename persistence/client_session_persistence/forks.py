@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 FORK_SECONDS = 1.0
 """How long a fork waits for our threads to pause."""
 EXIT_SECONDS = 2.0
-"""How long the interpreter's exit waits for sessions to be saved."""
+"""How long the interpreter waits at exit for sessions to be saved."""
 
 
 class Stage(enum.IntEnum):
@@ -108,7 +108,7 @@ class Lease:
         return self._process != THIS_PROCESS.id
 
     def call(self, function: Callable[[*Arguments], Result], /, *arguments: *Arguments) -> Result:
-        """Make a system call that writes; raise `OSError` if the lease is void: the parent completes the write."""
+        """Make a system call that writes; raise `OSError` if the lease is void and the parent completes it."""
         if self._process == THIS_PROCESS.id:
             return function(*arguments)  # the interpreter cannot run other code before this call
         raise OSError(errno.ECANCELED, "Forked during the write; the parent completes it")

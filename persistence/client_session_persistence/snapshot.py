@@ -86,7 +86,7 @@ class Snapshot:
     that can be constructed can be saved, and is equal when loaded again.
 
     Raises:
-        ValueError: the schema does not allow a value; the message names the field, its value, and what is allowed.
+        ValueError: a value violates the schema; the message names the field, its value, and what is allowed.
         TypeError: a time is not a ``datetime``.
 
     """

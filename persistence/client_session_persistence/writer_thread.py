@@ -1,6 +1,6 @@
 """Background saves: a worker thread makes queued snapshots durable while the caller continues.
 
-One daemon thread writes for the whole process. The first save starts it, and the interpreter's exit waits for the
+One daemon thread writes for the whole process. The first save starts it; at exit, the interpreter waits for the
 remaining writes. No code here waits for a lock that an interrupted call on the same thread could hold.
 """
 

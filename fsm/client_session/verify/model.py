@@ -85,7 +85,7 @@ class Harness:
             case "event":
                 return oracle.event(str(step.event_id))
             case "other":
-                return oracle.other(str(step.event_id))
+                return oracle.event_elsewhere(str(step.event_id))
             case "timeouts":
                 oracle.timeouts(step.foreground_timeout or 0.0, step.background_timeout or 0.0)
             case "wall":

@@ -138,7 +138,7 @@ class Oracle:
             last_activity=self.wall,
         )
 
-    def other(self, event_id: str) -> ExpectedSession:
+    def event_elsewhere(self, event_id: str) -> ExpectedSession:
         """Track an event in another process that uses the same save file."""
         self.file = self._number(event_id)
         return self.file
