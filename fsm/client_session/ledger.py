@@ -135,7 +135,7 @@ class Ledger:
                 ours = self.newest
             if ours.session_id == self.newest.session_id:
                 self.newest = ours
-            error = self._transact(lambda stored: ours if _is_behind(stored, ours) else None)
+            error = self._transact(lambda stored: ours if self._is_behind(stored, ours) else None)
             if error is None:
                 self._saved = ours
             future = self._future
@@ -218,7 +218,17 @@ class Ledger:
         return corrupt
 
     def _newest_if_behind(self, stored: Snapshot | None) -> Snapshot | None:
-        return self.newest if _is_behind(stored, self.newest) else None
+        return self.newest if self._is_behind(stored, self.newest) else None
+
+    def _is_behind(self, stored: Snapshot | None, ours: Snapshot) -> bool:
+        """Return False if ``stored`` has another user, a newer session, or more events; otherwise, return True."""
+        if stored is None:
+            return True
+        if stored.user_id != ours.user_id:
+            return False
+        if stored.session_id != ours.session_id:
+            return stored.session_index < ours.session_index or stored.session_id == self.unused_id
+        return (stored.event_index or 0) <= (ours.event_index or 0)
 
     def _on_saved(self, future: Future[None]) -> None:
         """Process the result of a save, on the thread that made it durable, unless a later save is in progress."""
@@ -269,14 +279,3 @@ def _exception(future: Future[None]) -> Exception | None:
     """Wait until a save is done; return its error, if any."""
     error = future.exception()
     return error if isinstance(error, Exception) else None
-
-
-def _is_behind(stored: Snapshot | None, ours: Snapshot) -> bool:
-    """Return False if ``stored`` has another user, a newer session, or more events; otherwise, return True."""
-    if stored is None:
-        return True
-    if stored.user_id != ours.user_id:
-        return False
-    if stored.session_id != ours.session_id:
-        return stored.session_index < ours.session_index
-    return (stored.event_index or 0) <= (ours.event_index or 0)
