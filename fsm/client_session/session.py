@@ -517,8 +517,7 @@ class ClientSession:
 
     def _save_at_exit(self) -> None:
         """Save progress if the store outlives the process; do not run callbacks."""
-        record = self._progress()
-        if self._ledger.outlives_process and not self._ledger.has_saved(record):
+        if self._ledger.outlives_process and not self._ledger.has_saved(record := self._progress()):
             self._ledger.save(record)
 
     def _after_fork(self) -> None:
