@@ -44,7 +44,7 @@ class Target:
 
 
 def thread_of(target: Target) -> threading.Thread:
-    """Return the only thread that ticks a target."""
+    """Return the thread that ticks a target, which must be the only one."""
     assert target.wait()
     (thread,) = target.threads
     return thread
@@ -98,7 +98,7 @@ def test_thread_ends_after_the_last_stop(checker: Checker) -> None:
 
 
 def test_thread_ends_after_the_last_target_is_collected(checker: Checker) -> None:
-    """If a target is dropped without being stopped, it is collected and the thread ends, even with a long interval."""
+    """A target that is dropped without being stopped is collected, and the thread ends despite a long interval."""
     target = Target()
     checker.start(target, 0.0)
     thread = thread_of(target)
@@ -111,7 +111,7 @@ def test_thread_ends_after_the_last_target_is_collected(checker: Checker) -> Non
 
 
 def test_failing_tick_is_logged_and_other_targets_continue(checker: Checker, caplog: pytest.LogCaptureFixture) -> None:
-    """A target that raises does not stop the thread."""
+    """An exception in a target's tick does not end the thread."""
     bad, good = Target(error=RuntimeError("broken")), Target()
     checker.start(bad, 0.0)
     checker.start(good, 0.0)
@@ -154,12 +154,12 @@ def test_stopping_an_unknown_target_does_nothing(checker: Checker) -> None:
 
 
 def test_pause_during_a_tick_defers_the_other_targets(checker: Checker) -> None:
-    """A fork waits only for the tick that is running; the thread ticks the other targets afterward."""
+    """A fork waits only for the current tick; the thread ticks the remaining targets after the fork."""
     pausing: list[threading.Thread] = []
     has_paused = threading.Event()
 
     class PausingTarget(Target):
-        """A target that pauses the checker during the first tick of any target, as a fork would."""
+        """A target that pauses the checker, as a fork would, during the first tick of any target."""
 
         def tick(self) -> None:
             """Count the tick."""
@@ -195,10 +195,10 @@ def test_other_targets_are_ticked_after_one_is_collected(checker: Checker) -> No
 
 
 def test_tick_may_start_another_target(checker: Checker) -> None:
-    """A target that is started on the checker's thread is ticked even if the first target has a long interval."""
+    """A target started from the checker's thread is ticked even if the first target has a long interval."""
 
     class StartingTarget(Target):
-        """A target that starts another one in its first tick."""
+        """A target whose first tick starts another target."""
 
         def tick(self) -> None:
             """Start the other target, then count the tick."""
@@ -230,7 +230,7 @@ def test_session_works_where_no_thread_can_start(checker: Checker, monkeypatch: 
     sessions: list[ClientSession] = []
 
     class ReentrantHandler(logging.Handler):
-        """A log handler that uses the session on another thread and waits for it."""
+        """A log handler that uses the session on another thread and waits for that thread."""
 
         def emit(self, record: logging.LogRecord) -> None:
             messages.append(record.getMessage())

@@ -1,4 +1,4 @@
-"""Fault injection at a small scale; `make torture` runs every case."""
+"""Fault injection on a small scale; `make torture` runs every case."""
 
 from __future__ import annotations
 

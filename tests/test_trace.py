@@ -15,7 +15,7 @@ GOOD_LINE = json.dumps({"at": TIME, "input": "touch"})
 
 
 def line(**fields: object) -> bytes:
-    """Return a line of a trace, by default an event."""
+    """Return one line of a trace (an event by default)."""
     return json.dumps({"at": TIME, "input": "event", "id": event_id(1), **fields}).encode()
 
 
@@ -73,7 +73,7 @@ def test_every_input_is_read() -> None:
     ],
 )
 def test_bad_line_is_named_in_the_error(bad_line: bytes, problem: str) -> None:
-    """The error gives the file, the line and the problem."""
+    """The error names the file, the line and the problem."""
     with pytest.raises(TraceError) as caught:
         read_trace([GOOD_LINE.encode(), b"\n", bad_line], "day.jsonl")
     assert str(caught.value).startswith(f"day.jsonl:3: {problem}")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def test_new_installation_has_a_user_and_a_session_id(make: MakeSession) -> None:
-    """.NET testClientSession: there is no previous session, and the timeouts have the given values."""
+    """.NET testClientSession: a first session has no previous session and uses the given timeouts."""
     session = make(foreground_timeout=10, background_timeout=5, check_interval=2)
     assert (session.foreground_timeout, session.background_timeout, session.check_interval) == (10.0, 5.0, 2.0)
     assert len(session.user_id) == len(session.session_id) == 36
@@ -32,7 +32,7 @@ def test_first_event_begins_session_1(make: MakeSession) -> None:
 
 
 def test_later_events_share_the_session(make: MakeSession, clock: ManualClock) -> None:
-    """Android testForegroundEventsOnSameSession: events share a session and a first event, and are counted."""
+    """Android testForegroundEventsOnSameSession: events have the same session and first event, and are numbered."""
     session = make()
     first = session.get_session_context(event_id(1))
     for number in range(2, 8):
@@ -60,7 +60,7 @@ def test_foreground_timeout_begins_session_2(make: MakeSession, clock: ManualClo
 def test_background_timeout_stops_the_checker(
     make: MakeSession, clock: ManualClock, scheduler: ManualScheduler
 ) -> None:
-    """.NET testBackgroundTimeout: the checker stops, and runs again in the foreground."""
+    """.NET testBackgroundTimeout: the checker stops in the background and restarts in the foreground."""
     session = make(background_timeout=10, check_interval=1)
     session.get_session_context(event_id(1))
     session.set_background(True)
@@ -84,7 +84,7 @@ def test_background_events_share_the_session(make: MakeSession, clock: ManualClo
 
 
 def test_alternating_late_events_begin_sessions(make: MakeSession, clock: ManualClock) -> None:
-    """Android testMixedEventsOnManySessions: each event comes after the timeout and begins a session."""
+    """Android testMixedEventsOnManySessions: each event comes after the timeout and begins a new session."""
     session = make()
     contexts = []
     for number, background in enumerate((False, True, False, True), start=1):
@@ -156,7 +156,7 @@ def test_start_new_session_renews_the_session(make: MakeSession) -> None:
 
 
 def test_numbering_continues_from_an_incomplete_save_file(make: MakeSession) -> None:
-    """The user and index are kept even if the save file has only a user, or an index without a session."""
+    """The user and index are kept even if the save file has only a user, or only a user and an index."""
     store = MemoryStore()
     store.save(Snapshot(user_id=event_id(7)))
     context = make(store=store).get_session_context(event_id(1))
@@ -167,7 +167,7 @@ def test_numbering_continues_from_an_incomplete_save_file(make: MakeSession) -> 
 
 
 def test_restart_begins_a_new_session(make: MakeSession) -> None:
-    """Android testStartsNewSessionOnRestartByDefault: the next session has the same user and follows the old one."""
+    """Android testStartsNewSessionOnRestartByDefault: a restart begins session 2 for the same user."""
     with make() as before:
         first = before.get_session_context(event_id(1))
     second = make().get_session_context(event_id(2))

@@ -30,7 +30,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 
 def run(*arguments: str, broken: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command, optionally after a line of Python that breaks something."""
+    """Run the command, optionally after a line of Python that breaks the library."""
     command = [COMMAND]
     if broken:
         command = [sys.executable, "-c", f"{broken}\nfrom client_session.__main__ import main; main()"]
@@ -56,7 +56,7 @@ def test_correct_library_passes(verification: tuple[subprocess.CompletedProcess[
 
 
 class Page(HTMLParser):
-    """A parser that collects the references and the text of a page."""
+    """An HTML parser that collects a page's text and its references to other resources."""
 
     def __init__(self) -> None:
         """Create a parser with empty collections."""
@@ -103,7 +103,7 @@ def test_coverage_graph_shows_counts(verification: tuple[subprocess.CompletedPro
 def test_report_fits_the_browser_window(
     verification: tuple[subprocess.CompletedProcess[str], Path], tmp_path: Path, width: int
 ) -> None:
-    """In headless Chromium the page is no wider than the window."""
+    """In headless Chromium, the page is no wider than the window."""
     page = tmp_path / "page.html"
     probe = "<script>document.title = document.documentElement.scrollWidth + ' of ' + window.innerWidth</script>"
     report = (verification[1] / "report.html").read_text(encoding="utf-8")
@@ -134,7 +134,7 @@ BUGS = {
 
 @pytest.mark.parametrize("name", BUGS)
 def test_broken_session_is_found(name: str, tmp_path: Path) -> None:
-    """The exit status is 1, the failure is reported, and its shortest trace can be replayed."""
+    """Verification exits with status 1 and reports the failure, with a minimal trace that can be replayed."""
     result = run("verify", "--examples", "40", "--seed", "3", "--report", str(tmp_path), broken=BUGS[name])
     assert result.returncode == 1
     assert " failed: " in result.stdout
@@ -171,7 +171,7 @@ def test_terminal_output_shows_progress_and_fits_the_width() -> None:
     ) as process:
         os.close(follower)
         output = b""
-        with contextlib.suppress(OSError):  # the process has closed the terminal
+        with contextlib.suppress(OSError):  # raised when the process has closed the terminal
             while piece := os.read(leader, 65536):
                 output += piece
         process.wait(timeout=60)
@@ -189,7 +189,7 @@ def test_same_seed_results_in_the_same_counts() -> None:
 
 
 def test_usage_errors_are_explained(tmp_path: Path) -> None:
-    """The status is 2 for invalid numbers, and 1, with a message, for an unwritable report or missing Hypothesis."""
+    """Invalid numbers exit with status 2; an unwritable report or missing Hypothesis, with a message and status 1."""
     assert run("verify", "--examples", "0").returncode == 2
     (tmp_path / "file").write_text("")
     result = run("verify", "--examples", "1", "--report", str(tmp_path / "file" / "report"))

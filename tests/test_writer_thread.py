@@ -1,4 +1,4 @@
-"""Saving on the writer thread: an event does not wait for the disk, and the file is just as safe."""
+"""Saving on the writer thread: events do not wait for the disk, and saves are as safe as without the thread."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def can_lock(path: Path) -> bool:
 
 
 def wait_for_the_writer() -> None:
-    """Wait until the writer thread has finished everything queued so far and reported the results."""
+    """Wait until the writer thread has finished all queued saves and reported their results."""
     idle = threading.Event()
     WRITER.run(idle.set)
     assert idle.wait(WAIT_SECONDS)
@@ -142,7 +142,7 @@ def test_event_does_not_wait_for_the_disk(make: MakeSession, store: XmlStore, sa
 def test_lock_is_held_until_the_index_is_durable(
     make: MakeSession, store: XmlStore, save_path: Path, disk: Disk
 ) -> None:
-    """The lock file stays locked until the assigned index is durable, so no other process can assign it."""
+    """The lock is held until the assigned index is durable, so another process cannot assign the same index."""
     session = make(store=store)
     store.flush()
     with disk.block_fsync():
@@ -231,7 +231,7 @@ def test_save_returns_when_the_file_is_durable(make: MakeSession, store: XmlStor
 def test_save_does_not_deadlock_with_the_writer_thread(
     make: MakeSession, store: XmlStore, disk: Disk, save_path: Path
 ) -> None:
-    """A signal handler that interrupts an event can save, even while the writer thread has a result to report."""
+    """A signal handler that interrupts a call can save, even while the writer thread has a result to report."""
     session = make(store=store)
     store.flush()
     with session._ledger._lock:  # noqa: SLF001  # the interrupted event holds it
@@ -247,7 +247,7 @@ def test_save_does_not_deadlock_with_the_writer_thread(
 def test_lock_held_by_another_process_does_not_delay_an_event(
     make: MakeSession, store: XmlStore, save_path: Path
 ) -> None:
-    """The session continues in memory without waiting, and the first tick after the lock is released saves it."""
+    """The session continues in memory without waiting; the first tick after the lock is released saves the session."""
     session = make(store=store)
     store.flush()
     wait_for_unlock(save_path)
@@ -285,7 +285,7 @@ def test_threads_never_assign_an_index_twice(make: MakeSession, store: XmlStore,
 def test_replaced_corrupt_file_is_reported_until_the_next_save(
     make: MakeSession, store: XmlStore, save_path: Path
 ) -> None:
-    """save_error reports the corrupt file until the next save, even after its replacement is durable."""
+    """save_error reports the corrupt file until the next save, even though the file was replaced at startup."""
     save_path.write_bytes(b"corrupt")
     session = make(store=store)
     store.flush()
@@ -315,7 +315,7 @@ def test_saves_beyond_the_open_file_limit_wait_for_a_tick(make: MakeSession, tmp
 def test_events_save_synchronously_where_no_thread_can_start(
     make: MakeSession, save_path: Path, monkeypatch: pytest.MonkeyPatch, store: XmlStore, disk: Disk
 ) -> None:
-    """If a thread cannot be started, an event is saved before the call returns, as without a writer thread."""
+    """If a thread cannot be started, an event is saved before the call returns, just as without a writer thread."""
     from client_session_persistence import writer_thread  # noqa: PLC0415  # the process-wide writer thread, which this test replaces
 
     def fail_to_start(_: threading.Thread) -> None:
@@ -337,7 +337,7 @@ def test_events_save_synchronously_where_no_thread_can_start(
 
 
 class EarlyFailureStore(MemoryStore):
-    """A store whose save fails as soon as a callback is added to its future."""
+    """A store whose background saves fail as soon as a callback is added to their futures."""
 
     def save(self, snapshot: Snapshot) -> Future[None]:  # type: ignore[override]  # as the protocol allows
         """Return a future that fails when a callback is added."""
@@ -413,7 +413,7 @@ def test_exit_waits_until_everything_is_durable(save_path: Path) -> None:
 
 
 def test_save_from_an_exit_function_is_synchronous(save_path: Path) -> None:
-    """An exit function that runs after the writer thread has stopped can still save."""
+    """An atexit function that runs after the writer thread has stopped can still save."""
     program = """
 import atexit, sys, uuid
 atexit.register(lambda: print(session.get_session_context(uuid.uuid4()).session_id))
@@ -480,7 +480,7 @@ def test_fork_during_a_save_leaves_it_to_the_parent(
 def test_child_forked_during_a_save_does_not_write(
     save_path: Path, monkeypatch: pytest.MonkeyPatch, *, during_write: bool
 ) -> None:
-    """In a child forked by the thread that holds the lock, `save` fails, even during a write at exit."""
+    """If the thread that holds the lock forks, `save` fails in the child, even if the fork is during a write at exit."""
     from client_session_persistence import writer_thread  # noqa: PLC0415  # the process-wide writer thread, which this test replaces
 
     store, fsync = XmlStore(save_path, background=True), os.fsync
@@ -526,7 +526,7 @@ def test_child_forked_during_a_save_does_not_write(
 def test_loop_is_not_blocked_by_a_busy_disk(
     store: XmlStore, save_path: Path, disk: Disk, slow_callbacks: list[str]
 ) -> None:
-    """With 1,000 sessions on one file and a blocked disk, all events are handled, and no callback is slow."""
+    """With 1,000 sessions on one file and a blocked disk, every event is handled, and every callback is fast."""
 
     async def main() -> None:
         scheduler = AsyncioScheduler()

@@ -82,7 +82,7 @@ def test_store_exposes_its_paths(save_path: Path) -> None:
 
 
 def test_flush_returns_at_once_without_the_writer_thread(save_path: Path) -> None:
-    """A save is durable when it returns, so flush() returns at once."""
+    """A save is durable when it returns, so flush() returns immediately."""
     store = XmlStore(save_path)
     store.flush()
     store.save(NEW)
@@ -314,7 +314,7 @@ def test_load_removes_leftovers_but_not_a_live_writers_file(save_path: Path) -> 
 def test_file_is_synced_before_the_rename_and_the_folder_after(
     save_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The order of the system calls makes a save durable."""
+    """A save makes its system calls in the order that durability requires."""
     calls: list[str] = []
     real_sync, real_replace = os.fsync, os.replace
 
@@ -407,12 +407,12 @@ def test_snapshot_that_cannot_be_read_back_is_rejected(save_path: Path) -> None:
 
 
 class PreciseTime(datetime):
-    """A time with nanoseconds, like those in pandas; it never equals a time without them."""
+    """A time with nanoseconds, like a pandas timestamp; it never equals a time without nanoseconds."""
 
     __hash__ = datetime.__hash__
 
     def __eq__(self, other: object) -> bool:
-        """Compare as if each object had its own nanoseconds."""
+        """Compare by identity, as if no two times had the same nanoseconds."""
         return self is other
 
 
@@ -472,7 +472,7 @@ def test_short_reads_are_continued(save_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_folder_may_be_created_concurrently(tmp_path: Path) -> None:
-    """If another process creates the folder after the check, that folder is used; a file in its place is an error."""
+    """If another process creates the folder after the check, it is used; if the process creates a file, saving fails."""
     folder, file = tmp_path / "a" / "b", tmp_path / "c" / "d"
     create_folder(str(folder), sync=lambda _: folder.mkdir(exist_ok=True))
     assert folder.is_dir()
@@ -485,7 +485,7 @@ def test_folder_may_be_created_concurrently(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("corrupt", [b"", b"not XML", dumps(NEW)[:-1], b"\0" * 70_000])
 def test_corrupt_file_is_kept_and_the_backup_recovered(save_path: Path, corrupt: bytes) -> None:
-    """load() raises an error with the file, the reason and the backup's snapshot; the next save keeps both files."""
+    """load() raises an error with the path, the reason and the backup's snapshot; the next save keeps both files."""
     store = XmlStore(save_path)
     store.save(OLD)
     store.save(NEW)

@@ -1,4 +1,4 @@
-"""Close a session while the checker thread is blocked in one of its ticks."""
+"""Close a session while the checker thread is blocked in one of the session's ticks."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A disk for simulated power cuts: a file system in an image file, mounted through a loop device.
 
-The image holds everything that the file system has submitted to the device, but not what it still caches in memory. A
+The image contains all data that the file system has sent to the device, but not the data still cached in memory. A
 copy of the image therefore has the contents that the disk would have after a power cut at that moment. Mounting the
 copy simulates the next boot.
 """
@@ -30,10 +30,10 @@ class Disk:
     """A mounted disk."""
 
     root: Path
-    """The folder that holds the image and the mount points."""
+    """The folder that contains the image and the mount points."""
     options: str
     cuts: int = 0
-    """The number of power cuts so far."""
+    """The number of power cuts simulated."""
 
     @property
     def folder(self) -> Path:

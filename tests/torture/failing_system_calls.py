@@ -93,12 +93,12 @@ class Case:
 
     @property
     def saves_fail(self) -> bool:
-        """Whether every later save fails or is not durable."""
+        """Whether every subsequent save fails or is not durable."""
         return self.permanent and self.error != "EINTR" and self.call.name in _CALLS_THAT_SAVING_NEEDS
 
     @property
     def must_log(self) -> bool:
-        """Whether a failure must be logged, because the call has no fallback."""
+        """Whether a failure must be logged because the call has no fallback."""
         return self.error != "EINTR" and self.call.name in _CALLS_WITHOUT_FALLBACK
 
     def set_expectations(self, survivor: Survivor) -> None:
@@ -108,7 +108,7 @@ class Case:
 
 
 def run_survivor(survivor: Survivor, scenario: Scenario, fault: AbstractContextManager[object]) -> list[str]:
-    """Run a survivor through a fault in a scenario, and return its losses."""
+    """Expose a survivor to a fault in a scenario, and return the survivor's losses."""
     if scenario.closing:
         survivor.close_during(fault)
     else:
@@ -117,7 +117,7 @@ def run_survivor(survivor: Survivor, scenario: Scenario, fault: AbstractContextM
 
 
 def run(scenario: Scenario, folder: Path, case: Case | None = None) -> TracedRun:
-    """Run a survivor in a traced child, injecting the case's error if a case is given; the child returns its losses."""
+    """Run a survivor in a traced child that returns the losses; if a case is given, inject its error."""
     path = scenario.prepare(folder)
 
     def work(traced: AbstractContextManager[None]) -> list[str]:

@@ -1,4 +1,4 @@
-"""A fault, the scale it runs at, and its outcome."""
+"""Faults, the scales at which they run, and their outcomes."""
 
 from __future__ import annotations
 

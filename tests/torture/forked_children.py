@@ -66,7 +66,7 @@ class Child:
 
 
 class _ForkPoint:
-    """Forks at any point in a block; at the end of the block, the child sends its result and exits."""
+    """An object that can fork anywhere in a block; at the end of the block, the child sends its result and exits."""
 
     def __init__(self, work: Callable[[], object]) -> None:
         self._work = work
@@ -99,7 +99,7 @@ class _ForkPoint:
 
 @contextlib.contextmanager
 def open_fork_point(work: Callable[[], object]) -> Generator[_ForkPoint]:
-    """Yield an object that can fork; at the end of the block, a child returns the result of ``work()`` and exits."""
+    """Yield an object that can fork; at the end of the block, the child returns the result of ``work()`` and exits."""
     fork_point = _ForkPoint(work)
     try:
         yield fork_point

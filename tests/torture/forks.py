@@ -50,7 +50,7 @@ def _entity_key(context: SessionContext) -> list[object]:
 
 
 def _use_session(session: ClientSession) -> list[object]:
-    """Make every call that takes a lock; return an entity's key and how many seconds the calls took."""
+    """Make every call that acquires a lock; return an entity's key and how many seconds the calls took."""
     start = time.monotonic()
     context = session.get_session_context(uuid.uuid4())
     session.set_background(True)
@@ -92,7 +92,7 @@ class _TickTarget:
 
 @contextlib.contextmanager
 def _checker_restarting() -> Generator[None]:
-    """Keep starting and stopping the checker on another thread; the checker has no lock to hold."""
+    """Keep starting and stopping the checker on another thread, since the checker does not have a lock to hold."""
     done = threading.Event()
 
     def work() -> None:
@@ -184,7 +184,7 @@ def _fork_during_operations(scale: Scale) -> Outcome:
 
 
 def _run_share(share: int, shares: int, scale: Scale) -> Outcome:
-    """Fork at evenly spaced points in each operation. The child completes it, as it would after a fork in a handler."""
+    """Fork at evenly spaced points in each operation, which the child completes, as after a fork in a handler."""
     cases, losses = 0, list[str]()
     step = 5 * shares if scale is Scale.FULL else 211
     with _fork_folder() as folder:
@@ -215,7 +215,7 @@ def _fork_at(point: int, recorder: Recorder, operation: Callable[[Recorder], obj
             recorder.started.clear()
             recorder.ended.clear()
             if point % 2:
-                ignore_closed(recorder.event)  # before the interrupted operation continues
+                ignore_closed(recorder.event)  # make a call before the interrupted operation continues
 
     def continue_in_child() -> list[EventKey]:
         ignore_closed(recorder.event)
@@ -245,7 +245,7 @@ def _fork_in_callback(scale: Scale) -> Outcome:
         armed: dict[str, bool] = {}
 
         def fork(_: SessionContext) -> None:
-            if armed.pop("once", False):  # this also runs in the child when its session starts
+            if armed.pop("once", False):  # this callback also runs in the child, when its session starts
                 forked.append(run_in_child(lambda: event_keys([session.get_session_context(uuid.uuid4())])))
 
         for number in range(children):
@@ -268,7 +268,7 @@ def _fork_in_callback(scale: Scale) -> Outcome:
 
 
 def _fork_under_file_lock(scale: Scale) -> Outcome:
-    """Fork children that inherit their parent's lock descriptor and give it up in every possible way."""
+    """Fork children that inherit their parent's lock descriptor and close it in every possible way."""
     children = 100 if scale is Scale.FULL else 4
     losses: list[str] = []
     with _fork_folder() as folder:

@@ -1,4 +1,4 @@
-"""Checks made after a fault: whether the session still works, and which files and programs it touched."""
+"""Checks made after a fault: whether the session still works, and which files and programs it accessed."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _audit(event: str, arguments: tuple[object, ...]) -> None:
 
 @contextlib.contextmanager
 def check_file_access(store: XmlStore, losses: list[str], case: str) -> Generator[None]:
-    """Record each audit event in the block as a loss if it is forbidden or names a file that is not the store's."""
+    """Record a loss for each audit event in the block that is forbidden or names a file that the store does not own."""
     global _audit_records  # noqa: PLW0603  # an audit hook can be neither replaced nor removed
     if not _added_hooks:
         sys.addaudithook(_audit)

@@ -43,7 +43,7 @@ def _load_malicious(scale: Scale) -> Outcome:
     losses: list[str] = []
     slowest, largest = 0.0, 0
     with tempfile.TemporaryDirectory() as folder:
-        open_session(XmlStore(Path(folder) / "warm.xml")).close()  # loads modules that are imported lazily
+        open_session(XmlStore(Path(folder) / "warm.xml")).close()  # imports the modules that are loaded lazily
         for number, name in enumerate(names):
             store = XmlStore(Path(folder) / str(number) / "session.xml")
             store.path.parent.mkdir()
@@ -188,7 +188,7 @@ def _load_flipped(scale: Scale) -> Outcome:
 
 
 def _load_damaged(files: list[tuple[str, bytes]], *, must_be_refused: bool) -> Outcome:
-    """Load each file with a good backup, and open a session on every twentieth file."""
+    """Load each file next to a good backup, and open a session on every twentieth file."""
     losses: list[str] = []
     read_count = other_users = 0
     with tempfile.TemporaryDirectory() as folder:

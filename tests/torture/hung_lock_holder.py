@@ -74,7 +74,7 @@ class _Case:
     call: str
     path: Path
     option: str
-    """The option that is turned on, or an empty string."""
+    """The name of the option that is enabled, or an empty string."""
     clock: ManualClock = attrs.field(factory=ManualClock)
     logger: _WarningCounter = attrs.field(factory=_WarningCounter)
     sessions: list[ClientSession] = attrs.field(factory=list[ClientSession])
@@ -97,7 +97,7 @@ class _Case:
 
     @property
     def session(self) -> ClientSession:
-        """The session that makes the call."""
+        """The session whose method is called."""
         return self.sessions[0]
 
     def prepare(self) -> None:
@@ -118,7 +118,7 @@ class _Case:
         self.seconds = _measure_seconds(lambda: CALLS[self.call](self))
 
     def find_loss(self) -> str | None:
-        """Return a loss that occurred during the hang or after the holder continued, if any."""
+        """Return a loss, if any, from during the hang or after the lock holder continued."""
         during, after = self._find_loss_during_hang(), self._find_loss_after_hang()
         return during or after
 

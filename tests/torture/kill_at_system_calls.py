@@ -51,7 +51,7 @@ def count_renames(calls: tuple[Call, ...]) -> int:
 
 
 def count_saves_in_file(folder: Path, old: Snapshot | None) -> int | str:
-    """Return how many saves after ``old`` the file includes, or a description of its damage."""
+    """Return how many saves after ``old`` are in the file, or a description of the damage."""
     path = folder / "session.xml"
     data = path.read_bytes() if path.exists() else None
     try:
@@ -100,7 +100,7 @@ def prepare_folder(folder: Path, old: Snapshot | None) -> None:
 
 
 def kill_at_each(name: str, old: Snapshot | None, share: int, step: int) -> tuple[int, list[str]]:
-    """Kill a child at every ``step``-th system call, beginning with ``share``; return the call count and the losses."""
+    """Kill a child at every ``step``-th system call from number ``share``; return the call count and the losses."""
     losses: list[str] = []
     with tempfile.TemporaryDirectory(prefix="client-session-torture-") as root:
         folder, trace = Path(root) / "created" / "session", Path(root) / "trace"

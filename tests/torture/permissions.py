@@ -1,4 +1,4 @@
-"""Check the modes and owners of files under every umask, and save next to planted links."""
+"""Check file modes and owners under every umask, and save to folders that contain planted links."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _modes_recorded(folder: Path, seen: set[tuple[str, int]]) -> Generator[None]
         record_modes()
         written = real_write(
             descriptor, data[: len(data) // 2 + 1]
-        )  # a partial write, so that a half-written file is seen
+        )  # write partially, so that a half-written file is checked
         record_modes()
         return written
 
@@ -237,7 +237,7 @@ _LINKS = ("to a file", "to a missing file", "to a link", "relative", "in a linke
 
 
 def _create_link(kind: str, folder: Path) -> tuple[Path, Path]:
-    """Create a save path that is a link of this kind; return it and the file that it points to."""
+    """Create a link of this kind for use as the save path; return the link and its target."""
     target, path, middle_link = folder / "real" / "target.xml", folder / "session.xml", folder / "middle"
     target.parent.mkdir()
     if kind != "to a missing file":

@@ -72,7 +72,7 @@ def _cut_after_saves(disk: Disk, path: str, rounds: int) -> Iterator[str]:
 
 
 def _cut_without_fsync(disk: Disk) -> Iterator[str]:
-    """Yield a loss if the session survives without fsync, because in that case the other power cuts prove nothing."""
+    """Yield a loss if the session survives without fsync, since the other power cuts would then prove nothing."""
     with mock.patch.object(os, "fsync", return_value=None):
         lost = list(_cut_after_saves(disk, "session.xml", 1))
     if not lost:

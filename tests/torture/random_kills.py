@@ -1,4 +1,4 @@
-"""Kill processes at random while they write, and start sessions while another process is stopped during a write."""
+"""Kill processes at random while they write, and start sessions while another process is stopped mid-write."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _MAX_LIFETIME = 0.03
 
 
 def _write_until_killed(path: Path, acknowledgments: int) -> None:
-    """Save until killed, and report each completed save to the pipe ``acknowledgments``."""
+    """Save until killed, and report each completed save on the pipe ``acknowledgments``."""
     session = ClientSession(path)
     os.write(acknowledgments, f"start {len(temporary_files(path))} {session.user_id}\n".encode())
 
@@ -61,11 +61,11 @@ def _write_until_killed(path: Path, acknowledgments: int) -> None:
 
 
 def _run_and_kill(path: Path, seconds: float, *, wait_for_start: bool) -> list[list[str]]:
-    """Kill a process this many seconds after its fork or, optionally, after its session opens; return its output."""
+    """Fork a process, optionally wait for its session to open, kill it after ``seconds``, and return its output."""
     reader, writer = os.pipe()
     process = fork_child(lambda: _write_until_killed(path, writer))
     os.close(writer)
-    if wait_for_start:  # wait until it has started, even on a busy machine
+    if wait_for_start:  # wait until the session has started, even on a busy machine
         select.select([reader], [], [], 10)
     time.sleep(seconds)  # kill at a random time
     os.kill(process, signal.SIGKILL)

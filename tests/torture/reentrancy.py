@@ -41,7 +41,7 @@ def _opname(code: CodeType, offset: int) -> str:
 
 
 def call_at_point(operation: Callable[[], object], call: Callable[[], object], point: int) -> int:
-    """Run an operation, calling ``call`` at interruptible point ``point`` (from 0); return the number of points."""
+    """Run an operation, calling ``call`` at interruptible point ``point`` (from zero); return the number of points."""
     passed_points = 0
 
     def pass_point() -> None:

@@ -80,7 +80,7 @@ def _call_unless_closed(call: Callable[[ClientSession], object], session: Client
 
 
 def _call_unless_refused(call: Callable[[ClientSession], object], session: ClientSession, losses: list[str]) -> None:
-    """Make a call, which may be refused because the interrupted call is acquiring the save file's lock."""
+    """Make a call; ignore a refusal if the interrupted call is acquiring the save file's lock."""
 
     def call_or_refuse(session: ClientSession) -> None:
         try:
@@ -160,7 +160,7 @@ class _FailingStore(XmlStore):
 class _CallingHandler(logging.Handler):
     """A log handler that calls the session for each line, except for lines caused by its own calls.
 
-    It does not have a lock of its own, since that could cause a deadlock.
+    The handler does not use a lock of its own, since doing so could cause a deadlock.
     """
 
     def __init__(self, session: ClientSession, losses: list[str]) -> None:
@@ -224,7 +224,7 @@ def _check_numbers(contexts: list[SessionContext]) -> str:
 def _use_with_interruptions(
     folder: Path, seconds: float, arm: Callable[[Callable[[], None]], None], provoke: Callable[[], object]
 ) -> list[str]:
-    """Use a session while interruptions call each of its methods, and sometimes close another session.
+    """Use a session while interruptions call each of its methods and sometimes close another session.
 
     ``arm(call)`` sets the call that an interruption makes. ``provoke()`` causes an interruption if nothing else does.
     """
@@ -296,7 +296,7 @@ class _CallingFinalizer:
 
 def _call_unless_calling(armed: list[Callable[[], None]]) -> None:
     if armed:
-        call = armed.pop()  # so that objects collected during the call do not make another call
+        call = armed.pop()  # prevents objects that are collected during the call from making another call
         try:
             call()
         finally:

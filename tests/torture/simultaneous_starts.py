@@ -32,7 +32,7 @@ def _start(path: Path, gate: int, answer: int) -> None:
 
 
 def _start_all(path: Path) -> str | None:
-    """Start the processes together before the save file exists; return a loss, if any."""
+    """Start the processes at the same time, before the save file exists; return a loss, if any."""
     gate, opener = os.pipe()
     reader, answer = os.pipe()
 

@@ -37,7 +37,7 @@ _IGNORED = {
 
 @attrs.frozen
 class Call:
-    """One system call of a child: its name, its number among calls of that name, and the rest of its trace line."""
+    """One system call of a child: its name, its position among calls with that name, and the rest of its trace line."""
 
     name: str
     number: int
@@ -131,7 +131,7 @@ def _strace_attached() -> Generator[None]:
 
 
 def _wait(child: int) -> int | None:
-    """Wait until the child ends, and return its status; return ``None`` if it sends a request first."""
+    """Wait until the child ends, and return its status, or ``None`` if the child sends a request first."""
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:

@@ -23,7 +23,7 @@ OLD = Snapshot(user_id=event_id(7), session_id=event_id(8), session_index=41, pr
 
 
 class Log:
-    """A logger that keeps its lines, each with its level."""
+    """A logger that stores each line with its level."""
 
     def __init__(self) -> None:
         """Start with an empty log."""
@@ -56,20 +56,20 @@ class Survivor:
     running: bool = False
     """Whether the session is started before the fault."""
     transient: bool = False
-    """Whether the fault happens only once, so even the current session must keep the file's user."""
+    """Whether the fault happens only once, in which case even the current session must keep the file's user."""
     can_unlink: bool = True
-    """Whether files can be removed during the fault, so no temporary file may remain afterward."""
+    """Whether files can be removed during the fault, in which case no temporary file may remain afterward."""
     saves_fail: bool = False
-    """Whether no save can be durable during the fault, so `save_error` must be set."""
+    """Whether every save during the fault fails or is not durable, in which case `save_error` must be set."""
     must_log: bool = False
-    """Whether the library cannot work around the fault and must log a failure."""
+    """Whether the library cannot work around the fault, in which case it must log a failure."""
     losses: list[str] = attrs.field(factory=list[str])
     """One message for each loss."""
     log: Log = attrs.field(factory=Log)
     before: Snapshot | None = None
     is_link: bool = False
     may_be_unread: bool = False
-    """Whether the session's first event may have come before the file could be read."""
+    """Whether the session's first event may have been tracked before the file could be read."""
     has_backup: bool = False
     """Whether the backup was read instead of the file (see `XmlStore.load`)."""
     session: ClientSession | None = None
@@ -162,7 +162,7 @@ class Survivor:
         self.attempt_call("a tick", session.tick)
 
     def check_file_after_fault(self) -> None:
-        """Check that the file has the old or new contents after the fault and that, if old, `save_error` is set."""
+        """Check that the file has the old or new contents after the fault and, if they are old, `save_error` is set."""
         if self.session is None or self.context is None:
             return
         found = self.read_file()

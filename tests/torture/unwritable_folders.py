@@ -39,7 +39,7 @@ class Obstacle:
     name: str
     apply: Callable[[Path], AbstractContextManager[None]]
     requires_running: bool = False
-    """Whether the obstacle deletes the file, so only a running session still has the data."""
+    """Whether the obstacle deletes the file, which leaves the data only in a running session."""
 
 
 # Mounts

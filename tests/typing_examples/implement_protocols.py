@@ -141,5 +141,5 @@ ClientSession(store=store, clock=IntegerClock())  # type: ignore[arg-type]
 ClientSession(store=store, clock=FixedClock)  # type: ignore[arg-type]
 ClientSession(store=store, scheduler=IncompleteScheduler())  # type: ignore[arg-type]
 ClientSession(store=StringStore())  # type: ignore[arg-type]
-ClientSession(store=store, logger=logging)  # the module has functions with the required names
+ClientSession(store=store, logger=logging)  # logging has functions with the required names
 ClientSession(store=store, logger=[])  # type: ignore[arg-type]
