@@ -32,19 +32,19 @@ class Target:
         self.threads: set[threading.Thread] = set()
 
     def tick(self) -> None:
-        """Count the tick, then raise the error, if any."""
+        """Count the tick, then raise the error if there is one."""
         self.threads.add(threading.current_thread())
         self.ticks.release()
         if self.error:
             raise self.error
 
     def wait(self, ticks: int = 1) -> bool:
-        """Wait for this many more ticks; return False after a timeout."""
+        """Wait for a number of further ticks; return False on timeout."""
         return all(self.ticks.acquire(timeout=WAIT_SECONDS) for _ in range(ticks))
 
 
 def thread_of(target: Target) -> threading.Thread:
-    """Return the thread that ticks a target, which must be the only one."""
+    """Return the thread that ticks a target; fail if several threads do."""
     assert target.wait()
     (thread,) = target.threads
     return thread
@@ -216,7 +216,7 @@ def test_tick_may_start_another_target(checker: Checker) -> None:
 
 
 def test_collected_target_is_not_ticked() -> None:
-    """Ticking a reference whose target has been collected does nothing."""
+    """Ticking a weak reference has no effect after its target has been collected."""
     reference = reference_to(Target())
     gc.collect()
     assert reference() is None
@@ -224,7 +224,7 @@ def test_collected_target_is_not_ticked() -> None:
 
 
 def test_session_works_where_no_thread_can_start(checker: Checker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If a thread cannot be started, a warning is logged, and the next start tries again and ticks every target."""
+    """If a thread cannot be started, a warning is logged; the next start() tries again, and every target is ticked."""
     messages: list[str] = []
     handler_finished: list[bool] = []
     sessions: list[ClientSession] = []

@@ -480,7 +480,7 @@ def test_fork_during_a_save_leaves_it_to_the_parent(
 def test_child_forked_during_a_save_does_not_write(
     save_path: Path, monkeypatch: pytest.MonkeyPatch, *, during_write: bool
 ) -> None:
-    """If the thread that holds the lock forks, `save` fails in the child, even if the fork is during a write at exit."""
+    """If the thread that holds the lock forks, `save` fails in the child, even after a fork during a write at exit."""
     from client_session_persistence import writer_thread  # noqa: PLC0415  # the process-wide writer thread, which this test replaces
 
     store, fsync = XmlStore(save_path, background=True), os.fsync

@@ -279,7 +279,7 @@ def test_corrupt_file_that_cannot_be_kept_is_not_overwritten(save_path: Path) ->
 
 @posix
 def test_planted_lock_link_is_rejected(save_path: Path) -> None:
-    """A symbolic link at the lock file's path is an error, and its target is left unchanged."""
+    """A symbolic link at the lock file's path causes an error, and the link's target is left unchanged."""
     target = save_path.with_name("target.txt")
     target.write_text("precious")
     save_path.with_name("session.xml.lock").symlink_to(target)
@@ -472,7 +472,7 @@ def test_short_reads_are_continued(save_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_folder_may_be_created_concurrently(tmp_path: Path) -> None:
-    """If another process creates the folder after the check, it is used; if the process creates a file, saving fails."""
+    """If another process creates the folder after the check, the folder is used; if it creates a file, saving fails."""
     folder, file = tmp_path / "a" / "b", tmp_path / "c" / "d"
     create_folder(str(folder), sync=lambda _: folder.mkdir(exist_ok=True))
     assert folder.is_dir()
@@ -603,7 +603,7 @@ def test_hung_lock_holder_delays_a_save_by_one_second(save_path: Path) -> None:
 
 
 def increment_index(path: str, times: int, barrier: Any) -> None:  # noqa: ANN401  # multiprocessing's barrier
-    """Increment the session index under the lock, a given number of times, retrying after timeouts."""
+    """Increment the session index a given number of times while holding the lock; retry after timeouts."""
     store = XmlStore(path)
     barrier.wait(60)
     while times:

@@ -1,4 +1,4 @@
-"""Make each system call in a load and a save fail with each error, both once and permanently."""
+"""Make each system call in a load and a save fail with each possible error, both once and permanently."""
 
 from __future__ import annotations
 

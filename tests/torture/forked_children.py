@@ -66,7 +66,7 @@ class Child:
 
 
 class _ForkPoint:
-    """An object that can fork anywhere in a block; at the end of the block, the child sends its result and exits."""
+    """An object that forks on request within a block; at the end of the block, the child sends its result and exits."""
 
     def __init__(self, work: Callable[[], object]) -> None:
         self._work = work

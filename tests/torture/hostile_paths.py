@@ -1,4 +1,4 @@
-"""Put folders, FIFOs, devices, sockets and links where the store expects its files."""
+"""Create folders, FIFOs, devices, sockets and links where the store expects its files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MAX_SECONDS = 0.05
 
 @attrs.frozen
 class Victim:
-    """A file that must not change, and a path that must stay unused."""
+    """A file that must not change, and a path where nothing may be created."""
 
     path: Path
     unused: Path
@@ -107,7 +107,7 @@ def _save_may_fail(suffix: str, kind: str, *, corrupt: bool) -> bool:
 
 
 def _creatable_kinds() -> dict[str, Callable[[Path, Victim], None]]:
-    """Return the kinds that this user can create: only root can create devices."""
+    """Return the kinds of files that the current user can create: only root can create devices."""
     return {kind: create for kind, create in KINDS.items() if kind != "a device" or os.geteuid() == 0}
 
 

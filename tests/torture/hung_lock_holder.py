@@ -52,7 +52,7 @@ class _WarningCounter:
 
 
 def _hang_while_writing(path: Path) -> None:
-    """Stop in the middle of a write, holding the lock, until SIGCONT arrives."""
+    """Stop in the middle of a write, while holding the lock, until SIGCONT arrives."""
     real_fsync = os.fsync
     has_hung = False
 
@@ -69,7 +69,7 @@ def _hang_while_writing(path: Path) -> None:
 
 @attrs.define
 class _Case:
-    """A program that makes one call while another process hangs."""
+    """A program that makes one kind of call while another process hangs."""
 
     call: str
     path: Path

@@ -79,7 +79,7 @@ def _run_and_kill(path: Path, seconds: float, *, wait_for_start: bool) -> list[l
 
 @attrs.define
 class _SaveFileUnderTest:
-    """A save file, and the saves that its processes have acknowledged."""
+    """A save file, and the saves that the processes using it have acknowledged."""
 
     path: Path
     user_id: str | None = None
@@ -91,7 +91,7 @@ class _SaveFileUnderTest:
     """The number of kills that interrupted a write and left a temporary file behind."""
 
     def check(self, lines: list[list[str]]) -> str | None:
-        """Return a loss caused by a killed process, if any."""
+        """Check a killed process's output and the file; return a loss, if any."""
         for line in lines:
             if line == ["failed"]:
                 return "the process failed before it was killed"

@@ -29,7 +29,7 @@ def event_keys(contexts: list[SessionContext]) -> list[EventKey]:
 
 
 class Recorder:
-    """A session with a manual clock, and everything it returned or reported."""
+    """A session with a manual clock, and every entity and summary that the session returned or reported."""
 
     def __init__(self, store: SnapshotStore) -> None:
         """Open the session."""
@@ -118,7 +118,7 @@ OPERATIONS: dict[str, tuple[Callable[[Recorder], object], Callable[[Recorder], o
     "a save": (Recorder.two_events, lambda r: r.session.save()),
     "a close": (Recorder.event, lambda r: r.session.close()),
 }
-"""Maps each name to a setup step and an operation; each operation takes a different path through the code."""
+"""Maps each name to a setup step and an operation. Every operation takes a different path through the code."""
 
 
 def ignore_closed(action: Callable[[], object]) -> None:

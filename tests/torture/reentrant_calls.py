@@ -104,7 +104,7 @@ CALLBACKS = ("on_session_start", "on_session_end", "on_state_change")
 
 
 def _call_from_callbacks(folder: Path, scale: Scale) -> list[str]:
-    """Make each call from each callback once; return a loss or an empty string for each case."""
+    """Make each call from each callback once; return one string per case, empty unless there was a loss."""
     cases = itertools.product(CALLBACKS, METHODS, (False, True), (lambda call: call(), _run_on_another_thread))
     step = 1 if scale is Scale.FULL else 5
     return [
@@ -141,7 +141,7 @@ def _call_from_callback(
 
 
 class _FailingStore(XmlStore):
-    """A store that fails every third save, so that the session has something to log."""
+    """A store whose every third save fails, so that the session has something to log."""
 
     __slots__ = ("_saves",)
 
@@ -151,7 +151,7 @@ class _FailingStore(XmlStore):
         self._saves = itertools.count(1)
 
     def save(self, snapshot: Snapshot) -> None:
-        """Save, but fail every third time."""
+        """Save, or raise an error on every third call."""
         if next(self._saves) % 3 == 0:
             raise OSError("every third save fails")  # noqa: EM101, TRY003  # its only message
         super().save(snapshot)
@@ -186,7 +186,7 @@ class _CallingHandler(logging.Handler):
 
 
 def _call_from_log_handlers(folder: Path, scale: Scale) -> list[str]:
-    """Use a session from 8 threads, with a log handler that calls the session for each line."""
+    """Use a session from eight threads, with a log handler that calls the session for each line."""
     cases: list[str] = []
     session = ClientSession(store=_FailingStore(folder / "session.xml"), check_interval=0.01)
     handler = _CallingHandler(session, cases)

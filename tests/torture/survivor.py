@@ -1,4 +1,4 @@
-"""A session that is exposed to a fault in its save file's folder, and a record of its losses."""
+"""A session that is exposed to a fault in its save file's folder, and a record of the resulting losses."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class Survivor:
         self.attempt_call("the constructor", construct)
 
     def use_session(self) -> None:
-        """Record a session's first event, then change focus and tick."""
+        """Track a session's first event, change focus, and tick."""
         session = self.session
         if session is None:
             return
@@ -162,7 +162,7 @@ class Survivor:
         self.attempt_call("a tick", session.tick)
 
     def check_file_after_fault(self) -> None:
-        """Check that the file has the old or new contents after the fault and, if they are old, `save_error` is set."""
+        """Check that the file has the old or new contents after the fault; if old, `save_error` must be set."""
         if self.session is None or self.context is None:
             return
         found = self.read_file()

@@ -171,7 +171,7 @@ UNPRIVILEGED = (
 
 
 def run_survivors(obstacles: tuple[Obstacle, ...], setting: Callable[[Path], AbstractContextManager[None]]) -> Outcome:
-    """Expose sessions to each obstacle, each time in a new folder that ``setting`` prepares."""
+    """Expose sessions to each obstacle, using a new folder that ``setting`` prepares for each."""
     cases, failed, losses = 0, 0, list[str]()
     for obstacle in obstacles:
         for scenario in SCENARIOS:
