@@ -45,7 +45,7 @@ def verification(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.C
 
 
 def test_correct_library_passes(verification: tuple[subprocess.CompletedProcess[str], Path]) -> None:
-    """The status is 0, every row is covered, every invariant is checked, and states, edges and seconds are printed."""
+    """The exit status is 0; every row and invariant is checked; the number of states, edges and seconds is printed."""
     result, _ = verification
     assert (result.returncode, result.stderr) == (0, "")
     rows = re.findall(r"^ *[1-9][\d,]*  (?:foreground|background|expired)-", result.stdout, re.MULTILINE)

@@ -108,7 +108,7 @@ def wait_for_unlock(path: Path) -> None:
 
 
 def run(program: str, path: Path, *, killed: bool = False) -> list[str]:
-    """Run a program in a new process, and return the words it prints; if ``killed``, kill it after its first line."""
+    """Run a program in a new process, and return the words it prints; if ``killed``, kill it once it prints a line."""
     with subprocess.Popen(  # noqa: S603  # our own interpreter
         [sys.executable, "-c", program, path], stdout=subprocess.PIPE, text=True
     ) as process:
@@ -426,7 +426,7 @@ session = ClientSession(store=XmlStore(sys.argv[1], background=True))
 
 
 def test_kill_loses_only_queued_saves(save_path: Path) -> None:
-    """After the process is killed, the file is intact but lacks the queued session, and its lock is free."""
+    """After a process is killed, the file is intact but lacks the queued session, and the lock is free."""
     program = EXITING_PROGRAM.format(disk="free.wait()")
     run(program, save_path, killed=True)
     assert load_from_disk(save_path).session_index == 0

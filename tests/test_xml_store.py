@@ -179,7 +179,7 @@ def test_symbolic_link_is_followed(tmp_path: Path) -> None:
 @posix
 @pytest.mark.parametrize("call", ["lstat", "readlink"])
 def test_unreadable_link_is_never_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    """While a link is unreadable, load() and save() raise but the constructor does not; later, the link is followed."""
+    """While a link is unreadable, load() and save() raise, but the constructor does not; later, saves follow the link."""
     target, link = tmp_path / "real" / "session.xml", tmp_path / "link.xml"
     XmlStore(target).save(OLD)
     link.symlink_to(target)
@@ -201,7 +201,7 @@ def test_unreadable_link_is_never_replaced(tmp_path: Path, monkeypatch: pytest.M
 
 @posix
 def test_circular_links_are_an_error(tmp_path: Path) -> None:
-    """Loading and saving raise, but the constructor does not."""
+    """With a link loop at the save path, load() and save() raise, but the constructor does not."""
     link = tmp_path / "link.xml"
     link.symlink_to(link)
     store = XmlStore(link)
@@ -212,7 +212,7 @@ def test_circular_links_are_an_error(tmp_path: Path) -> None:
 
 @posix
 def test_missing_current_folder_is_an_error_on_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A relative path is resolved as soon as the current folder exists, and refers to the same file from then on."""
+    """A relative path is resolved once the current folder exists; a later chdir() does not change the resolved path."""
     folder = tmp_path / "deleted"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -259,7 +259,7 @@ def test_planted_backup_link_is_not_followed(save_path: Path) -> None:
 
 
 def test_save_succeeds_without_a_backup(save_path: Path) -> None:
-    """A folder at the backup path is left alone, and the file is saved without a backup."""
+    """A folder at the backup path is left in place, and the file is saved without a backup."""
     store = XmlStore(save_path)
     store.save(OLD)
     (save_path.with_name("session.xml.bak") / "inside").mkdir(parents=True)
@@ -373,7 +373,7 @@ def test_folder_without_fsync_support_is_accepted(save_path: Path, monkeypatch: 
 def test_failing_system_call_leaves_the_file_unchanged(
     save_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    """The error is raised, the old file is unchanged, and no temporary file is left behind."""
+    """If a system call fails, save() raises its error, keeps the old file, and leaves no temporary file behind."""
     store = XmlStore(save_path)
     store.save(OLD)
     real_call = getattr(os, call)
@@ -438,7 +438,7 @@ def make_folder_syncs_fail(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
 
 @posix
 def test_failed_folder_sync_is_an_error(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error is raised, since the new name might not survive a power failure."""
+    """If syncing the folder fails, save() raises, since the new name might not survive a power failure."""
     with monkeypatch.context() as patch:
         make_folder_syncs_fail(patch, errno.EIO)
         with pytest.raises(OSError, match="Input/output error"):
@@ -555,8 +555,8 @@ def test_special_file_is_never_overwritten(save_path: Path, kind: str) -> None:
 @posix
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root to change the user")
 def test_another_users_file_is_never_overwritten(open_folder: Path) -> None:
-    """An unreadable file is left alone even in a writable folder, and the session continues."""
-    path = open_folder / "session.xml"  # only the file is inaccessible
+    """An unreadable file is left unchanged even in a writable folder, and the session continues."""
+    path = open_folder / "session.xml"  # the folder is accessible, but the file is not
     path.write_bytes(dumps(NEW))
     path.chmod(0o600)
     program = (
@@ -584,7 +584,7 @@ def hold_lock(path: str, held: Any, release: Any) -> None:  # noqa: ANN401  # mu
 
 
 def test_hung_lock_holder_delays_a_save_by_one_second(save_path: Path) -> None:
-    """While another process holds the lock, a save raises TimeoutError after one second; later, saving works again."""
+    """A save raises TimeoutError after one second if another process holds the lock, and works after its release."""
     context = multiprocessing.get_context("spawn")
     held, release = context.Event(), context.Event()
     holder = context.Process(target=hold_lock, args=(str(save_path), held, release))
@@ -630,7 +630,7 @@ def test_concurrent_updates_are_not_lost(save_path: Path) -> None:
 
 @posix
 def test_failed_unlock_is_retried_by_the_next_use(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error is raised, and the next use of the store, on any thread, releases the lock for other processes."""
+    """If unlocking fails, save() raises, and the next use of the store, on any thread, releases the lock."""
     import fcntl  # noqa: PLC0415  # not on Windows
 
     flock = fcntl.flock
@@ -653,7 +653,7 @@ def test_failed_unlock_is_retried_by_the_next_use(save_path: Path, monkeypatch: 
 
 
 def test_lock_held_by_another_thread_times_out(save_path: Path) -> None:
-    """While another thread holds the lock, a save raises TimeoutError after one second; later, saving works again."""
+    """A save raises TimeoutError after one second if another thread holds the lock, and works after its release."""
     store = XmlStore(save_path)
     errors: list[Exception] = []
 
@@ -687,7 +687,7 @@ def test_lock_is_reentrant(save_path: Path) -> None:
 
 
 def test_locking_does_not_log(save_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Log handlers do not run while a session holds its lock; filelock still logs other code's locks."""
+    """Log handlers never run while a session holds its lock, but filelock still logs the locks of other code."""
     caplog.set_level(logging.DEBUG)
     XmlStore(save_path).save(Snapshot(user_id="0123456789abcdef"))
     assert caplog.records == []
@@ -713,7 +713,7 @@ def test_child_forked_under_the_lock_cannot_save(save_path: Path) -> None:
                 with pytest.raises(OSError, match="Forked") as caught:
                     store.save(childs_snapshot)
                 assert caught.value.errno == errno.ECANCELED
-                with store.lock():  # after the parent has released it
+                with store.lock():  # waits until the parent releases it
                     assert store.load() == parents_snapshot
                     store.save(childs_snapshot)
                 with pytest.raises(OSError, match="Forked"):

@@ -38,7 +38,7 @@ MAX_SECONDS = 1.0
 
 @contextlib.contextmanager
 def _fork_folder() -> Generator[Path]:
-    """Yield a temporary folder, and silence Python 3.12's warning about forking a multithreaded process."""
+    """Yield a temporary folder, and suppress Python 3.12's warning about forking a multithreaded process."""
     require_fork()
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -289,7 +289,7 @@ def _fork_under_file_lock(scale: Scale) -> Outcome:
                 with store.lock():
                     store.load()
                     loss = run_in_child(try_lock).result() if number % 20 == 0 else ""
-                    with open_fork_point(lambda: "") as fork_point, store.lock():  # the child also leaves this block
+                    with open_fork_point(lambda: "") as fork_point, store.lock():  # the child leaves this block too
                         child = fork_point.fork()
                     child.result()
                     if loss:

@@ -94,7 +94,7 @@ class Survivor:
             self.record_loss(f"the file is corrupt: {error}")
 
     def close_during(self, fault: AbstractContextManager[object]) -> None:
-        """Close a session during a fault; check the saved contents, and that the next start continues from them."""
+        """Close a session during a fault; check the file's contents, and that the next session continues from them."""
         with ClientSession(self.path, logger=self.log, scheduler=ManualScheduler()) as session:
             self.session = session
             session.get_session_context(event_id(1))

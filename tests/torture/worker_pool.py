@@ -32,7 +32,7 @@ def environment() -> dict[str, str]:
 def run_in_workers(run: Callable[[int, int, Scale], Outcome], scale: Scale, shares: int | None = None) -> Outcome:
     """Run ``run(share, shares, scale)`` for each share of the cases in its own process, and combine the outcomes.
 
-    A worker is single-threaded and has already imported everything, so the children it forks start quickly.
+    A worker is single-threaded and has already imported every module, so the children it forks start quickly.
     """
     if shares is None:
         shares = 1 if scale is Scale.SAMPLE else os.cpu_count() or 1
