@@ -39,12 +39,12 @@ class Target:
             raise self.error
 
     def wait(self, ticks: int = 1) -> bool:
-        """Wait for a number of further ticks; return False on timeout."""
+        """Wait until the target is ticked ``ticks`` more times; return ``False`` on timeout."""
         return all(self.ticks.acquire(timeout=WAIT_SECONDS) for _ in range(ticks))
 
 
 def thread_of(target: Target) -> threading.Thread:
-    """Return the thread that ticks a target; fail if several threads do."""
+    """Return the thread that ticks a target; fail if there is more than one."""
     assert target.wait()
     (thread,) = target.threads
     return thread

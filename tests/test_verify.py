@@ -45,7 +45,7 @@ def verification(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.C
 
 
 def test_correct_library_passes(verification: tuple[subprocess.CompletedProcess[str], Path]) -> None:
-    """The exit status is 0; every row and invariant is checked; the number of states, edges and seconds is printed."""
+    """The exit status is 0, every row and invariant is checked, and states, edges and elapsed seconds are printed."""
     result, _ = verification
     assert (result.returncode, result.stderr) == (0, "")
     rows = re.findall(r"^ *[1-9][\d,]*  (?:foreground|background|expired)-", result.stdout, re.MULTILINE)
@@ -189,7 +189,7 @@ def test_same_seed_results_in_the_same_counts() -> None:
 
 
 def test_usage_errors_are_explained(tmp_path: Path) -> None:
-    """Invalid numbers exit with status 2; an unwritable report or missing Hypothesis, with a message and status 1."""
+    """Invalid numbers cause exit status 2; an unwritable report or a missing Hypothesis causes a message and status 1."""
     assert run("verify", "--examples", "0").returncode == 2
     (tmp_path / "file").write_text("")
     result = run("verify", "--examples", "1", "--report", str(tmp_path / "file" / "report"))

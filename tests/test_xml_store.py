@@ -179,7 +179,7 @@ def test_symbolic_link_is_followed(tmp_path: Path) -> None:
 @posix
 @pytest.mark.parametrize("call", ["lstat", "readlink"])
 def test_unreadable_link_is_never_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    """While a link is unreadable, load() and save() raise, but the constructor does not; later, saves follow the link."""
+    """While a link is unreadable, load() and save() raise, but the constructor does not; later, saves follow it."""
     target, link = tmp_path / "real" / "session.xml", tmp_path / "link.xml"
     XmlStore(target).save(OLD)
     link.symlink_to(target)
@@ -584,7 +584,7 @@ def hold_lock(path: str, held: Any, release: Any) -> None:  # noqa: ANN401  # mu
 
 
 def test_hung_lock_holder_delays_a_save_by_one_second(save_path: Path) -> None:
-    """A save raises TimeoutError after one second if another process holds the lock, and works after its release."""
+    """While another process holds the lock, a save raises TimeoutError after one second; afterward, saving works."""
     context = multiprocessing.get_context("spawn")
     held, release = context.Event(), context.Event()
     holder = context.Process(target=hold_lock, args=(str(save_path), held, release))
@@ -653,7 +653,7 @@ def test_failed_unlock_is_retried_by_the_next_use(save_path: Path, monkeypatch: 
 
 
 def test_lock_held_by_another_thread_times_out(save_path: Path) -> None:
-    """A save raises TimeoutError after one second if another thread holds the lock, and works after its release."""
+    """While another thread holds the lock, a save raises TimeoutError after one second; afterward, saving works."""
     store = XmlStore(save_path)
     errors: list[Exception] = []
 

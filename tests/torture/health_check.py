@@ -71,7 +71,7 @@ def _audit(event: str, arguments: tuple[object, ...]) -> None:
 
 @contextlib.contextmanager
 def check_file_access(store: XmlStore, losses: list[str], case: str) -> Generator[None]:
-    """Record a loss for each audit event in the block that is forbidden or names a file that the store does not own."""
+    """Record each audit event that is forbidden, or that names a file the store does not own, as a loss."""
     global _audit_records  # noqa: PLW0603  # an audit hook can be neither replaced nor removed
     if not _added_hooks:
         sys.addaudithook(_audit)

@@ -91,7 +91,7 @@ KINDS: dict[str, Callable[[Path, Victim], None]] = {
 }
 _KINDS_IN_PLACE_OF_THE_FILE = ("a folder", "a FIFO", "a device", "a socket", "a link to itself")
 
-# With any of these at the lock file's path, locking fails. The store must report an error and leave it in place.
+# With any of these at the lock file's path, locking fails. The store must report an error and not delete the file.
 _KINDS_THAT_PREVENT_LOCKING = {
     "a folder",
     "a socket",

@@ -118,7 +118,7 @@ class _Case:
         self.seconds = _measure_seconds(lambda: CALLS[self.call](self))
 
     def find_loss(self) -> str | None:
-        """Return a loss, if any, from during the hang or after the lock holder continued."""
+        """Return any loss that occurred during the hang or after the lock holder continued."""
         during, after = self._find_loss_during_hang(), self._find_loss_after_hang()
         return during or after
 

@@ -96,7 +96,7 @@ def _exit_each_way(scale: Scale) -> Outcome:
 
 
 def _exit_quickly(scale: Scale) -> Outcome:
-    """Compare the fastest exits with and without a session, from the program's last statement to its termination."""
+    """Compare the fastest exits with and without a session, timed from the program's last statement to its exit."""
     pairs = 20 if scale is Scale.FULL else 3
     print_time = "\nimport time; print(time.monotonic(), flush=True)"
     with_session: list[float] = []
