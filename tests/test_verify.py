@@ -189,7 +189,7 @@ def test_same_seed_results_in_the_same_counts() -> None:
 
 
 def test_usage_errors_are_explained(tmp_path: Path) -> None:
-    """Invalid numbers cause exit status 2; an unwritable report or a missing Hypothesis causes a message and status 1."""
+    """Invalid numbers cause exit status 2; an unwritable report or missing Hypothesis causes a message and status 1."""
     assert run("verify", "--examples", "0").returncode == 2
     (tmp_path / "file").write_text("")
     result = run("verify", "--examples", "1", "--report", str(tmp_path / "file" / "report"))

@@ -108,7 +108,7 @@ def wait_for_unlock(path: Path) -> None:
 
 
 def run(program: str, path: Path, *, killed: bool = False) -> list[str]:
-    """Run a program in a new process and return the words it prints; if ``killed``, kill it after one line of output."""
+    """Run a program in a new process and return the words it prints; if ``killed``, kill it after a line of output."""
     with subprocess.Popen(  # noqa: S603  # our own interpreter
         [sys.executable, "-c", program, path], stdout=subprocess.PIPE, text=True
     ) as process:

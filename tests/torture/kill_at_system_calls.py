@@ -100,7 +100,7 @@ def prepare_folder(folder: Path, old: Snapshot | None) -> None:
 
 
 def kill_at_each(name: str, old: Snapshot | None, share: int, step: int) -> tuple[int, list[str]]:
-    """Kill a child at every ``step``-th system call from index ``share`` on; return the call count and losses."""
+    """Kill a child at every ``step``-th system call, starting at ``share``; return the call count and the losses."""
     losses: list[str] = []
     with tempfile.TemporaryDirectory(prefix="client-session-torture-") as root:
         folder, trace = Path(root) / "created" / "session", Path(root) / "trace"

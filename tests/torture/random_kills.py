@@ -61,7 +61,7 @@ def _write_until_killed(path: Path, acknowledgments: int) -> None:
 
 
 def _run_and_kill(path: Path, seconds: float, *, wait_for_start: bool) -> list[list[str]]:
-    """Fork a process, optionally wait for its session to open, kill the process after a delay, and return its output."""
+    """Fork a process and, optionally, wait for its session; kill the process after a delay, and return its output."""
     reader, writer = os.pipe()
     process = fork_child(lambda: _write_until_killed(path, writer))
     os.close(writer)
