@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import os
 
 FOLDER = Path("build/benchmarks")
-"""Folder for save files. Unlike /tmp on many machines, it is on a disk."""
+"""The folder for save files. It is on a disk, unlike /tmp on many machines."""
 
 
 def create_save_file(name: str, folder: Path = FOLDER) -> Path:
