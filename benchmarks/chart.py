@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _WIDTH = 1000
 _MARGIN = 36
 _BAR_LEFT = 330
-"""The left edge of the bars; the labels are to the left of it."""
+"""The x coordinate at which the bars begin, to the right of the labels."""
 _FULL_LENGTH = 232
 """The length of a bar whose value equals its limit."""
 _MAX_RATIO = 1.25

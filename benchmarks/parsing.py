@@ -17,7 +17,7 @@ FOLDER = Path("build/benchmarks")
 
 
 def create_save_file(name: str, folder: Path = FOLDER) -> Path:
-    """Return the path of a save file in its own folder. If it is missing, create it and track two sessions."""
+    """Return the path of a save file in its own folder. If the file is missing, create it by tracking two sessions."""
     path = folder / name / "session.xml"
     if not path.exists():
         for _ in range(2):

@@ -165,7 +165,7 @@ def _one_round(file: Path) -> dict[str, float]:
 
 
 def _cpu_seconds(loops: int, code: str) -> float:
-    """Return the total CPU seconds that interpreters use to run the code, excluding time spent waiting for a CPU."""
+    """Return the total CPU seconds (not wall-clock time) that ``loops`` new interpreters use to run the code."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     for _ in range(loops):
         subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603  # this interpreter
