@@ -35,14 +35,14 @@ types: $(INSTALLED) $(EXAMPLES)
 suite: $(INSTALLED) $(EXAMPLES)
 	$(BIN)/pytest -n $(WORKERS)
 
-# Runs the fast tests on every installed Python, in environments that it keeps in build/matrix.
+# Runs the fast tests on every installed Python, using virtual environments in build/matrix that later runs reuse.
 matrix:
 	$(PYTHON) tests/matrix.py
 
-# Measures the branch coverage of both packages in every process that the tests start, and fails below 98%. Excludes
-# test_torture.py, which counts system calls, seconds and bytes. The calls that test_reentrancy.py interrupts are not
-# measured, since it uses sys.settrace() itself. Some tests run programs as other users, so every user can write to
-# build/coverage.
+# Measures the branch coverage of both packages in every process that the tests start, and fails if it is below 98%.
+# Excludes test_torture.py, because measuring coverage would change the system calls, seconds and bytes that it counts.
+# The calls that test_reentrancy.py interrupts are not measured, because that test uses sys.settrace() itself. The
+# folder build/coverage is world-writable, because some tests run programs as other users.
 coverage: $(INSTALLED) $(EXAMPLES)
 	rm -rf build/coverage
 	install -d -m 1777 build/coverage
@@ -63,7 +63,7 @@ api: $(INSTALLED)
 verify: $(INSTALLED)
 	$(BIN)/client-session verify --examples 1000 --report build/verification
 
-# Builds the site into build/site; warnings are errors.
+# Builds the site in build/site, treating warnings as errors.
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 	@printf 'build/site/index.html\n'
@@ -78,7 +78,7 @@ torture: $(INSTALLED)
 	@command -v strace >/dev/null && command -v mkfs.ext4 >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -qq strace e2fsprogs; } || true
 	PYTHONPATH=tests $(BIN)/python -m torture
 
-# Fuzzes the codec for FUZZ_SECONDS. Only this target installs atheris, which lacks wheels for some platforms.
+# Fuzzes the codec for FUZZ_SECONDS. Only this target installs atheris, because some platforms have no wheel for it.
 fuzz: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --group fuzz
 	$(BIN)/python tests/fuzz_codec.py -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1
@@ -87,21 +87,21 @@ fuzz: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
 
-# Runs the benchmarks again, and compares the ratios with the stored ones.
+# Reruns the benchmarks, and compares the ratios with the stored ones.
 bench-check: $(INSTALLED)
 	$(BIN)/python -m benchmarks --check
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-# Dependency groups need pip 25.1; Python may bundle an older version.
+# Dependency groups need pip 25.1 or later; Python may bundle an older version.
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --editable '.[cli,verify]' --group dev
 	touch $@
 
-# The example programs' dependencies, an 85 MB download that the demo does not need.
+# Installs the example programs' dependencies, an 85 MB download that the demo does not need.
 $(EXAMPLES): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --group examples
 	touch $@

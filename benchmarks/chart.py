@@ -1,4 +1,4 @@
-"""Draws the chart as SVG without a library: the time per event, and the share of its limit that each row uses."""
+"""Draws the SVG chart without a library: the time per event, and each row's value as a share of its limit."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 _WIDTH = 1000
 _MARGIN = 36
 _BAR_LEFT = 330
-"""The left edge of the bars; the labels are to the left of it."""
+"""The x coordinate at which the bars begin, to the right of the labels."""
 _FULL_LENGTH = 232
-"""The length of a bar at its limit."""
+"""The length of a bar whose value equals its limit."""
 _MAX_RATIO = 1.25
 """The maximum length of a bar, as a multiple of `_FULL_LENGTH`; longer bars are truncated."""
 _LINE_HEIGHT = 28

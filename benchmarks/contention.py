@@ -1,4 +1,4 @@
-"""Eight threads on one session and on eight sessions, against one thread that tracks the same number of events."""
+"""Compares eight threads, on one shared session or on eight, with one thread that tracks the same number of events."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EVENTS = 200_000
 """The total number of events, regardless of the number of threads."""
 ROUNDS = 5
 _TRIES = 4
-"""The number of tries per round; the fastest counts, since other load on the machine can only add time."""
+"""The number of tries per round. Only the fastest is used, since other load on the machine can only add time."""
 
 
 def measure() -> list[Row]:
@@ -48,7 +48,7 @@ def track_all(sessions: Sequence[ClientSession], events: int) -> float:
     def work(session: ClientSession) -> None:
         event_id, track = str(uuid.uuid4()), session.get_session_context
         barrier.wait()
-        starts.append(time.perf_counter())  # the main thread might not run in time to measure this
+        starts.append(time.perf_counter())  # taken here because the main thread might run too late
         for _ in repeat(None, events // len(sessions)):
             track(event_id)
         ends.append(time.perf_counter())

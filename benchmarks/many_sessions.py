@@ -1,4 +1,4 @@
-"""Up to 100,000 sessions in one process: memory, checker passes, idle CPU, tick delay and the time per event.
+"""Up to 100,000 sessions in one process: memory, checker passes, idle CPU use, tick delay and time per event.
 
 Tick delay is the amount by which the time between two ticks of a session exceeds the check interval, as a percentage
 of that interval.
@@ -48,7 +48,7 @@ _TRACED_SESSIONS = 5_000
 
 
 class TickProbe:
-    """Records the times of its ticks. Many probes are spread among the sessions in the checker's queue."""
+    """Records the time of each of its ticks. Probes are spread evenly among the sessions in the checker's queue."""
 
     check_interval = INTERVAL
 
@@ -149,7 +149,7 @@ def _measure_idle(probes: Sequence[TickProbe]) -> dict[str, list[float]]:
 
 
 def pass_durations(times: Sequence[float], count: int) -> list[float]:
-    """Return the seconds from the first to the last tick of each pass, skipping passes without ``count`` ticks."""
+    """Return the seconds from the first to the last tick of each pass, for passes with exactly ``count`` ticks."""
     starts = [
         0,
         *(after for after in range(1, len(times)) if times[after] - times[after - 1] > INTERVAL / 2),
@@ -172,7 +172,7 @@ def _time_shuffled_events(sessions: Sequence[ClientSession]) -> dict[str, list[f
             for session in shuffled:
                 session.get_session_context(event_id)
             figures[name].append((time.perf_counter() - begin) * 1e9 / len(shuffled))
-    # The first round does not count, because it starts the minimal sessions.
+    # The first round is discarded, because it starts the minimal sessions.
     return {name: times[1:] for name, times in figures.items()}
 
 

@@ -1,4 +1,4 @@
-"""A minimal hand-written session, a lower bound on the cost of an event, without validation, saving or callbacks."""
+"""A minimal hand-written session without validation, saving or callbacks: a lower bound on the cost of an event."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Entity:
 
 
 class MinimalSession:
-    """A session that takes a lock, reads the clock, compares times, counts, and returns an entity for each event."""
+    """A session that, for each event, takes a lock, reads the clock, compares times, counts, and returns an entity."""
 
     __slots__ = (
         "_event_index",

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     import os
 
 FOLDER = Path("build/benchmarks")
-"""Folder for save files. Unlike /tmp on many machines, it is on a disk."""
+"""The folder for save files. It is on a disk, unlike /tmp on many machines."""
 
 
 def create_save_file(name: str, folder: Path = FOLDER) -> Path:
-    """Return the path of a save file in its own folder. If it is missing, create it and track two sessions."""
+    """Return the path of a save file in its own folder. If the file is missing, create it by tracking two sessions."""
     path = folder / name / "session.xml"
     if not path.exists():
         for _ in range(2):

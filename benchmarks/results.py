@@ -20,7 +20,7 @@ VERSIONED = ("attrs", "filelock", "platformdirs", "transitions", "python-statema
 EVENT_ROW = "event"
 """The name of the chart's first row."""
 EVENT_COMPARISON = "event versus "
-"""Rows whose names start like this compare the cost of an event with that of other implementations."""
+"""The name prefix of the rows that compare the cost of an event with that of other implementations."""
 TOLERANCE = 0.25
 """The largest relative difference allowed between a measured ratio and the stored one."""
 
@@ -37,7 +37,7 @@ class Bar:
         return value >= self.limit if self.at_least else value <= self.limit
 
     def used_share(self, value: float) -> float:
-        """Return the share of the limit that a value uses. A share above 1.0 means that the limit is not met."""
+        """Return a value as a share of the limit. A share above 1.0 means that the limit is not met."""
         return self.limit / value if self.at_least else value / self.limit
 
     def __str__(self) -> str:
@@ -47,24 +47,24 @@ class Bar:
 
 @attrs.frozen(kw_only=True)
 class Row:
-    """One measured figure, and the reference that it is compared with."""
+    """A measured figure and the reference to compare it with."""
 
     name: str
     ours: float
     """The session's figure, in ``unit``."""
     reference: float | None = None
-    """The figure to which ``ours`` is compared, in ``unit``; ``None`` if the row has no reference."""
+    """The figure to compare ``ours`` with, in ``unit``; ``None`` if the row has no reference."""
     against: str = ""
     """The name of the reference."""
     unit: str
     value: float
-    """The value that the bar limits: a ratio, or ``ours`` if there is no reference."""
+    """The value that `bar` applies to: a ratio, or ``ours`` if there is no reference."""
     low: float
     """The smallest value in any round."""
     high: float
     """The largest value in any round."""
     bar: Bar | None = None
-    """``None`` if the row is only informational."""
+    """The limit for ``value``; ``None`` if the row is only informational."""
 
     @classmethod
     def of_rounds(  # noqa: PLR0913  # the fields of a row
@@ -78,7 +78,7 @@ class Row:
         bar: Bar | None = None,
         speedup: bool = False,
     ) -> Self:
-        """Compare round by round, since other load affects both figures in a round; the value is the median ratio.
+        """Create a row from paired rounds: other load affects both figures in a round. The value is the median ratio.
 
         The ratio is the session's figure divided by the reference, or the inverse if ``speedup`` is true.
         """
@@ -97,7 +97,7 @@ class Row:
 
     @classmethod
     def of_values(cls, name: str, values: Sequence[float], *, unit: str, bar: Bar | None = None) -> Self:
-        """Compare the smallest measured figure with a bar, since other load on the machine can only increase it."""
+        """Create a row from the smallest measured figure, since other load on the machine can only increase figures."""
         smallest = min(values)
         return cls(name=name, ours=smallest, unit=unit, value=smallest, low=smallest, high=max(values), bar=bar)
 
@@ -122,12 +122,12 @@ class Row:
 
     @property
     def holds(self) -> bool | None:
-        """Whether the value is within the bar's limit; ``None`` if there is no bar."""
+        """Whether the value meets its limit; ``None`` if the row has no limit."""
         return None if self.bar is None else self.bar.holds(self.value)
 
 
 def find_changes(stored: Sequence[Row], measured: Sequence[Row]) -> list[str]:
-    """Return a message for each measured row that differs from its stored row.
+    """Return a message for each measured row that differs from the stored row of the same name.
 
     A ratio differs if its relative deviation from the stored one exceeds `TOLERANCE`. An absolute figure differs if it
     no longer meets its limit.

@@ -16,7 +16,7 @@ from client_session.testing import ManualScheduler
 PAIRS = 1_000
 _WARM_UP = 20
 _GROUPS = 10
-"""The number of groups of pairs; the medians of the groups show how noisy the disk was."""
+"""The number of groups into which the pairs are split. The groups' medians show how noisy the disk was."""
 
 
 def measure() -> list[Row]:

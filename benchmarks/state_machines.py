@@ -1,7 +1,7 @@
 """The same lifecycle, with every event sent through a state machine library: `transitions` or `python-statemachine`.
 
-Both run the same table, `client_session.graph.TABLE`, with the same check-first rule, lock, clock and entity. Neither
-has a short path.
+Both use the table `client_session.graph.TABLE` and the same check-first rule, lock, clock and entity. Neither has a
+short path.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from client_session.machine import effect_method, guard_method, send
 
 
 class MachineSession:
-    """A session that sends every event to a state machine and holds the machine's state."""
+    """A session that sends every event to a state machine and stores the machine's state."""
 
     def __init__(self, foreground_timeout: float = 600.0, background_timeout: float = 300.0) -> None:
         """Start with a pending session."""

@@ -18,10 +18,10 @@ from benchmarks.results import EVENT_COMPARISON, EVENT_ROW, Bar, Row
 
 ROUNDS = 5
 _VALUES = 60
-"""The number of short measurements per round. Only the fastest one is used."""
+"""The number of short measurements of each benchmark per round. Only the fastest is used."""
 _MIN_SECONDS = 0.002
 _STARTS = 10
-"""The number of measurements of each benchmark that starts an interpreter."""
+"""The number of measurements per round of each benchmark that starts an interpreter."""
 
 _TRACKING = """
 import json, uuid
@@ -165,7 +165,7 @@ def _one_round(file: Path) -> dict[str, float]:
 
 
 def _cpu_seconds(loops: int, code: str) -> float:
-    """Return the total CPU seconds that interpreters use to run the code, excluding time spent waiting for a CPU."""
+    """Return the total CPU seconds (not wall-clock time) that ``loops`` new interpreters use to run the code."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     for _ in range(loops):
         subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603  # this interpreter
