@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from client_session_persistence import Snapshot
 
 START = "start"
-"""The name of a run's start in explanations. All other inputs are named as in the graph."""
+"""How explanations name the start of a run. All other inputs are named as in the graph."""
 
 
 @attrs.frozen
 class Ending:
-    """A session that ended, and why. ``event_count`` is 0 only if empty sessions count."""
+    """A session that ended, and why. ``event_count`` is 0 only if empty sessions are counted."""
 
     session_index: int
     event_count: int
@@ -144,7 +144,7 @@ def _events_text(count: int) -> str:
 def _idle_text(idle_seconds: float, timeout: float, where: str = "") -> str:
     limit = f"(timeout {_seconds_text(timeout)})"
     if timeout % 1 == 0:
-        idle_seconds = math.floor(idle_seconds)  # rounding down never crosses a whole-second timeout
+        idle_seconds = math.floor(idle_seconds)  # if rounded up, 599.9 s would look like the timeout of 600 s
     if idle_seconds < 0:
         return f"last activity {_seconds_text(-idle_seconds)} in the future {limit}"
     return f"idle for {_seconds_text(idle_seconds)}{where} {limit}"

@@ -9,8 +9,8 @@ import attrs
 class FocusTime:
     """The seconds that a session spent in the foreground and in the background, up to its last activity.
 
-    Time after the last activity counts only once there is more activity. Therefore, a focus change stores two pairs of
-    totals: one up to the change, and one up to the last activity before it.
+    Time after the last activity is not counted until there is more activity. Therefore, a focus change stores two pairs
+    of totals: one up to the change, and one up to the last activity before it.
     """
 
     since: float

@@ -1,6 +1,6 @@
-"""The ledger: it knows the user, numbers sessions, and keeps track of what has been saved.
+"""The ledger, which knows the user, numbers sessions, and keeps track of what has been saved.
 
-It follows the store, where other processes may also number sessions. While the store is failing, the ledger continues
+It defers to the store, where other processes may also number sessions. While the store is failing, the ledger continues
 in memory.
 """
 
@@ -35,7 +35,7 @@ def new_id() -> str:
 class Ledger:
     """One session object's view of its store. Thread-safe.
 
-    It never raises the store's errors. `error` is the last one until a later call succeeds. Only the first of several
+    It never raises the store's errors. `error` is the last error until a later call succeeds. Only the first of several
     consecutive errors is logged.
     """
 
@@ -55,7 +55,7 @@ class Ledger:
         self._saved: Snapshot | None = None
         """The last snapshot that this object saved."""
         self._future: Future[None] | None = None
-        """The future of the last save, until it is durable."""
+        """The future returned by the last save, until that save is durable."""
         self.pending_id = new_id()
         """The id of the next session to be numbered: the current one while it is pending, otherwise its successor."""
         self.unused_id: str | None = None
@@ -131,7 +131,7 @@ class Ledger:
         """
         with self._lock:
             ours = snapshot or self.newest
-            if ours.session_index < self.newest.session_index:  # a newer session was numbered, and may not be saved yet
+            if ours.session_index < self.newest.session_index:  # a newer session was numbered but may not be saved yet
                 ours = self.newest
             if ours.session_id == self.newest.session_id:
                 self.newest = ours
@@ -150,7 +150,7 @@ class Ledger:
 
     @property
     def outlives_process(self) -> bool:
-        """Whether another process can read what this one saves."""
+        """Whether other processes can read what this process saves."""
         return not isinstance(self._store, MemoryStore)
 
     @property
@@ -241,7 +241,7 @@ class Ledger:
             if error is not None:
                 self._saved = None
                 self._report(error)
-            elif not isinstance(self.error, CorruptSaveFileError):  # a corrupt file's error stays until the next save
+            elif not isinstance(self.error, CorruptSaveFileError):  # keep a corrupt file's error until the next save
                 self._report(None)
         finally:
             if is_locked:
@@ -257,7 +257,7 @@ class Ledger:
                 self._adopt(stored)
 
     def _adopt(self, stored: Snapshot) -> None:
-        """Follow the store, which decides who the user is and which session is newest."""
+        """Adopt the user and the newest session from the store, which is authoritative for both."""
         if stored.user_id != self.newest.user_id or stored.session_index > self.newest.session_index:
             self.newest = stored
 
