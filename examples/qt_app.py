@@ -1,4 +1,4 @@
-"""A desktop program in Qt (PySide6). The session follows the application's focus, and a QTimer triggers its ticks.
+"""A Qt desktop program (PySide6). The session follows the application's focus, and a QTimer triggers its ticks.
 
     pip install PySide6-Essentials
     python examples/qt_app.py [SAVE_PATH]

@@ -1,4 +1,4 @@
-"""A desktop program in tkinter. The session follows the program's focus. Tk's timer triggers its ticks without a thread.
+"""A tkinter desktop program. The session follows the program's focus. Tk's timer triggers its ticks without a thread.
 
     python examples/tk_app.py [SAVE_PATH]
 

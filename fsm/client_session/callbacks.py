@@ -42,7 +42,7 @@ class Queue(deque[Call]):
 
 
 class _Thread(threading.local):
-    """One thread's queues, by session. Empty queues are removed, since a process may have many sessions."""
+    """One thread's queues, keyed by session. Empty queues are removed, since a process may have many sessions."""
 
     def __init__(self) -> None:
         self.queues: dict[Callbacks, Queue] = {}

@@ -105,7 +105,7 @@ class Draft:
         self.before = before
         self.next_id = next_id
         self.unused_id: str | None = None
-        self.event_count_before = before.lifecycle.event_count  # read first, so that a concurrent event is noticed
+        self.event_count_before = before.lifecycle.event_count  # read first, so that a concurrent event is detected
         lifecycle = before.lifecycle.copy()
         self.after = Current(
             lifecycle, before.facts, before.anchor, before.is_numbered, before.record, before.last_event_time,

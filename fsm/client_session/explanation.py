@@ -41,7 +41,7 @@ class Beginning:
 
 @attrs.frozen(kw_only=True)
 class Explanation:
-    """One decision: an input that changed more than the time of the last activity, and what it changed.
+    """One decision: an input that changed anything besides the time of the last activity, and what it changed.
 
     ``input`` is one of the names that traces use (`client_session.testing.trace`), ``start``, or ``close``.
     ``at`` is the wall clock's time as an aware datetime in UTC. ``str()`` returns one line.

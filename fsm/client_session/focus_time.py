@@ -27,7 +27,7 @@ class FocusTime:
         return FocusTime(now, *self._plus(now, foreground=was_foreground), at_activity)
 
     def until(self, last_activity: float, *, foreground: bool) -> tuple[float, float]:
-        """Return the foreground and background seconds up to the last activity; ``foreground`` is the current focus."""
+        """Return the foreground and background seconds up to the last activity, given whether the app has focus."""
         if last_activity < self.since:
             return self._at_activity
         return self._plus(last_activity, foreground=foreground)

@@ -1,7 +1,7 @@
 """The lifecycle graph, declared once: states, inputs, commands, and the table from which everything else is derived.
 
-Two declarations name everything that can happen to a session: `TABLE`, the rows of the graph, and `Command`, the other
-requests that an embedder can make. The running machine, the diagrams, traces, the history, the verification and the
+Two declarations list everything that can happen to a session: `TABLE`, the rows of the graph, and `Command`, the other
+requests that an embedder can make. The state machine, the diagrams, traces, the history, the verification and the
 documentation all use them. The table is checked on import: an invalid row raises an error that names the row.
 """
 

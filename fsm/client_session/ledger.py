@@ -125,7 +125,7 @@ class Ledger:
             return newest if newest.session_id == session_id else follow(newest)
 
     def save(self, snapshot: Snapshot | None, *, wait: bool = False) -> Exception | None:
-        """Save the progress of a session (if ``None``, the newest known session) unless the store has newer progress.
+        """Save a session's progress (``None``: that of the newest known session) unless the store has newer progress.
 
         Return the error, if any. With ``wait``, wait until the save is durable.
         """
@@ -193,7 +193,7 @@ class Ledger:
         return None if isinstance(error, CorruptSaveFileError) else error
 
     def _attempt(self, decide: Decider) -> Exception | None:
-        """While holding the store's lock, load, adopt a newer snapshot, decide what to save, and save it.
+        """Under the store's lock, load its snapshot, adopt the snapshot if newer, and save what ``decide`` returns.
 
         Return the error, if any, or the corruption that was repaired.
         """
@@ -231,7 +231,7 @@ class Ledger:
         return (stored.event_index or 0) <= (ours.event_index or 0)
 
     def _on_saved(self, future: Future[None]) -> None:
-        """Process the result of a save, on the thread that made it durable, unless a later save is in progress."""
+        """Handle the result of a save (usually on the thread that made it durable) unless a later one is in progress."""
         is_locked = self._lock.acquire(timeout=LOCK_SECONDS)  # the lock's holder may be waiting for this thread
         try:
             if self._future is not future:
@@ -250,7 +250,7 @@ class Ledger:
             self._callbacks.deliver()
 
     def _peek(self) -> None:
-        """Read without the lock and adopt the result, since other processes may have numbered more sessions."""
+        """Read the store without locking it and adopt the result: other processes may have numbered more sessions."""
         with contextlib.suppress(Exception):
             stored = self._store.load()
             if stored is not None:
