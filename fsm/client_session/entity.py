@@ -178,7 +178,7 @@ class SessionContext:
 class SessionSummary:
     """A session that has ended: its ids and times, how long it was in the foreground and background, and why it ended.
 
-    A session ends at its last activity (an event or `ClientSession.touch`), not when the end is noticed. Times are
+    A session ends at its last activity (an event or `ClientSession.touch`), not when the end is detected. Times are
     aware and in UTC. The foreground and background seconds are measured from the first event (or from the
     restart, if a restart continued the session) to the last activity.
     """

@@ -87,8 +87,8 @@ class Ledger:
     ) -> Snapshot:
         """Assign an index and a previous session to the pending session, save it, and return it.
 
-        Idempotent per session id: a re-entrant call or a repeated decision gets the same number. For a session
-        that is no longer pending, the result is never published, and does not use up a number. While the store cannot
+        Idempotent per session id: a re-entrant call or a repeated decision gets the same number. If the
+        session is no longer pending, the result is never published, and no number is used up. While the store cannot
         be written to, the number is one more than the highest that can be read.
         """
 
@@ -231,7 +231,7 @@ class Ledger:
         return (stored.event_index or 0) <= (ours.event_index or 0)
 
     def _on_saved(self, future: Future[None]) -> None:
-        """Handle the result of a save (usually on the thread that made it durable) unless a later one is in progress."""
+        """Handle a save's result (usually on the thread that made it durable) unless a later save is in progress."""
         is_locked = self._lock.acquire(timeout=LOCK_SECONDS)  # the lock's holder may be waiting for this thread
         try:
             if self._future is not future:
