@@ -17,7 +17,7 @@ from client_session_persistence.forks import THIS_PROCESS
 class Logger(Protocol):
     """The methods of `logging.Logger` that a session calls.
 
-    If the logger also has ``isEnabledFor`` and ``debug``, decisions are logged at level DEBUG.
+    If the logger also has ``isEnabledFor`` and ``debug``, decisions are logged at the DEBUG level.
     """
 
     def info(self, msg: str, /, *args: object) -> object:

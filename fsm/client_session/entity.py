@@ -24,7 +24,7 @@ ZERO_USER_ID = "00000000-0000-0000-0000-000000000000"
 _NEWER_KEYS: dict[str, tuple[str, ...]] = {"1-0-2": (), "1-0-1": ("eventIndex", "firstEventTimestamp")}
 
 EntityData = dict[str, str | int | None]
-"""An entity's data, keyed as in the schema."""
+"""An entity's data, with the schema's keys."""
 
 
 @attrs.frozen(weakref_slot=False)  # one instance per session in memory
