@@ -1,7 +1,7 @@
-"""Generates parts of the MkDocs pages from the code, so that they are always up to date.
+"""Generates parts of the MkDocs pages from the code, so that the pages are always up to date.
 
 A placeholder such as ``<!-- generated: table -->`` marks where the content goes. The tests also expand the pages and
-run the inserted blocks.
+run the generated code blocks.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python examples/asyncio_app.py --save session.xml --port 8000
     echo open | nc 127.0.0.1 8000
 
-The server answers each line with its entity. The sessions of all connections are numbered in one save file.
+The server answers each line with its entity. All connections number their sessions in the same save file.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ async def serve(store: XmlStore, port: int) -> None:
 
 
 def main() -> None:
-    """Serve until interrupted; the interpreter waits for pending saves at exit."""
+    """Serve until interrupted. At exit, the interpreter waits for pending saves."""
     parser = argparse.ArgumentParser(description="Track each line of a connection as an event.")
     parser.add_argument("--save", metavar="FILE", default=default_save_path("client-session-asyncio"))
     parser.add_argument("--port", type=int, default=0, help="0 picks a free port")

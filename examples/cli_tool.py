@@ -25,7 +25,7 @@ def track(store: SnapshotStore, timeout: float) -> SessionContext:
     """Track one event, save it, and return its entity.
 
     Simultaneous runs use the store's lock to take turns, because two runs that resume the same session at once would
-    give their events the same numbers. If the lock is not available, the program continues without it.
+    assign the same numbers to their events. If the lock is not available, the program continues without it.
     """
     with contextlib.ExitStack() as turn:
         with contextlib.suppress(OSError):

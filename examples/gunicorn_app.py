@@ -4,8 +4,8 @@
     gunicorn --chdir examples --workers 4 'gunicorn_app:create_app()'
     curl http://127.0.0.1:8000/
 
-The app tracks each request as an event and responds with its entity. ``--preload`` works as well: the master creates a
-session, and each worker begins its own when it is forked.
+The app tracks each request as an event and responds with its entity. ``--preload`` is also supported: the master
+creates a session, and each worker begins its own when it is forked.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def create_app(save_path: str | os.PathLike[str] | None = None) -> WSGIApplication:
     """Create the WSGI application; `gunicorn` calls this in each worker (or once, with ``--preload``)."""
     session = ClientSession(save_path or default_save_path("client-session-web"), on_session_end=print_end)
-    atexit.register(session.close)  # on a graceful stop, a worker calls sys.exit()
+    atexit.register(session.close)  # on graceful shutdown, a worker calls sys.exit()
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:  # noqa: ARG001  # WSGI
         entity = session.get_session_context(uuid.uuid4())

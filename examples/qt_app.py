@@ -1,4 +1,4 @@
-"""A desktop program in Qt (PySide6). The session follows the application's focus; a QTimer ticks it.
+"""A Qt desktop program (PySide6). The session follows the application's focus, and a QTimer triggers its ticks.
 
     pip install PySide6-Essentials
     python examples/qt_app.py [SAVE_PATH]
@@ -89,7 +89,7 @@ class Window(QWidget):
         self.values = {name: self.add_row(table, name) for name in ("Session", "Events", "Session id", "Expires in")}
         table.addWidget(self.remaining, table.rowCount(), 0, 1, 2)
         track, new_session = QPushButton("Track an event"), QPushButton("New session")
-        track.setDefault(True)  # so that the Return key presses it
+        track.setDefault(True)  # so that the Return key activates it
         track.clicked.connect(self.track)
         new_session.clicked.connect(session.start_new_session)
         row = table.rowCount()

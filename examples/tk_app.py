@@ -1,4 +1,4 @@
-"""A desktop program in tkinter. The session follows the program's focus. Tk's own timer ticks it; no thread is needed.
+"""A tkinter desktop program. The session follows the program's focus. Tk's timer triggers its ticks without a thread.
 
     python examples/tk_app.py [SAVE_PATH]
 
@@ -53,7 +53,7 @@ class TkScheduler:
             self._timers[session] = self._root.after(round(session.check_interval * 1000), self._tick, reference)
 
     def _tick(self, reference: weakref.ref[Ticking]) -> None:
-        self._tick_later(reference)  # before the tick, because the tick may stop the timer
+        self._tick_later(reference)  # reschedule before the tick, because the tick may stop the timer
         if session := reference():
             session.tick()
 
@@ -82,10 +82,10 @@ class Window:
         )
         root.columnconfigure((0, 1), weight=1, uniform="half")
         root.bind("<Return>", lambda _event: self.track())
-        # Every widget and dialog sends focus events, so a single event does not mean that the program lost focus.
+        # Every widget and dialog sends focus events, so a <FocusOut> event does not mean that the program lost focus.
         root.bind_all("<FocusIn>", self.check_focus_soon)
         root.bind_all("<FocusOut>", self.check_focus_soon)
-        root.protocol("WM_DELETE_WINDOW", root.quit)  # the session uses the root's timer, so the root must outlive it
+        root.protocol("WM_DELETE_WINDOW", root.quit)  # the root must outlive the session, which uses its timer
         self.refresh()
 
     def add_row(self, name: str) -> tk.Label:
@@ -101,7 +101,7 @@ class Window:
         print(self.session.get_session_context(uuid.uuid4()).to_json(), flush=True)
 
     def check_focus_soon(self, _event: object) -> None:
-        """Check the focus a moment later: while it moves between two of our windows, neither window has it."""
+        """Check the focus a moment later: while focus moves between two of our windows, neither window has focus."""
         self.root.after(50, self.check_focus)
 
     def check_focus(self) -> None:

@@ -1,4 +1,4 @@
-"""Argument checks. Each error names the argument, its value, and what is allowed."""
+"""Argument checks. Each error names the argument and states its value and what is allowed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Seconds = int | float | timedelta
 
 
 def seconds(argument: str, value: Seconds) -> float:
-    """Return a duration in seconds; raise `TypeError` for other types, and `ValueError` unless finite and positive."""
+    """Return a duration in seconds; raise `TypeError` for other types, `ValueError` if not finite and positive."""
     number = value.total_seconds() if isinstance(value, timedelta) else value
     if not isinstance(number, int | float) or isinstance(number, bool):
         msg = f"{argument} must be a number of seconds or a timedelta, not {value!r}"
@@ -49,7 +49,7 @@ def require_methods(argument: str, value: object, *methods: str) -> None:
 
 
 def callbacks(**values: Callable[..., object] | None) -> dict[str, Callable[..., object]]:
-    """Return the values that are not ``None``, keyed by argument name; raise `TypeError` if one is not callable."""
+    """Return the values that are not ``None``, keyed by argument name; raise `TypeError` if any is not callable."""
     for argument, value in values.items():
         if value is not None and not callable(value):
             msg = f"{argument} must be callable or None, not {value!r}"
@@ -60,7 +60,7 @@ def callbacks(**values: Callable[..., object] | None) -> dict[str, Callable[...,
 def snapshot_store(save_path: str | os.PathLike[str] | None, store: SnapshotStore | None) -> SnapshotStore:
     """Return ``store``, or an `XmlStore` at ``save_path``.
 
-    Raise `TypeError` if neither is given or one has the wrong type, and `ValueError` if both are given or the path is
+    Raise `TypeError` if neither is given or its type is wrong, and `ValueError` if both are given or the path is
     empty, contains a NUL character, or is a folder.
     """
     if store is not None:

@@ -17,11 +17,11 @@ from client_session_persistence.forks import THIS_PROCESS
 class Logger(Protocol):
     """The methods of `logging.Logger` that a session calls.
 
-    If the logger also has ``isEnabledFor`` and ``debug``, decisions are logged at level DEBUG.
+    If the logger also has ``isEnabledFor`` and ``debug``, decisions are logged at the DEBUG level.
     """
 
     def info(self, msg: str, /, *args: object) -> object:
-        """Log that something works again."""
+        """Log that a failure is over."""
 
     def warning(self, msg: str, /, *args: object) -> object:
         """Log a problem that the user should know about."""
@@ -42,7 +42,7 @@ class Queue(deque[Call]):
 
 
 class _Thread(threading.local):
-    """One thread's queues, by session. Empty queues are removed, since a process may have many sessions."""
+    """One thread's queues, keyed by session. Empty queues are removed, since a process may have many sessions."""
 
     def __init__(self) -> None:
         self.queues: dict[Callbacks, Queue] = {}
@@ -60,7 +60,7 @@ class Callbacks:
     __slots__ = ("_callables", "_logger")
 
     def __init__(self, logger: Logger, callables: Mapping[str, Callable[..., object]] = _NO_CALLABLES) -> None:
-        """Defer calls to ``callables``, the embedder's callables by name; log to ``logger``."""
+        """Defer calls to the embedder's ``callables`` (keyed by name) and to ``logger``."""
         self._logger = logger
         self._callables = callables or _NO_CALLABLES  # one empty mapping that many sessions share
 
@@ -76,7 +76,7 @@ class Callbacks:
     def log_decision(self, entry: bytes) -> None:
         """Queue a DEBUG line for a history entry if the logger is enabled for that level."""
         logger: Any = self._logger
-        with contextlib.suppress(Exception):  # a logger without levels, or a broken one, must not affect the host
+        with contextlib.suppress(Exception):  # a broken logger, or one without levels, must not affect the host
             if logger.isEnabledFor(logging.DEBUG):
                 self.log(logger.debug, "%s", history.unpack(entry)[0])
 
@@ -90,7 +90,7 @@ class Callbacks:
         if queue is None:
             return
         raised: BaseException | None = None
-        # A signal handler may add calls at any time. The handler then runs them, unless this call is going to.
+        # A signal handler may add calls at any time. The handler runs them itself, unless this call will.
         while queue and not queue.is_delivering:
             queue.is_delivering = True
             try:
@@ -106,7 +106,7 @@ class Callbacks:
     def _run(self, name: str, call: Callable[..., object], args: tuple[Any, ...], process: int) -> BaseException | None:
         try:
             with no_deadline():
-                if THIS_PROCESS.id == process:  # if they differ, the previous callback forked, and this is the child
+                if THIS_PROCESS.id == process:  # otherwise, the previous callback forked, and this is the child
                     call(*args)
         except Exception:
             with contextlib.suppress(Exception):  # a broken logger must not make the host lose its event
@@ -121,6 +121,6 @@ class Callbacks:
         return Callbacks(self._logger, self._callables)
 
     def call(self, name: str, *args: object) -> tuple[Call, ...]:
-        """Return the call to queue for the embedder's callable with this name, or ``()`` if there is none."""
+        """Return a call to the embedder's callable with this name, to be queued, or ``()`` if there is none."""
         callable_ = self._callables.get(name)
         return () if callable_ is None else ((name, callable_, args),)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from client_session.testing.replay import Moment
 
 _PIPED_WIDTH = 500
-"""The output width if there is no terminal. Lines must not wrap, so that tools such as grep see one line per moment."""
+"""The output width if there is no terminal. Lines must not wrap, so that tools such as grep see one line per input."""
 _DIAGRAMS = {"svg": drawing.svg, "mermaid": drawing.mermaid, "dot": drawing.dot}
 _FORMAT_BY_SUFFIX = {"": "mermaid", ".svg": "svg", ".dot": "dot", ".gv": "dot", ".mmd": "mermaid"}
 """The diagram format for each suffix of the output file."""
@@ -136,7 +136,7 @@ def show(file: str, *, as_json: bool) -> None:
 
 @client_session.command()
 @click.option(
-    "--format", "kind", type=click.Choice([*_DIAGRAMS]), help="Default: from FILE's suffix, or mermaid without FILE."
+    "--format", "kind", type=click.Choice([*_DIAGRAMS]), help="Default: based on FILE's suffix; mermaid for stdout."
 )
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Default: stdout."

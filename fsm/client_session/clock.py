@@ -1,4 +1,4 @@
-"""Clocks: a monotonic clock that counts system sleep, for elapsed time, and a wall clock, for timestamps only."""
+"""Clocks: a monotonic clock that includes system sleep, for elapsed time, and a wall clock, for timestamps only."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Clock(Protocol):
 
 
 def sleep_counting_clock(platform: str) -> int | None:
-    """Return the id of the platform's monotonic clock that counts system sleep, or ``None`` if there is none.
+    """Return the id of the platform's monotonic clock that includes system sleep, or ``None`` if there is none.
 
     Linux and Android: ``CLOCK_BOOTTIME`` (man 2 clock_gettime: "includes any time that the system is suspended").
-    macOS and iOS: ``CLOCK_MONOTONIC``, which counts sleep there, unlike `time.monotonic`.
+    macOS and iOS: ``CLOCK_MONOTONIC``, which includes sleep there, unlike `time.monotonic`.
     """
     boot, monotonic = "CLOCK_BOOTTIME", "CLOCK_MONOTONIC"
     clocks = {"linux": boot, "android": boot, "darwin": monotonic, "ios": monotonic}
@@ -42,7 +42,7 @@ class SystemClock:
 
     __slots__ = ()
 
-    # Called for every event, so we do not wrap it in a method. On Windows, time.monotonic counts sleep.
+    # Not wrapped in a method, since every event calls it. On Windows, time.monotonic includes sleep.
     monotonic = staticmethod(time.monotonic if _CLOCK_ID is None else functools.partial(time.clock_gettime, _CLOCK_ID))
 
     def now(self) -> datetime:
@@ -65,13 +65,13 @@ class Anchor:
     wall: datetime
 
     def wall_time(self, at: float) -> datetime:
-        """Return the wall time of a monotonic time."""
+        """Convert a monotonic time to a wall time."""
         return self.wall + timedelta(seconds=at - self.monotonic)
 
     def moved(self, by: Anchor) -> Anchor:
         """Return this anchor, shifted to match any adjustment of the wall clock between this anchor and ``by``.
 
-        Shifts of less than a second are ignored: they come from rounding and slewing, and would make a saved time
+        Shifts of less than a second are ignored: they result from rounding and slewing, and would make a saved time
         depend on when it was saved.
         """
         shift = by.wall - self.wall_time(by.monotonic)

@@ -35,7 +35,7 @@ class Current:
     anchor: Anchor
     is_numbered: bool = False
     record: Snapshot | None = None
-    """The newest session that this object numbered or continued, as it was then or when it ended."""
+    """A snapshot of the newest session that this object numbered or continued, taken at that time or at its end."""
     last_event_time: datetime | None = None
     """The last event's own timestamp, if it had one."""
     history: bytes = b""
@@ -65,7 +65,7 @@ class Current:
 
 
 def start(lifecycle: Lifecycle, ledger: Ledger, now: Anchor, *, may_continue: bool) -> Current:
-    """Return a run's first session: a pending one, the saved one, or, if empty sessions count, a numbered one."""
+    """Return a run's first session: a pending one, the saved one, or, if empty sessions are counted, a numbered one."""
     current, saved = Current.pending(lifecycle, ledger, now), ledger.newest
     idle = idle_time(saved, now.wall) if may_continue else None
     begun: Beginning | None = None
@@ -98,14 +98,14 @@ class Draft:
     )  # fmt: skip
 
     def __init__(self, before: Current, next_id: str, now: Anchor, ledger: Ledger, callbacks: Callbacks) -> None:
-        """Copy the current session. Changes to the copy take effect as of ``now``.
+        """Copy the current session. ``now`` is the time of all changes to the copy.
 
-        ``next_id`` is the `Ledger.pending_id` that goes with ``before``, so all drafts of one session use the same id.
+        ``next_id`` is the `Ledger.pending_id` that belongs to ``before``, so all drafts of one session use the same id.
         """
         self.before = before
         self.next_id = next_id
         self.unused_id: str | None = None
-        self.event_count_before = before.lifecycle.event_count  # read first, so that a concurrent event is noticed
+        self.event_count_before = before.lifecycle.event_count  # read first, so that a concurrent event is detected
         lifecycle = before.lifecycle.copy()
         self.after = Current(
             lifecycle, before.facts, before.anchor, before.is_numbered, before.record, before.last_event_time,
@@ -130,12 +130,12 @@ class Draft:
                 self._notify("on_state_change", decision.before, decision.input, decision.after)
 
     def record_event(self, event_id: str, event_timestamp: datetime | None) -> int:
-        """Record an event that the lifecycle has counted, and return its number; the first one numbers the session."""
+        """Record an event that the lifecycle counted, and return its number; the first event numbers the session."""
         after, record, now = self.after, self.after.record, self.now.wall
         number = after.lifecycle.event_count
         if number == 1:
             time = event_timestamp or now
-            if after.is_numbered and record is not None:  # already numbered, since empty sessions count
+            if after.is_numbered and record is not None:  # already numbered, since empty sessions are counted
                 record = attrs.evolve(
                     record, first_event_id=event_id, first_event_timestamp=time, event_index=1, last_activity=now
                 )

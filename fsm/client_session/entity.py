@@ -24,7 +24,7 @@ ZERO_USER_ID = "00000000-0000-0000-0000-000000000000"
 _NEWER_KEYS: dict[str, tuple[str, ...]] = {"1-0-2": (), "1-0-1": ("eventIndex", "firstEventTimestamp")}
 
 EntityData = dict[str, str | int | None]
-"""An entity's data, keyed as in the schema."""
+"""An entity's data, with the schema's keys."""
 
 
 @attrs.frozen(weakref_slot=False)  # one instance per session in memory
@@ -87,7 +87,7 @@ class SessionFacts:
 
 @attrs.define(repr=False, unsafe_hash=True)  # created for every event; attrs.frozen would take twice as long
 class SessionContext:
-    """The entity of one event, as `ClientSession.get_session_context` returns it.
+    """The entity of one event, as returned by `ClientSession.get_session_context`.
 
     Its public attributes are read-only. Entities with the same data are equal. Ids and times are strings, as in JSON.
     Every entity validates against client_session 1-0-2.
@@ -178,9 +178,9 @@ class SessionContext:
 class SessionSummary:
     """A session that has ended: its ids and times, how long it was in the foreground and background, and why it ended.
 
-    A session ends at its last activity (an event or `ClientSession.touch`), not when the end is noticed. Times are
-    aware and in UTC. The foreground and background seconds are measured from the first event (after a
-    restart that continued the session, from the restart) to the last activity.
+    A session ends at its last activity (an event or `ClientSession.touch`), not when the end is detected. Times are
+    aware and in UTC. The foreground and background seconds are measured from the first event (or from the
+    restart, if a restart continued the session) to the last activity.
     """
 
     user_id: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class SessionClosedError(RuntimeError):
-    """A method was called after ``close()``."""
+    """Raised when a method is called after ``close()``."""
 
     def __init__(self, method: str) -> None:
         """Store the method's name."""
@@ -12,5 +12,5 @@ class SessionClosedError(RuntimeError):
         self.method = method
 
     def __str__(self) -> str:
-        """Name the method and say what to do instead."""
+        """Return a message that names the method and says what to do instead."""
         return f"{self.method} was called on a closed session; construct a new ClientSession"

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from client_session_persistence import Snapshot
 
 START = "start"
-"""The name of a run's start in explanations. All other inputs are named as in the graph."""
+"""How explanations name the start of a run. All other inputs are named as in the graph."""
 
 
 @attrs.frozen
 class Ending:
-    """A session that ended, and why. ``event_count`` is 0 only if empty sessions count."""
+    """A session that ended, and why. ``event_count`` is 0 only if empty sessions are counted."""
 
     session_index: int
     event_count: int
@@ -41,7 +41,7 @@ class Beginning:
 
 @attrs.frozen(kw_only=True)
 class Explanation:
-    """One decision: an input that changed more than the time of the last activity, and what it changed.
+    """One decision: an input that changed anything besides the time of the last activity, and what it changed.
 
     ``input`` is one of the names that traces use (`client_session.testing.trace`), ``start``, or ``close``.
     ``at`` is the wall clock's time as an aware datetime in UTC. ``str()`` returns one line.
@@ -144,7 +144,7 @@ def _events_text(count: int) -> str:
 def _idle_text(idle_seconds: float, timeout: float, where: str = "") -> str:
     limit = f"(timeout {_seconds_text(timeout)})"
     if timeout % 1 == 0:
-        idle_seconds = math.floor(idle_seconds)  # rounding down never crosses a whole-second timeout
+        idle_seconds = math.floor(idle_seconds)  # if rounded up, 599.9 s would look like the timeout of 600 s
     if idle_seconds < 0:
         return f"last activity {_seconds_text(-idle_seconds)} in the future {limit}"
     return f"idle for {_seconds_text(idle_seconds)}{where} {limit}"

@@ -9,8 +9,8 @@ import attrs
 class FocusTime:
     """The seconds that a session spent in the foreground and in the background, up to its last activity.
 
-    Time after the last activity counts only once there is more activity. Therefore, a focus change stores two pairs of
-    totals: one up to the change, and one up to the last activity before it.
+    Time after the last activity is not counted until there is more activity. Therefore, a focus change stores two pairs
+    of totals: one up to the change, and one up to the last activity before it.
     """
 
     since: float
@@ -27,7 +27,7 @@ class FocusTime:
         return FocusTime(now, *self._plus(now, foreground=was_foreground), at_activity)
 
     def until(self, last_activity: float, *, foreground: bool) -> tuple[float, float]:
-        """Return the foreground and background seconds up to the last activity; ``foreground`` is the current focus."""
+        """Return the foreground and background seconds up to the last activity, given whether the app has focus."""
         if last_activity < self.since:
             return self._at_activity
         return self._plus(last_activity, foreground=foreground)

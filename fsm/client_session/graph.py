@@ -1,8 +1,8 @@
 """The lifecycle graph, declared once: states, inputs, commands, and the table from which everything else is derived.
 
-Two declarations name everything that can happen to a session: `TABLE`, the rows of the graph, and `Command`, the other
-requests that an embedder can make. The running machine, the diagrams, traces, the history, the verification and the
-documentation all use them. The table is checked on import: an invalid row raises an error that names it.
+Two declarations list everything that can happen to a session: `TABLE`, the rows of the graph, and `Command`, the other
+requests that an embedder can make. The state machine, the diagrams, traces, the history, the verification and the
+documentation all use them. The table is checked on import: an invalid row raises an error that names the row.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class SessionState(enum.StrEnum):
 
 
 class Input(enum.StrEnum):
-    """An input, which moves a session through the graph."""
+    """An input that moves a session through the graph."""
 
     EVENT = "event"
     """An event was tracked."""
@@ -75,7 +75,7 @@ class Guard(enum.StrEnum):
     """A condition that must be true for a row to apply."""
 
     OVER = "over"
-    """The time since the last activity is at least the timeout of the state."""
+    """The time since the last activity is at least the state's timeout."""
 
 
 class Effect(enum.StrEnum):
@@ -110,7 +110,7 @@ class Row:
         return f"{self.input}{guard}{effects}"
 
     def __str__(self) -> str:
-        """Name the row for error messages."""
+        """Return the row's name for error messages."""
         return f"row '{self.source}, {self.label} → {self.destination}'"
 
 
@@ -154,11 +154,11 @@ TABLE: tuple[Row, ...] = (
 # fmt: on
 
 ROWS = {(row.source, row.input): row for row in TABLE}
-"""The row for each state and input. It applies only if its guard is true."""
+"""The row for each state and input. A row applies only if its guard is true."""
 
 
 def check(rows: Sequence[Row]) -> None:
-    """Check that a table has one row for each case, and that each state is reachable and each row has a reason.
+    """Check that a table has one row per case, that every state is reachable, and that every row has a reason.
 
     Raises:
         ValueError: a check failed; the message names the row, state, or input.

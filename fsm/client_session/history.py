@@ -1,4 +1,4 @@
-"""A session's last decisions, packed: a process may have 100,000 sessions, and few histories are ever read.
+"""A session's last decisions, packed to save memory: a process may have 100,000 sessions, but few histories are read.
 
 A history is immutable, so a draft that extends it can be discarded, and reading it requires no lock.
 """

@@ -1,6 +1,6 @@
-"""The ledger: it knows the user, numbers sessions, and keeps track of what has been saved.
+"""The ledger, which knows the user, numbers sessions, and keeps track of what has been saved.
 
-It follows the store, where other processes may also number sessions. While the store is failing, the ledger continues
+It defers to the store, where other processes may also number sessions. While the store is failing, the ledger continues
 in memory.
 """
 
@@ -35,7 +35,7 @@ def new_id() -> str:
 class Ledger:
     """One session object's view of its store. Thread-safe.
 
-    It never raises the store's errors. `error` is the last one until a later call succeeds. Only the first of several
+    It never raises the store's errors. `error` is the last error until a later call succeeds. Only the first of several
     consecutive errors is logged.
     """
 
@@ -55,7 +55,7 @@ class Ledger:
         self._saved: Snapshot | None = None
         """The last snapshot that this object saved."""
         self._future: Future[None] | None = None
-        """The future of the last save, until it is durable."""
+        """The future returned by the last save, until that save is durable."""
         self.pending_id = new_id()
         """The id of the next session to be numbered: the current one while it is pending, otherwise its successor."""
         self.unused_id: str | None = None
@@ -87,8 +87,8 @@ class Ledger:
     ) -> Snapshot:
         """Assign an index and a previous session to the pending session, save it, and return it.
 
-        Idempotent per session id: a re-entrant call or a repeated decision gets the same number. For a session
-        that is no longer pending, the result is never published, and does not use up a number. While the store cannot
+        Idempotent per session id: a re-entrant call or a repeated decision gets the same number. If the
+        session is no longer pending, the result is never published, and no number is used up. While the store cannot
         be written to, the number is one more than the highest that can be read.
         """
 
@@ -125,13 +125,13 @@ class Ledger:
             return newest if newest.session_id == session_id else follow(newest)
 
     def save(self, snapshot: Snapshot | None, *, wait: bool = False) -> Exception | None:
-        """Save the progress of a session (if ``None``, the newest known session) unless the store has newer progress.
+        """Save a session's progress (``None``: that of the newest known session) unless the store has newer progress.
 
         Return the error, if any. With ``wait``, wait until the save is durable.
         """
         with self._lock:
             ours = snapshot or self.newest
-            if ours.session_index < self.newest.session_index:  # a newer session was numbered, and may not be saved yet
+            if ours.session_index < self.newest.session_index:  # a newer session was numbered but may not be saved yet
                 ours = self.newest
             if ours.session_id == self.newest.session_id:
                 self.newest = ours
@@ -150,7 +150,7 @@ class Ledger:
 
     @property
     def outlives_process(self) -> bool:
-        """Whether another process can read what this one saves."""
+        """Whether other processes can read what this process saves."""
         return not isinstance(self._store, MemoryStore)
 
     @property
@@ -193,7 +193,7 @@ class Ledger:
         return None if isinstance(error, CorruptSaveFileError) else error
 
     def _attempt(self, decide: Decider) -> Exception | None:
-        """While holding the store's lock, load, adopt a newer snapshot, decide what to save, and save it.
+        """Under the store's lock, load its snapshot, adopt the snapshot if newer, and save what ``decide`` returns.
 
         Return the error, if any, or the corruption that was repaired.
         """
@@ -231,7 +231,7 @@ class Ledger:
         return (stored.event_index or 0) <= (ours.event_index or 0)
 
     def _on_saved(self, future: Future[None]) -> None:
-        """Process the result of a save, on the thread that made it durable, unless a later save is in progress."""
+        """Handle a save's result (usually on the thread that made it durable) unless a later save is in progress."""
         is_locked = self._lock.acquire(timeout=LOCK_SECONDS)  # the lock's holder may be waiting for this thread
         try:
             if self._future is not future:
@@ -241,7 +241,7 @@ class Ledger:
             if error is not None:
                 self._saved = None
                 self._report(error)
-            elif not isinstance(self.error, CorruptSaveFileError):  # a corrupt file's error stays until the next save
+            elif not isinstance(self.error, CorruptSaveFileError):  # keep a corrupt file's error until the next save
                 self._report(None)
         finally:
             if is_locked:
@@ -250,14 +250,14 @@ class Ledger:
             self._callbacks.deliver()
 
     def _peek(self) -> None:
-        """Read without the lock and adopt the result, since other processes may have numbered more sessions."""
+        """Read the store without locking it and adopt the result: other processes may have numbered more sessions."""
         with contextlib.suppress(Exception):
             stored = self._store.load()
             if stored is not None:
                 self._adopt(stored)
 
     def _adopt(self, stored: Snapshot) -> None:
-        """Follow the store, which decides who the user is and which session is newest."""
+        """Adopt the user and the newest session from the store, which is authoritative for both."""
         if stored.user_id != self.newest.user_id or stored.session_index > self.newest.session_index:
             self.newest = stored
 
