@@ -159,7 +159,7 @@ def test_file_system_without_locks_is_accepted(lock: LockFile, monkeypatch: pyte
 
 
 def test_reentrant_locking_fails_immediately(path: Path) -> None:
-    """A signal handler that tries to lock during locking gets an error; the interrupted call still gets the lock."""
+    """A signal handler that interrupts locking and tries to lock gets an error; the interrupted call gets the lock."""
     lock = ProcessLock(os.fspath(path))
     errors: list[str] = []
 
@@ -236,7 +236,7 @@ def test_forked_child_does_not_keep_the_parents_lock(lock: LockFile, path: Path)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_child_forked_during_locking_does_not_unlock(lock: LockFile, path: Path) -> None:
-    """A child forked right after the locking system call closes its file descriptor without releasing the lock."""
+    """A child forked right after the locking system call closes the file descriptor without releasing the lock."""
     children: list[int] = []
 
     def lock_and_fork(descriptor: int, *, blocking: bool) -> bool:

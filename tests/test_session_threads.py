@@ -201,11 +201,11 @@ def test_forked_child_begins_its_own_session(save_path: Path) -> None:
     "ignore:This process .* is multi-threaded:DeprecationWarning"
 )  # Python 3.12; forked on purpose
 def test_forked_child_does_not_hang_on_a_held_lock(save_path: Path) -> None:
-    """A child does not hang if another thread held the session's lock in a store call at the time of the fork."""
+    """A child does not hang if it was forked while another thread held the session's lock in a store call."""
     saving, proceed = threading.Event(), threading.Event()
 
     class SlowStore(MemoryStore):
-        """A store that blocks while it saves a session, with the session's lock held."""
+        """A store that blocks in save() while the session's lock is held."""
 
         def save(self, snapshot: Any) -> None:  # noqa: ANN401  # passed through
             if snapshot.session_id is not None and not proceed.is_set():
@@ -264,7 +264,7 @@ def test_signal_handler_that_raises_does_not_leak_the_lock(make: MakeSession) ->
         raise KeyboardInterrupt
 
     class InterruptingClock(ManualClock):
-        """A clock that interrupts the waiting main thread when a worker thread reads the time with the lock held."""
+        """A clock that interrupts the waiting main thread when a worker holding the lock reads the time."""
 
         def monotonic(self) -> float:
             """Interrupt the main thread once it is waiting, then return the time."""
@@ -295,10 +295,10 @@ def test_signal_handler_that_raises_does_not_leak_the_lock(make: MakeSession) ->
 
 
 def test_scheduler_may_tick_in_start_and_stop(make: MakeSession, clock: ManualClock) -> None:
-    """A scheduler that ticks from start() or stop() on the same thread does not cause a deadlock or recursion."""
+    """A scheduler that calls tick() from start() or stop() does not cause a deadlock or recursion."""
 
     class EagerScheduler:
-        """A scheduler that ticks the session in start() and stop()."""
+        """A scheduler whose start() and stop() call the session's tick()."""
 
         def start(self, session: Any, now: float) -> None:  # noqa: ANN401, ARG002  # any session
             session.tick()
