@@ -144,7 +144,7 @@ def test_hostile_bytes_are_rejected(name: str) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_rejecting_a_file_is_cheap(name: str) -> None:
-    """Rejecting a 64 KiB file takes less than 4 MiB of memory, and the message stays short."""
+    """Rejecting a 64 KiB file takes less than 4 MiB of memory, and the error message is short."""
     data, _ = HOSTILE[name]
     tracemalloc.start()
     try:
@@ -158,7 +158,7 @@ def test_rejecting_a_file_is_cheap(name: str) -> None:
 
 
 def test_unknown_elements_may_be_nested() -> None:
-    """Up to 64 levels of elements under an unknown key are ignored."""
+    """Elements under an unknown key are ignored if they are nested no more than 64 levels deep."""
     assert loads(file(pair("newer", "<a>" * 64 + "</a>" * 64))) == Snapshot(user_id=USER)
 
 

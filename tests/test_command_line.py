@@ -114,7 +114,7 @@ def test_narrow_terminal_moves_the_description_below_the_row(columns: int) -> No
 
 
 def test_replay_json_prints_the_entities() -> None:
-    """``--json`` prints one valid entity per event, one per line."""
+    """``--json`` prints a valid entity for each event, one entity per line."""
     result = run("replay", "--json", EXAMPLE)
     entities = [json.loads(line) for line in result.stdout.splitlines()]
     assert len(entities) == Path(EXAMPLE).read_text().count('"event"')
@@ -329,7 +329,7 @@ def test_diagram_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     ],
 )
 def test_help_lists_arguments_and_options(arguments: list[str], expected: list[str]) -> None:
-    """Each command explains its arguments and options."""
+    """The help for each command explains the arguments and options."""
     result = run(*arguments)
     assert result.returncode == 0
     output = " ".join(result.stdout.split())

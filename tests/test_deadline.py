@@ -90,7 +90,7 @@ def test_threads_share_one_wait(make: MakeSession, save_path: Path) -> None:
 
 
 def test_callback_has_its_own_deadline(make: MakeSession, save_path: Path) -> None:
-    """A call from a callback can wait a full second, even if the call that triggered the callback already waited."""
+    """A call made in a callback can wait a full second, even if the call that triggered the callback already waited."""
     left: list[float] = []
     session = make(
         save_path=save_path, continue_on_restart=True, on_state_change=lambda *_: left.append(seconds_left(-math.inf))
@@ -111,14 +111,14 @@ def test_calls_after_a_timeout_wait_again(make: MakeSession, save_path: Path) ->
 
 
 def test_queued_call_stops_waiting_when_another_call_gives_up() -> None:
-    """If another call gives up, a call that began before that makes one last attempt without waiting."""
+    """After one call gives up, any call that began earlier makes one last attempt without waiting."""
     with deadline():
         assert seconds_left(timed_out_at=-math.inf) > 0.9
         assert seconds_left(timed_out_at=time.monotonic()) == 0.0
 
 
 class InterruptedLock(RLock):  # type: ignore[misc]  # final only in typeshed
-    """A lock that raises a signal handler's exception immediately after it is acquired."""
+    """A lock that raises KeyboardInterrupt right after it is acquired, as a signal handler might."""
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:  # noqa: FBT001, FBT002  # RLock's signature
         """Acquire the lock, then raise KeyboardInterrupt."""

@@ -200,7 +200,7 @@ def test_graph_page_has_every_row() -> None:
 
 
 def name_pairs(heading: str) -> list[tuple[str, str]]:
-    """Return the first two columns of the tables below a heading of the migration page."""
+    """Return the first two columns of the tables under a heading on the migration page."""
     text = (DOCS / "migrating.md").read_text(encoding="utf-8")
     section = text.split(f"## {heading}\n")[1].split("\n## ")[0]
     return re.findall(r"^\| `(\w+)` \| `(\w+)` \|", section, re.MULTILINE)

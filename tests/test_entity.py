@@ -105,7 +105,7 @@ def test_to_dict_supports_the_dotnet_schema_version(make: MakeSession) -> None:
 
 
 def test_unknown_schema_version_is_rejected(make: MakeSession) -> None:
-    """The error names the given version and the allowed ones."""
+    """The error message contains the rejected version and the allowed versions."""
     context = make().get_session_context(event_id(1))
     with pytest.raises(ValueError, match=r"version must be one of 1-0-2, 1-0-1, not '2-0-0'"):
         context.to_dict("2-0-0")

@@ -260,7 +260,7 @@ def user() -> Iterator[User]:
             os.close(writing)
             with os.fdopen(reading) as pipe:
                 environment = {**os.environ, "DISPLAY": f":{pipe.readline().strip()}"}
-            # A window opened before the window manager is ready may never appear, so the window manager starts it.
+            # A window opened before the window manager is ready may never appear, so the manager starts the program.
             manager = ["openbox", "--startup", f"{sys.executable} -m tkinter"]
             with subprocess.Popen(manager, env=environment, stderr=subprocess.DEVNULL) as manager_process:  # noqa: S603  # ours
                 try:

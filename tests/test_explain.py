@@ -516,7 +516,7 @@ def test_save_file_is_described(saved: Snapshot, expected: list[str]) -> None:
 
 
 def test_description_predicts_the_next_start(make: MakeSession, clock: ManualClock) -> None:
-    """A restart does what the description predicted and explains it in the same words."""
+    """After a restart, the session does what the description predicted and explains it in the same words."""
     for minutes, verb in ((9, "session 3 continues"), (10, "the saved session is over")):
         store = MemoryStore()
         clock.set_wall(NOW)

@@ -124,7 +124,7 @@ def test_reentrant_call_may_retain_the_lock_first(path: Path, monkeypatch: pytes
 
 
 def test_failed_unlock_is_retried_by_the_next_use(lock: LockFile, path: Path) -> None:
-    """If unlocking fails, the error is raised and the file stays locked; the next use of the lock releases it."""
+    """If unlocking fails, the error is raised and the file stays locked; the next use of the lock unlocks it."""
 
     def fail(_: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
@@ -201,7 +201,7 @@ def test_lock_file_is_private_from_creation(lock: LockFile, path: Path, umask: i
 @needs_posix
 @pytest.mark.parametrize("target", ["target", "missing"])
 def test_symbolic_link_as_lock_file_is_rejected(lock: LockFile, path: Path, target: str) -> None:
-    """A planted link is rejected immediately, wherever it points, and its target is not opened."""
+    """A planted symbolic link is rejected immediately, wherever it points, and its target is not opened."""
     target_file = path.with_name("target")
     target_file.write_text("precious")
     path.symlink_to(target)

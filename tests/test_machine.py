@@ -57,7 +57,7 @@ def test_core_implements_every_guard_and_effect() -> None:
 
 @pytest.mark.parametrize("row", TABLE, ids=str)
 def test_core_follows_each_row(row: Row) -> None:
-    """In a row's source state, the row's input leads to the row's destination and has the row's effects."""
+    """In a row's source state, the row's input leads to the row's destination and effects."""
     lifecycle = Lifecycle(600.0, 300.0, 0.0)
     lifecycle.decide(Input.EVENT, 0.0)
     if row.source is not SessionState.FOREGROUND_ACTIVE:

@@ -90,7 +90,7 @@ def test_failure_logged_through_opentelemetry_does_not_recurse(session: ClientSe
 
 
 def test_provider_shutdown_leaves_the_session_open(session: ClientSession) -> None:
-    """Providers flush without waiting for the session, which still works after they shut down."""
+    """Flushing a provider does not wait for the session, and the session still works after providers shut down."""
     traces, logs = Traces(session), Logs().of(session)
     for provider in (traces.provider, logs.provider):
         assert provider.force_flush()

@@ -53,7 +53,7 @@ def test_tick_before_the_timeout_changes_nothing(make: MakeSession, clock: Manua
 
 
 def test_tick_after_the_foreground_timeout_starts_a_pending_session(make: MakeSession, clock: ManualClock) -> None:
-    """foreground-active, tick after the timeout: a pending session replaces it, and the checker keeps running."""
+    """foreground-active, tick after the timeout: a pending session replaces the old one, and the checker keeps running."""
     session = make()
     session.get_session_context(event_id(1))
     before = session.session_id
@@ -352,7 +352,7 @@ def test_start_new_session_assigns_the_next_id_at_once(make: MakeSession) -> Non
 
 
 def test_start_new_session_renews_a_pending_id(make: MakeSession, clock: ManualClock) -> None:
-    """A pending session's id can be renewed, so that processes restored from one image do not share a session."""
+    """A pending session's id can be renewed, so that clones of a process do not begin the same session."""
     session = make()
     pending = session.session_id
     session.start_new_session()

@@ -119,7 +119,7 @@ def test_save_and_close_write_the_progress(make: MakeSession, save_path: Path, c
 
 
 def test_pending_session_is_never_written(make: MakeSession, save_path: Path, clock: ManualClock) -> None:
-    """After an expiry, the file keeps the last session that had events, with its final event count."""
+    """After an expiry, the file still contains the last session that had events, with its final event count."""
     session = make(save_path=save_path)
     session.get_session_context(event_id(1))
     last = session.get_session_context(event_id(2))

@@ -68,7 +68,7 @@ def test_times_must_be_aware(field: str, value: Any, error: type[Exception]) -> 
 
 
 def test_limits_are_inclusive() -> None:
-    """Indexes range from 0 to 2³¹ - 1, and a user id may be 16 hexadecimal digits."""
+    """Indexes range from 0 to 2³¹ - 1, and a user id may consist of 16 hexadecimal digits."""
     assert Snapshot(user_id=USER, session_index=2**31 - 1, event_index=0).session_index == 2**31 - 1
 
 

@@ -164,7 +164,7 @@ DEPRECATED_METHODS: dict[str, Callable[[Tracker], Tracker]] = {
 
 
 def test_every_deprecated_method_is_covered() -> None:
-    """The table lists every track_ method of the installed tracker."""
+    """DEPRECATED_METHODS lists every track_ method of the installed tracker."""
     assert {f"track_{name}" for name in DEPRECATED_METHODS} == {
         name for name in vars(Tracker) if name.startswith("track_")
     }
@@ -348,7 +348,7 @@ def test_invalid_session_is_rejected() -> None:
 
 
 def test_example_program_sends_the_session(collector: Collector, tmp_path: Path) -> None:
-    """The example program's events arrive with the entity, and its next run begins the next session."""
+    """The example program's events arrive with a session entity, and its next run begins the next session."""
     program = f"""
 from snowplow_tracker import Emitter, PageView
 from client_session import ClientSession
