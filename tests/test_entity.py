@@ -241,7 +241,7 @@ def test_first_event_can_be_anonymous(make: MakeSession) -> None:
 
 
 def test_indexes_stop_at_the_schema_maximum() -> None:
-    """Neither index exceeds 2³¹ - 1, so entities and save files stay valid."""
+    """Session and event indexes never exceed 2³¹ - 1, so entities and save files stay valid."""
     facts = SessionFacts.from_snapshot(Snapshot(user_id="0" * 16, session_id=event_id(1), session_index=MAX_INDEX))
     VALIDATORS["1-0-2"].validate(SessionContext(facts, MAX_INDEX + 5).data)
     store = MemoryStore()

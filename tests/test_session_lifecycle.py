@@ -53,7 +53,7 @@ def test_tick_before_the_timeout_changes_nothing(make: MakeSession, clock: Manua
 
 
 def test_tick_after_the_foreground_timeout_starts_a_pending_session(make: MakeSession, clock: ManualClock) -> None:
-    """foreground-active, tick after the timeout: a pending session replaces the old one, and the checker keeps running."""
+    """foreground-active, tick after the timeout: the next session is pending, and the checker keeps running."""
     session = make()
     session.get_session_context(event_id(1))
     before = session.session_id
@@ -324,7 +324,7 @@ def test_pending_session_does_not_expire(make: MakeSession, clock: ManualClock) 
 
 
 def test_count_empty_sessions_numbers_every_expiry(make: MakeSession, clock: ManualClock) -> None:
-    """With count_empty_sessions, construction and each idle timeout create and number a session."""
+    """With count_empty_sessions, a session is created and numbered at construction and at each idle timeout."""
     session = make(count_empty_sessions=True)
     assert session.session_index == 1
     assert session.expires_in == 600

@@ -152,7 +152,7 @@ def test_progress_is_saved_for_a_possible_restart(
 
 
 def test_counted_empty_sessions_are_saved(make: MakeSession, save_path: Path, clock: ManualClock) -> None:
-    """With count_empty_sessions, construction and expiry save an empty session, as in the .NET tracker."""
+    """With count_empty_sessions, empty sessions are saved at construction and on expiry, as in the .NET tracker."""
     session = make(save_path=save_path, count_empty_sessions=True)
     saved = load_from_disk(save_path)
     assert (saved.session_id, saved.session_index, saved.first_event_id) == (session.session_id, 1, None)
@@ -283,7 +283,7 @@ def test_older_session_never_overwrites_a_newer_one(make: MakeSession, save_path
 def test_failing_save_is_logged_once_and_retried(
     make: MakeSession, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A series of failures logs one warning, and the session continues in memory until a later tick saves it."""
+    """A series of failures is logged as one warning, and the session stays in memory until a later tick saves it."""
     caplog.set_level(logging.INFO)
     store = FailingStore()
     session = make(store=store)
@@ -310,7 +310,7 @@ def test_failing_save_is_logged_once_and_retried(
 
 
 def test_new_series_of_failures_is_logged_again(make: MakeSession, caplog: pytest.LogCaptureFixture) -> None:
-    """After a successful save, the next failure logs another warning."""
+    """After a successful save, the next failure is logged as another warning."""
     store = FailingStore()
     session = make(store=store)
     for number in (1, 2):

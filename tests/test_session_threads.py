@@ -141,7 +141,7 @@ def test_default_checker_expires_a_session() -> None:
 
 
 def test_open_session_does_not_delay_exit(tmp_path: Path) -> None:
-    """A program that never closes its session exits at once, without error output."""
+    """A program that never closes its session exits immediately and prints no errors."""
     program = (
         "import sys, time, uuid; from client_session import ClientSession;"
         "session = ClientSession(sys.argv[1], check_interval=0.001);"
@@ -183,7 +183,7 @@ def run_in_child(work: Callable[[], object]) -> Any:  # noqa: ANN401  # the lite
     "ignore:This process .* is multi-threaded:DeprecationWarning"
 )  # Python 3.12; forked on purpose
 def test_forked_child_begins_its_own_session(save_path: Path) -> None:
-    """The child's next event begins a new session for the same user, so parent and child never share an index."""
+    """The child's next event begins a new session for the same user, so the two processes never share an index."""
     session = ClientSession(save_path)
     first = session.get_session_context(event_id(1))
     data = run_in_child(lambda: session.get_session_context(event_id(2)).data)

@@ -116,7 +116,7 @@ def test_every_event_arrives_with_a_valid_entity(
 
 
 def test_event_after_the_timeout_names_the_previous_session(session: ClientSession, clock: ManualClock) -> None:
-    """The first event after the timeout begins a session whose entity names the previous session."""
+    """The first event after the timeout begins a session whose entity contains the previous session's id."""
     emitter = RecordingEmitter()
     tracker = SessionTracker("ns", emitter, session=session)
     tracker.track(PageView("https://example.com"))
