@@ -34,7 +34,7 @@ FULL = Snapshot(
 
 
 def test_dotnet_files_are_read(dotnet_file: Path) -> None:
-    """Every value is read from each file that the .NET tracker wrote or can read."""
+    """Files that the .NET tracker wrote or can read are loaded with all their values."""
     expected = {
         "dotnet_first_session.xml": Snapshot(
             user_id="1951e5e8-f946-4a7d-a12a-937c3b55b238",
@@ -87,7 +87,7 @@ def test_every_key_is_written() -> None:
 
 
 def test_null_session_index_is_read_as_no_session() -> None:
-    """A file whose sessionIndex is null reads like a file without that key."""
+    """A file whose sessionIndex is null is read as if that key were missing."""
     null = '<KeyValueOfstringanyType><Key>sessionIndex</Key><Value i:nil="true"/></KeyValueOfstringanyType>'
     assert loads(file(null)) == Snapshot(user_id=USER)
 
@@ -115,7 +115,7 @@ def test_snapshots_round_trip(snapshot: Snapshot) -> None:
     ],
 )
 def test_unknown_content_is_ignored(extra: str) -> None:
-    """Unknown keys of any type and content are ignored, as are comments and whitespace."""
+    """Unknown keys are ignored, whatever their type and content, and so are comments and whitespace."""
     assert loads(file(extra, pair("sessionIndex", "3", "x:int"))) == Snapshot(user_id=USER, session_index=3)
 
 
@@ -129,13 +129,13 @@ def test_unknown_content_is_ignored(extra: str) -> None:
     ],
 )
 def test_dotnet_times_are_read(time: str, expected: datetime) -> None:
-    """.NET writes up to seven fractional digits, and adds an offset to local times."""
+    """.NET writes seconds with up to seven decimal places, and adds a UTC offset to local times."""
     assert loads(file(pair("lastActivity", time, "x:dateTime"))).last_activity == expected
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_bytes_are_rejected(name: str) -> None:
-    """Hostile bytes raise only CorruptSaveFileError, whose message gives the reason."""
+    """Hostile bytes raise CorruptSaveFileError and no other error, and the message gives the reason."""
     data, reason = HOSTILE[name]
     with pytest.raises(CorruptSaveFileError) as caught:
         loads(data)
@@ -144,7 +144,7 @@ def test_hostile_bytes_are_rejected(name: str) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_rejecting_a_file_is_cheap(name: str) -> None:
-    """Rejecting a 64 KiB file takes less than 4 MiB of memory, and the message stays short."""
+    """Rejecting a 64 KiB file takes less than 4 MiB of memory, and the error message is short."""
     data, _ = HOSTILE[name]
     tracemalloc.start()
     try:
@@ -158,7 +158,7 @@ def test_rejecting_a_file_is_cheap(name: str) -> None:
 
 
 def test_unknown_elements_may_be_nested() -> None:
-    """Up to 64 levels of elements under an unknown key are ignored."""
+    """Elements under an unknown key are ignored if they are nested no more than 64 levels deep."""
     assert loads(file(pair("newer", "<a>" * 64 + "</a>" * 64))) == Snapshot(user_id=USER)
 
 
@@ -235,7 +235,7 @@ def test_malformed_structure_is_read_or_rejected(data: bytes) -> None:
 
 
 def test_user_id_is_recovered_from_a_corrupt_file() -> None:
-    """A user id is recovered only if the bytes contain exactly one distinct user id."""
+    """A user id is recovered only if no other user id appears in the bytes."""
     assert readable_user_id(dumps(FULL)[:300]) == USER
     assert readable_user_id(dumps(FULL)[:200]) is None
     assert readable_user_id(dumps(FULL) * 2) == USER
@@ -244,7 +244,7 @@ def test_user_id_is_recovered_from_a_corrupt_file() -> None:
 
 @given(snapshots(), st.data())
 def test_pattern_and_parser_agree(snapshot: Snapshot, data: st.DataObject) -> None:
-    """The pattern for our own files reads the same values as expat, even after one byte has changed."""
+    """The pattern for our own files reads the same values as expat, even if one byte was changed."""
     written = bytearray(dumps(snapshot))
     if data.draw(st.booleans()):
         written[data.draw(st.integers(0, len(written) - 1))] = data.draw(st.integers(0, 255))
@@ -254,7 +254,7 @@ def test_pattern_and_parser_agree(snapshot: Snapshot, data: st.DataObject) -> No
 
 
 def test_pattern_requires_every_byte_of_the_frame() -> None:
-    """The pattern for our own files does not match a file with a changed dot or bracket."""
+    """The pattern for our own files does not match a file in which a dot or bracket was changed."""
     written = dumps(FULL)
     for index, byte in enumerate(written):
         if not chr(byte).isalnum():

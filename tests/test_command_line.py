@@ -95,7 +95,7 @@ def test_replay_is_colored_on_a_terminal() -> None:
 
 @pytest.mark.parametrize("columns", [80, 119])
 def test_narrow_terminal_moves_the_description_below_the_row(columns: int) -> None:
-    """Columns are not cut off, lines break only between words, and no words are lost."""
+    """Columns are not cut off, lines are wrapped only between words, and no words are lost."""
     environment = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": str(columns)}
     result = subprocess.run(  # noqa: S603  # our own command
         [COMMAND, "replay", EXAMPLE], capture_output=True, text=True, check=True, timeout=60, env=environment
@@ -114,7 +114,7 @@ def test_narrow_terminal_moves_the_description_below_the_row(columns: int) -> No
 
 
 def test_replay_json_prints_the_entities() -> None:
-    """``--json`` prints one valid entity per event, one per line."""
+    """``--json`` prints a valid entity for each event, one entity per line."""
     result = run("replay", "--json", EXAMPLE)
     entities = [json.loads(line) for line in result.stdout.splitlines()]
     assert len(entities) == Path(EXAMPLE).read_text().count('"event"')
@@ -173,14 +173,14 @@ def test_show_predicts_whether_a_start_would_continue(save_path: Path, minutes: 
     ],
 )
 def test_replay_applies_the_session_options(options: list[str], indexes: list[int]) -> None:
-    """Options set the timeouts, count empty sessions and continue the session after a restart."""
+    """The options for the timeouts, for empty sessions and for restarts are applied to the session."""
     stdin = trace(("09:00:00", "event"), ("09:02:00", "event"), ("09:20:00", "restart"), ("09:20:01", "event"))
     result = run("replay", "--json", *options, "-", stdin=stdin)
     assert [json.loads(line)["data"]["sessionIndex"] for line in result.stdout.splitlines()] == indexes
 
 
 def test_bad_line_is_reported_and_nothing_is_saved(save_path: Path, tmp_path: Path) -> None:
-    """The file, line number and error are printed to stderr; the exit status is 2, and nothing is saved."""
+    """For a bad line, stderr shows the file, line number and error; the exit status is 2, and nothing is saved."""
     bad = tmp_path / "bad.jsonl"
     bad.write_text(TWO_EVENTS + '\n{"at": "2026-11-23T09:03:00Z", "input": "explode"}\n')
     result = run("replay", "--save", str(save_path), str(bad))
@@ -200,14 +200,14 @@ def test_bad_option_is_named_in_the_error(option: str, value: str) -> None:
 
 
 def test_folder_is_rejected_as_a_save_file(tmp_path: Path) -> None:
-    """Given a folder, the command exits with status 2 before doing anything else."""
+    """If the save path is a folder, the command exits with status 2 before doing anything else."""
     result = run("replay", "--save", str(tmp_path), EXAMPLE)
     assert result.returncode == 2
     assert str(tmp_path) in result.stderr
 
 
 def test_failed_save_is_reported(tmp_path: Path) -> None:
-    """The timeline is still printed, and the exit status is 1."""
+    """If saving fails, the timeline is still printed, and the exit status is 1."""
     (tmp_path / "file").write_text("")
     result = run("replay", "--save", str(tmp_path / "file" / "session.xml"), "-", stdin=TWO_EVENTS)
     assert result.returncode == 1
@@ -227,7 +227,7 @@ def test_show_explains_a_corrupt_file(save_path: Path) -> None:
 
 
 def test_show_names_a_file_it_cannot_read(tmp_path: Path) -> None:
-    """The command exits with status 2 for a missing file or a folder, and immediately with status 1 for a FIFO."""
+    """For a missing file or a folder, the exit status is 2; for a FIFO, it is 1, and the command does not block."""
     assert run("show", str(tmp_path / "none.xml")).returncode == 2
     assert run("show", str(tmp_path)).returncode == 2
     os.mkfifo(tmp_path / "fifo")
@@ -310,7 +310,7 @@ def test_unknown_extension_needs_a_format(tmp_path: Path) -> None:
 
 
 def test_diagram_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
-    """The exit status is 1, and the message names the file."""
+    """If the diagram cannot be written, the exit status is 1, and the message names the file."""
     result = run("diagram", "-o", str(tmp_path / "none" / "graph.mmd"))
     assert result.returncode == 1
     assert "graph.mmd cannot be written: No such file" in result.stderr
@@ -329,7 +329,7 @@ def test_diagram_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     ],
 )
 def test_help_lists_arguments_and_options(arguments: list[str], expected: list[str]) -> None:
-    """Each command explains its arguments and options."""
+    """The help for each command explains the arguments and options."""
     result = run(*arguments)
     assert result.returncode == 0
     output = " ".join(result.stdout.split())

@@ -1,4 +1,4 @@
-"""The base class of the checker and writer threads."""
+"""The base class for the checker and writer threads."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_exception_in_a_callback_does_not_end_the_checker(
     ]
     for session in sessions:
         session.get_session_context(event_id(1))
-        both_ended.wait()  # until the checker thread has reached the callback
+        both_ended.wait()  # wait until the checker thread is in the callback
     (thread,) = [thread for thread in threading.enumerate() if thread.name == "client-session-checker"]
     assert thread.is_alive()
     for session in sessions:

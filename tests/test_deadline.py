@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from conftest import MakeSession
 
 BUSY_MARGIN = 0.6
-"""Extra seconds allowed on a busy machine. One second plus this margin is still less than two."""
+"""Extra seconds that a call may take on a busy machine. One second plus this margin is still less than two."""
 
 
 def time_call(call: Callable[[], object]) -> float:
@@ -79,7 +79,7 @@ def test_ticks_do_not_wait_for_a_lock_known_to_be_held(make: MakeSession, save_p
 
 
 def test_threads_share_one_wait(make: MakeSession, save_path: Path) -> None:
-    """When calls block each other, they share one wait for the store instead of each waiting in turn."""
+    """Calls made by several threads share a single wait for the store; the waits do not add up."""
     session = make(save_path=save_path)
     session.get_session_context(event_id(1))
     session.start_new_session()
@@ -90,7 +90,7 @@ def test_threads_share_one_wait(make: MakeSession, save_path: Path) -> None:
 
 
 def test_callback_has_its_own_deadline(make: MakeSession, save_path: Path) -> None:
-    """A call from a callback can wait a full second, even if the call that triggered the callback already waited."""
+    """A call made in a callback can wait a full second, even if the call that triggered the callback already waited."""
     left: list[float] = []
     session = make(
         save_path=save_path, continue_on_restart=True, on_state_change=lambda *_: left.append(seconds_left(-math.inf))
@@ -111,17 +111,17 @@ def test_calls_after_a_timeout_wait_again(make: MakeSession, save_path: Path) ->
 
 
 def test_queued_call_stops_waiting_when_another_call_gives_up() -> None:
-    """If another call gives up, a call that began earlier tries once more without waiting."""
+    """After one call gives up, any call that began earlier makes one last attempt without waiting."""
     with deadline():
         assert seconds_left(timed_out_at=-math.inf) > 0.9
         assert seconds_left(timed_out_at=time.monotonic()) == 0.0
 
 
 class InterruptedLock(RLock):  # type: ignore[misc]  # final only in typeshed
-    """A lock whose holder is interrupted by a signal handler as soon as it acquires the lock."""
+    """A lock that raises KeyboardInterrupt right after it is acquired, as a signal handler might."""
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:  # noqa: FBT001, FBT002  # RLock's signature
-        """Acquire the lock, then raise the handler's exception."""
+        """Acquire the lock, then raise KeyboardInterrupt."""
         super().acquire(blocking, timeout)
         raise KeyboardInterrupt
 

@@ -47,12 +47,12 @@ def split(source: str, destination: str, labels: Iterable[str]) -> set[tuple[str
 
 
 def test_mermaid_file_is_up_to_date() -> None:
-    """diagrams/lifecycle.mmd matches the output of the code."""
+    """diagrams/lifecycle.mmd matches the generated source."""
     assert (DIAGRAMS / "lifecycle.mmd").read_text(encoding="utf-8") == diagram.mermaid(), HOW_TO_REGENERATE
 
 
 def test_dot_file_is_up_to_date() -> None:
-    """diagrams/lifecycle.dot matches the output of the code."""
+    """diagrams/lifecycle.dot matches the generated source."""
     assert (DIAGRAMS / "lifecycle.dot").read_text(encoding="utf-8") == diagram.dot(), HOW_TO_REGENERATE
 
 
@@ -64,7 +64,7 @@ def test_svg_is_up_to_date() -> None:
 
 
 def test_readme_diagram_is_up_to_date() -> None:
-    """The Mermaid block in the README matches the output of the code."""
+    """The Mermaid block in the README matches the generated source."""
     (block,) = re.findall(r"```mermaid\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert block == diagram.mermaid()
 

@@ -1,4 +1,4 @@
-"""The documentation: its code runs, its names exist, and its site builds without warnings or external resources."""
+"""The documentation: code runs, names exist, and the site builds without warnings or external resources."""
 
 from __future__ import annotations
 
@@ -78,12 +78,12 @@ def environment_in(folder: Path) -> dict[str, str]:
 
 
 def command_for(page: Path) -> list[str]:
-    """Return the command that runs a page's blocks."""
+    """Return the command that runs a page's code blocks."""
     return [sys.executable, "-W", "error", os.fspath(ROOT / "tests" / "pages.py"), os.fspath(page)]
 
 
 def run_page(page: Path, folder: Path) -> None:
-    """Run a page's blocks."""
+    """Run a page's code blocks."""
     result = subprocess.run(  # noqa: S603  # our own interpreter and page
         command_for(page),
         cwd=folder,
@@ -141,7 +141,7 @@ def test_desktop_page_opens_its_window_and_tracks(name: str, folder: Path, reque
 
 
 def test_web_workers_page_serves_requests(folder: Path) -> None:
-    """The page's program, started with the page's command, returns entities and stops without errors."""
+    """The page's program, when started with the page's command, returns entities and stops without errors."""
     skip_without("gunicorn")
     program, command, *others = read_blocks(WEB_WORKERS)
     assert (program.title, command.language, others) == ("my_app.py", "sh", [])
@@ -171,7 +171,7 @@ def test_web_workers_page_serves_requests(folder: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_data_in_code_blocks_is_valid(page: Path) -> None:
-    """JSON parses, entities validate, save files load, and every block's language is known to the tests."""
+    """JSON blocks parse, entities validate, save files load, and every block is in a language that the tests know."""
     for block in read_blocks(page):
         assert block.language in {"python", "sh", "text", "json", "xml"}, block
         if block.language == "json":
@@ -184,7 +184,7 @@ def test_data_in_code_blocks_is_valid(page: Path) -> None:
 
 
 def test_installed_extras_exist() -> None:
-    """The pages install exactly the extras that the package provides."""
+    """The install commands on the pages use exactly the extras that the package provides."""
     texts = [page.read_text(encoding="utf-8") for page in PAGES]
     extras = {extra for text in texts for extra in re.findall(r"^pip install .*\[(\w+)\]", text, re.MULTILINE)}
     assert extras == set(importlib.metadata.metadata("client-session").get_all("Provides-Extra", []))
@@ -200,7 +200,7 @@ def test_graph_page_has_every_row() -> None:
 
 
 def name_pairs(heading: str) -> list[tuple[str, str]]:
-    """Return the first two columns of the tables below a heading of the migration page."""
+    """Return the first two columns of the tables under a heading on the migration page."""
     text = (DOCS / "migrating.md").read_text(encoding="utf-8")
     section = text.split(f"## {heading}\n")[1].split("\n## ")[0]
     return re.findall(r"^\| `(\w+)` \| `(\w+)` \|", section, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Traces recorded from the real .NET tracker give the same results when replayed on our session."""
+"""Replaying traces recorded from the real .NET tracker on our session produces the same results."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def data_of(entity: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_entity_has_eight_fields(make: MakeSession, clock: ManualClock) -> None:
-    """Each field is available as an attribute and in the data, with the right value."""
+    """Each field has the right value, both as an attribute and in the data."""
     session = make()
     session.get_session_context(event_id(1))
     first = session.session_id
@@ -98,21 +98,21 @@ def test_entity_is_self_describing_json(make: MakeSession) -> None:
 
 
 def test_to_dict_supports_the_dotnet_schema_version(make: MakeSession) -> None:
-    """Version 1-0-1 omits the two newer fields and is valid."""
+    """In schema version 1-0-1, an entity omits the two newer fields and is valid."""
     entity = make().get_session_context(event_id(1)).to_dict(version="1-0-1")
     assert entity["schema"] == "iglu:com.snowplowanalytics.snowplow/client_session/jsonschema/1-0-1"
     VALIDATORS["1-0-1"].validate(data_of(entity))
 
 
 def test_unknown_schema_version_is_rejected(make: MakeSession) -> None:
-    """The error names the given version and the allowed ones."""
+    """The error message contains the rejected version and the allowed versions."""
     context = make().get_session_context(event_id(1))
     with pytest.raises(ValueError, match=r"version must be one of 1-0-2, 1-0-1, not '2-0-0'"):
         context.to_dict("2-0-0")
 
 
 def test_entity_is_immutable(make: MakeSession) -> None:
-    """An entity cannot be changed, and changing the data it returned does not affect later entities."""
+    """An entity is immutable, and changing a dict that it returned does not affect any entity."""
     session = make()
     context = session.get_session_context(event_id(1))
     with pytest.raises(AttributeError):
@@ -241,7 +241,7 @@ def test_first_event_can_be_anonymous(make: MakeSession) -> None:
 
 
 def test_indexes_stop_at_the_schema_maximum() -> None:
-    """Neither index exceeds 2³¹ - 1, so entities and save files stay valid."""
+    """Session and event indexes never exceed 2³¹ - 1, so entities and save files stay valid."""
     facts = SessionFacts.from_snapshot(Snapshot(user_id="0" * 16, session_id=event_id(1), session_index=MAX_INDEX))
     VALIDATORS["1-0-2"].validate(SessionContext(facts, MAX_INDEX + 5).data)
     store = MemoryStore()
@@ -252,7 +252,7 @@ def test_indexes_stop_at_the_schema_maximum() -> None:
 
 
 def test_facts_of_a_snapshot_without_a_session_are_rejected() -> None:
-    """Building a session's facts from a snapshot that has only a user raises ValueError."""
+    """SessionFacts.from_snapshot() raises ValueError if the snapshot contains only a user."""
     with pytest.raises(ValueError, match="the snapshot must have a session"):
         SessionFacts.from_snapshot(Snapshot(user_id="0" * 16))
 

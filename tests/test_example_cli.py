@@ -61,7 +61,7 @@ def test_concurrent_runs_share_a_session(save_path: Path) -> None:
 
 
 def test_killed_run_does_not_duplicate_an_event(save_path: Path) -> None:
-    """A run saves each event before printing it, so the next run continues the numbering."""
+    """Each event is saved before it is printed, so the run after a killed run continues the numbering."""
     with start("--save", save_path, *["build"] * 100, PYTHONUNBUFFERED="1") as run:
         assert run.stdout is not None
         lines = [run.stdout.readline()]

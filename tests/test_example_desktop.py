@@ -52,9 +52,9 @@ threading.Thread.start = refuse
 del sys.argv[0]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-"""Code that runs a program in which starting a thread raises an error."""
+"""Code that runs a program in such a way that starting a thread raises an error."""
 
-# Programs that show each example's window. F2 opens a dialog, and half a second later the program prints "open".
+# One program per toolkit. F2 opens a dialog, and half a second later the program prints "open".
 WITH_DIALOG = {
     "tk": """
 import sys, tkinter as tk
@@ -130,7 +130,7 @@ class CountingSession(ClientSession):
 ticks = []
 session = CountingSession(store=MemoryStore(), check_interval=3600, scheduler=scheduler)
 run(0.2)
-print("ticks at an interval of an hour:", len(ticks))
+print("ticks at a one-hour interval:", len(ticks))
 session.check_interval = 0.02
 run(1)
 print("several ticks at 0.02 s:", len(ticks) >= 3)
@@ -147,7 +147,7 @@ gc.collect()
 print("dropped session:", reference())
 ticks.clear()
 run(0.2)
-print("ticks after the drop:", len(ticks))
+print("ticks after the session was dropped:", len(ticks))
 """
 
 CHECK_OTHER_THREAD = """
@@ -185,7 +185,7 @@ print("ticks while stopped:", len(thread_names))
 
 @attrs.frozen
 class Program:
-    """A running program, its lines of output, and the user at its display."""
+    """A running program, its lines of output, and the simulated user at its display."""
 
     process: subprocess.Popen[str]
     lines: queue.SimpleQueue[str]
@@ -260,7 +260,7 @@ def user() -> Iterator[User]:
             os.close(writing)
             with os.fdopen(reading) as pipe:
                 environment = {**os.environ, "DISPLAY": f":{pipe.readline().strip()}"}
-            # A window opened before the manager is ready may never appear, so the manager starts the program.
+            # A window opened before the window manager is ready may never appear, so the manager starts the program.
             manager = ["openbox", "--startup", f"{sys.executable} -m tkinter"]
             with subprocess.Popen(manager, env=environment, stderr=subprocess.DEVNULL) as manager_process:  # noqa: S603  # ours
                 try:
@@ -352,7 +352,7 @@ def test_buttons_track_events_and_begin_sessions(toolkit: str, start: Start, sav
 
 
 def test_dialog_keeps_the_session_in_the_foreground(toolkit: str, start: Start, save_path: Path) -> None:
-    """The session stays in the foreground while the program's own dialog has focus and when it closes."""
+    """The session stays in the foreground while the program's own dialog has focus and after the dialog closes."""
     program = start("-c", WITH_DIALOG[toolkit], save_path)
     user = program.user
     user.switch_to(TITLES[toolkit])
@@ -369,12 +369,12 @@ def test_scheduler_meets_its_contract(toolkit: str, start: Start) -> None:
     """The scheduler follows interval changes, stops and restarts, and does not keep a session alive."""
     program = start("-c", SCHEDULER[toolkit] + CHECK_SCHEDULER)
     assert [program.line() for _ in range(6)] == [
-        "ticks at an interval of an hour: 0",
+        "ticks at a one-hour interval: 0",
         "several ticks at 0.02 s: True",
         "ticks while stopped: 0",
         "several ticks after a restart: True",
         "dropped session: None",
-        "ticks after the drop: 0",
+        "ticks after the session was dropped: 0",
     ]
     assert program.process.wait(WAIT_SECONDS) == 0
 

@@ -35,7 +35,7 @@ WAIT_SECONDS = 60.0
 
 
 class Server:
-    """A gunicorn server with three workers, and every entity it returned."""
+    """A gunicorn server with three workers, and all entities it has returned."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         """Wait until the server is listening and has started its workers."""
@@ -53,7 +53,7 @@ class Server:
         pytest.fail(f"gunicorn did not print a line that matches {pattern}")
 
     def read_remaining_output(self) -> str:
-        """Read the output up to its end."""
+        """Read the output to the end."""
         assert self.process.stdout is not None
         return self.process.stdout.read()
 
@@ -73,7 +73,7 @@ class Server:
             connection.close()
 
     def get_until(self, sessions: int) -> None:
-        """Make requests, eight at a time, until the responses contain this many sessions."""
+        """Make requests, eight at a time, until the responses come from the given number of sessions."""
         with ThreadPoolExecutor(8) as pool:
             for _round in range(200):
                 self.entities += pool.map(self.get, range(40))
@@ -82,7 +82,7 @@ class Server:
         pytest.fail(f"{len(self.entities)} responses contained fewer than {sessions} sessions")
 
     def count_events(self) -> dict[int, int]:
-        """Check that indexes have no gaps or duplicates; return the number of events per session index."""
+        """Check that event indexes have no gaps or duplicates; return the number of events per session index."""
         assert len({entity["userId"] for entity in self.entities}) == 1
         sessions: dict[int, Entities] = {}
         for entity in self.entities:

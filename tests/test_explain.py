@@ -30,7 +30,7 @@ FOREGROUND, BACKGROUND, EXPIRED = SessionState
 
 
 def descriptions(session: ClientSession) -> list[str]:
-    """Return a session's explanations without the times."""
+    """Return a session's explanations without their times."""
     return [str(explanation).split(maxsplit=2)[2] for explanation in session.explain()]
 
 
@@ -58,7 +58,7 @@ def apply(session: ClientSession, clock: ManualClock, *inputs: tuple[float, str]
 
 
 def test_explanation_has_every_relevant_fact(make: MakeSession, clock: ManualClock) -> None:
-    """An explanation has the time, input, states, idle time, timeouts, checker status, and sessions."""
+    """An explanation contains the time, input, states, idle time, timeouts, checker status, and sessions."""
     session = make()
     apply(session, clock, (0, "event"), (1, "event"), (0, "background"), (700, "event"))
     assert session.explain()[-1] == Explanation(
@@ -153,7 +153,7 @@ def test_each_kind_of_decision_has_a_description(
 
 
 def test_timeout_changes_are_explained(session: ClientSession) -> None:
-    """The explanation has the old and the new timeout, or says that the current one still applies."""
+    """The explanation gives the old and new timeouts, or says that the current timeout still applies."""
     session.foreground_timeout = 60.5
     session.background_timeout = timedelta(minutes=1)
     assert descriptions(session) == [
@@ -163,7 +163,7 @@ def test_timeout_changes_are_explained(session: ClientSession) -> None:
 
 
 def test_fractional_timeout_is_compared_with_a_fractional_duration(make: MakeSession, clock: ManualClock) -> None:
-    """Idle seconds are rounded only if the timeout is a whole number, so they never appear to be below the timeout."""
+    """Idle time is rounded only if the timeout is a whole number, so it never looks shorter than the timeout."""
     session = make(foreground_timeout=60.5)
     assert apply(session, clock, (0, "event"), (60.75, "tick"))[-1] == (
         "tick: session 1 (1 event) ended: idle for 60.75 s in the foreground (timeout 60.5 s); "
@@ -172,7 +172,7 @@ def test_fractional_timeout_is_compared_with_a_fractional_duration(make: MakeSes
 
 
 def test_restart_explains_whether_the_saved_session_continues(make: MakeSession, clock: ManualClock) -> None:
-    """With continue_on_restart, a start explains its decision; without it, a start does not add an explanation."""
+    """With continue_on_restart, a new session object explains its decision; without it, its history is empty."""
     first = make(continue_on_restart=True)
     assert apply(first, clock, (0, "event"), (5, "close"))[-1] == "close: closed; no session ended"
     clock.advance(594)
@@ -191,7 +191,7 @@ def test_restart_explains_whether_the_saved_session_continues(make: MakeSession,
 
 
 def test_counted_empty_sessions_are_explained(make: MakeSession, clock: ManualClock) -> None:
-    """A session is counted when it replaces the previous one, but begins only with its first event."""
+    """With count_empty_sessions, a session is counted immediately but begins only with its first event."""
     session = make(count_empty_sessions=True)
     assert apply(session, clock, (600, "tick"), (600, "tick"), (1, "event")) == [
         "start: session 1 is counted before its first event",
@@ -211,7 +211,7 @@ def test_counted_empty_sessions_are_explained(make: MakeSession, clock: ManualCl
 
 
 def test_routine_inputs_do_not_add_entries(session: ClientSession, clock: ManualClock) -> None:
-    """Events within a session, early ticks, repeated toggles, touches and saves do not add entries."""
+    """Events within a session, early ticks, repeated toggles, touches and saves do not add history entries."""
     apply(session, clock, (0, "event"), (0, "background"))
     before = session.explain()
     for _ in range(10_000):
@@ -336,7 +336,7 @@ def test_no_explanation_is_lost_with_many_threads(make: MakeSession) -> None:
 
 
 def test_log_uses_the_same_words(make: MakeSession, clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
-    """At level DEBUG, each decision is logged as one line, with the explanation as its argument."""
+    """At level DEBUG, each decision is logged as one line, with the explanation as the log record's argument."""
     caplog.set_level(logging.DEBUG)
     session = make(continue_on_restart=True)
     apply(session, clock, (0, "event"), (1, "event"), (600, "tick"), (0, "close"))
@@ -399,13 +399,13 @@ class LevelLogger(BasicLogger):
     "logger", [BasicLogger(), LevelLogger(lambda level: level > logging.DEBUG), LevelLogger(lambda _: bool(1 / 0))]
 )
 def test_logger_not_enabled_for_debug_gets_no_lines(make: MakeSession, clock: ManualClock, logger: BasicLogger) -> None:
-    """A logger gets no lines if it lacks levels, is set to another level, or raises; the event still succeeds."""
+    """If the logger lacks levels, is set to another level, or raises, nothing is logged, but the event succeeds."""
     assert apply(make(logger=logger), clock, (0, "event")) == ["event: session 1 begins"]
     assert logger.lines == []
 
 
 def test_custom_logger_enabled_for_debug_gets_the_lines(make: MakeSession, clock: ManualClock) -> None:
-    """A logger that is not from the standard library also gets the lines."""
+    """Decisions are also logged to loggers that are not from the standard library."""
     logger = LevelLogger(lambda level: level == logging.DEBUG)
     session = make(logger=logger)
     apply(session, clock, (0, "event"))
@@ -416,7 +416,7 @@ def test_custom_logger_enabled_for_debug_gets_the_lines(make: MakeSession, clock
 
 
 def test_replay_returns_the_explanations_of_each_input(clock: ManualClock) -> None:
-    """Each moment has the explanations that its input added, including those of a session closed by a restart."""
+    """Each replayed input returns the explanations it added, including those of a session closed by a restart."""
     start = clock.now()
     steps = [
         Step(start + timedelta(seconds=seconds), input_name, event_id(1) if input_name == "event" else None)
@@ -511,12 +511,12 @@ NEXT = "the next event begins session 4"
     ids=["no session", "resumable", "timed out", "in the future", "ended", "empty", "written by .NET"],
 )
 def test_save_file_is_described(saved: Snapshot, expected: list[str]) -> None:
-    """The description states the saved session's progress and predicts what a start would do now."""
+    """The description states the saved session's progress and predicts what a restart would do now."""
     assert list(describe_save_file(saved, NOW, 600)) == expected
 
 
 def test_description_predicts_the_next_start(make: MakeSession, clock: ManualClock) -> None:
-    """A start does what the description predicted and explains it in the same words."""
+    """After a restart, the session does what the description predicted and explains it in the same words."""
     for minutes, verb in ((9, "session 3 continues"), (10, "the saved session is over")):
         store = MemoryStore()
         clock.set_wall(NOW)

@@ -26,11 +26,11 @@ def test_every_edge_satisfies_every_invariant() -> None:
 
 
 def test_sample_of_each_row_is_the_shortest() -> None:
-    """Each row's sample is the shortest, since the search is breadth-first; replaying the sample takes the row."""
+    """Since the search is breadth-first, each row's sample is the shortest possible, and replaying it takes the row."""
     tally = Tally()
     explore(tally)
     assert set(tally.samples) == set(TABLE)
-    # start, background, an expiring tick, then the row's own input
+    # start, background, a tick that ends the session, and the row's own input
     assert {len(sample.steps) for row, sample in tally.samples.items() if row.source is EXPIRED} <= {3, 4}
     assert max(len(sample.steps) for sample in tally.samples.values()) == 4
     for row, sample in tally.samples.items():

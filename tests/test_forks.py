@@ -21,7 +21,7 @@ needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="counts threads 
 
 
 def run(program: str, *arguments: object, options: tuple[str, ...] = ("-W", "error")) -> str:
-    """Run a program in a new interpreter and return what it prints. Any output to stderr fails the test."""
+    """Run a program in a new interpreter and return its output. Any output to stderr fails the test."""
     done = subprocess.run(  # noqa: S603  # our own interpreter and program
         [sys.executable, *options, "-c", textwrap.dedent(program), *map(str, arguments)],
         capture_output=True,
@@ -129,7 +129,7 @@ def test_progress_is_saved_at_exit(save_path: Path, last: str, events: int) -> N
 
 
 def test_exit_stops_saving_at_its_deadline(tmp_path: Path) -> None:
-    """If saves are slow when the interpreter exits, the exit waits for one session's save, not for all of them."""
+    """If saves are slow, the interpreter waits for only one session's save before it exits, not for all saves."""
     program = """
     import sys, time, uuid
     from client_session import ClientSession, XmlStore
@@ -163,7 +163,7 @@ def test_resumed_session_continues_after_an_exit_without_close(save_path: Path) 
 
 @needs_fork
 def test_child_renews_an_object_once() -> None:
-    """If two threads in a forked child use an object at the same time, only the first one renews the object's locks."""
+    """If two threads in a forked child use an object at the same time, the object's locks are renewed only once."""
     program = """
     import os, threading, time
     from client_session_persistence.forks import THIS_PROCESS, ForkAware

@@ -1,4 +1,4 @@
-"""The transition table: the specification's rows, and its validation at import time."""
+"""The transition table matches the specification and is validated at import time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SPECIFIED_TABLE = """
 
 
 def test_states_match_the_specification() -> None:
-    """There are exactly three states, and `str()` returns the value of each."""
+    """There are exactly three states, and `str()` of a state returns its value."""
     assert {state.name: str(state) for state in SessionState} == {
         "FOREGROUND_ACTIVE": "foreground-active",
         "BACKGROUND_ACTIVE": "background-active",
@@ -37,7 +37,7 @@ def test_states_match_the_specification() -> None:
 
 
 def test_table_matches_the_specification() -> None:
-    """Source, input, guard, destination and effects match in every row."""
+    """Every row has the source, input, guard, destination and effects that the specification gives."""
     specified = [tuple(cell.strip() for cell in line.split("|")[1:-1]) for line in SPECIFIED_TABLE.strip().splitlines()]
     assert specified == [
         (

@@ -34,7 +34,7 @@ def test_in_memory_session_does_not_load_file_modules() -> None:
 
 
 def test_every_public_name_is_available() -> None:
-    """Lazily imported names are available like all the others; an unknown name raises AttributeError."""
+    """Lazily imported names are available like any other name; an unknown name raises AttributeError."""
     assert all(getattr(client_session_persistence, name) is not None for name in client_session_persistence.__all__)
     with pytest.raises(AttributeError, match="'client_session_persistence' has no attribute 'YamlStore'"):
         _ = client_session_persistence.YamlStore

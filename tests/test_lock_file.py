@@ -124,7 +124,7 @@ def test_reentrant_call_may_retain_the_lock_first(path: Path, monkeypatch: pytes
 
 
 def test_failed_unlock_is_retried_by_the_next_use(lock: LockFile, path: Path) -> None:
-    """If unlocking fails, the error is raised and the file stays locked; the next use of the lock releases it."""
+    """If unlocking fails, the error is raised and the file stays locked; the next use of the lock unlocks it."""
 
     def fail(_: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
@@ -159,7 +159,7 @@ def test_file_system_without_locks_is_accepted(lock: LockFile, monkeypatch: pyte
 
 
 def test_reentrant_locking_fails_immediately(path: Path) -> None:
-    """A signal handler that tries to lock during locking gets an error; the interrupted call still gets the lock."""
+    """A signal handler that interrupts locking and tries to lock gets an error; the interrupted call gets the lock."""
     lock = ProcessLock(os.fspath(path))
     errors: list[str] = []
 
@@ -201,7 +201,7 @@ def test_lock_file_is_private_from_creation(lock: LockFile, path: Path, umask: i
 @needs_posix
 @pytest.mark.parametrize("target", ["target", "missing"])
 def test_symbolic_link_as_lock_file_is_rejected(lock: LockFile, path: Path, target: str) -> None:
-    """A planted link is rejected immediately, wherever it points, and its target is not opened."""
+    """A planted symbolic link is rejected immediately, wherever it points, and its target is not opened."""
     target_file = path.with_name("target")
     target_file.write_text("precious")
     path.symlink_to(target)
@@ -236,7 +236,7 @@ def test_forked_child_does_not_keep_the_parents_lock(lock: LockFile, path: Path)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_child_forked_during_locking_does_not_unlock(lock: LockFile, path: Path) -> None:
-    """A child forked right after the locking system call closes its file descriptor without releasing the lock."""
+    """A child forked right after the locking system call closes the file descriptor without releasing the lock."""
     children: list[int] = []
 
     def lock_and_fork(descriptor: int, *, blocking: bool) -> bool:

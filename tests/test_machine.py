@@ -13,7 +13,7 @@ from client_session.machine import MACHINE, effect_method, guard_method
 
 
 def test_machine_matches_the_table() -> None:
-    """The machine's transitions and the table's rows are the same."""
+    """The machine's transitions match the table's rows."""
     machine_rows = {
         (
             transition.source,
@@ -57,7 +57,7 @@ def test_core_implements_every_guard_and_effect() -> None:
 
 @pytest.mark.parametrize("row", TABLE, ids=str)
 def test_core_follows_each_row(row: Row) -> None:
-    """In a row's source state, the row's input leads to its destination and causes its effects."""
+    """In a row's source state, the row's input leads to the row's destination and effects."""
     lifecycle = Lifecycle(600.0, 300.0, 0.0)
     lifecycle.decide(Input.EVENT, 0.0)
     if row.source is not SessionState.FOREGROUND_ACTIVE:

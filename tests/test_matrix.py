@@ -28,7 +28,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_finds_interpreters_on_path_and_in_pyenv(folder: Path) -> None:
-    """An interpreter is found together with the version that it reports."""
+    """find_python() returns the path of an interpreter and the version that it reports."""
     assert matrix.find_python(MINOR) is None
     in_pyenv = folder.parent / ".pyenv" / "versions" / f"3.{MINOR}.1" / "bin" / f"python3.{MINOR}"
     for python in (in_pyenv, folder / f"python3.{MINOR}"):

@@ -16,7 +16,7 @@ def test_load_returns_the_last_snapshot() -> None:
 
 
 def test_lock_is_reentrant() -> None:
-    """A caller that holds the lock can save, which acquires the lock again."""
+    """A caller that already holds the lock can save, although saving also acquires the lock."""
     store = MemoryStore()
     with store.lock(), store.lock():
         store.save(Snapshot(user_id=event_id(1)))

@@ -1,4 +1,4 @@
-"""OpenTelemetry: session ids on spans and log records, and which of them count as activity."""
+"""OpenTelemetry: spans and log records get session ids, and some of them count as activity."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_root_span_starts_a_session(session: ClientSession) -> None:
 
 
 def test_previous_session_id_is_added(session: ClientSession, clock: ManualClock) -> None:
-    """After the timeout, spans and log records also carry the id of the previous session."""
+    """After the timeout, spans and log records also include the id of the previous session."""
     traces, logs = Traces(session), Logs().of(session)
     traces.span()
     first = session.session_id
@@ -95,7 +95,7 @@ def test_custom_predicate_decides_what_is_activity(session: ClientSession) -> No
 
 
 def test_inner_spans_and_log_records_do_not_extend_the_session(session: ClientSession, clock: ManualClock) -> None:
-    """Inner spans and log records do not extend the session, no matter how many there are."""
+    """Child spans and log records do not extend the session, no matter how many there are."""
     traces, logs = Traces(session), Logs().of(session)
     with traces.tracer.start_as_current_span("click"):
         for _ in range(9):
@@ -108,7 +108,7 @@ def test_inner_spans_and_log_records_do_not_extend_the_session(session: ClientSe
 
 
 def test_pending_session_id_is_used_before_the_first_event(session: ClientSession) -> None:
-    """Spans and log records before the first event carry the id of the session that the event will start."""
+    """Before the first event, spans and log records get the id of the session that the event will start."""
     traces, logs = Traces(session), Logs().of(session)
     logs.logger.emit(body="starting")
     traces.span(kind=SpanKind.PRODUCER)

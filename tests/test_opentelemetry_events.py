@@ -53,7 +53,7 @@ def test_start_and_end_events_are_emitted(make: MakeSession, clock: ManualClock)
 
 
 def test_continued_session_does_not_emit_events_on_restart(make: MakeSession) -> None:
-    """Spans before and after a restart carry the same session id, and session.start is emitted only once."""
+    """Spans before and after a restart have the same session id, and session.start is emitted only once."""
     logs = Logs()
     logs.of(make())
     events = SessionEvents(logs.provider)

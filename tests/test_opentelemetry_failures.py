@@ -29,14 +29,14 @@ LOGGER = "client_session.trackers.opentelemetry"
 
 
 def logged_failures(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return the logged failures."""
+    """Return the messages of the logged failures."""
     return [record.getMessage() for record in caplog.records if record.name == LOGGER and record.exc_info]
 
 
 def test_failing_session_does_not_lose_spans_or_records(
     session: ClientSession, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Both are exported without session attributes, no call raises, and each series of failures is logged once."""
+    """No call raises, spans and log records are exported unchanged, and each series of failures is logged once."""
     traces, logs = Traces(session), Logs().of(session, lambda _: True)
     session.close()
     for _ in range(3):
@@ -51,7 +51,7 @@ def test_failing_session_does_not_lose_spans_or_records(
 
 
 def test_closed_session_still_labels_log_records(session: ClientSession) -> None:
-    """Log records that a program emits after close() carry the id of the closed session."""
+    """Log records that a program emits after close() have the id of the closed session."""
     traces, logs = Traces(session), Logs().of(session)
     traces.span()
     session.close()
@@ -60,7 +60,7 @@ def test_closed_session_still_labels_log_records(session: ClientSession) -> None
 
 
 def test_failing_predicate_is_logged(session: ClientSession, caplog: pytest.LogCaptureFixture) -> None:
-    """The span is exported, the failure is logged, and no event is counted."""
+    """If the predicate raises, the span is exported, the failure is logged, and no event is counted."""
     traces = Traces(session, lambda span: span.attributes["kind"] == "click")
     traces.span()
     assert traces.attributes == [{}]
@@ -90,7 +90,7 @@ def test_failure_logged_through_opentelemetry_does_not_recurse(session: ClientSe
 
 
 def test_provider_shutdown_leaves_the_session_open(session: ClientSession) -> None:
-    """Providers flush without waiting for the session, which still works after they shut down."""
+    """Flushing a provider does not wait for the session, and the session still works after providers shut down."""
     traces, logs = Traces(session), Logs().of(session)
     for provider in (traces.provider, logs.provider):
         assert provider.force_flush()

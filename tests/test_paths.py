@@ -14,7 +14,7 @@ from client_session_persistence import default_save_path
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 def test_linux_path_is_in_the_data_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The path is in XDG_DATA_HOME or the user's data folder, which is not created."""
+    """The path is in XDG_DATA_HOME or the user's data folder, and the folder is not created."""
     monkeypatch.delenv("XDG_DATA_HOME", raising=False)
     assert default_save_path("my-app") == Path.home() / ".local/share/my-app/session.xml"
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
@@ -46,7 +46,7 @@ def test_android_path_is_in_the_apps_private_folder() -> None:
 
 @pytest.mark.parametrize("name", ["", "  ", ".", "..", "a/b", "a\\b", "a\0b"])
 def test_invalid_folder_name_is_rejected(name: str) -> None:
-    """The error names the argument."""
+    """The error says which argument is invalid."""
     with pytest.raises(ValueError, match="app_name must be the name of one folder"):
         default_save_path(name)
     with pytest.raises(ValueError, match="app_author must be the name of one folder"):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from client_session import SessionContext, SessionSummary
 
 STEP = 11
-"""Only every 11th point is interrupted here; the torture suite interrupts every point."""
+"""These tests interrupt every 11th point; the torture suite interrupts every point."""
 
 REENTRANT_CALLS: dict[str, Callable[[Recorder], object]] = {
     "an event": Recorder.event,
@@ -32,7 +32,7 @@ REENTRANT_CALLS: dict[str, Callable[[Recorder], object]] = {
 @pytest.mark.parametrize("reentrant_call", REENTRANT_CALLS)
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_interrupted_calls_lose_nothing(operation: str, reentrant_call: str) -> None:
-    """Wherever one call interrupts another, no number is skipped or duplicated, and the callbacks match."""
+    """Wherever one call interrupts another, indexes are not skipped or duplicated, and the callbacks match."""
     prepare, operate = OPERATIONS[operation]
     points = 1
     for point in itertools.count(0, STEP):
@@ -88,7 +88,7 @@ def test_event_is_not_counted_in_a_superseded_session() -> None:
     """If a re-entrant call ends the session while an event reads the clock, the event begins the next session."""
 
     class InterruptingClock(ManualClock):
-        """Ends the session the next time it is read."""
+        """A clock that, once armed, ends the session the next time the clock is read."""
 
         armed = False
 

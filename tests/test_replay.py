@@ -28,7 +28,7 @@ START = datetime.fromisoformat("2026-11-23T09:00:00Z")
 
 
 def steps(*inputs: tuple[float, str]) -> list[Step]:
-    """Return a trace of inputs, each given as its time in seconds after the start and its name."""
+    """Return a trace of inputs, each given as seconds since the start and a name."""
     return [
         Step(START + timedelta(seconds=at), name, event_id(number) if name == "event" else None)
         for number, (at, name) in enumerate(inputs)
@@ -67,7 +67,7 @@ def test_example_day_has_no_empty_sessions() -> None:
 
 
 def test_only_effective_ticks_are_shown() -> None:
-    """The tick at the first multiple of the interval after the timeout ends the session; other ticks are not shown."""
+    """The first scheduled tick after the timeout ends the session; other ticks are not shown."""
     moments = replay((0, "event"), (7, "event"), (2000, "touch"))
     assert [(moment.input, (moment.at - START).total_seconds()) for moment in moments] == [
         ("event", 0),

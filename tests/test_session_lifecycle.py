@@ -53,7 +53,7 @@ def test_tick_before_the_timeout_changes_nothing(make: MakeSession, clock: Manua
 
 
 def test_tick_after_the_foreground_timeout_starts_a_pending_session(make: MakeSession, clock: ManualClock) -> None:
-    """foreground-active, tick after the timeout: a pending session replaces this one and the checker keeps running."""
+    """foreground-active, tick after the timeout: the next session is pending, and the checker keeps running."""
     session = make()
     session.get_session_context(event_id(1))
     before = session.session_id
@@ -161,7 +161,7 @@ def test_event_after_expiry_begins_the_pending_session_in_the_background(
 def test_foreground_after_expiry_starts_the_checker(
     make: MakeSession, clock: ManualClock, scheduler: ManualScheduler
 ) -> None:
-    """expired-checker-stopped, foreground: the state is foreground-active, and the session is still pending."""
+    """expired-checker-stopped, foreground: the state becomes foreground-active, and the session is still pending."""
     session = make()
     session.get_session_context(event_id(1))
     session.set_background(True)
@@ -324,7 +324,7 @@ def test_pending_session_does_not_expire(make: MakeSession, clock: ManualClock) 
 
 
 def test_count_empty_sessions_numbers_every_expiry(make: MakeSession, clock: ManualClock) -> None:
-    """With count_empty_sessions, construction and each idle timeout create and number a session."""
+    """With count_empty_sessions, a session is created and numbered at construction and at each idle timeout."""
     session = make(count_empty_sessions=True)
     assert session.session_index == 1
     assert session.expires_in == 600
@@ -340,7 +340,7 @@ def test_count_empty_sessions_numbers_every_expiry(make: MakeSession, clock: Man
 
 
 def test_start_new_session_assigns_the_next_id_at_once(make: MakeSession) -> None:
-    """After start_new_session, the next session's id can be read at once, and the next event carries it."""
+    """After start_new_session, the next session's id can be read at once, and the next event uses that id."""
     session = make()
     first = session.get_session_context(event_id(1))
     session.start_new_session()
@@ -352,7 +352,7 @@ def test_start_new_session_assigns_the_next_id_at_once(make: MakeSession) -> Non
 
 
 def test_start_new_session_renews_a_pending_id(make: MakeSession, clock: ManualClock) -> None:
-    """Processes cloned from one snapshot must not begin the same session, so a pending session's id can be renewed."""
+    """A pending session's id can be renewed, so that clones of a process do not begin the same session."""
     session = make()
     pending = session.session_id
     session.start_new_session()

@@ -32,7 +32,7 @@ def load_from_disk(path: Path) -> Snapshot:
 
 
 class FailingStore:
-    """A memory store whose calls fail on request."""
+    """A memory store whose calls can be made to fail."""
 
     def __init__(self) -> None:
         """Create an empty store whose calls succeed."""
@@ -119,7 +119,7 @@ def test_save_and_close_write_the_progress(make: MakeSession, save_path: Path, c
 
 
 def test_pending_session_is_never_written(make: MakeSession, save_path: Path, clock: ManualClock) -> None:
-    """After an expiry, the file keeps the last session that had events, with its final event count."""
+    """After an expiry, the file still contains the last session that had events, with its final event count."""
     session = make(save_path=save_path)
     session.get_session_context(event_id(1))
     last = session.get_session_context(event_id(2))
@@ -152,7 +152,7 @@ def test_progress_is_saved_for_a_possible_restart(
 
 
 def test_counted_empty_sessions_are_saved(make: MakeSession, save_path: Path, clock: ManualClock) -> None:
-    """With count_empty_sessions, construction and expiry save an empty session, as in the .NET tracker."""
+    """With count_empty_sessions, empty sessions are saved at construction and on expiry, as in the .NET tracker."""
     session = make(save_path=save_path, count_empty_sessions=True)
     saved = load_from_disk(save_path)
     assert (saved.session_id, saved.session_index, saved.first_event_id) == (session.session_id, 1, None)
@@ -168,7 +168,7 @@ def test_counted_empty_sessions_are_saved(make: MakeSession, save_path: Path, cl
 
 
 def test_numbering_continues_from_a_dotnet_file(make: MakeSession, save_path: Path, dotnet_file: Path) -> None:
-    """The user is kept, the index increases, and the session in the .NET tracker's file becomes the previous one."""
+    """The user stays the same, the index increases, and the session in the .NET file becomes the previous session."""
     save_path.write_bytes(dotnet_file.read_bytes())
     before = load_from_disk(save_path)
     context = make(save_path=save_path).get_session_context(event_id(1))
@@ -283,7 +283,7 @@ def test_older_session_never_overwrites_a_newer_one(make: MakeSession, save_path
 def test_failing_save_is_logged_once_and_retried(
     make: MakeSession, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A series of failures logs one warning, and the session continues in memory until a later tick saves it."""
+    """A series of failures is logged as one warning, and the session stays in memory until a later tick saves it."""
     caplog.set_level(logging.INFO)
     store = FailingStore()
     session = make(store=store)
@@ -310,7 +310,7 @@ def test_failing_save_is_logged_once_and_retried(
 
 
 def test_new_series_of_failures_is_logged_again(make: MakeSession, caplog: pytest.LogCaptureFixture) -> None:
-    """After a successful save, the next failure logs another warning."""
+    """After a successful save, the next failure is logged as another warning."""
     store = FailingStore()
     session = make(store=store)
     for number in (1, 2):
@@ -323,7 +323,7 @@ def test_new_series_of_failures_is_logged_again(make: MakeSession, caplog: pytes
 
 
 def test_unreadable_file_is_never_overwritten(make: MakeSession, caplog: pytest.LogCaptureFixture) -> None:
-    """As long as the file cannot be read, nothing is written."""
+    """As long as the file cannot be read, it is not written to."""
     store = FailingStore()
     saved = Snapshot(user_id=event_id(7), session_id=event_id(8), session_index=41)
     store.save(saved)
@@ -370,7 +370,7 @@ def test_session_of_a_provisional_user_is_not_saved(make: MakeSession) -> None:
 
 
 def test_any_exception_from_a_store_is_tolerated(make: MakeSession) -> None:
-    """An exception of any type from a custom store does not break an event."""
+    """An event succeeds even if a custom store raises an exception of any type."""
     store = FailingStore()
     store.lock_error = RuntimeError("keyring is locked")
     session = make(store=store)
@@ -398,7 +398,7 @@ def test_save_raises_the_stores_error(make: MakeSession) -> None:
 def test_file_is_saved_again_if_its_folder_was_not_synced(
     make: MakeSession, save_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The new file might not survive a power failure, so the next tick saves it again."""
+    """If the folder was not synced, a power failure could undo the save, so the next tick saves again."""
     session = make(save_path=save_path)
     fsync, failing, synced = os.fsync, True, 0
 
@@ -451,7 +451,7 @@ def test_save_recreates_a_deleted_file(make: MakeSession, save_path: Path) -> No
 
 
 def test_hung_lock_holder_delays_a_call_by_one_second(make: MakeSession, save_path: Path) -> None:
-    """While the lock is held, the session continues in memory and save_error is a TimeoutError; it is saved later."""
+    """While the lock is held, save_error is a TimeoutError; the session continues in memory and is saved later."""
     session = make(save_path=save_path)
     with XmlStore(save_path).lock():
         context = session.get_session_context(event_id(1))
@@ -497,7 +497,7 @@ def test_file_never_contains_a_duplicate_index(make: MakeSession, save_path: Pat
 def test_corrupt_file_is_kept_and_the_user_recovered_from_the_backup(
     make: MakeSession, save_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The corrupt file is kept, the user and index are recovered, and one warning names the file and reason."""
+    """The corrupt file is kept, the user and index are recovered, and one warning gives the file and the reason."""
     with make(save_path=save_path) as session:
         session.get_session_context(event_id(1))
         session.get_session_context(event_id(2))
@@ -519,7 +519,7 @@ def test_corrupt_file_is_kept_and_the_user_recovered_from_the_backup(
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX FIFOs")
 def test_user_comes_from_the_backup_while_the_file_is_unreadable(make: MakeSession, save_path: Path) -> None:
-    """A file that cannot be read is left alone, and the backup provides the user."""
+    """A file that cannot be read is left alone, and the user is read from the backup."""
     with make(save_path=save_path) as session:
         session.get_session_context(event_id(1))
         session.get_session_context(event_id(2))
@@ -533,7 +533,7 @@ def test_user_comes_from_the_backup_while_the_file_is_unreadable(make: MakeSessi
 
 
 def test_user_comes_from_the_backup_while_a_corrupt_file_cannot_be_replaced(make: MakeSession, save_path: Path) -> None:
-    """If the lock cannot be acquired, the corrupt file stays in place, and the backup provides the user."""
+    """If the lock cannot be acquired, the corrupt file stays in place, and the user is read from the backup."""
     with make(save_path=save_path) as session:
         session.get_session_context(event_id(1))
         session.get_session_context(event_id(2))
@@ -565,7 +565,7 @@ def test_unrecoverable_file_results_in_a_new_user(make: MakeSession, save_path: 
 
 
 def test_file_corrupted_during_a_session_is_repaired(make: MakeSession, save_path: Path) -> None:
-    """At the next session's first event, the corrupt file is kept, and a new one with the user and index is written."""
+    """The next session's first event sets the corrupt file aside and saves the user and index in a new file."""
     session = make(save_path=save_path)
     first = session.get_session_context(event_id(1))
     save_path.write_bytes(b"not XML")
@@ -578,7 +578,7 @@ def test_file_corrupted_during_a_session_is_repaired(make: MakeSession, save_pat
 
 
 def test_indexing_a_pending_session_is_idempotent(store: MemoryStore) -> None:
-    """Numbering a pending session twice gives it the same index; a session that is no longer pending is not saved."""
+    """A pending session that is numbered twice keeps its index; a session that is no longer pending is not saved."""
     logger = logging.getLogger(__name__)
     ledger = Ledger(store, logger, Callbacks(logger))
     now, first_id = datetime.now(UTC), ledger.pending_id

@@ -141,7 +141,7 @@ def test_default_checker_expires_a_session() -> None:
 
 
 def test_open_session_does_not_delay_exit(tmp_path: Path) -> None:
-    """A program that never closes its session exits at once, without error output."""
+    """A program that never closes its session exits immediately and prints no errors."""
     program = (
         "import sys, time, uuid; from client_session import ClientSession;"
         "session = ClientSession(sys.argv[1], check_interval=0.001);"
@@ -183,7 +183,7 @@ def run_in_child(work: Callable[[], object]) -> Any:  # noqa: ANN401  # the lite
     "ignore:This process .* is multi-threaded:DeprecationWarning"
 )  # Python 3.12; forked on purpose
 def test_forked_child_begins_its_own_session(save_path: Path) -> None:
-    """The child's next event begins a new session for the same user, so parent and child never share an index."""
+    """The child's next event begins a new session for the same user, so the two processes never share an index."""
     session = ClientSession(save_path)
     first = session.get_session_context(event_id(1))
     data = run_in_child(lambda: session.get_session_context(event_id(2)).data)
@@ -201,11 +201,11 @@ def test_forked_child_begins_its_own_session(save_path: Path) -> None:
     "ignore:This process .* is multi-threaded:DeprecationWarning"
 )  # Python 3.12; forked on purpose
 def test_forked_child_does_not_hang_on_a_held_lock(save_path: Path) -> None:
-    """A child does not hang if another thread held the session's lock in a store call at the time of the fork."""
+    """A child does not hang if it was forked while another thread held the session's lock in a store call."""
     saving, proceed = threading.Event(), threading.Event()
 
     class SlowStore(MemoryStore):
-        """A store that blocks while it saves a session, with the session's lock held."""
+        """A store that blocks in save() while the session's lock is held."""
 
         def save(self, snapshot: Any) -> None:  # noqa: ANN401  # passed through
             if snapshot.session_id is not None and not proceed.is_set():
@@ -264,7 +264,7 @@ def test_signal_handler_that_raises_does_not_leak_the_lock(make: MakeSession) ->
         raise KeyboardInterrupt
 
     class InterruptingClock(ManualClock):
-        """A clock that interrupts the waiting main thread when a worker thread reads the time with the lock held."""
+        """A clock that interrupts the waiting main thread when a worker holding the lock reads the time."""
 
         def monotonic(self) -> float:
             """Interrupt the main thread once it is waiting, then return the time."""
@@ -295,10 +295,10 @@ def test_signal_handler_that_raises_does_not_leak_the_lock(make: MakeSession) ->
 
 
 def test_scheduler_may_tick_in_start_and_stop(make: MakeSession, clock: ManualClock) -> None:
-    """A scheduler that ticks from start() or stop() on the same thread does not cause a deadlock or recursion."""
+    """A scheduler that calls tick() from start() or stop() does not cause a deadlock or recursion."""
 
     class EagerScheduler:
-        """A scheduler that ticks the session in start() and stop()."""
+        """A scheduler whose start() and stop() call the session's tick()."""
 
         def start(self, session: Any, now: float) -> None:  # noqa: ANN401, ARG002  # any session
             session.tick()

@@ -45,7 +45,7 @@ USER = "0123456789abcdef"
     ],
 )
 def test_values_outside_the_schema_are_rejected(field: str, value: Any, allowed: str) -> None:  # noqa: ANN401  # any type
-    """The error gives the field, the value and the allowed values."""
+    """The error message contains the field, the value and the allowed values."""
     with pytest.raises(ValueError, match=f"^{field} must be {allowed}") as caught:
         Snapshot(**{"user_id": USER, field: value})
     assert repr(value) in str(caught.value)
@@ -68,7 +68,7 @@ def test_times_must_be_aware(field: str, value: Any, error: type[Exception]) -> 
 
 
 def test_limits_are_inclusive() -> None:
-    """Indexes range from 0 to 2³¹ - 1, and a user id may be 16 hexadecimal digits."""
+    """Indexes range from 0 to 2³¹ - 1, and a user id may consist of 16 hexadecimal digits."""
     assert Snapshot(user_id=USER, session_index=2**31 - 1, event_index=0).session_index == 2**31 - 1
 
 
@@ -90,7 +90,7 @@ def test_times_become_utc(time: datetime) -> None:
 
 @given(TIMES)
 def test_formatting_a_time_is_lossless(time: datetime) -> None:
-    """The string is an RFC 3339 time in UTC, with milliseconds or, if needed, microseconds."""
+    """A time is formatted as RFC 3339 in UTC, with milliseconds or, if needed, microseconds."""
     text = iso_time(as_utc(time))
     assert datetime.fromisoformat(text) - EPOCH == time - EPOCH
     assert len(text) == (24 if time.microsecond % 1000 == 0 else 27)

@@ -75,7 +75,7 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
 
 
 def place() -> SelfDescribingJson:
-    """Return an entity for the caller to attach to an event."""
+    """Return a custom entity that a caller attaches to an event."""
     return SelfDescribingJson(**PLACE)
 
 
@@ -90,7 +90,7 @@ def milliseconds(text: str) -> int:
 def test_every_event_arrives_with_a_valid_entity(
     collector: Collector, session: ClientSession, method: Method, *, encode_base64: bool
 ) -> None:
-    """By GET or POST, with or without base64, every event has a valid session entity after the caller's entities."""
+    """Over GET or POST, with or without base64, every event has a valid session entity after the caller's entities."""
     emitter = Emitter("127.0.0.1", protocol="http", port=collector.port, method=method, batch_size=4)
     tracker = SessionTracker("ns", emitter, app_id="app", encode_base64=encode_base64, session=session)
     events = [
@@ -116,7 +116,7 @@ def test_every_event_arrives_with_a_valid_entity(
 
 
 def test_event_after_the_timeout_names_the_previous_session(session: ClientSession, clock: ManualClock) -> None:
-    """The first event after the timeout begins a session whose entity names the previous session."""
+    """The first event after the timeout begins a session whose entity contains the previous session's id."""
     emitter = RecordingEmitter()
     tracker = SessionTracker("ns", emitter, session=session)
     tracker.track(PageView("https://example.com"))
@@ -164,7 +164,7 @@ DEPRECATED_METHODS: dict[str, Callable[[Tracker], Tracker]] = {
 
 
 def test_every_deprecated_method_is_covered() -> None:
-    """The table lists every track_ method of the installed tracker."""
+    """DEPRECATED_METHODS lists every track_ method of the installed tracker."""
     assert {f"track_{name}" for name in DEPRECATED_METHODS} == {
         name for name in vars(Tracker) if name.startswith("track_")
     }
@@ -185,7 +185,7 @@ def test_deprecated_method_attaches_the_entity(session: ClientSession, name: str
 
 
 def test_transaction_items_are_separate_events(session: ClientSession) -> None:
-    """Tracking a transaction with two items sends three events, each with its own event index."""
+    """A transaction with two items is sent as three events, each with its own event index."""
     emitter = RecordingEmitter()
     items = [{"sku": "tea", "price": 3, "quantity": 1}, {"sku": "cup", "price": 6, "quantity": 2}]
     with pytest.warns(DeprecationWarning, match="^track_ecommerce_transaction"):
@@ -210,7 +210,7 @@ def test_several_emitters_share_one_event(collector: Collector, session: ClientS
 
 
 def test_callers_event_is_not_modified(session: ClientSession) -> None:
-    """Neither the event nor its list of contexts is modified."""
+    """Tracking modifies neither the caller's event nor the event's list of contexts."""
     contexts = [place()]
     event = StructuredEvent("shop", "add", context=contexts)
     before = copy.deepcopy(event.payload.get())
@@ -221,7 +221,7 @@ def test_callers_event_is_not_modified(session: ClientSession) -> None:
 
 
 def test_event_tracked_twice_is_two_events(collector: Collector, session: ClientSession) -> None:
-    """The event gets a new id and entity each time, even if the emitter sends both copies in one GET batch."""
+    """An event tracked twice gets a new id and entity each time, even if both copies are sent in one GET batch."""
     emitter = Emitter("127.0.0.1", protocol="http", port=collector.port, method="get", batch_size=2)
     tracker = SessionTracker("ns", emitter, session=session)
     event = PageView("https://example.com", context=[place()])
@@ -234,10 +234,10 @@ def test_event_tracked_twice_is_two_events(collector: Collector, session: Client
 
 @pytest.mark.parametrize("encode_base64", [True, False])
 def test_entities_added_by_an_event_class_are_kept(session: ClientSession, *, encode_base64: bool) -> None:
-    """Entities that an event subclass adds while building its payload are sent using the tracker's encoder."""
+    """Entities that an event subclass adds while building its payload are sent and use the tracker's encoder."""
 
     class PlacedPageView(PageView):
-        """A page view that adds a place."""
+        """A page view that adds a place entity to its payload."""
 
         def build_payload(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # the base class's signature
             """Add the place."""
@@ -256,7 +256,7 @@ def test_entities_added_by_an_event_class_are_kept(session: ClientSession, *, en
 
 
 def test_event_that_cannot_be_built_is_not_counted(session: ClientSession) -> None:
-    """The call raises the same error as the plain tracker and does not use an event index."""
+    """An event that cannot be built raises the same error as in the plain tracker and does not use an index."""
     emitter = RecordingEmitter()
     tracker = SessionTracker("ns", emitter, session=session)
     for each_tracker in (Tracker("ns", emitter), tracker):
@@ -270,7 +270,7 @@ def test_event_that_cannot_be_built_is_not_counted(session: ClientSession) -> No
 def test_failing_session_does_not_lose_the_event(
     collector: Collector, session: ClientSession, cause: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The event arrives with only the caller's entities, and each series of failures is logged once."""
+    """If the session fails, the event arrives with only the caller's entities; a series of failures is logged once."""
     true_timestamp = None
     if cause == "the session is closed":
         session.close()
@@ -342,13 +342,13 @@ def test_tracker_can_be_registered_with_snowplow(session: ClientSession) -> None
 
 
 def test_invalid_session_is_rejected() -> None:
-    """The error names the argument."""
+    """The error says which argument is invalid."""
     with pytest.raises(TypeError, match=r"session must have the methods get_session_context; 'session\.xml' lacks"):
         SessionTracker("ns", RecordingEmitter(), session="session.xml")  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_example_program_sends_the_session(collector: Collector, tmp_path: Path) -> None:
-    """The example program's events arrive with the entity, and its next run begins the next session."""
+    """The example program's events arrive with a session entity, and its next run begins the next session."""
     program = f"""
 from snowplow_tracker import Emitter, PageView
 from client_session import ClientSession
