@@ -33,7 +33,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
     ],
 )
 def test_clock_is_chosen_by_platform(platform: str, name: str | None) -> None:
-    """Linux uses CLOCK_BOOTTIME, macOS and iOS use CLOCK_MONOTONIC, and no such clock is used elsewhere."""
+    """Linux uses CLOCK_BOOTTIME, macOS and iOS use CLOCK_MONOTONIC, and other platforms use neither."""
     assert sleep_counting_clock(platform) == (name and getattr(time, name, None))
 
 

@@ -53,7 +53,7 @@ class XmlStore:
     _temporary: str
     """The file that is written and then renamed. One name is enough, since only the lock's holder uses it."""
     _written: tuple[bytes, Snapshot] | None
-    """The last data written, and its snapshot, so that it can be read back without parsing."""
+    """The last data written and its snapshot, so that the data can be read back without being parsed."""
     _content: _Content | None
     """The contents that `load` read while holding the lock, for `save` to use."""
 
@@ -89,14 +89,14 @@ class XmlStore:
         return Path(self._path + ".corrupt")
 
     def load(self) -> Snapshot | None:
-        """Return the file's snapshot, or ``None`` if there is no file; delete what a killed writer left behind.
+        """Return the file's snapshot, or ``None`` if there is no file; delete any leftover temporary file.
 
         If this object has queued a snapshot, return that snapshot.
 
         Raises:
             CorruptSaveFileError: the file is not valid. ``recovered`` is the backup's snapshot, or a snapshot
-                with the user id that is still readable in the file or its backup, or ``None``.
-            OSError: the file cannot be read. Its ``recovered`` attribute is set from the backup, as above.
+                with a user id recovered from the file or its backup, or ``None``.
+            OSError: the file cannot be read. Its ``recovered`` attribute is set as above, but only from the backup.
 
         """
         try:
@@ -104,7 +104,7 @@ class XmlStore:
             if self._pending is not None and self._lock.is_retained:
                 return self._pending.newest
             is_locked = self._lock.own_lease is not None
-            # Delete what a killed writer left behind. If the lock is held, an active writer may own the file.
+            # Delete a killed writer's temporary file. If the lock is held, the file may belong to an active writer.
             if not is_locked and os.path.lexists(self._temporary):
                 with contextlib.suppress(OSError), self._locked(wait=False):
                     pass
@@ -122,20 +122,20 @@ class XmlStore:
     def save(self, snapshot: Snapshot) -> Future[None] | None:
         """Replace the file, and return once the new one would survive a power failure.
 
-        With ``background``, queue the snapshot and return a future that gets the result or the error. A good old
+        With ``background``, queue the snapshot and return a future for the outcome. A good old
         file becomes the backup if possible; a corrupt one is kept as ``<name>.corrupt``.
 
         Raises:
-            OSError: writing failed, the old file cannot be read, or the lock was not free within 1 s
-                (`TimeoutError`). The file is unchanged, unless only the fsync of its folder failed.
-            ValueError: the snapshot would not be equal when read back; nothing was changed.
+            OSError: writing failed, the old file cannot be read, or the lock could not be acquired within 1 s
+                (`TimeoutError`). The file is unchanged, unless the only failure was the fsync of its folder.
+            ValueError: the snapshot would not be equal when read back; nothing was written.
 
         """
         data = dumps(snapshot)
         if loads(data) != snapshot:
             msg = f"{snapshot!r} is not equal when read back, and was not written"
             raise ValueError(msg)
-        # A child that was forked while the caller held the lock must not save what the caller decided while holding it.
+        # In a child forked while the caller held the lock, the inherited lease is void: this save is up to the parent.
         mine = self._lock.own_lease
         with self._locked() if mine is None else contextlib.nullcontext(mine) as lease:
             write = partial(self._write, lease, data, snapshot)
@@ -154,8 +154,8 @@ class XmlStore:
     def lock(self) -> AbstractContextManager[object]:
         """Return a context manager that excludes other threads and processes, using ``<name>.lock``.
 
-        Entering it creates missing folders, waits for at most 1 s (then raises `TimeoutError`; with ``background``, it
-        does not wait for other processes), and deletes what a killed writer left behind. Within a
+        Entering it creates missing folders and deletes any leftover temporary file. It waits for at most 1 s and then
+        raises `TimeoutError`; with ``background``, it does not wait for other processes. Within a
         `client_session_persistence.deadline.deadline` block, all waits share that second.
         """
         return self._locked()
@@ -172,7 +172,7 @@ class XmlStore:
         with self._lock.held(wait=wait, wait_for_processes=self._pending is None) as lease:
             self._content = None  # a forked child inherits its parent's cached content
             try:
-                if self._pending is None or not self._lock.is_retained:  # otherwise, the worker thread is writing
+                if self._pending is None or not self._lock.is_retained:  # otherwise, the worker thread may be using it
                     with contextlib.suppress(OSError):
                         lease.call(os.unlink, self._temporary)
                 yield lease
