@@ -127,7 +127,7 @@ def fast_thread_switching() -> Iterator[None]:
 
 @pytest.fixture
 def slow_callbacks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Yield a list of the asyncio callbacks that have each used at least 0.1 s of CPU time (not wall time)."""
+    """Yield a list of the asyncio callbacks that each used at least 0.1 s of CPU time (not wall time)."""
     if sys.gettrace() is not None:
         pytest.skip("a trace function, such as coverage's, slows down every callback")
     slow: list[str] = []

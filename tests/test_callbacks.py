@@ -200,7 +200,7 @@ def test_callbacks_run_in_order(make: MakeSession, clock: ManualClock) -> None:
 
 
 def test_callback_may_call_the_session(make: MakeSession, clock: ManualClock) -> None:
-    """A callback can call the session; that call's callbacks run afterwards."""
+    """A callback can call the session; that call's callbacks run after the first callback returns."""
     calls: list[str] = []
 
     def on_end(summary: SessionSummary) -> None:

@@ -1,4 +1,4 @@
-"""A daemon thread that runs while there is work, and pauses for forks."""
+"""A daemon thread that runs while it has work and pauses for forks."""
 
 from __future__ import annotations
 

@@ -106,12 +106,12 @@ class LockFile:
             pass
         try:
             descriptor = os.open(self._path, _OPEN_FLAGS | os.O_CREAT | os.O_EXCL, PRIVATE)
-        except FileExistsError:  # another process has just created it, or it is a dangling link
+        except FileExistsError:  # another process has just created it, or it is a dangling symbolic link
             if os.path.islink(self._path):  # pragma: no cover - runs on Windows, which has no O_NOFOLLOW
                 raise
             return None
         if hasattr(os, "fchmod"):  # pragma: no branch - false on Windows
-            with contextlib.suppress(OSError):  # the umask may have removed more bits
+            with contextlib.suppress(OSError):  # the umask may have cleared more permission bits
                 os.fchmod(descriptor, PRIVATE)
         return descriptor
 

@@ -114,10 +114,10 @@ def idle_time(saved: Snapshot, now: datetime) -> timedelta | None:
 
 @attrs.define(repr=False, slots=False)  # with slots, pickling would lose the exception's notes
 class CorruptSaveFileError(ValueError):
-    """The content of a file, or a byte string, is not a valid save file.
+    """A file or a byte string is not a valid save file.
 
     Attributes:
-        reason: what is wrong.
+        reason: what is wrong with it.
         path: the file, or ``None`` if the bytes did not come from a file.
         recovered: the snapshot recovered from the backup or from what is still readable, or ``None``.
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 MAX_FILES = 100
-"""The maximum number of files waiting to be written. Each keeps its lock file open, and descriptors are limited."""
+"""The maximum number of files waiting to be written. For each, a lock file stays open, and descriptors are limited."""
 
 
 class WriterThread(DaemonThread):

@@ -39,10 +39,10 @@ class XmlStore:
 
     Next to ``<name>`` are ``<name>.bak`` (the last good file), ``<name>.lock`` (locked during each read-modify-write)
     and ``<name>.corrupt`` (the last corrupt file, if any). Missing folders are created when first needed; the
-    innermost one is private. A path that is a symbolic link is resolved once, as early as possible; the link itself is
-    kept. Any method may be called from any thread of any process.
+    innermost one is private. If the path is a symbolic link, it is resolved once, as early as possible, and the
+    link is kept. Any method may be called from any thread of any process.
 
-    With ``background=True``, for event loops, only `flush` waits for the disk or for another process. `save` queues the
+    With ``background=True`` (for event loops), only `flush` waits for the disk or for another process. `save` queues the
     snapshot for a worker thread, which keeps the file locked until the snapshot is durable. If the process is killed
     before then, this snapshot is lost, but older ones are not. `lock` does not wait for other processes. The
     interpreter waits for the worker thread at exit, but a forked `multiprocessing` child does not: call `flush` there.
