@@ -123,7 +123,7 @@ def test_each_library_is_imported_only_by_its_modules() -> None:
 
 
 @pytest.mark.parametrize("module", ["graph", "machine", "lifecycle", "focus_time"])
-def test_core_does_no_io(module: str) -> None:
+def test_core_does_not_perform_io(module: str) -> None:
     """The lifecycle core does not use clocks, locks, files or stores."""
     forbidden = {"time", "datetime", "threading", "os", "io", "pathlib", "queue", "random", "uuid", PACKAGES[1]}
     used = imported_names(f"client_session.{module}", include_type_checking=True)

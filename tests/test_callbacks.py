@@ -269,7 +269,9 @@ def test_forked_child_leaves_remaining_callbacks_to_the_parent(make: MakeSession
     assert started == [1, 2]
 
 
-def test_failing_callback_is_logged_and_changes_nothing(make: MakeSession, caplog: pytest.LogCaptureFixture) -> None:
+def test_failing_callback_is_logged_and_does_not_affect_the_session(
+    make: MakeSession, caplog: pytest.LogCaptureFixture
+) -> None:
     """After a callback raises, the event still gets its entity, and the remaining callbacks run."""
 
     def fail(*_: object) -> None:

@@ -42,9 +42,9 @@ class XmlStore:
     innermost one is private. If the path is a symbolic link, it is resolved once, as early as possible, and the
     link is kept. Any method may be called from any thread of any process.
 
-    With ``background=True`` (for event loops), only `flush` waits for the disk or for another process. `save` queues the
-    snapshot for a worker thread, which keeps the file locked until the snapshot is durable. If the process is killed
-    before then, this snapshot is lost, but older ones are not. `lock` does not wait for other processes. The
+    With ``background=True`` (for event loops), only `flush` waits for the disk or for another process. `save` queues
+    the snapshot for a worker thread, which keeps the file locked until the snapshot is durable. If the process is
+    killed before then, this snapshot is lost, but older ones are not. `lock` does not wait for other processes. The
     interpreter waits for the worker thread at exit, but a forked `multiprocessing` child does not: call `flush` there.
     """
 
@@ -136,8 +136,8 @@ class XmlStore:
             msg = f"{snapshot!r} is not equal when read back, and was not written"
             raise ValueError(msg)
         # In a child forked while the caller held the lock, the inherited lease is void: this save is up to the parent.
-        mine = self._lock.own_lease
-        with self._locked() if mine is None else contextlib.nullcontext(mine) as lease:
+        own_lease = self._lock.own_lease
+        with self._locked() if own_lease is None else contextlib.nullcontext(own_lease) as lease:
             write = partial(self._write, lease, data, snapshot)
             return write() if self._pending is None else lease.call(self._pending.add, self._lock, snapshot, write)
 
@@ -163,9 +163,9 @@ class XmlStore:
     @contextlib.contextmanager
     def _locked(self, *, wait: bool = True) -> Generator[Lease]:
         self._resolve()
-        mine = self._lock.own_lease
-        if mine is not None and not mine.is_void:
-            yield mine
+        own_lease = self._lock.own_lease
+        if own_lease is not None and not own_lease.is_void:
+            yield own_lease
             return
         sync = atomic_file.sync_folder if self._pending is None else self._pending.unsynced.append
         atomic_file.create_folder(os.path.dirname(self._path), sync=sync)
