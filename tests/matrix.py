@@ -57,7 +57,7 @@ def find_python(minor: int) -> tuple[Path, str] | None:
 
 
 def prepare_environment(python: Path, version: str) -> Path:
-    """Set up a virtual environment with the tests' dependencies if it is not up to date; return its interpreter."""
+    """Set up a virtual environment for the tests unless an up-to-date one exists; return its interpreter."""
     environment = FOLDER / version.rpartition(".")[0]
     stamp = environment / "installed"
     current = f"{version} {hashlib.sha256((ROOT / 'pyproject.toml').read_bytes()).hexdigest()}"

@@ -1,4 +1,4 @@
-"""AsyncioScheduler: ticks run on the event loop without threads and do not keep sessions or loops alive."""
+"""AsyncioScheduler: ticks run on the event loop, without threads, and do not keep sessions or loops alive."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ class Lease:
         """Grant the lease to this thread of this process."""
         self._process = THIS_PROCESS.id
         self.thread = threading.get_ident()
-        """The identifier of the thread that holds the lease; a child that the thread forks has the same one."""
+        """The identifier of the thread that holds the lease; it stays the same in a forked child."""
 
     @property
     def is_void(self) -> bool:
