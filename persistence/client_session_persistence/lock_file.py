@@ -31,7 +31,7 @@ _locked_files: set[LockFile] = set()
 
 
 class LockFile:
-    """A file that is created when first locked. It is never removed: otherwise, two processes could lock it. Locks nest.
+    """A file that is created when first locked. It is never removed, or else two processes could lock it. Locks nest.
 
     Not thread-safe. On a file system without lock support, it behaves as if there were no other processes.
     """

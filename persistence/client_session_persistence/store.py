@@ -25,7 +25,7 @@ class SnapshotStore(Protocol):
         """Return the snapshot, or ``None`` if the store is empty.
 
         Raises:
-            CorruptSaveFileError: the stored data is not valid; ``recovered`` is the snapshot that was recovered, if any.
+            CorruptSaveFileError: the stored data is not valid; ``recovered`` is the snapshot recovered, if any.
             OSError: the store cannot be read, and so must not be overwritten.
 
         """
