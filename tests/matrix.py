@@ -66,7 +66,7 @@ def prepare_environment(python: Path, version: str) -> Path:
         pip: list[Path | str] = [interpreter, "-m", "pip", "install", "--quiet"]
         commands: list[list[Path | str]] = [
             [python, "-m", "venv", "--clear", environment],
-            [*pip, "--upgrade", "pip>=25.1"],  # the first version that supports --group
+            [*pip, "--upgrade", "pip>=25.1"],  # the first pip that supports --group
             [*pip, "--editable", ".[cli,verify]", "--group", "dev"],
         ]
         for command in commands:

@@ -25,7 +25,7 @@ class SnapshotStore(Protocol):
         """Return the snapshot, or ``None`` if the store is empty.
 
         Raises:
-            CorruptSaveFileError: the stored data is not valid; ``recovered`` is the snapshot recovered, if any.
+            CorruptSaveFileError: the stored data is not valid; ``recovered`` is set if a snapshot was recovered.
             OSError: the store cannot be read, and so must not be overwritten.
 
         """
@@ -34,7 +34,7 @@ class SnapshotStore(Protocol):
         """Replace the snapshot atomically, and return once the new one is durable.
 
         A store may instead return at once, with a future that completes when the snapshot is durable. Until then,
-        `load` must already return the new snapshot in this process, and no other process may enter `lock`.
+        `load` must already return the new snapshot in this process, and no other process may acquire the lock.
         """
 
     def lock(self) -> AbstractContextManager[object]:
