@@ -1,4 +1,4 @@
-"""A Snowplow collector on loopback that accepts GET and POST requests and decodes their events."""
+"""A Snowplow collector on the loopback interface that accepts GET and POST requests and decodes their events."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CLIENT_SESSION = "iglu:com.snowplowanalytics.snowplow/client_session/jsonschema/
 
 
 class Collector:
-    """A collector that listens during its ``with`` block. ``events`` holds each event's fields, in order of arrival."""
+    """A collector that listens during its ``with`` block. ``events`` lists each event's fields in order of arrival."""
 
     def __init__(self) -> None:
         """Bind a free port."""
@@ -66,7 +66,7 @@ class Collector:
 
 
 def entities_of(event: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the entities attached to an event, whether base64-encoded or not."""
+    """Return the entities attached to an event, whether or not they are base64-encoded."""
     if "cx" in event:
         assert "co" not in event
         envelope = json.loads(base64.urlsafe_b64decode(event["cx"]))

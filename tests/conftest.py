@@ -45,7 +45,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.ge
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests in slow files."""
+    """Mark the tests in the `SLOW` files as slow."""
     for item in items:
         if item.path.name in SLOW:
             item.add_marker(pytest.mark.slow)
@@ -127,7 +127,7 @@ def fast_thread_switching() -> Iterator[None]:
 
 @pytest.fixture
 def slow_callbacks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Yield a list of the asyncio callbacks that have each used at least 0.1 s of CPU time (not wall time)."""
+    """Yield a list of the asyncio callbacks that each used at least 0.1 s of CPU time (not wall time)."""
     if sys.gettrace() is not None:
         pytest.skip("a trace function, such as coverage's, slows down every callback")
     slow: list[str] = []
@@ -148,7 +148,7 @@ def slow_callbacks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 @pytest.fixture(scope="session")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the sdist, and the wheel from it, once for all workers; return the folder that contains both."""
+    """Build the sdist, then the wheel from it, once for all workers; return the folder that contains both."""
     base = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         base = base.parent  # the folder that all workers share
@@ -173,6 +173,6 @@ def wheel_path(distributions: Path) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_name_per_module() -> Iterator[None]:
-    """Fail the run if any of our modules was imported under a second name, as the import root `.` makes possible."""
+    """Fail the run if any of our modules was imported under a second name, which the import root `.` makes possible."""
     yield
     assert not {"fsm.client_session", "persistence.client_session_persistence"} & sys.modules.keys()

@@ -1,7 +1,7 @@
 """``make fuzz``: coverage-guided fuzzing of the codec with atheris (libFuzzer). Accepts libFuzzer's arguments.
 
 Given any bytes, `loads` must either return a snapshot that survives a round trip or raise `CorruptSaveFileError`. Any
-other outcome ends the run and leaves the bytes in ``build/fuzz``.
+other outcome ends the run and saves the bytes in ``build/fuzz``.
 """
 
 from __future__ import annotations

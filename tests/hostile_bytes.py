@@ -148,7 +148,7 @@ BAD_SESSION_ID_MESSAGE = "session_id must be"
 
 
 def unknown_pair(value: str, attributes: str = "") -> str:
-    """Return a pair with an unknown key and a value without a known type."""
+    """Return a pair with an unknown key and a value whose type is missing or unknown."""
     return f"<KeyValueOfstringanyType><Key>newer</Key><Value {attributes}>{value}</Value></KeyValueOfstringanyType>"
 
 

@@ -21,7 +21,7 @@ MINOR_VERSIONS = range(11, 16)
 
 
 class Result(NamedTuple):
-    """The outcome for one version."""
+    """The test result for one Python version."""
 
     version: str
     outcome: str
@@ -43,7 +43,7 @@ def version_of(python: Path) -> tuple[int, ...] | None:
 
 
 def find_python(minor: int) -> tuple[Path, str] | None:
-    """Return the newest interpreter of a minor version, with its full version number."""
+    """Return the newest installed interpreter for a minor version, and its full version number."""
     name = f"python3.{minor}"
     folders = [Path(folder) for folder in os.get_exec_path()]
     candidates = [folder / name for folder in folders if shutil.which(name, path=folder)]
@@ -57,7 +57,7 @@ def find_python(minor: int) -> tuple[Path, str] | None:
 
 
 def prepare_environment(python: Path, version: str) -> Path:
-    """Set up a virtual environment with the tests' dependencies, unless it is up to date; return its interpreter."""
+    """Set up a virtual environment for the tests unless an up-to-date one exists; return its interpreter."""
     environment = FOLDER / version.rpartition(".")[0]
     stamp = environment / "installed"
     current = f"{version} {hashlib.sha256((ROOT / 'pyproject.toml').read_bytes()).hexdigest()}"
@@ -66,7 +66,7 @@ def prepare_environment(python: Path, version: str) -> Path:
         pip: list[Path | str] = [interpreter, "-m", "pip", "install", "--quiet"]
         commands: list[list[Path | str]] = [
             [python, "-m", "venv", "--clear", environment],
-            [*pip, "--upgrade", "pip>=25.1"],  # the first version that supports --group
+            [*pip, "--upgrade", "pip>=25.1"],  # the first pip that supports --group
             [*pip, "--editable", ".[cli,verify]", "--group", "dev"],
         ]
         for command in commands:
@@ -76,7 +76,7 @@ def prepare_environment(python: Path, version: str) -> Path:
 
 
 def run(minor: int, arguments: list[str]) -> Result:
-    """Run the fast tests on a minor version."""
+    """Run the fast tests on a minor version of Python."""
     found = find_python(minor)
     if found is None:
         return Result(f"3.{minor}", "not found")

@@ -36,7 +36,7 @@ SPECIAL_METHODS = frozenset({"__call__", "__contains__", "__enter__", "__exit__"
 
 @attrs.frozen
 class Use:
-    """An annotation in a public signature: the public module and name, the annotation, and its source module."""
+    """An annotation in a public signature, with the public module and name it belongs to, and its source module."""
 
     public_module: str
     public_name: str
@@ -101,7 +101,7 @@ def _tree(module: types.ModuleType) -> ast.Module:
 
 
 def type_text(annotation: object) -> str:
-    """Return an annotation as a string. It is already a string unless attrs or `Protocol` created it."""
+    """Return an annotation as a string. Most are strings already, except those that attrs or `Protocol` created."""
     if isinstance(annotation, str):
         return annotation
     if isinstance(annotation, typing.ForwardRef):
@@ -242,7 +242,7 @@ class _Describer:
 
 
 def _has_constructor(cls: type[Any]) -> bool:
-    """Return whether programs may construct the class. They may not if all of its fields are private."""
+    """Return whether programs may construct the class, which they may not if all of its fields are private."""
     fields = attrs.fields(cls) if attrs.has(cls) else ()
     return not fields or not all(field.name.startswith("_") for field in fields)
 
@@ -277,7 +277,7 @@ def _attributes(cls: type[Any]) -> dict[str, str]:
 
 
 def _type_of(value: ast.expr, parameters: dict[str, str]) -> str:
-    """Return the type of a parameter or of a call to a class; for other expressions, return an empty string."""
+    """Return the type of a parameter, or the name of the class that is called; otherwise, return an empty string."""
     match value:
         case ast.Name(id=name):
             return parameters.get(name, "")

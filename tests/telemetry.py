@@ -55,7 +55,7 @@ class Logs:
     """A logger that uses a session's log record processor, and the records that it exported."""
 
     def __init__(self) -> None:
-        """Set up a provider that exports to memory once `of` is called."""
+        """Set up a provider without processors; `of` adds them."""
         self._exporter = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]  # untyped in the SDK
         self.provider = LoggerProvider(shutdown_on_exit=False)
         self.logger: Logger = self.provider.get_logger(__name__)

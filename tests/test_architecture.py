@@ -68,8 +68,8 @@ def find_importers(*packages: str) -> set[str]:
 def layers(*, include_type_checking: bool) -> dict[str, int]:
     """Map each module to its layer.
 
-    The layer is 1 if the module imports no other module of ours; otherwise, it is one more than the highest layer that
-    the module imports. An import cycle fails the test.
+    The layer is 1 if the module does not import any of our other modules; otherwise, it is one more than the highest
+    layer among the modules that it imports. An import cycle fails the test.
     """
     found: dict[str, int] = {}
 
@@ -112,7 +112,7 @@ def test_packages_import_in_one_direction() -> None:
 
 
 def test_each_library_is_imported_only_by_its_modules() -> None:
-    """One module imports transitions, two modules print to the terminal, and only adapters import tracker libraries."""
+    """Only one module imports transitions, only two print to a terminal, and only adapters import tracker libraries."""
     assert find_importers("transitions") == {"client_session.machine"}
     assert find_importers("click", "rich") == {"client_session.cli", "client_session.verify.command"}
     assert find_importers("snowplow_tracker") == {"client_session.trackers.snowplow"}
@@ -123,7 +123,7 @@ def test_each_library_is_imported_only_by_its_modules() -> None:
 
 
 @pytest.mark.parametrize("module", ["graph", "machine", "lifecycle", "focus_time"])
-def test_core_does_no_io(module: str) -> None:
+def test_core_does_not_perform_io(module: str) -> None:
     """The lifecycle core does not use clocks, locks, files or stores."""
     forbidden = {"time", "datetime", "threading", "os", "io", "pathlib", "queue", "random", "uuid", PACKAGES[1]}
     used = imported_names(f"client_session.{module}", include_type_checking=True)

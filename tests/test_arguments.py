@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class BytesPath(os.PathLike[bytes]):
-    """A bytes path, like the entries of ``os.scandir(b".")``."""
+    """A path-like object for a bytes path, like the entries of ``os.scandir(b".")``."""
 
     def __fspath__(self) -> bytes:
         """Return the path."""

@@ -1,4 +1,4 @@
-"""AsyncioScheduler: ticks run on the event loop without threads and do not keep sessions or loops alive."""
+"""AsyncioScheduler: ticks run on the event loop, without threads, and do not keep sessions or loops alive."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_target_is_ticked_on_the_loop_until_stopped() -> None:
     run(main())
 
 
-def test_a_thousand_sessions_cause_no_slow_callback(slow_callbacks: list[str]) -> None:
+def test_a_thousand_sessions_do_not_cause_slow_callbacks(slow_callbacks: list[str]) -> None:
     """When 1,000 sessions with callbacks expire in one round, none of the loop's callbacks are slow."""
 
     async def main() -> None:
@@ -379,7 +379,7 @@ def test_tick_that_stops_the_loop_does_not_stop_other_ticks() -> None:
     try:
         targets = [Target(), Target()]
 
-        async def begin() -> AsyncioScheduler:  # the scheduler needs the running loop
+        async def begin() -> AsyncioScheduler:  # a new scheduler uses the running loop
             scheduler = AsyncioScheduler()
             for target in targets:
                 scheduler.start(target, 0.0)
@@ -408,7 +408,7 @@ def test_tick_that_stops_the_loop_does_not_stop_other_ticks() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_forked_child_is_ticked_on_its_own_loop() -> None:
-    """A child forked while the loop runs ticks its session on a new loop, and the parent's ticks continue."""
+    """After a fork inside a running loop, the child's ticks run on a new loop, and the parent's ticks continue."""
     listeners: list[Callable[[], object]] = []
 
     async def in_child(session: ClientSession, scheduler: AsyncioScheduler) -> None:

@@ -167,7 +167,7 @@ def test_bar_is_met_up_to_its_limit(bar: Bar, value: float, expected_holds: bool
 
 @pytest.mark.parametrize(("value", "is_changed"), [(1.24, False), (0.76, False), (1.26, True), (0.74, True)])
 def test_ratio_may_differ_by_a_quarter(value: float, is_changed: bool) -> None:  # noqa: FBT001  # parametrized
-    """The check names a row whose ratio changed by more than 25%."""
+    """The check reports a row whose ratio changed by more than 25%."""
     stored, measured = ratio(bar=Bar(2)), ratio(ours=value, bar=Bar(2))
     sentences = find_changes([stored], [measured])
     assert bool(sentences) is is_changed
@@ -185,7 +185,7 @@ def test_absolute_figure_is_checked_only_against_its_bar() -> None:
 
 
 def test_row_without_a_stored_result_is_reported() -> None:
-    """The check names a row that has a bar but no stored result; it skips informational rows."""
+    """The check reports a row that has a bar but no stored result; it skips informational rows."""
     assert len(find_changes([], [ratio(bar=Bar(1)), ratio("for information")])) == 1
 
 

@@ -200,7 +200,7 @@ def test_callbacks_run_in_order(make: MakeSession, clock: ManualClock) -> None:
 
 
 def test_callback_may_call_the_session(make: MakeSession, clock: ManualClock) -> None:
-    """A callback can call the session; that call's callbacks run afterwards."""
+    """A callback can call the session; that call's callbacks run after the first callback returns."""
     calls: list[str] = []
 
     def on_end(summary: SessionSummary) -> None:
@@ -269,8 +269,10 @@ def test_forked_child_leaves_remaining_callbacks_to_the_parent(make: MakeSession
     assert started == [1, 2]
 
 
-def test_failing_callback_is_logged_and_changes_nothing(make: MakeSession, caplog: pytest.LogCaptureFixture) -> None:
-    """The event still gets its entity, and the remaining callbacks run."""
+def test_failing_callback_is_logged_and_does_not_affect_the_session(
+    make: MakeSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a callback raises, the event still gets its entity, and the remaining callbacks run."""
 
     def fail(*_: object) -> None:
         message = "callback broke"
@@ -290,7 +292,7 @@ def test_failing_callback_is_logged_and_changes_nothing(make: MakeSession, caplo
 
 
 def test_custom_logger_is_used(make: MakeSession, caplog: pytest.LogCaptureFixture) -> None:
-    """Everything the session logs goes to the given logger."""
+    """The session logs everything to the logger that was passed to it."""
 
     def fail(_: SessionContext) -> None:
         raise RuntimeError
@@ -334,7 +336,7 @@ def test_failing_callback_is_logged_by_name(make: MakeSession, caplog: pytest.Lo
 def test_exit_in_a_callback_reaches_the_caller_after_the_other_callbacks(
     make: MakeSession, error: type[BaseException]
 ) -> None:
-    """SystemExit and KeyboardInterrupt are raised once the remaining callbacks have run; the event is counted."""
+    """SystemExit and KeyboardInterrupt propagate after the remaining callbacks have run; the event is counted."""
     ended: list[SessionSummary] = []
 
     def exit_program(*_: object) -> None:

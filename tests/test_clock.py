@@ -33,7 +33,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
     ],
 )
 def test_clock_is_chosen_by_platform(platform: str, name: str | None) -> None:
-    """Linux uses CLOCK_BOOTTIME, macOS and iOS use CLOCK_MONOTONIC, and no such clock is used elsewhere."""
+    """Linux uses CLOCK_BOOTTIME, macOS and iOS use CLOCK_MONOTONIC, and other platforms use neither."""
     assert sleep_counting_clock(platform) == (name and getattr(time, name, None))
 
 
@@ -115,7 +115,7 @@ def test_anchor_converts_monotonic_times_to_wall_times() -> None:
 
 @pytest.mark.parametrize(("shift", "follows"), [(0.9, False), (-0.9, False), (1, True), (-86400, True)])
 def test_anchor_follows_a_wall_clock_that_was_set(shift: float, *, follows: bool) -> None:
-    """A shift of one second or more means that the clock was set; a smaller shift is treated as rounding."""
+    """A shift of one second or more means that the clock was set; a smaller shift is treated as a rounding error."""
     anchor = Anchor(100.0, START)
     later = Anchor(200.0, START + timedelta(seconds=100 + shift))
     expected = START + timedelta(seconds=shift) if follows else START

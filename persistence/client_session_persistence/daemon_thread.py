@@ -1,4 +1,4 @@
-"""A daemon thread that runs while there is work, and pauses for forks."""
+"""A daemon thread that runs while it has work and pauses for forks."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _logger = logging.getLogger(__name__)
 class DaemonThread(ABC):
     """Runs `_work` on a daemon thread that is started when needed. Every method is thread-safe and re-entrant.
 
-    The thread ends before a fork and starts again afterward, so that the child inherits a consistent state (and Python
-    sees only one thread).
+    The thread ends before a fork and starts again afterward, so that the child inherits a consistent state and Python
+    does not warn about forking a multithreaded process.
     """
 
     name: ClassVar[str]
@@ -53,7 +53,7 @@ class DaemonThread(ABC):
         return threading.current_thread() is self._thread
 
     def ensure_running(self) -> bool:
-        """Start the thread unless it is running; return whether it is running or will run after a fork."""
+        """Start the thread if necessary; return whether it is running or will be restarted after a fork."""
         if self.is_pausing or sys.is_finalizing() or not self._running.acquire(blocking=False):
             return self.is_pausing or self._running.locked()
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
@@ -66,13 +66,13 @@ class DaemonThread(ABC):
         return True
 
     def pause(self, until: float) -> None:
-        """End the thread and wait for it to end, but not past ``until`` (in `time.monotonic` time)."""
+        """Stop the thread and wait for it to end, but not past ``until`` (a `time.monotonic` time)."""
         self.is_pausing = True
         thread = self._thread
         if thread is None or self.is_current:
             return
         self._wake()
-        with contextlib.suppress(RuntimeError):  # the thread has not started: the fork interrupted its start
+        with contextlib.suppress(RuntimeError):  # the fork interrupted the thread's start, so it cannot be joined
             thread.join(max(0.0, until - time.monotonic()))
         task = f"/proc/self/task/{thread.native_id}"
         while not thread.is_alive() and os.path.exists(task) and time.monotonic() < until:  # noqa: PTH110
@@ -95,7 +95,7 @@ class DaemonThread(ABC):
                 continue
             self._thread = None
             self._running.release()
-            # Callers that added work before the release saw the thread running, so check for work once more.
+            # Callers that added work before the release still saw the thread running, so check for work again.
             if self.is_pausing or not self._has_work() or not self._running.acquire(blocking=False):
                 return
             self._thread = thread

@@ -17,7 +17,7 @@ _TRIES = 20
 
 class _Call(threading.local):
     until: float | None = None
-    """When the thread's current call must stop waiting, in `time.monotonic` time; ``None`` outside a call."""
+    """The `time.monotonic` time at which the thread's current call must stop waiting; ``None`` outside a call."""
 
 
 _call = _Call()
@@ -53,8 +53,8 @@ def no_deadline() -> Generator[None]:
 def seconds_left(timed_out_at: float) -> float:
     """Return how long the thread's call may still wait for a lock.
 
-    ``timed_out_at`` is when a caller last timed out waiting for the lock. A call that began before then has also waited
-    for the lock, or for that caller, and does not wait again.
+    ``timed_out_at`` is when a caller last timed out waiting for the lock. A call that began before then does not
+    wait again: it has already waited, either for the lock or for that caller.
     """
     now = time.monotonic()
     until = now + LOCK_SECONDS if _call.until is None else _call.until
@@ -63,15 +63,15 @@ def seconds_left(timed_out_at: float) -> float:
 
 def is_held(lock: threading.RLock) -> bool:
     """Return whether this thread holds a lock."""
-    # This method is not public, but threading.Condition also calls it. Typeshed does not declare it.
+    # `_is_owned` is private and missing from typeshed, but threading.Condition relies on it too.
     return bool(lock._is_owned())  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 def acquire_soon(lock: threading.RLock) -> None:
-    """Acquire a lock that is usually held for under a microsecond. If interrupted, acquire the lock before raising.
+    """Acquire a lock that is usually held for under a microsecond. If interrupted, acquire it before re-raising.
 
-    Busy threads that block on the lock take turns, with a thread switch for each acquisition. By contrast, a thread
-    that yields and retries lets the running thread keep using the lock.
+    Blocking would make busy threads take turns, with a thread switch for each acquisition; yielding and retrying lets
+    the running thread keep using the lock.
     """
     try:
         for _ in range(_TRIES):

@@ -1,4 +1,4 @@
-"""Forks and the interpreter's exit: one ordered registry of hooks, and the state that a forked child must renew."""
+"""Fork and exit handling: one ordered registry of hooks, and the state that a forked child must renew."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Stage(enum.IntEnum):
 
 
 class Hooks(TypedDict, total=False):
-    """Functions to call at forks and exit. A hook's argument is the `time.monotonic` time by which it must return."""
+    """Functions to call at forks and exit. The argument, if any, is the `time.monotonic` time by which to return."""
 
     before_fork: Callable[[float], object]
     after_fork_in_parent: Callable[[], object]
@@ -47,7 +47,7 @@ _registry: list[tuple[Stage, Hooks]] = []
 
 
 def register(stage: Stage, **hooks: Unpack[Hooks]) -> None:
-    """Call these hooks at each fork, and at the interpreter's exit."""
+    """Call these hooks at each fork and when the interpreter exits."""
     bisect.insort(_registry, (stage, hooks), key=lambda registered: registered[0])
 
 
@@ -90,8 +90,8 @@ register(Stage.PROCESS, after_fork_in_child=THIS_PROCESS.renew)
 class Lease:
     """A thread's right to write while it holds a lock that processes share.
 
-    A child that is forked during the write (by a signal handler or a finalizer on the same thread) later returns to the
-    code that was writing; in the child, the lease is void.
+    If a signal handler or a finalizer on the same thread forks during the write, the child later returns to the code
+    that was writing; in the child, the lease is void.
     """
 
     __slots__ = ("_process", "thread")
@@ -100,7 +100,7 @@ class Lease:
         """Grant the lease to this thread of this process."""
         self._process = THIS_PROCESS.id
         self.thread = threading.get_ident()
-        """The thread that holds the lease, even in a child that it forks."""
+        """The identifier of the thread that holds the lease; it stays the same in a forked child."""
 
     @property
     def is_void(self) -> bool:
@@ -110,12 +110,12 @@ class Lease:
     def call(self, function: Callable[[*Arguments], Result], /, *arguments: *Arguments) -> Result:
         """Make a system call that writes; raise `OSError` if the lease is void and the parent completes it."""
         if self._process == THIS_PROCESS.id:
-            return function(*arguments)  # the interpreter cannot run other code before this call
+            return function(*arguments)  # no other code can run between the check and this call
         raise OSError(errno.ECANCELED, "Forked during the write; the parent completes it")
 
 
 class ForkAware(ABC):
-    """An object with locks, which it renews in each process that uses it."""
+    """An object that renews its locks in each process that uses it."""
 
     __slots__ = ("_process",)
 
@@ -129,7 +129,7 @@ class ForkAware(ABC):
         """Create new, unlocked locks: another thread of the parent may have held the inherited ones."""
 
     def renew_in_child(self) -> None:
-        """Renew on the first call in a forked child, on whichever thread that call runs."""
+        """In a forked child, renew on the first call, whichever thread makes it."""
         if self._process != THIS_PROCESS.id:
             with THIS_PROCESS.renewing:
                 if self._process != THIS_PROCESS.id:

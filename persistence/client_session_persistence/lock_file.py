@@ -1,7 +1,7 @@
 """The lock on a save file: a lock file that only one thread of one process can lock at a time.
 
 The `filelock` package locks the file's descriptor. Its `filelock.FileLock` class is not used: it does more than is
-needed here, and takes half as long as a whole save.
+needed here, and using it would take half as long as an entire save.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _locked_files: set[LockFile] = set()
 
 
 class LockFile:
-    """A file that is created when first locked but never removed: if it were, two processes could lock it. Locks nest.
+    """A file that is created when first locked. It is never removed, or else two processes could lock it. Locks nest.
 
-    Not thread-safe. On a file system without locks, it behaves as if there were no other processes.
+    Not thread-safe. On a file system without lock support, it behaves as if there were no other processes.
     """
 
     __slots__ = ("_depth", "_descriptor", "_lease", "_path")
@@ -106,12 +106,12 @@ class LockFile:
             pass
         try:
             descriptor = os.open(self._path, _OPEN_FLAGS | os.O_CREAT | os.O_EXCL, PRIVATE)
-        except FileExistsError:  # another process has just created it, or it is a dangling link
+        except FileExistsError:  # another process has just created it, or it is a dangling symbolic link
             if os.path.islink(self._path):  # pragma: no cover - runs on Windows, which has no O_NOFOLLOW
                 raise
             return None
         if hasattr(os, "fchmod"):  # pragma: no branch - false on Windows
-            with contextlib.suppress(OSError):  # the umask may have removed more bits
+            with contextlib.suppress(OSError):  # the umask may have cleared more permission bits
                 os.fchmod(descriptor, PRIVATE)
         return descriptor
 
@@ -126,7 +126,7 @@ class LockFile:
 
 @contextlib.contextmanager
 def _ignore_missing_locks(*error_numbers: int) -> Generator[None]:
-    """Ignore these error numbers, and those that a file system without locks reports."""
+    """Ignore these error numbers and the ones that a file system without lock support reports."""
     try:
         yield
     except OSError as error:
@@ -153,7 +153,7 @@ class ProcessLock(ForkAware):
         self._timed_out_at = -math.inf
         """When a caller last timed out waiting for the lock."""
         self._leases: list[Lease] = []
-        """At most one valid lease, and the void leases of blocks that a forked child has not left yet."""
+        """At most one valid lease and, in a forked child, the void leases of blocks that the child has not left yet."""
         super().__init__()
 
     def renew(self) -> None:
@@ -168,7 +168,7 @@ class ProcessLock(ForkAware):
 
     @property
     def own_lease(self) -> Lease | None:
-        """This thread's lease, if any. In a child forked while it was held, the lease is void until the child locks."""
+        """This thread's lease, if any. In a forked child, an inherited lease is void until the child locks again."""
         self.renew_in_child()
         return next((lease for lease in reversed(self._leases) if lease.thread == threading.get_ident()), None)
 
@@ -185,8 +185,8 @@ class ProcessLock(ForkAware):
         """
         if not self.is_retained:
             file = self._file
-            file.lock(0)  # in addition to the lock that this thread holds
-            if self._is_retained:  # a signal handler has already retained it
+            file.lock(0)  # nested within the lock that this thread holds
+            if self._is_retained:  # a signal handler has retained it in the meantime
                 file.unlock()
             self._is_retained = True
 
@@ -202,7 +202,7 @@ class ProcessLock(ForkAware):
         try:
             if self._is_retained and not waiting:
                 self._acquiring, self._is_retained = threading.get_ident(), False
-                with contextlib.suppress(OSError):  # the next holder tries to unlock it again
+                with contextlib.suppress(OSError):  # the next holder will retry
                     self._file.unlock()
         finally:
             self._acquiring = None
@@ -213,7 +213,7 @@ class ProcessLock(ForkAware):
     def held(self, *, wait: bool = True, wait_for_processes: bool = True) -> Generator[Lease]:
         """Hold the lock during the block; without ``wait``, try to acquire it only once.
 
-        Raise `TimeoutError` if the lock was not free in time, or if this thread is already acquiring it;
+        Raise `TimeoutError` if the lock could not be acquired in time, or if this thread is already acquiring it;
         raise `OSError` if the lock file cannot be created or locked.
         """
         self.renew_in_child()

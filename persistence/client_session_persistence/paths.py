@@ -20,12 +20,12 @@ def default_save_path(app_name: str, app_author: str | None = None) -> Path:
     - iOS: ``Library/Databases/<app_name>/session.xml`` in the app's sandbox, next to the .NET tracker's file
 
     Args:
-        app_name: the name of the program, which must be a valid name for a single folder.
+        app_name: the name of the program, which must be a valid folder name.
         app_author: the publisher, used only on Windows; by default, the same as ``app_name``.
 
     Raises:
         TypeError: a name is not a ``str``.
-        ValueError: a name is not a valid name for a single folder.
+        ValueError: a name is not a valid folder name.
 
     """
     _check_folder_name("app_name", app_name)

@@ -1,4 +1,4 @@
-"""The snapshot, which is the saved state of a session, and the error for a file that does not contain a valid one."""
+"""The snapshot (a session's saved state), and the error for a file that does not contain a valid snapshot."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_INDEX = 2**31 - 1
 """The largest ``sessionIndex`` and ``eventIndex`` that the schema and .NET's ``int`` allow."""
 
 STORAGE_MECHANISM = "LOCAL_STORAGE"
-"""The storage mechanism that save files record, as in the .NET tracker."""
+"""The storage mechanism that is recorded in save files, the same as in the .NET tracker."""
 
 STORAGE_MECHANISMS = ("SQLITE", "COOKIE_1", "COOKIE_3", "LOCAL_STORAGE", "FLASH_LSO")
 
@@ -80,10 +80,10 @@ def iso_time(value: datetime) -> str:
 
 @attrs.frozen(kw_only=True)
 class Snapshot:
-    """The contents of a save file: the user and the newest numbered session.
+    """The contents of a save file: the user and the newest session that has an index.
 
-    Values are validated against the ``client_session`` schema 1-0-2, and times are converted to UTC. Every snapshot
-    that can be constructed can be saved, and is equal when loaded again.
+    Values are validated against the ``client_session`` schema 1-0-2, and times are converted to UTC. Every valid
+    snapshot can be saved, and compares equal when it is loaded again.
 
     Raises:
         ValueError: a value violates the schema; the message names the field, its value, and what is allowed.
@@ -103,7 +103,7 @@ class Snapshot:
 
 
 def idle_time(saved: Snapshot, now: datetime) -> timedelta | None:
-    """Return the time since the last activity of a saved session, negative if the activity is in the future.
+    """Return the time since a saved session's last activity; it is negative if the activity is in the future.
 
     Return ``None`` if there is nothing to resume: there is no session, it has ended, or it has no events.
     """
@@ -114,10 +114,10 @@ def idle_time(saved: Snapshot, now: datetime) -> timedelta | None:
 
 @attrs.define(repr=False, slots=False)  # with slots, pickling would lose the exception's notes
 class CorruptSaveFileError(ValueError):
-    """The content of a file, or a byte string, is not a valid save file.
+    """A file or a byte string is not a valid save file.
 
     Attributes:
-        reason: what is wrong.
+        reason: what is wrong with it.
         path: the file, or ``None`` if the bytes did not come from a file.
         recovered: the snapshot recovered from the backup or from what is still readable, or ``None``.
 

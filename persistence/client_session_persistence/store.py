@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 class SnapshotStore(Protocol):
     """Stores one snapshot. Several sessions and processes may share a store.
 
-    Every method must be thread-safe. Methods should raise any errors (`OSError` for system errors); the session then
-    continues and retries later.
+    Every method must be thread-safe. Methods should let errors propagate (`OSError` for system errors); the session
+    then continues and retries later.
     """
 
     def load(self) -> Snapshot | None:
         """Return the snapshot, or ``None`` if the store is empty.
 
         Raises:
-            CorruptSaveFileError: the stored data is not valid; its ``recovered`` is the recovered snapshot, if any.
+            CorruptSaveFileError: the stored data is not valid; ``recovered`` is set if a snapshot was recovered.
             OSError: the store cannot be read, and so must not be overwritten.
 
         """
@@ -34,7 +34,7 @@ class SnapshotStore(Protocol):
         """Replace the snapshot atomically, and return once the new one is durable.
 
         A store may instead return at once, with a future that completes when the snapshot is durable. Until then,
-        `load` must already return the new snapshot in this process, and no other process may enter `lock`.
+        `load` must already return the new snapshot in this process, and no other process may acquire the lock.
         """
 
     def lock(self) -> AbstractContextManager[object]:

@@ -1,7 +1,7 @@
 """Background saves: a worker thread makes queued snapshots durable while the caller continues.
 
 One daemon thread writes for the whole process. The first save starts it; at exit, the interpreter waits for the
-remaining writes. No code here waits for a lock that an interrupted call on the same thread could hold.
+remaining writes. This module never waits for a lock that an interrupted call on the same thread could hold.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 MAX_FILES = 100
-"""The maximum number of files waiting to be written. Each keeps its lock file open, and descriptors are limited."""
+"""The maximum number of files waiting to be written. For each, a lock file stays open, and descriptors are limited."""
 
 
 class WriterThread(DaemonThread):
@@ -88,13 +88,13 @@ class PendingWrites(ForkAware):
     """The most recently queued snapshot."""
 
     def renew(self) -> None:
-        """Start over with nothing to write: the parent writes what was queued before the fork."""
+        """Start over with an empty queue: the parent writes the snapshots that were queued before the fork."""
         self._waiting: deque[tuple[Callable[[], object], Future[None]]] = deque()
         self._writing = threading.RLock()
-        """At the interpreter's exit, two threads may write."""
+        """Held while writing: at the interpreter's exit, two threads may try to write."""
         self._last: Future[None] | None = None
         self.unsynced: deque[str] = deque()
-        """Folders in which the thread must make new names durable."""
+        """Folders with new entries that the thread must make durable before it writes."""
 
     def add(self, lock: ProcessLock, snapshot: Snapshot, write: Callable[[], object]) -> Future[None]:
         """Queue a snapshot and return its future. The lock, which the caller holds, is retained until the save is done.
@@ -105,7 +105,7 @@ class PendingWrites(ForkAware):
         if not lock.is_retained and WRITER.jobs.qsize() >= MAX_FILES:
             raise BlockingIOError(errno.EAGAIN, f"more than {MAX_FILES} files are waiting to be saved")
         future: Future[None] = Future()
-        future.set_running_or_notify_cancel()  # it cannot be canceled
+        future.set_running_or_notify_cancel()  # prevents cancellation
         self.newest = snapshot
         lock.retain()
         self._last = future

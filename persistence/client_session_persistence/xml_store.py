@@ -39,12 +39,12 @@ class XmlStore:
 
     Next to ``<name>`` are ``<name>.bak`` (the last good file), ``<name>.lock`` (locked during each read-modify-write)
     and ``<name>.corrupt`` (the last corrupt file, if any). Missing folders are created when first needed; the
-    innermost one is private. A path that is a symbolic link is resolved once, as early as possible; the link itself is
-    kept. Any method may be called from any thread of any process.
+    innermost one is private. If the path is a symbolic link, it is resolved once, as early as possible, and the
+    link is kept. Any method may be called from any thread of any process.
 
-    With ``background=True``, for event loops, only `flush` waits for the disk or for another process. `save` queues the
-    snapshot for a worker thread, which keeps the file locked until the snapshot is durable. If the process is killed
-    before then, this snapshot is lost, but older ones are not. `lock` does not wait for other processes. The
+    With ``background=True`` (for event loops), only `flush` waits for the disk or for another process. `save` queues
+    the snapshot for a worker thread, which keeps the file locked until the snapshot is durable. If the process is
+    killed before then, this snapshot is lost, but older ones are not. `lock` does not wait for other processes. The
     interpreter waits for the worker thread at exit, but a forked `multiprocessing` child does not: call `flush` there.
     """
 
@@ -53,7 +53,7 @@ class XmlStore:
     _temporary: str
     """The file that is written and then renamed. One name is enough, since only the lock's holder uses it."""
     _written: tuple[bytes, Snapshot] | None
-    """The last data written, and its snapshot, so that it can be read back without parsing."""
+    """The last data written and its snapshot, so that the data can be read back without being parsed."""
     _content: _Content | None
     """The contents that `load` read while holding the lock, for `save` to use."""
 
@@ -89,14 +89,14 @@ class XmlStore:
         return Path(self._path + ".corrupt")
 
     def load(self) -> Snapshot | None:
-        """Return the file's snapshot, or ``None`` if there is no file; delete what a killed writer left behind.
+        """Return the file's snapshot, or ``None`` if there is no file; delete any leftover temporary file.
 
         If this object has queued a snapshot, return that snapshot.
 
         Raises:
             CorruptSaveFileError: the file is not valid. ``recovered`` is the backup's snapshot, or a snapshot
-                with the user id that is still readable in the file or its backup, or ``None``.
-            OSError: the file cannot be read. Its ``recovered`` attribute is set from the backup, as above.
+                with a user id recovered from the file or its backup, or ``None``.
+            OSError: the file cannot be read. Its ``recovered`` attribute is set as above, but only from the backup.
 
         """
         try:
@@ -104,7 +104,7 @@ class XmlStore:
             if self._pending is not None and self._lock.is_retained:
                 return self._pending.newest
             is_locked = self._lock.own_lease is not None
-            # Delete what a killed writer left behind. If the lock is held, an active writer may own the file.
+            # Delete a killed writer's temporary file. If the lock is held, the file may belong to an active writer.
             if not is_locked and os.path.lexists(self._temporary):
                 with contextlib.suppress(OSError), self._locked(wait=False):
                     pass
@@ -122,22 +122,22 @@ class XmlStore:
     def save(self, snapshot: Snapshot) -> Future[None] | None:
         """Replace the file, and return once the new one would survive a power failure.
 
-        With ``background``, queue the snapshot and return a future that gets the result or the error. A good old
+        With ``background``, queue the snapshot and return a future for the outcome. A good old
         file becomes the backup if possible; a corrupt one is kept as ``<name>.corrupt``.
 
         Raises:
-            OSError: writing failed, the old file cannot be read, or the lock was not free within 1 s
-                (`TimeoutError`). The file is unchanged, unless only the fsync of its folder failed.
-            ValueError: the snapshot would not be equal when read back; nothing was changed.
+            OSError: writing failed, the old file cannot be read, or the lock could not be acquired within 1 s
+                (`TimeoutError`). The file is unchanged, unless the only failure was the fsync of its folder.
+            ValueError: the snapshot would not be equal when read back; nothing was written.
 
         """
         data = dumps(snapshot)
         if loads(data) != snapshot:
             msg = f"{snapshot!r} is not equal when read back, and was not written"
             raise ValueError(msg)
-        # A child that was forked while the caller held the lock must not save what the caller decided while holding it.
-        mine = self._lock.own_lease
-        with self._locked() if mine is None else contextlib.nullcontext(mine) as lease:
+        # In a child forked while the caller held the lock, the inherited lease is void: this save is up to the parent.
+        own_lease = self._lock.own_lease
+        with self._locked() if own_lease is None else contextlib.nullcontext(own_lease) as lease:
             write = partial(self._write, lease, data, snapshot)
             return write() if self._pending is None else lease.call(self._pending.add, self._lock, snapshot, write)
 
@@ -154,8 +154,8 @@ class XmlStore:
     def lock(self) -> AbstractContextManager[object]:
         """Return a context manager that excludes other threads and processes, using ``<name>.lock``.
 
-        Entering it creates missing folders, waits for at most 1 s (then raises `TimeoutError`; with ``background``, it
-        does not wait for other processes), and deletes what a killed writer left behind. Within a
+        Entering it creates missing folders and deletes any leftover temporary file. It waits for at most 1 s and then
+        raises `TimeoutError`; with ``background``, it does not wait for other processes. Within a
         `client_session_persistence.deadline.deadline` block, all waits share that second.
         """
         return self._locked()
@@ -163,16 +163,16 @@ class XmlStore:
     @contextlib.contextmanager
     def _locked(self, *, wait: bool = True) -> Generator[Lease]:
         self._resolve()
-        mine = self._lock.own_lease
-        if mine is not None and not mine.is_void:
-            yield mine
+        own_lease = self._lock.own_lease
+        if own_lease is not None and not own_lease.is_void:
+            yield own_lease
             return
         sync = atomic_file.sync_folder if self._pending is None else self._pending.unsynced.append
         atomic_file.create_folder(os.path.dirname(self._path), sync=sync)
         with self._lock.held(wait=wait, wait_for_processes=self._pending is None) as lease:
             self._content = None  # a forked child inherits its parent's cached content
             try:
-                if self._pending is None or not self._lock.is_retained:  # otherwise, the worker thread is writing
+                if self._pending is None or not self._lock.is_retained:  # otherwise, the worker thread may be using it
                     with contextlib.suppress(OSError):
                         lease.call(os.unlink, self._temporary)
                 yield lease
