@@ -122,7 +122,7 @@ MUTANTS = (
         "                before.lifecycle.retire()\n",
         ""),
     Mutant("the id of a session that has begun is used for the next one", "session",
-        "next_id = new_id() if draft.begun else draft.next_id",
+        'next_id = "" if draft.begun else draft.next_id',
         "next_id = draft.next_id"),
     Mutant("the short path does not run the callbacks of a re-entrant call", "session",
         "if before is not self._current:",

@@ -75,7 +75,7 @@ def start(lifecycle: Lifecycle, ledger: Ledger, now: Anchor, *, may_continue: bo
         begun = Beginning(saved.session_index, current.facts.session_id, is_continued=True)
     elif lifecycle.count_empty_sessions:
         current.adopt(ledger.number(ledger.pending_id, now.wall))
-        ledger.pending_id = new_id()
+        ledger.pending_id = ""
         idle = timedelta(0)
         begun = Beginning(current.facts.session_index, current.facts.session_id)
     if idle is not None:

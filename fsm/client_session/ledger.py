@@ -57,7 +57,10 @@ class Ledger:
         self._future: Future[None] | None = None
         """The future returned by the last save, until that save is durable."""
         self.pending_id = new_id()
-        """The id of the next session to be numbered: the current one while it is pending, otherwise its successor."""
+        """The id of the next session to be numbered: the current one while it is pending, otherwise its successor.
+
+        Empty while a session has begun and no decision has needed its successor's id.
+        """
         self.unused_id: str | None = None
         """A pending id that was replaced. If an interrupted call has already numbered it, that number can be reused."""
         self.error: Exception | None = None
@@ -77,6 +80,14 @@ class Ledger:
         except Exception as error:  # noqa: BLE001  # an embedder's store may raise anything
             recovered = getattr(error, "recovered", None)
             return (recovered if isinstance(recovered, Snapshot) else None), error
+
+    def choose_pending_id(self) -> str:
+        """Return the pending id. If there is none, choose one, which re-entrant calls then use as well."""
+        chosen = new_id()
+        # Nothing is called from here on, so no other code can interrupt.
+        if not self.pending_id:
+            self.pending_id = chosen
+        return self.pending_id
 
     def number(
         self,

@@ -17,7 +17,7 @@ from client_session.current import Current, Draft, start
 from client_session.entity import SessionContext, SessionSummary
 from client_session.errors import SessionClosedError
 from client_session.graph import Command, Input, SessionState
-from client_session.ledger import Ledger, new_id
+from client_session.ledger import Ledger
 from client_session.lifecycle import Lifecycle
 from client_session.ticking.thread import SHARED_CHECKER
 from client_session_persistence.deadline import acquire_soon, deadline, is_held
@@ -432,14 +432,14 @@ class ClientSession:
             with deadline(), self._lock:
                 ledger = self._ledger
                 while True:
-                    before, next_id = self._current, ledger.pending_id
+                    before, next_id = self._current, ledger.pending_id or ledger.choose_pending_id()
                     if before.is_closed:
                         raise SessionClosedError(method)
                     callbacks = self._callbacks
                     draft = Draft(before, next_id, self._now(), ledger, callbacks)
                     result = change(draft)
                     entry = draft.explain(given)
-                    next_id = new_id() if draft.begun else draft.next_id
+                    next_id = "" if draft.begun else draft.next_id
                     queue = callbacks.queue
                     # Nothing is called from here on, so no other code can interrupt. A child that is forked later
                     # gets its own callbacks, and the parent runs these.
