@@ -26,7 +26,7 @@ class ManualClock:
         self._wall = as_utc(wall)
 
     def monotonic(self) -> float:
-        """Return the seconds since the start, including sleep."""
+        """Return the seconds since the clock was constructed, including simulated sleep."""
         return self._seconds
 
     def now(self) -> datetime:

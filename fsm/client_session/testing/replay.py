@@ -76,7 +76,7 @@ class Replay:
             if driver.ended or self.session.state is not state:
                 yield self._moment("tick")
             if self.session.expires_in is None and self.session.state is SessionState.FOREGROUND_ACTIVE:
-                break  # pending in the foreground: ticks do not change the session
+                break  # ticks do not change a pending session in the foreground
 
     def _moment(self, given: str, context: SessionContext | None = None) -> Moment:
         driver, session = self._driver, self.session

@@ -25,19 +25,19 @@ Request = tuple[Reference, float | None]
 
 
 def reference_to(session: Ticking, callback: Callable[[Reference], None] | None = None) -> Reference:
-    """Return a weak reference to a session; it is passed to ``callback`` after the session is garbage-collected."""
+    """Return a weak reference to a session; ``callback`` gets the reference after the session is garbage-collected."""
     reference = weakref.ref(session, callback)
-    hash(reference)  # cached while the session is alive, so that the reference can be looked up later
+    hash(reference)  # cached while the session is alive, so that a dead reference can still be looked up
     return reference
 
 
 def tick_session(reference: Reference) -> None:
-    """Tick a session if it still exists. Log its errors, so that the other sessions are still ticked."""
+    """Tick a session if it still exists. Log any error, so that the other sessions are still ticked."""
     try:
         if (session := reference()) is not None:
             session.tick()
     except SessionClosedError:
-        pass  # the session was closed after the reference was looked up
+        pass  # the session was closed after its tick was scheduled
     except Exception:
         _logger.exception("A session's tick failed; checking continues")
 
