@@ -270,7 +270,7 @@ class ClientSession:
     def close(self) -> None:
         """Stop checking, save, and shut down the session. Calling this again has no effect.
 
-        Save errors are logged (see `save_error`). It does not wait for background saves; the interpreter does at exit.
+        Save errors are logged (see `save_error`). The interpreter, not `close`, waits for background saves.
         """
 
         def change(draft: Draft) -> None:

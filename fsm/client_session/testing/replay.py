@@ -44,7 +44,7 @@ class Replay:
     def __init__(
         self, steps: Sequence[Step], store: SnapshotStore, options: SessionOptions, *, ticking: bool = True
     ) -> None:
-        """Construct the session (same errors as `ClientSession`). Without ``ticking``, only the trace's ticks run."""
+        """Construct the session (same errors as `ClientSession`). Without ``ticking``, only ``tick`` steps tick it."""
         self._steps = steps
         self._ticking = ticking
         self._driver = Driver(steps[0].at, store, options)

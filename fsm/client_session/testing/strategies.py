@@ -41,7 +41,7 @@ def _build_trace(drawn: list[tuple[float, str, float, float]]) -> list[Step]:
 
 
 def make_step(at: datetime, name: str, number: int, *, shift: float = 0.0, timeout: float = 0.0) -> Step:
-    """Return a step with this input. ``shift`` sets the wall clock relative to ``at``; ``timeout`` is a new timeout."""
+    """Return a step with this input. ``shift`` sets the wall clock relative to ``at``; ``timeout``, the timeouts."""
     match name:
         case "event" | "other":
             return Step(at, name, event_id=event_id(number))

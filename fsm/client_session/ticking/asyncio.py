@@ -30,9 +30,9 @@ _SLICE_SECONDS = 0.005
 class AsyncioScheduler(ForkAware):
     """A scheduler that ticks any number of sessions, and so runs their callbacks, on one asyncio loop.
 
-    It uses the loop that is running when the scheduler is constructed or a session is first started. After that loop
-    has stopped, it uses the loop that is running when the next session is started. Without a loop, no checks run, and
-    sessions expire at their next event. If you construct all sessions before ``asyncio.run``, call `attach` inside it.
+    It uses the loop that is running when the scheduler is constructed or, if none is, when a session's checker starts.
+    After that loop stops, it uses the loop that is running when a session's checker next starts. Without a loop, no
+    checks run, and sessions expire at their next event. If all sessions exist before ``asyncio.run``, call `attach`.
 
     Every method is thread-safe. It holds only weak references to sessions and the loop, and creates no tasks.
     """
@@ -90,7 +90,7 @@ class AsyncioScheduler(ForkAware):
         self._change(reference_to(session), None)
 
     def _change(self, session: Reference, interval: float | None) -> None:
-        """Change the schedule now, or let a call that is already changing it (on this thread or another) do so."""
+        """Change the schedule now, or queue the change for a call (on any thread) that is already changing it."""
         self.renew_in_child()
         self._requests.append((session, interval))
         while self._requests and self._updating.acquire(blocking=False):
