@@ -46,7 +46,7 @@ class ClientSession:
     """Groups tracked events into sessions. A session is a series of events with no gap of the timeout or longer.
 
     Any method may be called from any thread, and in a child after ``os.fork()``. Which events share a session depends
-    only on the times of events and focus changes, never on when checks run. Only `save` raises load and save errors.
+    only on the times of events and focus changes, not on when checks run. Only `save` raises load and save errors.
     After an error, the session continues in memory, and `save_error` returns the error.
 
     A pending session, which waits for its first event, has an id but no number yet: its index, previous session and
@@ -99,7 +99,7 @@ class ClientSession:
 
         Raises:
             TypeError: an argument has the wrong type.
-            ValueError: its value is not allowed. Both messages name the argument, its value, and what is allowed.
+            ValueError: a value is invalid. Both messages name the argument, its value, and what is allowed.
 
         """
         arguments.require_methods("clock", clock, "monotonic", "now")
@@ -270,7 +270,7 @@ class ClientSession:
     def close(self) -> None:
         """Stop checking, save, and shut down the session. Calling this again has no effect.
 
-        Save errors are logged (see `save_error`). The interpreter, not `close`, waits for background saves.
+        Save errors are logged (see `save_error`). This does not wait for background saves; interpreter exit does.
         """
 
         def change(draft: Draft) -> None:
@@ -516,12 +516,12 @@ class ClientSession:
             self._deliver()
 
     def _save_at_exit(self) -> None:
-        """Save progress if the store outlives the process; do not run callbacks."""
+        """Save progress if the store outlives the process, without running callbacks."""
         if self._ledger.outlives_process and not self._ledger.has_saved(record := self._progress()):
             self._ledger.save(record)
 
     def _after_fork(self) -> None:
-        """Start over with a pending session: the parent keeps the current one and its number, and reports its end."""
+        """Start over with a pending session: only the parent continues the current session and reports its end."""
         self._lock = threading.RLock()
         self._callbacks = self._callbacks.after_fork()
         self._ledger.after_fork()

@@ -148,5 +148,5 @@ def _set_owner_and_mode(descriptor: int, like: os.stat_result | None) -> None:
             os.fchown(descriptor, -1, like.st_gid)
         with contextlib.suppress(OSError):
             os.fchown(descriptor, like.st_uid, -1)
-    with contextlib.suppress(OSError):  # even for a private file: the umask may have cleared some of its bits
+    with contextlib.suppress(OSError):  # needed even for a private file: the umask may have removed owner permissions
         os.fchmod(descriptor, PRIVATE if like is None else stat.S_IMODE(like.st_mode))

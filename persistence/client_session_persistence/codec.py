@@ -64,7 +64,7 @@ _READABLE_USER_ID = re.compile(
 def dumps(snapshot: Snapshot) -> bytes:
     """Serialize a snapshot as the .NET tracker does: one line of UTF-8 without an XML declaration.
 
-    If only the user is set, the file has only the user id. Otherwise, it has every key, with ``i:nil="true"`` for null.
+    If only the user is set, the file has only the user id. Otherwise, it has all keys, with ``i:nil="true"`` for null.
     """
     if snapshot.session_id is None and snapshot == Snapshot(user_id=snapshot.user_id):
         return (_USER_ONLY % _value("userId", snapshot.user_id)).encode("ascii")

@@ -87,7 +87,7 @@ class Driver:
         self.clock.set_wall(at + self._wall_offset)  # a sum of floats may be off by microseconds
 
     def apply(self, step: Step) -> SessionContext | None:  # noqa: C901  # one case per input
-        """Advance to the step's time and apply the step. Return the entity of any event that was tracked."""
+        """Advance to the step's time and apply the step. Return the entity if the step tracks an event."""
         self.move_to(step.at)
         session = self.session
         match step.input:

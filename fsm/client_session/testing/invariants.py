@@ -1,4 +1,4 @@
-"""Invariants that an installation's entities satisfy, if checked in the order in which sessions returned them."""
+"""Invariants of the entities that an installation's sessions returned, in order."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _NEAR_TIMEOUTS = [base + offset for base in TIMEOUTS for offset in (-0.25, 0.0, 
 GAPS = st.sampled_from([0.0, 0.25, 15.0, *_NEAR_TIMEOUTS]) | st.integers(0, 8000).map(lambda quarters: quarters / 4)
 """Seconds between two steps, often at or near the default timeouts."""
 
-# Shifts are zero or at least one second: smaller ones would be treated as slewing (see Anchor.moved).
+# Shifts are zero or at least one second: smaller shifts would be treated as slewing (see Anchor.moved).
 WALL_SHIFTS = st.sampled_from([-86400.0, -600.0, -1.0, 0.0, 1.0, 599.0, 600.0, 1e9])
 
 
@@ -41,7 +41,7 @@ def _build_trace(drawn: list[tuple[float, str, float, float]]) -> list[Step]:
 
 
 def make_step(at: datetime, name: str, number: int, *, shift: float = 0.0, timeout: float = 0.0) -> Step:
-    """Return a step with this input. ``shift`` sets the wall clock relative to ``at``; ``timeout``, the timeouts."""
+    """Build a step with this input. ``shift`` sets the wall clock relative to ``at``; ``timeout`` sets new timeouts."""
     match name:
         case "event" | "other":
             return Step(at, name, event_id=event_id(number))
@@ -64,4 +64,4 @@ def traces(max_size: int = 30) -> st.SearchStrategy[list[Step]]:
 
 
 ALL_INPUTS = (*INPUTS, Input.EVENT, Input.EVENT)
-"""Every input that a trace can contain. Events appear three times, since most decisions happen at events."""
+"""Every input that a trace can contain. Events appear three times, since events cause most decisions."""

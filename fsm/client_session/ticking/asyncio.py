@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from client_session.ticking.scheduler import Ticking
 
 _SLICE_SECONDS = 0.005
-"""How long to tick sessions before yielding to the loop; asyncio's debug mode logs callbacks that take 0.1 s."""
+"""How long to tick sessions before yielding to the loop; asyncio's debug mode logs callbacks of 0.1 s or more."""
 
 
 class AsyncioScheduler(ForkAware):
     """A scheduler that ticks any number of sessions, and so runs their callbacks, on one asyncio loop.
 
-    It uses the loop that is running when the scheduler is constructed or, if none is, when a session's checker starts.
-    After that loop stops, it uses the loop that is running when a session's checker next starts. Without a loop, no
-    checks run, and sessions expire at their next event. If all sessions exist before ``asyncio.run``, call `attach`.
+    It uses the loop that is running when the scheduler is constructed or a session's checker starts. After that loop
+    stops, it uses the loop that is running when a checker next starts. Without a loop, no checks run, and sessions
+    expire at their next event. If you construct all sessions before ``asyncio.run``, call `attach` inside it.
 
     Every method is thread-safe. It holds only weak references to sessions and the loop, and creates no tasks.
     """

@@ -77,7 +77,7 @@ class SessionSpanProcessor(SpanProcessor):
     Processors do not see spans that the sampler drops, so such spans never extend the session. With sampling, call
     `ClientSession.touch` whenever the user is active; otherwise the session may time out between two sampled spans.
 
-    Thread-safe. Errors from the predicate or from the session (because it is closed, say) never reach the program:
+    Thread-safe. Errors from the predicate or the session (such as `SessionClosedError`) never reach the program:
     the span lacks the attributes, and only the first of several consecutive failures is logged. `shutdown` does not
     close the session; the session's owner must.
     """

@@ -91,7 +91,7 @@ class SessionTracker(Tracker):
 
     def complete_payload(self, event: Event) -> Payload:
         """Return an event's payload, including the session's entity. `Tracker.track` calls this once per event."""
-        # Tracker sets the eid in the event's own payload, so an event that is tracked twice would keep its first id.
+        # Tracker stores the eid in the event's payload: without a copy, an event tracked twice would keep its first id.
         copied = copy.copy(event)
         copied.payload = Payload(event.payload.get())
         payload = super().complete_payload(copied)

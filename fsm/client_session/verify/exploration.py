@@ -136,7 +136,7 @@ class _Node:
         rows = tally.rows.copy()
         try:
             decisions = successor.decide(given, self.now)
-            if not before.count_empty_sessions:  # the report shows only samples with the option's default
+            if not before.count_empty_sessions:  # the report's samples all use this option's default
                 tally.keep_sample(rows, options, steps)
             _Edge(before, given, self.now, successor, decisions, tally).check()
         except InvariantError as error:

@@ -191,7 +191,7 @@ class Oracle:
         self.background_timeout = background
 
     def save(self) -> None:
-        """Write the progress of this object's latest session, unless the file is more recent."""
+        """Write the progress of this object's latest session, unless the file has more recent progress."""
         ours = self._progress()
         if ours is None:
             return

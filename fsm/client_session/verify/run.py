@@ -74,7 +74,7 @@ def _settings(examples: int) -> settings:
         stateful_step_count=40,
         database=None,
         deadline=None,
-        phases=(Phase.generate, Phase.shrink),  # Phase.explain takes a minute, and the trace is enough
+        phases=(Phase.generate, Phase.shrink),  # Phase.explain is omitted: it takes a minute, and the trace is enough
         print_blob=False,
         report_multiple_bugs=False,
         suppress_health_check=tuple(HealthCheck),  # pyright: ignore[reportArgumentType]  # its metaclass hides the type

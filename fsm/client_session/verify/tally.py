@@ -40,7 +40,7 @@ class Tally:
     """The shortest trace found for each row."""
 
     def keep_sample(self, before: Counter[Row], options: SessionOptions, steps: Sequence[Step]) -> None:
-        """Make a trace the sample of each row that its last step took, unless the row already has one as short."""
+        """Make a trace the sample of each row that its last step took, unless the row has a sample as short."""
         for row, count in self.rows.items():
             if count > before[row] and (row not in self.samples or len(steps) < len(self.samples[row].steps)):
                 self.samples[row] = Sample(options, steps)
