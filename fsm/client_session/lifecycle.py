@@ -88,7 +88,7 @@ class Lifecycle:
         self.checker_running = False
 
     def resume_saved(self, event_count: int, seconds_since_activity: float) -> None:
-        """Continue a session that an earlier run began."""
+        """Continue a session from an earlier run."""
         self.event_count = event_count
         self.last_activity -= seconds_since_activity
         self.last_event = self.last_activity
@@ -135,7 +135,7 @@ class Lifecycle:
             return False
         if not self.checker_running or now - self.last_activity < self.timeout:
             return True
-        # In the foreground, a tick's only effect is to renew the session, and a pending session is never replaced.
+        # In the foreground, a tick can only renew the session, and pending sessions are not renewed.
         pending = not (self.event_count or self.count_empty_sessions)
         return pending and self.state is _FOREGROUND
 
@@ -174,7 +174,7 @@ class Lifecycle:
         return self._decided()
 
     def close(self, now: float, *, may_continue: bool) -> Decisions:
-        """Stop permanently; the session ends unless the next run may continue it."""
+        """Stop permanently. The session ends unless the next run may continue it."""
         self._now = now
         self._check()
         if self.event_count and not may_continue:

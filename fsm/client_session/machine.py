@@ -57,8 +57,8 @@ def build(rows: Iterable[Row]) -> Machine:
 
 
 MACHINE = build(TABLE)
-# `transitions` logs every callback at INFO level while the session's lock is held. That would clutter the host's log,
-# and could deadlock if a log handler calls the session. The callbacks of other machines are still logged.
+# `transitions` logs every callback at INFO level while the session's lock is held. This would clutter the host's log,
+# and could cause a deadlock if a log handler calls the session. The callbacks of other machines are still logged.
 logging.getLogger("transitions.core").addFilter(
     lambda record: not (isinstance(record.args, tuple) and MACHINE.name in record.args)
 )

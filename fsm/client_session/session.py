@@ -91,7 +91,7 @@ class ClientSession:
             clock: any `Clock`; by default, the system clock.
             scheduler: any `Scheduler`; by default, the process's shared checker thread.
             count_empty_sessions: number sessions as the .NET tracker does: each construction and each expiry creates,
-                counts, and saves a session, with or without events.
+                numbers, and saves a session, even if it has no events.
             continue_on_restart: resume the saved session if it has not timed out.
             on_session_start: called with the entity of a session's first event.
             on_session_end: called with the summary of a session that had events, when it ends.
@@ -201,9 +201,9 @@ class ClientSession:
                 self._save_progress()
 
     def touch(self) -> None:
-        """Report activity that is not a tracked event, to restart the timeout.
+        """Report activity that is not a tracked event; this restarts the timeout.
 
-        This does not revive a session that has already timed out.
+        A session that has already timed out is not revived.
         """
         self._apply("touch", Command.TOUCH)
 
@@ -391,7 +391,7 @@ class ClientSession:
     def expires_in(self) -> float | None:
         """Seconds until the session expires if nothing happens.
 
-        0.0 if it is due to expire but no check has run yet; ``None`` while it cannot expire because it is pending or
+        0.0 if expiry is due but no check has run yet; ``None`` if the session cannot expire because it is pending or
         checking is stopped.
         """
         now = self._clock.monotonic()

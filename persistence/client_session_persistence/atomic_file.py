@@ -94,7 +94,7 @@ def write_durably(lease: Lease, path: str, temporary: str, data: bytes, like: os
 
 
 def keep_copy(lease: Lease, path: str, copy: str, temporary: str, content: tuple[bytes, os.stat_result]) -> None:
-    """Keep a file under a second name in its folder, replacing any file that has that name.
+    """Keep a copy of a file under another name in the same folder, replacing any file that has this name.
 
     ``content`` (the file's data and its `os.stat_result`) is used to write a copy on file systems without hard links
     (FAT, and some on Android). The temporary file may remain; the next `write_durably` removes it.

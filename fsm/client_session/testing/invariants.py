@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 INVARIANTS = {
     "one user": "All entities have the same user.",
-    "unbroken chain": "Sessions are numbered 1, 2, 3… without gaps, and each names its predecessor.",
+    "unbroken chain": "Sessions are numbered 1, 2, 3… without gaps, and each has its predecessor's id.",
     "one first event": "All entities of a session have the same first event, with the same time.",
     "events counted": "A session's events are numbered 1, 2, 3… without gaps.",
 }
@@ -39,7 +39,7 @@ def require(name: str, holds: object, detail: str) -> None:
 
 
 def check_invariants(contexts: Iterable[SessionContext], *, first_index: int = 1) -> None:
-    """Check the invariants of an installation's entities.
+    """Check that an installation's entities satisfy the invariants.
 
     If several processes share a save file, their sessions may overlap, so order the sessions by first event, and
     each session's entities by event index. Leave out anonymous entities, since they have no user.

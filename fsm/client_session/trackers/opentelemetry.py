@@ -171,7 +171,7 @@ class SessionEvents:
     """
 
     def __init__(self, logger_provider: LoggerProvider | None = None) -> None:
-        """Emit to ``logger_provider``. ``None`` means the global provider, even if it is set later."""
+        """Emit to ``logger_provider``, or, if it is ``None``, to the global provider (which may be set later)."""
         self._logger = get_logger(__name__, logger_provider=logger_provider)
 
     def started(self, context: SessionContext) -> None:

@@ -1,7 +1,7 @@
 """Exhaustive exploration of the lifecycle core: every input in every reachable state.
 
-The core distinguishes only three ages of a session: below both timeouts, past the shorter one, and past both. There
-are so few states that every edge is checked: the exploration is a proof rather than a sample.
+The core distinguishes only three ages of a session: below both timeouts, past the shorter one, and past both. That
+leaves so few states that every edge can be checked: the exploration is a proof, not a sample.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def explore(tally: Tally) -> Exploration:
 
 
 class ExplorationError(InvariantError):
-    """An edge violates an invariant; ``sample`` is the shortest trace that ends with this edge."""
+    """An edge violates an invariant; ``sample`` is the shortest trace that ends with the edge."""
 
     def __init__(self, name: str, detail: str, sample: Sample) -> None:
         """Store the arguments as attributes."""

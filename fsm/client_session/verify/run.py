@@ -31,7 +31,7 @@ PARTS = ("exploration", "short path", "schedules", "model")
 
 @attrs.frozen
 class Failure:
-    """A failed part, and its shortest failing trace (``None`` if the failing case is not a trace)."""
+    """A part that failed, and its shortest failing trace (``None`` if the failure does not come from a trace)."""
 
     part: str
     message: str
