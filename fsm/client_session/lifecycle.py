@@ -1,4 +1,4 @@
-"""The lifecycle core, which takes inputs and times and returns decisions. It has no I/O, clock, or lock.
+"""The lifecycle core, which takes inputs and times and returns decisions. It does no I/O and has no clock or lock.
 
 Times are monotonic, in seconds. Two rules decide which events share a session: the table in `client_session.graph`, and
 *check first* (`Lifecycle._check`).
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Ended:
-    """Decision: the current session is over. ``event_count`` is 0 only if empty sessions count."""
+    """Decision: the current session has ended. ``event_count`` can be 0 only with ``count_empty_sessions``."""
 
     reason: EndReason
     event_count: int
@@ -49,9 +49,9 @@ _FOREGROUND = SessionState.FOREGROUND_ACTIVE
 
 @attrs.define(eq=False)
 class Lifecycle:
-    """The lifecycle of one session object, and the cursor that the machine moves.
+    """The lifecycle of one session object; it is also the cursor that the machine moves.
 
-    Every method that takes ``now`` may end the session or change the state; it returns its decisions, in order.
+    Every method that takes ``now`` may end the session or change the state, and returns its decisions in order.
     Not thread-safe: the session object calls it with its lock held.
     """
 
@@ -65,7 +65,7 @@ class Lifecycle:
     state: SessionState = INITIAL
     checker_running: bool = True
     observer: Callable[[Row], object] | None = None
-    """Called with each row that applies, before its effects run."""
+    """Called with each row that is taken, before the row's effects run."""
     last_event: float = attrs.field(init=False, default=0.0)
     _now: float = attrs.field(init=False, default=0.0)
     _decisions: Decisions = attrs.field(init=False, default=())
@@ -74,7 +74,7 @@ class Lifecycle:
     )
     """When focus timing began: at the first event or at a restart."""
     _focus_time: FocusTime | None = attrs.field(init=False, default=None)
-    """``None`` until focus changes for the first time in the session."""
+    """``None`` until the session's first focus change."""
 
     def copy(self) -> Lifecycle:
         """Return an independent copy for a draft to change."""
@@ -84,17 +84,17 @@ class Lifecycle:
         return copied
 
     def retire(self) -> None:
-        """Stop counting events: a caller that still refers to a superseded lifecycle must use its successor."""
+        """Stop counting events, so that callers that still refer to this superseded lifecycle use its successor."""
         self.checker_running = False
 
     def resume_saved(self, event_count: int, seconds_since_activity: float) -> None:
-        """Continue a session that an earlier run began."""
+        """Continue a session from an earlier run."""
         self.event_count = event_count
         self.last_activity -= seconds_since_activity
         self.last_event = self.last_activity
 
     def successor(self, now: float) -> Lifecycle:
-        """Return a lifecycle in the same state with a pending session, as a forked child needs."""
+        """Return a lifecycle in the same state with a pending session, for example for a forked child."""
         return Lifecycle(
             self.foreground_timeout,
             self.background_timeout,
@@ -110,7 +110,7 @@ class Lifecycle:
         return self.foreground_timeout if self.state is _FOREGROUND else self.background_timeout
 
     def expires_in(self, now: float) -> float | None:
-        """Return the seconds until the session expires: 0.0 once it is due, ``None`` while it cannot expire."""
+        """Return the seconds until the session expires: 0.0 if expiry is due, ``None`` if it cannot expire."""
         if not (self.checker_running and (self.event_count or self.count_empty_sessions)):
             return None
         return max(0.0, self.timeout - (now - self.last_activity))
@@ -118,11 +118,11 @@ class Lifecycle:
     def continue_session(self, now: float) -> int:
         """Count an event and return its number in the session, or return 0 if the event may change the state.
 
-        The short path: while the session is active, being checked, and not over, the machine would only count the
-        event. If the result is 0, the caller must send `Input.EVENT`.
+        The short path: if the session has events, is being checked, and has not timed out, the machine would only count
+        the event. If this returns 0, the caller must send `Input.EVENT`.
         """
         timeout = self.foreground_timeout if self.state is _FOREGROUND else self.background_timeout
-        # Nothing is called from here on, so no signal handler can interrupt and call the session.
+        # No function is called from here on, so no signal handler can interrupt and call the session.
         if self.event_count and self.checker_running and now - self.last_activity < timeout:
             self.last_activity = self.last_event = now
             self.event_count = number = self.event_count + 1
@@ -135,7 +135,7 @@ class Lifecycle:
             return False
         if not self.checker_running or now - self.last_activity < self.timeout:
             return True
-        # In the foreground, a tick's only effect is to renew the session, and a pending session is never replaced.
+        # In the foreground, a tick can only renew the session, and pending sessions are not renewed.
         pending = not (self.event_count or self.count_empty_sessions)
         return pending and self.state is _FOREGROUND
 
@@ -147,7 +147,7 @@ class Lifecycle:
                 if not self.is_tick_noop(now):
                     self._send(Input.TICK)
             case Command.START_CHECKER:
-                # If the session timed out while checking was stopped manually, it expires at the next check.
+                # A session that timed out while checking was stopped manually expires at the next check.
                 if self.state is SessionState.EXPIRED_CHECKER_STOPPED:
                     self._send(Input.RESUME)
                 self.checker_running = True
@@ -166,7 +166,7 @@ class Lifecycle:
         return self._decided()
 
     def set_timeouts(self, now: float, foreground: float | None, background: float | None) -> Decisions:
-        """Set one or both timeouts. If the session has already timed out under the old ones, it ends."""
+        """Set one or both timeouts. A session that has already timed out under the old timeouts ends."""
         self._now = now
         self._check()
         self.foreground_timeout = foreground or self.foreground_timeout
@@ -174,7 +174,7 @@ class Lifecycle:
         return self._decided()
 
     def close(self, now: float, *, may_continue: bool) -> Decisions:
-        """Stop permanently; the session ends unless the next run may continue it."""
+        """Stop permanently. The session ends unless the next run may continue it."""
         self._now = now
         self._check()
         if self.event_count and not may_continue:
@@ -183,9 +183,9 @@ class Lifecycle:
         return self._decided()
 
     def _check(self) -> None:
-        """Check first: perform the check that a tick would have performed by now, so that ticks do not matter.
+        """Check first: perform the check that a tick would have performed by now, so that tick times do not matter.
 
-        The check uses the timeout of the state being left, and applies only to a session that has events.
+        The check uses the timeout that applied before the input, and only a session that has events is checked.
         """
         if self.checker_running and self.event_count and self.is_over():
             self._send(Input.TICK)
@@ -224,7 +224,7 @@ class Lifecycle:
         self.event_count = 0
         self.last_activity = self._now
 
-    # The guard and the effects; client_session.machine derives these method names from the names in the table.
+    # The guard and the effects; client_session.machine derives their method names from the table.
 
     def is_over(self) -> bool:
         """Guard: the time since the last activity is at least the timeout."""
@@ -239,7 +239,7 @@ class Lifecycle:
         self.checker_running = True
 
     def do_renew(self) -> None:
-        """Effect: replace a session that has events (or any session, if empty sessions count) with a pending one."""
+        """Effect: replace the session with a pending one if it has events (always, with ``count_empty_sessions``)."""
         if self.event_count or self.count_empty_sessions:
             self._end(EndReason.TIMEOUT if self.state is _FOREGROUND else EndReason.BACKGROUND_TIMEOUT)
             self._begin()

@@ -1,7 +1,7 @@
 """The running machine: one `transitions.Machine`, built from the table and shared by all sessions and threads.
 
-It has no models. Instead, it moves a cursor: an object with a ``state`` attribute and a method ``is_<guard>`` or
-``do_<effect>`` for each guard and effect in the table. The machine does not store session state, so sharing it is safe.
+It has no models. Instead, it moves a cursor: an object with a ``state`` attribute, an ``is_<guard>`` method for each
+guard, and a ``do_<effect>`` method for each effect. The machine does not store session state, so sharing it is safe.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def build(rows: Iterable[Row]) -> Machine:
 
 
 MACHINE = build(TABLE)
-# `transitions` logs every callback at INFO level while the session's lock is held: noise for the host, and a possible
-# deadlock if one of its log handlers calls the session. Other machines still log.
+# `transitions` logs every callback at INFO level while the session's lock is held. This would clutter the host's log,
+# and could cause a deadlock if a log handler calls the session. The callbacks of other machines are still logged.
 logging.getLogger("transitions.core").addFilter(
     lambda record: not (isinstance(record.args, tuple) and MACHINE.name in record.args)
 )
@@ -67,5 +67,5 @@ _TRIGGERS = {given: MACHINE.events[given.value].trigger for given in Input}
 
 
 def send(cursor: Cursor, given: Input) -> None:
-    """Send an input to the machine, which runs the row's effects on the cursor and then sets its state."""
+    """Send an input to the machine, which runs the row's effects on the cursor and then sets the cursor's state."""
     _TRIGGERS[given](cursor)

@@ -46,13 +46,13 @@ class ClientSession:
     """Groups tracked events into sessions. A session is a series of events with no gap of the timeout or longer.
 
     Any method may be called from any thread, and in a child after ``os.fork()``. Which events share a session depends
-    only on the times of events and focus changes, never on when checks run. Only `save` raises load and save errors.
+    only on the times of events and focus changes, not on when checks run. Only `save` raises load and save errors.
     After an error, the session continues in memory, and `save_error` returns the error.
 
     A pending session, which waits for its first event, has an id but no number yet: its index, previous session and
-    first event are ``None``. Reading never extends a session, does not take a lock, and works even after `close`.
+    first event are ``None``. Reading a property never extends the session or takes a lock, and works after `close`.
 
-    Callbacks run in order on the thread that caused them, after the session's lock is released. They may call the
+    Callbacks run in order on the thread that triggered them, after the session's lock is released. They may call the
     session again. If a callback raises, the exception is logged and has no other effect.
     """
 
@@ -83,23 +83,23 @@ class ClientSession:
         Args:
             save_path: the XML save file; missing folders are created. Omit it if you pass ``store``.
             foreground_timeout: seconds (or `timedelta`) until a session in the foreground expires.
-            background_timeout: the same for a session in the background.
+            background_timeout: seconds (or `timedelta`) until a session in the background expires.
             check_interval: seconds (or `timedelta`) between checks.
-            logger: a `logging.Logger` or an object with its methods; by default, this module's logger. If it also
-                has ``isEnabledFor``, decisions are logged at level DEBUG, worded as in `explain`.
+            logger: a `logging.Logger`, or an object with ``info``, ``warning`` and ``exception``; by default, this
+                module's logger. If it also has ``isEnabledFor``, decisions are logged at DEBUG, worded as in `explain`.
             store: any `SnapshotStore`, to use instead of ``save_path``.
             clock: any `Clock`; by default, the system clock.
             scheduler: any `Scheduler`; by default, the process's shared checker thread.
             count_empty_sessions: number sessions as the .NET tracker does: each construction and each expiry creates,
-                counts, and saves a session, with or without events.
+                numbers, and saves a session, even if it has no events.
             continue_on_restart: resume the saved session if it has not timed out.
             on_session_start: called with the entity of a session's first event.
-            on_session_end: called with the summary of a session that had events and has ended.
+            on_session_end: called with the summary of a session that had events, when it ends.
             on_state_change: called with the old state, the input, and the new state.
 
         Raises:
             TypeError: an argument has the wrong type.
-            ValueError: a value is not allowed. Both messages name the argument, its value, and what is allowed.
+            ValueError: a value is invalid. Both messages name the argument, its value, and what is allowed.
 
         """
         arguments.require_methods("clock", clock, "monotonic", "now")
@@ -148,8 +148,8 @@ class ClientSession:
         Args:
             event_id: a `uuid.UUID` or a UUID string, in upper or lower case; the entity stores it in lowercase.
             event_timestamp: when the event happened, as an aware `datetime`; by default, now. It affects only the times
-                of first and last events. Which session the event belongs to depends on when it is recorded.
-            anonymous: leave the user (zero UUID) and the previous session out of the entity.
+                of first and last events. The time of this call decides which session the event belongs to.
+            anonymous: replace the user id with the zero UUID, and omit the previous session from the entity.
 
         Raises:
             ValueError: the id is not a UUID, or the timestamp is naive.
@@ -177,7 +177,7 @@ class ClientSession:
         finally:
             lock.release()
         if number:
-            if before is not self._current:  # a re-entrant call found the lock held, and left its callbacks for us
+            if before is not self._current:  # a re-entrant call found the lock held and deferred its callbacks
                 self._deliver()
             facts = current.facts
             return SessionContext(facts.anonymous() if anonymous else facts, number)
@@ -187,7 +187,7 @@ class ClientSession:
         """Report that the app went to the background (``True``) or came to the foreground (``False``).
 
         Reporting the same value again changes nothing, except that ``False`` always starts the checker. A focus change
-        is not activity. The timeout of the state being left decides whether the session is over.
+        is not activity. The timeout that applied before the change decides whether the session is over.
 
         Raises:
             TypeError: the value is not a ``bool``.
@@ -201,14 +201,14 @@ class ClientSession:
                 self._save_progress()
 
     def touch(self) -> None:
-        """Report activity that is not a tracked event, to restart the timeout.
+        """Report activity that is not a tracked event; this restarts the timeout.
 
-        This does not revive a session that has already timed out.
+        A session that has already timed out is not revived.
         """
         self._apply("touch", Command.TOUCH)
 
     def start_new_session(self) -> None:
-        """End the current session if it has events; a pending one gets a new id. `session_id` changes immediately."""
+        """End the current session if it has events; a pending session gets a new id. `session_id` changes at once."""
 
         def change(draft: Draft) -> None:
             draft.apply(draft.after.lifecycle.decide(Command.NEW_SESSION, draft.now.monotonic))
@@ -221,16 +221,16 @@ class ClientSession:
     def tick(self) -> None:
         """Check now whether the session has timed out, and retry a save that failed.
 
-        The scheduler calls this. To avoid a thread, call it from the main loop of a GUI or a game. While checking is
-        stopped, nothing expires.
+        The scheduler calls this. To avoid a thread, call it from your program's main loop, for example in a GUI or a
+        game. While checking is stopped, sessions do not expire.
         """
         # Most ticks have nothing to do, and there may be many sessions, so this does not take the lock. If another
-        # thread is changing the session right now, the next tick will notice.
+        # thread is changing the session right now, the next tick will see the change.
         idle = self._current.lifecycle.is_tick_noop(self._clock.monotonic()) and not self._current.is_closed
         error = self._ledger.error
         if idle and error is None and not self._continues:
             return
-        # If waiting for a lock timed out last time, try the lock only once: the next tick will try again.
+        # If the last wait for a lock timed out, do not wait this time: the next tick will try again.
         with deadline(patient=not isinstance(error, TimeoutError)):
             if not idle:
                 self._apply("tick", Input.TICK)
@@ -248,14 +248,14 @@ class ClientSession:
     # Saving
 
     def save(self) -> None:
-        """Write the progress of the newest numbered session now; a pending one is never written.
+        """Write the progress of the latest numbered session now; a pending session is never written.
 
-        This returns once the save is durable, even with a store that saves in the background. On an event loop, call it
-        with ``await asyncio.to_thread(session.save)``.
+        This returns only after the save is durable, even if the store saves in the background. In async code, use
+        ``await asyncio.to_thread(session.save)``.
 
         Raises:
-            Exception: the store's error: `OSError` (`TimeoutError` if the lock was not free within 1 s), or whatever
-                an embedder's store raises.
+            Exception: the store's error: `OSError` (`TimeoutError` if the lock cannot be acquired within 1 s), or
+                whatever an embedder's store raises.
             SessionClosedError: after `close`.
 
         """
@@ -268,9 +268,9 @@ class ClientSession:
             raise error
 
     def close(self) -> None:
-        """Stop checking, save, and release the session. Calling it again has no effect.
+        """Stop checking, save, and shut down the session. Calling this again has no effect.
 
-        Save errors are logged (see `save_error`). It does not wait for background saves; the interpreter does at exit.
+        Save errors are logged (see `save_error`). This does not wait for background saves; interpreter exit does.
         """
 
         def change(draft: Draft) -> None:
@@ -283,7 +283,7 @@ class ClientSession:
             self._save_progress()
 
     def __enter__(self) -> Self:
-        """Return the session, which is closed at the end of the block."""
+        """Return the session; it is closed at the end of the ``with`` block."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -294,7 +294,7 @@ class ClientSession:
 
     @property
     def foreground_timeout(self) -> float:
-        """Seconds until a session in the foreground expires. It can be set at any time (seconds or a `timedelta`)."""
+        """Seconds until a session in the foreground expires. Can be set at any time, in seconds or as a `timedelta`."""
         return self._current.lifecycle.foreground_timeout
 
     @foreground_timeout.setter
@@ -304,7 +304,7 @@ class ClientSession:
 
     @property
     def background_timeout(self) -> float:
-        """Seconds until a session in the background expires. It can be set at any time (seconds or a `timedelta`)."""
+        """Seconds until a session in the background expires. Can be set at any time, in seconds or as a `timedelta`."""
         return self._current.lifecycle.background_timeout
 
     @background_timeout.setter
@@ -314,7 +314,7 @@ class ClientSession:
 
     @property
     def check_interval(self) -> float:
-        """Seconds between checks. It can be set at any time (seconds or a `timedelta`)."""
+        """Seconds between checks. Can be set at any time, in seconds or as a `timedelta`."""
         return self._check_interval
 
     @check_interval.setter
@@ -342,7 +342,7 @@ class ClientSession:
 
     @property
     def checker_running(self) -> bool:
-        """Whether checks run, so that the session can expire."""
+        """Whether checks run; the session can expire only while they do."""
         return self._read(lambda lifecycle: lifecycle.checker_running)
 
     @property
@@ -391,7 +391,7 @@ class ClientSession:
     def expires_in(self) -> float | None:
         """Seconds until the session expires if nothing happens.
 
-        0.0 if it is due to expire but no check has run yet; ``None`` while it cannot expire because it is pending or
+        0.0 if expiry is due but no check has run yet; ``None`` if the session cannot expire because it is pending or
         checking is stopped.
         """
         now = self._clock.monotonic()
@@ -400,19 +400,19 @@ class ClientSession:
     def explain(self) -> tuple[Explanation, ...]:
         """Return the last 32 decisions, oldest first: each input and what it changed.
 
-        A decision is an input that changed more than the time of the last activity: a session ended, began or
-        continued, the focus or a timeout changed, the checker started or stopped. Events within a session and ticks
-        before the timeout are not decisions, so 32 usually span hours. A forked child starts with none.
+        A decision is an input that did more than update the time of the last activity: it began, continued or ended a
+        session, changed the focus or a timeout, or started or stopped the checker. Events within a session and ticks
+        before the timeout are not decisions, so 32 usually span hours. A forked child starts with no decisions.
         """
         return history.unpack(self._current.history)
 
     @property
     def save_error(self) -> Exception | None:
-        """The last load or save error, until a save succeeds (the next save or tick repairs a corrupt file)."""
+        """The last load or save error; a successful save clears it (the next save or tick repairs a corrupt file)."""
         return self._ledger.error
 
     def _read(self, read: Callable[[Lifecycle], Result]) -> Result:
-        """Read the lifecycle without the lock; read again if it was superseded (and so retired) in the meantime."""
+        """Read the lifecycle without the lock, and retry if it was superseded (and so retired) during the read."""
         while True:
             current = self._current
             value = read(current.lifecycle)
@@ -425,8 +425,8 @@ class ClientSession:
         """Publish a draft modified by ``change`` as the current session, and run the callbacks.
 
         ``given`` is the input's name in explanations. The lock excludes other threads, but a signal handler or
-        finalizer on this thread, or a child forked in one, can still call the session. Such a re-entrant call sees the
-        session as it was, and what it publishes is kept: this draft is superseded, and the outer call decides again.
+        finalizer on this thread, or a child that one of them forks, can still call the session. Such a re-entrant call
+        sees the session as last published, and its own result is kept: the outer call discards its draft and retries.
         """
         try:
             with deadline(), self._lock:
@@ -441,8 +441,8 @@ class ClientSession:
                     entry = draft.explain(given)
                     next_id = "" if draft.begun else draft.next_id
                     queue = callbacks.queue
-                    # Nothing is called from here on, so no other code can interrupt. A child that is forked later
-                    # gets its own callbacks, and the parent runs these.
+                    # No Python code is called from here on, so none can interrupt. A child that is forked later
+                    # gets its own callbacks; the parent runs these.
                     if self._current is before and before.lifecycle.event_count == draft.event_count_before:
                         self._current, ledger.pending_id = draft.after, next_id
                         if draft.unused_id:
@@ -485,14 +485,14 @@ class ClientSession:
             self._callbacks.deliver()
 
     def _update_schedule(self) -> None:
-        """Start or stop the ticks if the lifecycle's checker was started or stopped."""
+        """Start or stop ticking if the lifecycle's checker was started or stopped."""
         while (running := self._current.lifecycle.checker_running) is not self._is_scheduled:
             self._is_scheduled = running
             if running:
                 self._start_ticks(self._clock.monotonic())
             else:
                 self._scheduler.stop(self)
-            self._is_scheduled = running  # matches the last scheduler call, even if a re-entrant call changed it
+            self._is_scheduled = running  # match the last scheduler call, even if a re-entrant call changed the flag
 
     def _start_ticks(self, now: float) -> None:
         try:
@@ -509,19 +509,19 @@ class ClientSession:
             return self._current.progress(now)
 
     def _save_progress(self) -> None:
-        """Save what a restart would need unless it is already saved. The session's lock is not held during the save."""
+        """Save what a restart needs, unless it is already saved. The session's lock is not held during the save."""
         record = self._progress()
         if self._ledger.error is not None or not self._ledger.has_saved(record):
             self._ledger.save(record)
             self._deliver()
 
     def _save_at_exit(self) -> None:
-        """Save progress if the store outlives the process; do not run callbacks."""
+        """Save progress if the store outlives the process, without running callbacks."""
         if self._ledger.outlives_process and not self._ledger.has_saved(record := self._progress()):
             self._ledger.save(record)
 
     def _after_fork(self) -> None:
-        """Start over with a pending session: the parent keeps the current one and its number, and reports its end."""
+        """Start over with a pending session: only the parent continues the current session and reports its end."""
         self._lock = threading.RLock()
         self._callbacks = self._callbacks.after_fork()
         self._ledger.after_fork()
@@ -547,7 +547,7 @@ def _save_all_at_exit(until: float) -> None:
         for session in list(_live_sessions):
             if time.monotonic() >= until:
                 return
-            with contextlib.suppress(Exception):  # an embedder's clock may raise anything; exit must be silent
+            with contextlib.suppress(Exception):  # an embedder's clock may raise any exception; exit must be silent
                 session._save_at_exit()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # the module's own class
 
 

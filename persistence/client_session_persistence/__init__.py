@@ -1,6 +1,6 @@
 """Persistence for client sessions: the snapshot, the XML codec, stores, and the default path.
 
-It does not depend on ``client_session``, so it can be used on its own to read and write save files.
+This package does not depend on ``client_session``, so it can be used on its own to read and write save files.
 """
 
 from __future__ import annotations

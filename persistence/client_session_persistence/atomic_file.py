@@ -1,7 +1,7 @@
 """Atomic writes: even after a crash or a power failure, a file has either its old contents or its new contents.
 
 The steps: write a temporary file in the same folder, fsync it, rename it, fsync the folder (man 2 rename and fsync).
-After a failed fsync, the kernel marks the pages clean, so fsync is never retried: the temporary file is discarded.
+After a failed fsync, the kernel marks the pages clean, so fsync is not retried; the temporary file is discarded.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 PRIVATE = 0o600
 _MAX_LINKS = 40
-"""The same limit as in Linux (man 7 path_resolution)."""
+"""The same limit as Linux (man 7 path_resolution)."""
 
 SAFE_FLAGS: int = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
-"""Some platforms lack some of these flags. O_NONBLOCK prevents a FIFO at the path from blocking the open;
-O_NOFOLLOW prevents a planted link from redirecting it."""
+"""Some platforms lack some of these flags. O_NONBLOCK keeps a FIFO at the path from blocking `os.open`;
+O_NOFOLLOW keeps a planted link from redirecting `os.open`."""
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE_FLAGS
 
 
 def follow_links(path: str) -> str:
     """Resolve a path that may be a chain of symbolic links; the file itself need not exist.
 
-    Raise `OSError` if it cannot currently be resolved (permissions, I/O, no current folder) or the links form a loop.
+    Raise `OSError` if the path cannot be resolved now (permissions, I/O, no current folder) or the links form a loop.
     """
     path = os.path.join(os.getcwd(), path)
     for _ in range(_MAX_LINKS):
@@ -47,8 +47,8 @@ def follow_links(path: str) -> str:
 def read_regular_file(path: str, limit: int) -> tuple[bytes, os.stat_result]:
     """Return at most ``limit`` bytes of a regular file, and its `os.stat_result`.
 
-    Raise `FileNotFoundError` if it does not exist, and `OSError` if it cannot be read or is not a regular file (for
-    example, a folder, FIFO, device, or symbolic link).
+    Raise `FileNotFoundError` if the file does not exist, and `OSError` if it cannot be read or is not a regular file
+    (for example, a folder, FIFO, device, or symbolic link).
     """
     descriptor = os.open(path, os.O_RDONLY | SAFE_FLAGS)
     try:
@@ -64,15 +64,15 @@ def read_regular_file(path: str, limit: int) -> tuple[bytes, os.stat_result]:
 
 
 def _read(descriptor: int, limit: int, offset: int) -> bytes:
-    # Read at an explicit offset: a child that is forked between two reads shares the descriptor's file offset.
+    # Read at an explicit offset: a child forked between two reads would share (and move) the descriptor's offset.
     return os.pread(descriptor, limit, offset) if hasattr(os, "pread") else os.read(descriptor, limit)
 
 
 def write_durably(lease: Lease, path: str, temporary: str, data: bytes, like: os.stat_result | None = None) -> None:
     """Replace a file's contents via a temporary file. The rename is not durable until `sync_folder` is called.
 
-    Without ``like``, the file is private; otherwise, it gets the mode and, if this process may set it, the owner of
-    ``like``. The lease makes the caller the only writer, so any existing temporary file was left by a killed writer.
+    Without ``like``, the file is private; otherwise, it gets the mode of ``like`` and, if this process may set it, the
+    owner. The lease makes the caller the only writer, so any temporary file is left over from a writer that was killed.
     """
     with contextlib.suppress(FileNotFoundError):
         lease.call(os.unlink, temporary)
@@ -94,24 +94,24 @@ def write_durably(lease: Lease, path: str, temporary: str, data: bytes, like: os
 
 
 def keep_copy(lease: Lease, path: str, copy: str, temporary: str, content: tuple[bytes, os.stat_result]) -> None:
-    """Keep a file under a second name in its folder, replacing any file that has that name.
+    """Keep a copy of a file under another name in the same folder, replacing any file that has this name.
 
-    ``content`` is the file's data and its `os.stat_result`, from which a copy is written on file systems without hard
-    links (FAT, and some on Android). The temporary file may remain; `write_durably` removes it.
+    ``content`` (the file's data and its `os.stat_result`) is used to write a copy on file systems without hard links
+    (FAT, and some on Android). The temporary file may remain; the next `write_durably` removes it.
     """
     try:
         lease.call(partial(os.link, follow_symlinks=False), path, temporary)
-        # If both names are links to the same file, renaming does nothing and leaves both (man 2 rename).
+        # If both names already link to the same file, os.replace leaves both in place (man 2 rename).
         lease.call(os.replace, temporary, copy)
     except (OSError, NotImplementedError):
         write_durably(lease, copy, temporary, *content)
 
 
 def sync_folder(folder: str) -> None:
-    """Make the file names in a folder durable, on systems that support it.
+    """Make the file names in a folder durable, on systems that support this.
 
-    Windows neither supports nor needs it: its journal keeps changes in order. Some network and FUSE file systems do not
-    support it either, and return EINVAL or ENOTSUP (man 2 fsync).
+    Windows neither supports nor needs this: its journal keeps changes in order. Some network and FUSE file systems do
+    not support it either, and return EINVAL or ENOTSUP (man 2 fsync).
     """
     if os.name == "nt":  # pragma: no cover - runs on Windows
         return
@@ -148,5 +148,5 @@ def _set_owner_and_mode(descriptor: int, like: os.stat_result | None) -> None:
             os.fchown(descriptor, -1, like.st_gid)
         with contextlib.suppress(OSError):
             os.fchown(descriptor, like.st_uid, -1)
-    with contextlib.suppress(OSError):  # needed even for a private file: the umask may have removed more bits
+    with contextlib.suppress(OSError):  # needed even for a private file: the umask may have removed owner permissions
         os.fchmod(descriptor, PRIVATE if like is None else stat.S_IMODE(like.st_mode))

@@ -1,6 +1,6 @@
 """The format of save files: the XML that .NET's ``DataContractSerializer`` writes for a ``Dictionary<string, object>``.
 
-Reading is strict, and safe for untrusted files. It uses expat without XML's dangerous features: no DTD, so no
+Reading is strict, and safe for untrusted files. The parser uses expat without XML's dangerous features: no DTD, so no
 entities; no processing instructions; only UTF-8; a fixed grammar with limited nesting of ignored elements; short
 namespaces; at most `MAX_BYTES`.
 """
@@ -24,7 +24,7 @@ _MAX_IGNORED_DEPTH = 64
 _BAD_PAIR = "each pair must be one Key followed by one Value"
 
 # Expat prefixes each name with its namespace, so a 64 KiB file with one long namespace and many short names would
-# expand to 200 MiB. Normal files are too short for this to matter, so they are not searched.
+# expand to 200 MiB. Save files of normal size are too short for this to matter, so they are not searched.
 _SHORT_BYTES = 4 * 1024
 _LONG_NAMESPACE = re.compile(rb"\sxmlns[^\s=]*\s*=\s*(?:\"[^\"]{97}|'[^']{97})")
 
@@ -50,7 +50,7 @@ FIELDS = {
     "eventIndex": ("event_index", "int"),
     "lastActivity": ("last_activity", "dateTime"),
 }
-"""Maps each key in the file to the snapshot's field and the value's type in the file."""
+"""Maps each key in the file to its field in `Snapshot` and the XML Schema type of its value."""
 
 _INT = re.compile(r"0|-?[1-9][0-9]{0,9}")
 _DATE_TIME = re.compile(
@@ -64,7 +64,7 @@ _READABLE_USER_ID = re.compile(
 def dumps(snapshot: Snapshot) -> bytes:
     """Serialize a snapshot as the .NET tracker does: one line of UTF-8 without an XML declaration.
 
-    If only the user is set, the file has only the user id. Otherwise, it has every key, with ``i:nil="true"`` for null.
+    If only the user is set, the file has only the user id. Otherwise, it has all keys, with ``i:nil="true"`` for null.
     """
     if snapshot.session_id is None and snapshot == Snapshot(user_id=snapshot.user_id):
         return (_USER_ONLY % _value("userId", snapshot.user_id)).encode("ascii")
@@ -100,7 +100,7 @@ def _our_pattern() -> re.Pattern[str]:
 
 
 _OURS = _our_pattern()
-"""Matches files that `dumps` writes for a session, in a tenth of the time that expat would take to parse them."""
+"""Matches files that `dumps` writes for a session, ten times as fast as expat could parse them."""
 
 
 def loads(data: bytes) -> Snapshot:
@@ -127,7 +127,7 @@ def loads(data: bytes) -> Snapshot:
 
 
 def _read(data: bytes) -> dict[str, str | int | datetime | None]:
-    if b"\0" in data:  # expat detects UTF-16 even without a byte order mark, and ignores the encoding it was given
+    if b"\0" in data:  # expat detects UTF-16 even without a byte order mark, despite the encoding it was given
         _corrupt("NUL byte, as in UTF-16; UTF-8 is required")
     try:
         data.decode("utf-8")
@@ -144,7 +144,7 @@ def _read(data: bytes) -> dict[str, str | int | datetime | None]:
 
 
 def readable_user_id(data: bytes) -> str | None:
-    """Return the user id that can still be read from the bytes of a corrupt file, if there is exactly one."""
+    """Return the user id found in the bytes of a corrupt file, or ``None`` unless exactly one id is found."""
     found = set(_READABLE_USER_ID.findall(data[:MAX_BYTES]))
     return found.pop().decode("ascii") if len(found) == 1 else None
 

@@ -49,9 +49,9 @@ class _Explanations(logging.LoggerAdapter[logging.Logger]):
 
 
 class Driver:
-    """Applies steps to a session. Only `scheduler` and the steps tick it.
+    """Applies steps to a session, which is ticked only by `scheduler` and by tick steps.
 
-    The steps' times drive both clocks. A ``wall`` step sets the wall clock, which then advances from that time.
+    Both clocks follow the times of the steps. A ``wall`` step sets the wall clock, which then advances from that time.
     """
 
     def __init__(self, start: datetime, store: SnapshotStore, options: SessionOptions) -> None:
@@ -84,10 +84,10 @@ class Driver:
         """Advance both clocks to ``at`` without ticking."""
         self.clock.advance((at - self.at).total_seconds())
         self.at = at
-        self.clock.set_wall(at + self._wall_offset)  # summed floats may be off by microseconds
+        self.clock.set_wall(at + self._wall_offset)  # a sum of floats may be off by microseconds
 
     def apply(self, step: Step) -> SessionContext | None:  # noqa: C901  # one case per input
-        """Advance to the step's time and apply the step. Return an entity for events, including another process's."""
+        """Advance to the step's time and apply the step. Return the entity if the step tracks an event."""
         self.move_to(step.at)
         session = self.session
         match step.input:
@@ -113,6 +113,6 @@ class Driver:
                     return other.get_session_context(str(step.event_id))
             case External.SLEEP:
                 pass  # nothing happens until the next step
-            case name:  # the session's method has this name
+            case name:  # the input is named after a session method
                 getattr(session, name.replace("-", "_"))()
         return None

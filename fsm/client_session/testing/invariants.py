@@ -1,4 +1,4 @@
-"""Invariants that an installation's entities satisfy, in the order in which they were returned."""
+"""Invariants of the entities that an installation's sessions returned, in order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 INVARIANTS = {
     "one user": "All entities have the same user.",
-    "unbroken chain": "Sessions are numbered 1, 2, 3… without gaps, and each names its predecessor.",
+    "unbroken chain": "Sessions are numbered 1, 2, 3… without gaps, and each has its predecessor's id.",
     "one first event": "All entities of a session have the same first event, with the same time.",
     "events counted": "A session's events are numbered 1, 2, 3… without gaps.",
 }
@@ -19,7 +19,7 @@ INVARIANTS = {
 
 
 class InvariantError(AssertionError):
-    """An invariant does not hold; the message names it and shows the values."""
+    """An invariant does not hold; the message names the invariant and shows the values."""
 
     def __init__(self, name: str, detail: str) -> None:
         """Store the arguments as attributes."""
@@ -39,14 +39,14 @@ def require(name: str, holds: object, detail: str) -> None:
 
 
 def check_invariants(contexts: Iterable[SessionContext], *, first_index: int = 1) -> None:
-    """Check the invariants of an installation's entities.
+    """Check that an installation's entities satisfy the invariants.
 
-    If several processes share a save file, their sessions may overlap: order the sessions by their first events, and
+    If several processes share a save file, their sessions may overlap, so order the sessions by first event, and
     each session's entities by event index. Leave out anonymous entities, since they have no user.
 
     Args:
         contexts: all entities, or those of consecutive sessions, in order.
-        first_index: the index of the first session; above 1 if the save file already had sessions.
+        first_index: the index of the first of these sessions; above 1 if the save file already had sessions.
 
     Raises:
         InvariantError: an `AssertionError` that names the invariant.

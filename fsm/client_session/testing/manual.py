@@ -26,7 +26,7 @@ class ManualClock:
         self._wall = as_utc(wall)
 
     def monotonic(self) -> float:
-        """Return the seconds since the start, including sleep."""
+        """Return the seconds since the clock was constructed, including simulated sleep."""
         return self._seconds
 
     def now(self) -> datetime:
@@ -58,11 +58,11 @@ class ManualScheduler:
         self._due: weakref.WeakKeyDictionary[Ticking, float] = weakref.WeakKeyDictionary()
 
     def __contains__(self, session: object) -> bool:
-        """Return whether the scheduler ticks the session."""
+        """Return whether the session is scheduled."""
         return session in self._due
 
     def start(self, session: Ticking, now: float) -> None:
-        """Let `run_due` tick the session, starting at ``now + check_interval``."""
+        """Schedule the session's ticks, the first at ``now + check_interval``."""
         self._due[session] = now + session.check_interval
 
     def stop(self, session: Ticking) -> None:
@@ -76,8 +76,8 @@ class ManualScheduler:
     def run_due(self, clock: Clock) -> int:
         """Tick each session that is due, and return the number of ticks.
 
-        A session that missed several ticks gets only one, because a real scheduler also ticks only once after the
-        machine has been busy or asleep.
+        A session that missed several ticks is ticked only once, as by a real scheduler after the machine has been
+        busy or asleep.
         """
         now = clock.monotonic()
         due = [session for session, at in self._due.items() if at <= now]

@@ -44,7 +44,7 @@ class Replay:
     def __init__(
         self, steps: Sequence[Step], store: SnapshotStore, options: SessionOptions, *, ticking: bool = True
     ) -> None:
-        """Construct the session (same errors as `ClientSession`). Without ``ticking``, only the trace's ticks run."""
+        """Construct the session (same errors as `ClientSession`). Without ``ticking``, only ``tick`` steps tick it."""
         self._steps = steps
         self._ticking = ticking
         self._driver = Driver(steps[0].at, store, options)
@@ -76,7 +76,7 @@ class Replay:
             if driver.ended or self.session.state is not state:
                 yield self._moment("tick")
             if self.session.expires_in is None and self.session.state is SessionState.FOREGROUND_ACTIVE:
-                break  # pending in the foreground: ticks do not change the session
+                break  # ticks do not change a pending session in the foreground
 
     def _moment(self, given: str, context: SessionContext | None = None) -> Moment:
         driver, session = self._driver, self.session

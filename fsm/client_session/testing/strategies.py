@@ -14,16 +14,16 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 TIMEOUTS = (600.0, 300.0)
 _NEAR_TIMEOUTS = [base + offset for base in TIMEOUTS for offset in (-0.25, 0.0, 0.25)]
-# Quarter seconds are exact both as floats and in a save file's microseconds, so equal times stay equal.
+# Floats and the microseconds in a save file represent quarter seconds exactly, so equal times stay equal.
 GAPS = st.sampled_from([0.0, 0.25, 15.0, *_NEAR_TIMEOUTS]) | st.integers(0, 8000).map(lambda quarters: quarters / 4)
 """Seconds between two steps, often at or near the default timeouts."""
 
-# Zero, or at least one second: smaller shifts are treated as slewing (see Anchor.moved).
+# Shifts are zero or at least one second: smaller shifts would be treated as slewing (see Anchor.moved).
 WALL_SHIFTS = st.sampled_from([-86400.0, -600.0, -1.0, 0.0, 1.0, 599.0, 600.0, 1e9])
 
 
 def event_id(number: int) -> str:
-    """Return the event id of a step, given its position in the trace."""
+    """Return an event id for the step at this position in the trace."""
     return str(uuid.UUID(int=0x5E55_0000_0000_4000_8000_0000_0000_0000 + number))
 
 
@@ -41,7 +41,7 @@ def _build_trace(drawn: list[tuple[float, str, float, float]]) -> list[Step]:
 
 
 def make_step(at: datetime, name: str, number: int, *, shift: float = 0.0, timeout: float = 0.0) -> Step:
-    """Return a step with this input. ``shift`` sets the wall clock relative to ``at``; ``timeout`` is a new timeout."""
+    """Build a step with this input. ``shift`` sets the wall clock relative to ``at``; ``timeout`` sets new timeouts."""
     match name:
         case "event" | "other":
             return Step(at, name, event_id=event_id(number))
@@ -54,7 +54,7 @@ def make_step(at: datetime, name: str, number: int, *, shift: float = 0.0, timeo
 
 
 def timelines(max_size: int = 30) -> st.SearchStrategy[list[Step]]:
-    """Draw timelines, which consist of events and focus changes. To run one, apply its steps with a `Driver`."""
+    """Draw timelines, which consist of events and focus changes. To run a timeline, apply its steps with a `Driver`."""
     return _steps(st.sampled_from(["event", "event", "event", "background", "foreground"]), max_size)
 
 
@@ -64,4 +64,4 @@ def traces(max_size: int = 30) -> st.SearchStrategy[list[Step]]:
 
 
 ALL_INPUTS = (*INPUTS, Input.EVENT, Input.EVENT)
-"""Every input that a trace can contain. Events appear three times, since most decisions happen at events."""
+"""Every input that a trace can contain. Events appear three times, since events cause most decisions."""

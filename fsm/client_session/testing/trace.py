@@ -26,13 +26,13 @@ class External(enum.StrEnum):
     RESTART = "restart"
     """The session is closed, and a new one is constructed."""
     SLEEP = "sleep"
-    """The machine sleeps until the next line."""
+    """The machine sleeps until the next input."""
     SAVE = "save"
     """`ClientSession.save` is called."""
     WALL = "wall"
     """The wall clock is set to the time in ``to``; ``at`` is not affected."""
     OTHER = "other"
-    """Another process with the same save file tracks an event with this ``id``."""
+    """Another process that uses the same save file tracks an event; ``id`` is the event's id."""
 
 
 _TIMEOUTS = ("foreground_timeout", "background_timeout")
@@ -46,14 +46,14 @@ _FIELDS: dict[str, frozenset[str]] = {
 
 INPUTS: tuple[Input | Command | External, ...] = (
     *(given for given in Input if given is not Input.RESUME),  # sent by `Command.START_CHECKER`
-    *(given for given in Command if given is not Command.CLOSE),  # every trace ends with it
+    *(given for given in Command if given is not Command.CLOSE),  # implied at the end of every trace
     *External,
 )
 
 
 @attrs.define(repr=False, slots=False)
 class TraceError(ValueError):
-    """A trace is invalid; the message names the file and line, and describes the error."""
+    """A trace is invalid; the message gives the file, the line, and the error."""
 
     name: str
     line: int

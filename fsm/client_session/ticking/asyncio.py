@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from client_session.ticking.scheduler import Ticking
 
 _SLICE_SECONDS = 0.005
-"""How long to tick sessions before yielding to the loop; asyncio's debug mode reports callbacks of 0.1 s as slow."""
+"""How long to tick sessions before yielding to the loop; asyncio's debug mode logs callbacks of 0.1 s or more."""
 
 
 class AsyncioScheduler(ForkAware):
     """A scheduler that ticks any number of sessions, and so runs their callbacks, on one asyncio loop.
 
-    It uses the loop that is running when the scheduler is constructed or a session is first started. After that loop
-    has stopped, it uses the loop that is running when the next session is started. Without a loop, no checks run, and
-    sessions expire at their next event. If you construct all sessions before ``asyncio.run``, call `attach` inside it.
+    It uses the loop that is running when the scheduler is constructed or a session's checker starts. After that loop
+    stops, it uses the loop that is running when a checker next starts. Without a loop, no checks run, and sessions
+    expire at their next event. If you construct all sessions before ``asyncio.run``, call `attach` inside it.
 
-    Every method is thread-safe. References to sessions and the loop are weak. It does not create cancelable tasks.
+    Every method is thread-safe. It holds only weak references to sessions and the loop, and creates no tasks.
     """
 
     __slots__ = ("__weakref__", "_due", "_forget", "_loop", "_requests", "_schedule", "_timer", "_updating")
@@ -49,7 +49,7 @@ class AsyncioScheduler(ForkAware):
         """Start with no sessions and no loop, as a forked child must."""
         self._schedule = TickSchedule()
         self._updating = threading.Lock()
-        """Held by the thread that changes the schedule; no thread ever waits for it."""
+        """Held while a thread changes the schedule; no thread ever waits for this lock."""
         self._requests: deque[Request] = deque()
         self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
         # These are used only on the loop:
@@ -68,11 +68,11 @@ class AsyncioScheduler(ForkAware):
         self.renew_in_child()
         loop = self._loop() if self._loop is not None else None
         if loop is None or not loop.is_running():
-            with contextlib.suppress(RuntimeError):  # no loop is running here; the previous one may run again
+            with contextlib.suppress(RuntimeError):  # no loop is running here; the previous loop may run again
                 loop = asyncio.get_running_loop()
                 self._loop = weakref.ref(loop)
         if loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed; sessions wait for the next one
+            with contextlib.suppress(RuntimeError):  # the loop is closed; sessions wait for the next loop
                 loop.call_soon_threadsafe(self._run, context=contextvars.Context())
 
     def detach(self) -> None:
@@ -80,7 +80,7 @@ class AsyncioScheduler(ForkAware):
         self._loop = self._timer = None
 
     def start(self, session: Ticking, now: float) -> None:  # noqa: ARG002  # this scheduler runs in real time
-        """Tick the session every `check_interval` seconds, starting within that interval."""
+        """Tick the session every `check_interval` seconds; the first tick is at most one interval away."""
         self.renew_in_child()
         self._change(reference_to(session, self._forget), session.check_interval)
         self.attach()
@@ -90,7 +90,7 @@ class AsyncioScheduler(ForkAware):
         self._change(reference_to(session), None)
 
     def _change(self, session: Reference, interval: float | None) -> None:
-        """Change the schedule now, or let a call that is already changing it (on this thread or another) do so."""
+        """Change the schedule now, or queue the change for a call (on any thread) that is already changing it."""
         self.renew_in_child()
         self._requests.append((session, interval))
         while self._requests and self._updating.acquire(blocking=False):
@@ -118,7 +118,7 @@ class AsyncioScheduler(ForkAware):
         finally:
             seconds = 0.0 if unfinished else self._schedule.seconds_until_due()
             if seconds is not None:
-                # An empty context, so that the timer does not keep the context variables of `start`'s caller alive.
+                # Use an empty context: the timer must not keep the context variables of `start`'s caller alive.
                 self._timer = weakref.ref(loop.call_later(seconds, self._run, context=contextvars.Context()))
 
 
@@ -130,5 +130,5 @@ def _detach_in_child() -> None:
         scheduler.detach()
 
 
-# This runs after sessions restart, since they may attach to the parent's loop, which seems to be running in the child.
+# Run this after sessions restart: they may attach to the parent's loop, which appears to be running in the child.
 register(Stage.LOOPS, after_fork_in_child=_detach_in_child)

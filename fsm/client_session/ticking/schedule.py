@@ -21,23 +21,23 @@ _logger = logging.getLogger(__name__)
 
 Reference = weakref.ref["Ticking"]
 Request = tuple[Reference, float | None]
-"""A change to the schedule: a session and its new interval in seconds; ``None`` removes the session."""
+"""A change to the schedule: a session and its new interval in seconds, or ``None`` to remove the session."""
 
 
 def reference_to(session: Ticking, callback: Callable[[Reference], None] | None = None) -> Reference:
-    """Return a weak reference to a session; it is passed to ``callback`` after the session is garbage-collected."""
+    """Return a weak reference to a session; ``callback`` gets the reference after the session is garbage-collected."""
     reference = weakref.ref(session, callback)
-    hash(reference)  # cached while the session is alive, so that the reference can be looked up later
+    hash(reference)  # cached while the session is alive, so that a dead reference can still be looked up
     return reference
 
 
 def tick_session(reference: Reference) -> None:
-    """Tick a session if it still exists. Log its errors, so that the other sessions are still ticked."""
+    """Tick a session if it still exists. Log any error, so that the other sessions are still ticked."""
     try:
         if (session := reference()) is not None:
             session.tick()
     except SessionClosedError:
-        pass  # the session was closed after the reference was looked up
+        pass  # the session was closed after its tick was scheduled
     except Exception:
         _logger.exception("A session's tick failed; checking continues")
 
@@ -61,7 +61,7 @@ class TickSchedule:
         return sum(len(group.sessions) for group in list(self.by_interval.values()))
 
     def set(self, session: Reference, interval: float | None) -> None:
-        """Tick a session at this interval from now on; ``None`` removes the session.
+        """Set a session's tick interval; ``None`` removes the session.
 
         References to the same live session are equal; a dead reference equals only itself.
         """
@@ -74,14 +74,14 @@ class TickSchedule:
             self.by_interval.setdefault(interval, _Group(due)).sessions.add(session)
 
     def seconds_until_due(self) -> float | None:
-        """Return the seconds until the next tick is due; ``None`` if there are no sessions."""
+        """Return the seconds until the next tick is due, or ``None`` if there are no sessions."""
         due = [group.due for group in list(self.by_interval.values())]
         return (
             min(max(0.0, min(due) - time.monotonic()), threading.TIMEOUT_MAX) if due else None
         )  # a longer wait would overflow
 
     def due(self) -> Iterator[Reference]:
-        """Yield each session that is due now, after scheduling its group's next tick."""
+        """Schedule the next tick of each group that is due now, and yield the group's sessions."""
         now = time.monotonic()
         for interval, group in list(self.by_interval.items()):
             if group.due <= now:

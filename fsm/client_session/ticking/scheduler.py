@@ -20,13 +20,13 @@ class Ticking(Protocol):
 class Scheduler(Protocol):
     """Calls ``session.tick()`` every ``session.check_interval`` seconds between `start` and `stop`.
 
-    Ticks may be late, early, lost or duplicated: they do not affect which events share a session. Store only a weak
-    reference to the session (a bound ``session.tick`` would keep it alive). The session's lock is held while either
-    method runs, so neither may wait for a running tick.
+    Ticks may be late, early, lost or duplicated: they do not affect which events share a session. Schedulers must keep
+    only weak references to sessions (a bound ``session.tick`` would keep a session alive). The session's lock is held
+    while either method runs, so neither method may wait for a running tick.
     """
 
     def start(self, session: Ticking, now: float) -> None:
-        """Start ticking a session at its current interval; if it is already being ticked, change its interval.
+        """Start ticking a session at its current interval, or change the interval if the session is already ticked.
 
         ``now`` is the session's monotonic time in seconds; a scheduler that runs in real time can ignore it.
 
@@ -36,4 +36,4 @@ class Scheduler(Protocol):
         """
 
     def stop(self, session: Ticking) -> None:
-        """Stop ticking a session, without waiting for a running tick. No effect if it is not being ticked."""
+        """Stop ticking a session, without waiting for a running tick. No effect if the session is not ticked."""

@@ -1,7 +1,7 @@
 """The process's shared checker: one daemon thread that ticks every session whose checker is running.
 
 The thread is an actor: only the thread itself changes its schedule. Callers append requests to a deque, and wake the
-thread (through a `queue.SimpleQueue`) if a request cannot wait until the next check. Both are safe anywhere, including
+thread (through a `queue.SimpleQueue`) if a request cannot wait until the next check. Both can be done anywhere, even
 in weak-reference callbacks, ``__del__`` and signal handlers. The thread runs while there is a session to tick, holds
 only weak references to sessions, does not delay the interpreter's exit, and pauses for forks.
 """
@@ -30,7 +30,7 @@ class Checker(DaemonThread):
     name = "client-session-checker"
 
     def renew(self) -> None:
-        """Start over, as a forked child must; its sessions restart their own ticks."""
+        """Start over without sessions, as a forked child must; the child's sessions call `start` again."""
         schedule, requests = TickSchedule(), deque[Request]()
         wakeup: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._schedule, self._requests, self._wakeup = schedule, requests, wakeup
@@ -45,9 +45,9 @@ class Checker(DaemonThread):
         super().renew()
 
     def start(self, session: Ticking, now: float) -> None:  # noqa: ARG002  # this scheduler runs in real time
-        """Tick the session every `check_interval` seconds, starting within that interval.
+        """Tick the session every `check_interval` seconds; the first tick is at most one interval away.
 
-        Raise `RuntimeError` if the thread cannot be started. If it is started later, it also ticks this session.
+        Raise `RuntimeError` if the thread cannot be started. If a later call starts it, it also ticks this session.
         """
         reference, interval = reference_to(session, self._forget), session.check_interval
         self._requests.append((reference, interval))
@@ -65,7 +65,7 @@ class Checker(DaemonThread):
     def _work(self) -> None:
         schedule, requests = self._schedule, self._requests
         while not self.is_pausing:
-            for _ in range(len(requests)):  # requests that arrive during the loop must not delay the checks
+            for _ in range(len(requests)):  # requests that arrive during this loop must not delay checks
                 schedule.set(*requests.popleft())
             if not schedule.by_interval:
                 return

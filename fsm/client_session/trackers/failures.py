@@ -15,7 +15,7 @@ class Failures:
     """Exception handler that logs only the first of several consecutive failures. Thread-safe.
 
     An error that affects one event usually affects the next one as well. If log records themselves are tracked, logging
-    every failure would cause the next one, in an endless loop.
+    every failure would cause another failure, in an endless loop.
     """
 
     __slots__ = ("_failing", "_logger")
@@ -27,13 +27,13 @@ class Failures:
 
     @contextlib.contextmanager
     def log_errors(self, message: str) -> Generator[None]:
-        """Catch an exception in the block, and log it with ``message`` unless the previous block also failed."""
+        """Catch any exception from the block, and log it with ``message`` unless the previous block also failed."""
         try:
             yield
         except Exception:
             if not self._failing:
                 self._failing = True
-                with contextlib.suppress(Exception):  # even with a broken logger, the host must not lose its event
+                with contextlib.suppress(Exception):  # even if the logger is broken, the host must not lose its event
                     self._logger.exception(message)
         else:
             self._failing = False

@@ -54,14 +54,14 @@ _MICROSECOND = timedelta(microseconds=1)
 def is_root_operation(span: Span) -> bool:
     """Return whether a span is a root span of kind SERVER, CLIENT or INTERNAL. This is the default predicate.
 
-    A span with a parent belongs to an operation that was already counted, or to another program's operation. Programs
+    A span with a parent belongs to an operation that was already counted or began in another program. Programs
     also send and receive messages (PRODUCER, CONSUMER) without user activity.
     """
     return span.parent is None and span.kind in {SpanKind.SERVER, SpanKind.CLIENT, SpanKind.INTERNAL}
 
 
 def is_never_activity(record: ReadWriteLogRecord) -> bool:
-    """Return ``False``. This is the default predicate, since programs also log without user activity."""
+    """Return ``False``. This is the default predicate, since programs also log when the user is idle."""
     del record
     return False
 
@@ -70,16 +70,16 @@ class SessionSpanProcessor(SpanProcessor):
     """Span processor that sets ``session.id`` and ``session.previous_id``, and records activity in the session.
 
     If a span is activity, it is recorded as an event, which starts or extends the session. Its event id is the trace id
-    as a UUID, so the session's ``first_event_id`` leads to the trace; its timestamp is the span's start time. Any other
+    as a UUID, so the session's ``first_event_id`` identifies the trace; the timestamp is the span's start. Any other
     span gets the current session's id without extending the session. A pending session has no ``session.previous_id``
     yet. A span that already has a ``session.id`` belongs to another session: it is left unchanged and is not recorded.
 
-    Processors do not see spans that the sampler drops, so such spans never extend the session. If you sample, call
-    `ClientSession.touch` when the user does something; otherwise the session may time out between two sampled spans.
+    Processors do not see spans that the sampler drops, so such spans never extend the session. With sampling, call
+    `ClientSession.touch` whenever the user is active; otherwise the session may time out between two sampled spans.
 
-    Thread-safe. Errors from the predicate or the session (for example, if it is closed) never reach the program:
+    Thread-safe. Errors from the predicate or the session (such as `SessionClosedError`) never reach the program:
     the span lacks the attributes, and only the first of several consecutive failures is logged. `shutdown` does not
-    close the session; its owner must.
+    close the session; the session's owner must.
     """
 
     def __init__(self, session: ClientSession, is_activity: Callable[[Span], bool] = is_root_operation) -> None:
@@ -94,7 +94,7 @@ class SessionSpanProcessor(SpanProcessor):
         self._failures = Failures(logging.getLogger(__name__))
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Set a span's attributes. The SDK calls this for each span that is recorded."""
+        """Set the session attributes on a span. The SDK calls this for each recorded span."""
         del parent_context
         with self._failures.log_errors("A span lacks its session's attributes"):
             if SESSION_ID not in (span.attributes or {}):
@@ -113,9 +113,9 @@ class SessionSpanProcessor(SpanProcessor):
 class SessionLogRecordProcessor(LogRecordProcessor):
     """Log record processor that sets ``session.id`` and ``session.previous_id``; by default, it records no activity.
 
-    Add it to the provider before the processor that exports: processors run in the order in which they were added. It
-    treats log records the way `SessionSpanProcessor` treats spans. If a record is activity, its event id is its trace
-    id, or a random id if it has no trace.
+    Add it to the provider before the exporting processor: processors run in the order in which they were added. It
+    treats log records the way `SessionSpanProcessor` treats spans. If a record is activity, the event id is its trace
+    id, or a random id if the record has no trace.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class SessionLogRecordProcessor(LogRecordProcessor):
         self._failures = Failures(logging.getLogger(__name__))
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
-        """Set a log record's attributes. The SDK calls this for each record."""
+        """Set the session attributes on a log record. The SDK calls this for each record."""
         with self._failures.log_errors("A log record lacks its session's attributes"):
             record = log_record.log_record
             attributes = cast("MutableMapping[str, AnyValue]", record.attributes)  # the SDK creates a mutable mapping
@@ -144,7 +144,7 @@ class SessionLogRecordProcessor(LogRecordProcessor):
                 attributes.update(found)
 
     def enabled(self, **_: object) -> bool:
-        """Return ``False``: this processor exports nothing, so the SDK does not have to create log records for it."""
+        """Return ``False``: this processor exports nothing, so the SDK need not create log records for it."""
         return False
 
     def shutdown(self) -> None:
@@ -161,8 +161,8 @@ class SessionEvents:
 
     ``session.start`` is emitted at a session's first event, with that event's time. ``session.end`` is emitted when the
     end is detected, with the time of the session's last event. If one call ends a session and starts another,
-    ``session.end`` comes first. A session that continues after a restart emits neither event. Threads and sessions may
-    share an instance. The session logs exceptions, as it does for any callback.
+    ``session.end`` comes first. Neither event is emitted when a session continues after a restart. Threads and
+    sessions may share an instance. The session logs exceptions raised here, as it does for any callback.
 
     Examples:
         >>> events = SessionEvents()
@@ -171,7 +171,7 @@ class SessionEvents:
     """
 
     def __init__(self, logger_provider: LoggerProvider | None = None) -> None:
-        """Emit to ``logger_provider``. ``None`` means the global provider, even if it is set later."""
+        """Emit to ``logger_provider``, or, if it is ``None``, to the global provider (which may be set later)."""
         self._logger = get_logger(__name__, logger_provider=logger_provider)
 
     def started(self, context: SessionContext) -> None:
@@ -211,7 +211,7 @@ def _record_event(session: ClientSession, trace_id: int | None, nanoseconds: int
 def _current_attributes(session: ClientSession) -> dict[str, str]:
     """Return the current session's attributes without extending the session."""
     if session.expires_in == 0:
-        session.tick()  # it has timed out, but no tick has run yet
+        session.tick()  # the session has timed out, but no tick has run yet
     while True:  # retry until both ids belong to the same session
         session_id, previous_id = session.session_id, session.previous_session_id
         if session.session_id == session_id:

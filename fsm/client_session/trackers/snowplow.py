@@ -1,4 +1,4 @@
-"""Sessions for Snowplow's Python tracker: a `snowplow_tracker.Tracker` that adds the session's entity to its events.
+"""Sessions for Snowplow's Python tracker: a `snowplow_tracker.Tracker` that adds the session's entity to each event.
 
 >>> from snowplow_tracker import Emitter, PageView
 >>> from client_session import ClientSession
@@ -41,7 +41,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class SessionTracker(Tracker):
-    """A `snowplow_tracker.Tracker` that records each event in a session and attaches the session's entity to it.
+    """A `snowplow_tracker.Tracker` that records each event in a session and attaches the session's entity to the event.
 
     It records each event once, regardless of the number of emitters, both for ``track(...)`` and for deprecated methods
     such as ``track_page_view(...)``. The session's entity follows the event's own entities. For a session's first
@@ -53,8 +53,8 @@ class SessionTracker(Tracker):
     If the session fails (because it is closed, or the timestamp is outside the years 1 to 9999), the event is sent
     without the entity, and only the first of several consecutive failures is logged.
 
-    You can call the methods from any thread that may call the emitters. The caller owns the session; the tracker never
-    closes it.
+    The methods may be called from any thread from which the emitters may be called. The caller owns the session; the
+    tracker never closes it.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917  # Tracker's arguments plus one
@@ -68,7 +68,7 @@ class SessionTracker(Tracker):
         *,
         session: ClientSession,
     ) -> None:
-        """Initialize with the arguments of a `Tracker` and a session.
+        """Initialize with the arguments of `Tracker`, plus a session.
 
         Args:
             namespace: identifies the tracker.
@@ -91,7 +91,7 @@ class SessionTracker(Tracker):
 
     def complete_payload(self, event: Event) -> Payload:
         """Return an event's payload, including the session's entity. `Tracker.track` calls this once per event."""
-        # Tracker sets the eid in the event's own payload, so an event that is tracked twice would keep its first id.
+        # Tracker stores the eid in the event's payload: without a copy, an event tracked twice would keep its first id.
         copied = copy.copy(event)
         copied.payload = Payload(event.payload.get())
         payload = super().complete_payload(copied)
@@ -102,7 +102,7 @@ class SessionTracker(Tracker):
     def _attach_entity(self, payload: Payload) -> None:
         """Record the event in the session, and append the session's entity to the payload's entities."""
         pairs = payload.get()
-        # Read the entities from the payload: an event's class may add some that are not in its list of contexts.
+        # Read the entities from the payload: an event class may add entities that are not in the event's contexts.
         entities = self._read_entities(pairs)
         time = _EPOCH + timedelta(milliseconds=int(pairs["ttm"] if "ttm" in pairs else pairs["dtm"]))
         entities.append(self.session.get_session_context(pairs["eid"], time).to_dict())

@@ -35,7 +35,7 @@ class StalePictureError(RuntimeError):
     """The table has changed since the shipped picture was drawn, and Graphviz is not installed."""
 
     def __str__(self) -> str:
-        """Return a message that says how to redraw it."""
+        """Return a message that says how to redraw the picture."""
         return (
             "lifecycle.svg is stale: the table has changed; install Graphviz ('apt-get install graphviz') to redraw it"
         )
@@ -53,7 +53,7 @@ def mermaid() -> str:
     """Return the graph as a Mermaid state diagram, which GitHub renders inline.
 
     Rows that do not change the state are listed in the state's box, like internal transitions in UML, because Mermaid
-    would draw their loops on top of each other.
+    would draw the loops on top of each other.
     """
     lines = ["stateDiagram-v2"]
     for state, (fill, stroke) in _COLORS.items():
@@ -91,7 +91,7 @@ def dot(suffix: str = "") -> str:
 
 
 def svg() -> str:
-    """Return the shipped picture, redrawn if the table has changed. Raises `StalePictureError` without Graphviz."""
+    """Return the shipped picture, or redraw it if the table has changed (`StalePictureError` without Graphviz)."""
     shipped, svg_id = _PICTURE.read_text(encoding="utf-8"), picture_id()
     if f'id="{svg_id}"' in shipped:
         return shipped
@@ -134,7 +134,7 @@ def _count_label(count: int) -> str:
 
 
 _MAX_COUNT = _count_label(9_999_999)
-"""`svg` lays out the picture with this count after each label, so that `coverage` has room for the real counts."""
+"""`svg` lays out the picture with this count after each label to reserve space for the real counts in `coverage`."""
 
 
 def _node_id(state: SessionState) -> str:

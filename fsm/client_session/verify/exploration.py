@@ -1,7 +1,7 @@
-"""Exhaustive exploration of the lifecycle core: every reachable state, and every input in each.
+"""Exhaustive exploration of the lifecycle core: every input in every reachable state.
 
 The core distinguishes only three ages of a session: below both timeouts, past the shorter one, and past both. That
-leaves few enough states to check every edge, so the exploration is a proof rather than a sample.
+leaves so few states that every edge can be checked: the exploration is a proof, not a sample.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def explore(tally: Tally) -> Exploration:
     edges = 0
     while unexplored:
         node = unexplored.popleft()
-        # Each edge is one second of elapsed time or one input.
+        # Each edge represents one second of elapsed time or one input.
         successors = [_Node(node.lifecycle.copy(), node.now + 1.0, node.path)]
         successors += [node.after(given, tally) for given in SIMPLE_INPUTS]
         edges += len(successors)
@@ -110,7 +110,7 @@ def explore(tally: Tally) -> Exploration:
 
 
 class ExplorationError(InvariantError):
-    """An edge violates an invariant; ``sample`` is the shortest trace that ends with this edge."""
+    """An edge violates an invariant; ``sample`` is the shortest trace that ends with the edge."""
 
     def __init__(self, name: str, detail: str, sample: Sample) -> None:
         """Store the arguments as attributes."""
@@ -136,7 +136,7 @@ class _Node:
         rows = tally.rows.copy()
         try:
             decisions = successor.decide(given, self.now)
-            if not before.count_empty_sessions:  # the report shows samples only for the default option
+            if not before.count_empty_sessions:  # the report's samples all use this option's default
                 tally.keep_sample(rows, options, steps)
             _Edge(before, given, self.now, successor, decisions, tally).check()
         except InvariantError as error:

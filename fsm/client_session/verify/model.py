@@ -31,9 +31,9 @@ INVARIANTS = {
     "one first event": "All entities of a session have the same first event, with the same time.",
     "events counted": "The events of a session are numbered 1, 2, 3… without gaps.",
     "no empty session": "A session without events is never counted, reported or saved.",
-    "pending readable": "A pending session has a new id, which it keeps at its first event, and no index yet.",
+    "pending readable": "A pending session has no index, and has a new id that it keeps at its first event.",
     "state": "The session and the oracle are in the same state.",
-    "checker": "The checker runs and the scheduler ticks the session exactly when the oracle expects it.",
+    "checker": "The checker runs, and the scheduler ticks the session, exactly when the oracle expects that.",
     "follows the core": "The session matches a lifecycle core that received the same inputs at the same times.",
     "expires in": "expires_in is the time left until the timeout, or None while the session cannot expire.",
     "callbacks in order": "Each start is reported once, and each end at most once, with the correct number of events.",
@@ -102,7 +102,7 @@ class Harness:
         return Lifecycle(options.foreground_timeout, options.background_timeout, now, observer=self._tally.count)
 
     def _apply_to_core(self, step: Step) -> None:
-        """Apply a step to a separate lifecycle core, which counts the rows it takes."""
+        """Apply a step to a separate lifecycle core, which counts the rows that are taken."""
         core, oracle, now = self._core, self._oracle, self._driver.clock.monotonic()
         match step.input:
             case Command.TIMEOUTS:
@@ -205,7 +205,7 @@ class Harness:
         user = saved and saved.user_id
         self._require("one user", user == self._user, f"Expected {self._user}, but the file has {user}.")
         if expected is None:
-            self._require("no empty session", saved == Snapshot(user_id=self._user), f"No events, but got {saved}.")
+            self._require("no empty session", saved == Snapshot(user_id=self._user), f"Saved without events: {saved}.")
             return
         snapshot = Snapshot(
             user_id=self._user,
@@ -231,7 +231,7 @@ class SessionModel(RuleBasedStateMachine):
     """A session driven by Hypothesis. Each rule lets time pass, then applies an input."""
 
     tally: ClassVar[Tally] = Tally()
-    """The tally of the run. Each verification sets its own tally."""
+    """The tally of the run. Each verification replaces it with its own tally."""
     last_run: ClassVar[tuple[SessionOptions, list[Step]]] = (SessionOptions(), [])
     """The options and steps of the last run; after a failure, those of the shortest failing run."""
 
@@ -275,7 +275,7 @@ class SessionModel(RuleBasedStateMachine):
 
     @rule(gap=GAPS, name=st.sampled_from(OTHER_INPUTS))
     def other_input(self, gap: float, name: str) -> None:
-        """Apply any other input that has no arguments: a command, a restart, sleep, or another process."""
+        """Apply any other input that has no arguments: a command, restart, sleep, or another process's event."""
         self._apply(name, gap)
 
     @rule(gap=GAPS, timeout=GAPS)

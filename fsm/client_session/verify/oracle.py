@@ -1,7 +1,7 @@
 """The oracle: a second implementation of the session, based only on the text of the specification.
 
-It imports neither the table nor the session. Times are in seconds. Sessions are numbered in order of appearance
-(``name``), since their ids are random.
+It imports neither the table nor the session. Times are in seconds. Since session ids are random, ``name``
+numbers sessions in order of appearance.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import attrs
 
 @attrs.frozen
 class ExpectedSession:
-    """A session with events, as the entity and the save file should show it."""
+    """The expected values of a session with events, in its entities and in the save file."""
 
     name: int
     index: int
@@ -42,7 +42,7 @@ class Oracle:
     expired: bool = attrs.field(init=False, default=False)
     checking: bool = attrs.field(init=False, default=True)
     current: ExpectedSession | None = attrs.field(init=False, default=None)
-    """The current session as of its last event; ``None`` while it is pending."""
+    """The current session after its last event; ``None`` while the session is pending."""
     last_activity: float = attrs.field(init=False, default=0.0)
     newest: ExpectedSession | None = attrs.field(init=False, default=None)
     """The last session that this object resumed or ended."""
@@ -116,7 +116,7 @@ class Oracle:
         self.wall = seconds
 
     def event(self, event_id: str) -> ExpectedSession:
-        """Track an event, and return the session that its entity should show."""
+        """Track an event, and return the session that the event's entity should show."""
         self._check_first()
         self.expired, self.checking, self.last_activity = False, True, self.now
         if self.current is None:
@@ -191,7 +191,7 @@ class Oracle:
         self.background_timeout = background
 
     def save(self) -> None:
-        """Write the progress of this object's newest session, unless the file has newer progress."""
+        """Write the progress of this object's latest session, unless the file has more recent progress."""
         ours = self._progress()
         if ours is None:
             return

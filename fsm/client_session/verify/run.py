@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from client_session.verify.schedules import Schedule
 
 INVARIANTS = {**exploration.INVARIANTS, **short_path.INVARIANTS, **schedules.INVARIANTS, **model.INVARIANTS}
-"""The name and meaning of each invariant, in the order in which they are checked."""
+"""The name and meaning of each invariant, in the order in which the invariants are checked."""
 
 PARTS = ("exploration", "short path", "schedules", "model")
 
 
 @attrs.frozen
 class Failure:
-    """A failed part, and its shortest failing trace (``None`` if the failing case is not a trace)."""
+    """A part that failed, and its shortest failing trace (``None`` if the failure does not come from a trace)."""
 
     part: str
     message: str
@@ -74,7 +74,7 @@ def _settings(examples: int) -> settings:
         stateful_step_count=40,
         database=None,
         deadline=None,
-        phases=(Phase.generate, Phase.shrink),  # not Phase.explain: it takes a minute, and the trace is enough
+        phases=(Phase.generate, Phase.shrink),  # Phase.explain is omitted: it takes a minute, and the trace is enough
         print_blob=False,
         report_multiple_bugs=False,
         suppress_health_check=tuple(HealthCheck),  # pyright: ignore[reportArgumentType]  # its metaclass hides the type

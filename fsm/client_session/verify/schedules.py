@@ -39,7 +39,7 @@ SCHEDULES: st.SearchStrategy[Schedule] = (
 
 @attrs.frozen
 class Outcome:
-    """The result of a timeline. Sessions are numbered in order of appearance, since their ids are random."""
+    """The result of a timeline. Since session ids are random, sessions are numbered in order of appearance."""
 
     sessions: tuple[int, ...]
     numbers: tuple[tuple[object, ...], ...]
@@ -51,7 +51,7 @@ def with_ticks(timeline: Sequence[Step], schedule: Schedule) -> list[Step]:
     steps: list[Step] = []
     before: datetime = START
     for step in timeline:
-        # Like the timeline, use quarter seconds: floats represent them exactly, so equal times stay equal.
+        # Use quarter seconds, as timelines do: floats represent them exactly, so equal times stay equal.
         quarters = (step.at - before).total_seconds() * 4
         steps += [Step(before + timedelta(seconds=int(quarters * fraction) / 4), "tick") for fraction in schedule]
         steps.append(step)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def _begin_at_start(steps: Sequence[Step]) -> tuple[Step, ...]:
-    # A replay constructs its session at the first step, but the verification constructs its session at START.
+    # A replay constructs its session at the first step; the verification constructs its session at START.
     return (*([Step(START, "sleep")] if steps and steps[0].at > START else []), *steps)
 
 
@@ -40,7 +40,7 @@ class Tally:
     """The shortest trace found for each row."""
 
     def keep_sample(self, before: Counter[Row], options: SessionOptions, steps: Sequence[Step]) -> None:
-        """Store a trace as the sample of each row that its last step took, if it is the shortest one so far."""
+        """Make a trace the sample of each row that its last step took, unless the row has a sample as short."""
         for row, count in self.rows.items():
             if count > before[row] and (row not in self.samples or len(steps) < len(self.samples[row].steps)):
                 self.samples[row] = Sample(options, steps)
