@@ -12,6 +12,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 from client_session_persistence.deadline import LOCK_SECONDS, is_held
+from client_session_persistence.forks import THIS_PROCESS
 from client_session_persistence.snapshot import MAX_INDEX, CorruptSaveFileError, Snapshot
 from client_session_persistence.store import MemoryStore
 
@@ -83,10 +84,12 @@ class Ledger:
 
     def choose_pending_id(self) -> str:
         """Return the pending id. If there is none, choose one, which re-entrant calls then use as well."""
-        chosen = new_id()
-        # Nothing is called from here on, so no other code can interrupt.
-        if not self.pending_id:
-            self.pending_id = chosen
+        while not self.pending_id:
+            process, chosen = THIS_PROCESS.id, new_id()
+            # Nothing is called from here on, so no other code can interrupt. A child forked above must not choose the
+            # same id as its parent.
+            if not self.pending_id and process == THIS_PROCESS.id:
+                self.pending_id = chosen
         return self.pending_id
 
     def number(
