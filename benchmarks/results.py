@@ -78,7 +78,7 @@ class Row:
         bar: Bar | None = None,
         speedup: bool = False,
     ) -> Self:
-        """Create a row from paired rounds: other load affects both figures in a round. The value is the median ratio.
+        """Create a row from rounds in which other load slows both figures equally. The value is the median ratio.
 
         The ratio is the session's figure divided by the reference, or the inverse if ``speedup`` is true.
         """

@@ -1,7 +1,7 @@
 """Micro-benchmarks of events, JSON, construction and import, timed by `pyperf` in several rounds.
 
 ``python -m benchmarks.timings`` is a pyperf script that runs each benchmark in its own worker processes, one after
-another. `measure` runs it several times, in short rounds, so that other load affects both a figure and its reference.
+another. `measure` runs it several times, in short rounds, so that other load slows both a figure and its reference.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Mutation testing: the fast tests must catch each deliberate bug in a copy of the code.
 
-``python tests/mutants.py`` tries all bugs, two at a time, prints the test that caught each, and writes
+``python tests/mutants.py`` tests two mutants at a time, prints the test that caught each, and writes
 ``tests/README.md``. The exit status is 1 if any bug was not caught.
 """
 

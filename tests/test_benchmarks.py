@@ -185,7 +185,7 @@ def test_absolute_figure_is_checked_only_against_its_bar() -> None:
 
 
 def test_row_without_a_stored_result_is_reported() -> None:
-    """The check reports a row that has a bar but no stored result; it skips informational rows."""
+    """The check reports a row that has a limit but no stored result; it skips rows without a limit."""
     assert len(find_changes([], [ratio(bar=Bar(1)), ratio("for information")])) == 1
 
 

@@ -88,7 +88,7 @@ def test_summary_durations_end_at_the_last_activity(make: MakeSession, clock: Ma
 
 
 def test_touch_extends_the_durations_but_not_the_last_event_time(make: MakeSession, clock: ManualClock) -> None:
-    """The durations end at the last activity, but last_event_time is always the time of an event."""
+    """The durations include time up to the last activity, but last_event_time is always the time of an event."""
     ended: list[SessionSummary] = []
     session = make(on_session_end=ended.append)
     start = clock.now()

@@ -416,7 +416,7 @@ def test_custom_logger_enabled_for_debug_gets_the_lines(make: MakeSession, clock
 
 
 def test_replay_returns_the_explanations_of_each_input(clock: ManualClock) -> None:
-    """Each replayed input returns the explanations it added, including those of a session closed by a restart."""
+    """Replay yields the explanations that each input added, including those of a session closed by a restart."""
     start = clock.now()
     steps = [
         Step(start + timedelta(seconds=seconds), input_name, event_id(1) if input_name == "event" else None)

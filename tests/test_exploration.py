@@ -16,7 +16,7 @@ from client_session_persistence import MemoryStore
 
 
 def test_every_edge_satisfies_every_invariant() -> None:
-    """With every input explored in every reachable state, no invariant is violated, and every row is taken."""
+    """With every input explored in every reachable state, no invariant is violated, and every row fires."""
     tally = Tally()
     result = explore(tally)
     assert set(tally.rows) == set(TABLE)
@@ -26,7 +26,7 @@ def test_every_edge_satisfies_every_invariant() -> None:
 
 
 def test_sample_of_each_row_is_the_shortest() -> None:
-    """Since the search is breadth-first, each row's sample is the shortest possible, and replaying it takes the row."""
+    """Because the search is breadth-first, each row gets the shortest possible sample, whose replay fires that row."""
     tally = Tally()
     explore(tally)
     assert set(tally.samples) == set(TABLE)

@@ -71,7 +71,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory, wheel_path: Path) -> 
     )
     scheme = {"base": str(folder), "platbase": str(folder)}
     packages = Path(sysconfig.get_path("purelib", "venv", scheme))
-    # Python ignores the .pth files, such as an editable install's, in a folder that was added by another .pth file.
+    # Python ignores .pth files (such as those of editable installs) in a folder that another .pth file added.
     dependencies = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     (packages / "dependencies.pth").write_text("\n".join(sorted(dependencies)), encoding="utf-8")
     return Installation(python, packages)

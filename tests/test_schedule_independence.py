@@ -1,4 +1,4 @@
-"""Schedule independence: which events share a session depends only on events and focus changes, not on ticks."""
+"""Schedule independence: whether two events share a session depends only on events and focus changes, not on ticks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_any_two_tick_schedules_agree(
 def test_counting_empty_sessions_does_not_change_the_partition(
     timeline: list[Step], first: Schedule, second: Schedule
 ) -> None:
-    """With count_empty_sessions, ticks affect session indexes but not which events share a session."""
+    """With count_empty_sessions, ticks affect session indexes but not whether two events share a session."""
     tally = Tally()
     check_schedules(timeline, first, second, SessionOptions(count_empty_sessions=True), tally)
     assert tally.invariants["same partition"] == 1

@@ -404,7 +404,7 @@ def test_event_that_restarts_the_checker_is_not_a_first_event(make: MakeSession,
     assert second.data == {**first.data, "eventIndex": 2}
 
 
-def test_starting_the_checker_ends_the_suspension(make: MakeSession, clock: ManualClock) -> None:
+def test_starting_the_checker_resumes_expiry(make: MakeSession, clock: ManualClock) -> None:
     """After start_checker, the time since the last activity counts toward the timeout again."""
     session = make()
     first = session.get_session_context(event_id(1))

@@ -176,7 +176,7 @@ class Draft:
     def _end(self, ended: Ended) -> None:
         """Record the session's final progress for the store, report its end, and replace it with a pending session.
 
-        Unless the end reason is `EndReason.CLOSE`, the last activity is removed so that a restart will not resume it.
+        Except after `EndReason.CLOSE`, the last activity is removed so that a restart will not resume the session.
         """
         after, facts, record = self.after, self.after.facts, self.after.record
         if after.is_numbered and ended.event_count and record is not None:

@@ -145,7 +145,7 @@ TABLE: tuple[Row, ...] = (
     Row(_EXPIRED, _TO_FOREGROUND, None, _FOREGROUND, (_START,),
         "The user came back after the old session expired; the pending one waits for its first event."),
     Row(_EXPIRED, _RESUME, None, _BACKGROUND, (_START,),
-        "The embedder called `start_checker()`; nothing else sends this input."),
+        "The app called `start_checker()`; nothing else sends this input."),
     Row(_EXPIRED, _TICK, None, _EXPIRED, (),
         "A tick that was already running when checking stopped has nothing to do."),
     Row(_EXPIRED, _TO_BACKGROUND, None, _EXPIRED, (),

@@ -1,6 +1,6 @@
 """The lifecycle core, which takes inputs and times and returns decisions. It does no I/O and has no clock or lock.
 
-Times are monotonic, in seconds. Two rules decide which events share a session: the table in `client_session.graph`, and
+Times are monotonic, in seconds. Two rules group events into sessions: the table in `client_session.graph`, and
 *check first* (`Lifecycle._check`).
 """
 

@@ -142,12 +142,12 @@ def find_cases(folder: Path) -> list[Case]:
     return found
 
 
-def _run_share(share: int, shares: int, scale: Scale) -> Outcome:
+def _run_shard(shard: int, shards: int, scale: Scale) -> Outcome:
     losses: list[str] = []
     with tempfile.TemporaryDirectory(prefix="client-session-torture-") as name:
         folder = Path(name)
         all_cases = find_cases(folder)
-        cases = all_cases[share :: shares * (SAMPLING_INTERVAL if scale is Scale.SAMPLE else 1)]
+        cases = all_cases[shard :: shards * (SAMPLING_INTERVAL if scale is Scale.SAMPLE else 1)]
         for case in cases:
             traced = run(case.scenario, folder, case)
             lost = traced.returned
@@ -161,7 +161,7 @@ def _run_share(share: int, shares: int, scale: Scale) -> Outcome:
 
 
 def _run_all(scale: Scale) -> Outcome:
-    return run_in_workers(_run_share, scale)
+    return run_in_workers(_run_shard, scale)
 
 
 FAULTS: tuple[Fault, ...] = (

@@ -180,16 +180,16 @@ def _fork_with_lock_held(name: str) -> Callable[[Scale], Outcome]:
 
 def _fork_during_operations(scale: Scale) -> Outcome:
     require_fork()
-    return run_in_workers(_run_share, scale)
+    return run_in_workers(_run_shard, scale)
 
 
-def _run_share(share: int, shares: int, scale: Scale) -> Outcome:
+def _run_shard(shard: int, shards: int, scale: Scale) -> Outcome:
     """Fork at evenly spaced points in each operation, which the child completes, as after a fork in a handler."""
     cases, losses = 0, list[str]()
-    step = 5 * shares if scale is Scale.FULL else 211
+    step = 5 * shards if scale is Scale.FULL else 211
     with _fork_folder() as folder:
         for name, (prepare, operation) in OPERATIONS.items():
-            point = (cases + 5 * share) % step
+            point = (cases + 5 * shard) % step
             points = point + 1
             while point < points:
                 recorder = Recorder(XmlStore(folder / str(cases) / "session.xml"))

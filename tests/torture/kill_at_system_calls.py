@@ -99,8 +99,8 @@ def prepare_folder(folder: Path, old: Snapshot | None) -> None:
         XmlStore(folder / "session.xml").save(old)
 
 
-def kill_at_each(name: str, old: Snapshot | None, share: int, step: int) -> tuple[int, list[str]]:
-    """Kill a child at every ``step``-th system call, starting at ``share``; return the call count and the losses."""
+def kill_at_each(name: str, old: Snapshot | None, shard: int, step: int) -> tuple[int, list[str]]:
+    """Kill a child at every ``step``-th system call, starting at ``shard``; return the call count and the losses."""
     losses: list[str] = []
     with tempfile.TemporaryDirectory(prefix="client-session-torture-") as root:
         folder, trace = Path(root) / "created" / "session", Path(root) / "trace"
@@ -108,7 +108,7 @@ def kill_at_each(name: str, old: Snapshot | None, share: int, step: int) -> tupl
         use_session(folder)  # untraced, so that every traced child makes the same calls
         prepare_folder(folder, old)
         calls = run_traced(traced_function(folder), trace).calls
-        for position in range(share, len(calls), step):
+        for position in range(shard, len(calls), step):
             call = calls[position]
             prepare_folder(folder, old)
             traced = run_traced(traced_function(folder), trace, f"inject={call.name}:signal=SIGKILL:when={call.number}")
@@ -123,19 +123,19 @@ def kill_at_each(name: str, old: Snapshot | None, share: int, step: int) -> tupl
     return len(calls), losses
 
 
-def _run_share(share: int, shares: int, scale: Scale) -> Outcome:
-    step = shares * (SAMPLING_INTERVAL if scale is Scale.SAMPLE else 1)
-    first, first_losses = kill_at_each("first run", None, share, step)
-    later, later_losses = kill_at_each("later run", OLD, share, step)
+def _run_shard(shard: int, shards: int, scale: Scale) -> Outcome:
+    step = shards * (SAMPLING_INTERVAL if scale is Scale.SAMPLE else 1)
+    first, first_losses = kill_at_each("first run", None, shard, step)
+    later, later_losses = kill_at_each("later run", OLD, shard, step)
     return Outcome(
-        len(range(share, first, step)) + len(range(share, later, step)),
+        len(range(shard, first, step)) + len(range(shard, later, step)),
         (*first_losses, *later_losses),
         f"{first} system calls in a first run, {later} in a later run",
     )
 
 
 def _run_all(scale: Scale) -> Outcome:
-    return run_in_workers(_run_share, scale)
+    return run_in_workers(_run_shard, scale)
 
 
 FAULTS: tuple[Fault, ...] = (

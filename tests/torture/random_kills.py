@@ -248,7 +248,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "a session starts while a process is stopped at each system call of a save, and then continues or is killed",
-        "the start waits, removes a live process's temporary file, or leaves a dead process's file behind",
+        "the new session waits, removes a live process's temporary file, or leaves a dead process's file behind",
         start_while_process_is_stopped,
     ),
 )

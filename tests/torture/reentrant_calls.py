@@ -1,6 +1,6 @@
 """Re-entrant calls: each method, called from callbacks, log handlers, signal handlers and finalizers.
 
-Each row runs in its own interpreter. If a row hangs, a watchdog prints the stacks and ends the interpreter.
+Each scenario runs in its own interpreter. If it hangs, a watchdog prints the stacks and ends the interpreter.
 """
 
 from __future__ import annotations
@@ -351,7 +351,7 @@ def _run_row(row: str, scale: Scale) -> Outcome:
         )
     lines = done.stdout.splitlines()
     if done.returncode or not lines:
-        return Outcome(1, (f"the row hung or failed: {done.stderr[-2000:]}",))
+        return Outcome(1, (f"the scenario hung or failed: {done.stderr[-2000:]}",))
     report = json.loads(lines[-1])
     if report["cannot_run"]:
         raise CannotRunError(report["cannot_run"])

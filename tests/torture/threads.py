@@ -87,11 +87,11 @@ def _run_case(  # noqa: PLR0913, PLR0917  # one case
     return points
 
 
-def _interrupt_in_memory(scale: Scale) -> Outcome:
+def _interrupt_memory_session(scale: Scale) -> Outcome:
     return _call_at_each_point(MemoryStore, 1 if scale is Scale.FULL else 23)
 
 
-def _interrupt_on_file(scale: Scale) -> Outcome:
+def _interrupt_file_session(scale: Scale) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         paths = (Path(folder) / uuid.uuid4().hex / "session.xml" for _ in iter(int, 1))
         return _call_at_each_point(lambda: XmlStore(next(paths)), 97 if scale is Scale.FULL else 997)
@@ -225,12 +225,12 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "a signal handler or finalizer calls an in-memory session at each point in each operation",
         "a number is skipped or duplicated, or callbacks do not match the entities",
-        _interrupt_in_memory,
+        _interrupt_memory_session,
     ),
     Fault(
         "a signal handler or finalizer calls a session with a save file at every 97th point in each operation",
         "a number is skipped or duplicated, callbacks do not match the entities, or the file lacks a numbered session",
-        _interrupt_on_file,
+        _interrupt_file_session,
     ),
     Fault(
         "a timer's signal handler calls the session between the main thread's bytecode instructions",

@@ -215,7 +215,7 @@ def running_as_nobody(folder: Path) -> Generator[None]:
         os.seteuid(0)
 
 
-def _run_mounted(share: int, shares: int, scale: Scale) -> Outcome:  # noqa: ARG001  # one share is enough
+def _run_mounted(shard: int, shards: int, scale: Scale) -> Outcome:  # noqa: ARG001  # one shard is enough
     """Run sessions on disks in a private mount namespace, which ends with this process."""
     if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNS):
         msg = f"needs a private mount namespace: {os.strerror(ctypes.get_errno())}"
@@ -224,7 +224,7 @@ def _run_mounted(share: int, shares: int, scale: Scale) -> Outcome:  # noqa: ARG
     return run_survivors(MOUNTED, small_disk)
 
 
-def _run_unprivileged(share: int, shares: int, scale: Scale) -> Outcome:  # noqa: ARG001  # one share is enough
+def _run_unprivileged(shard: int, shards: int, scale: Scale) -> Outcome:  # noqa: ARG001  # one shard is enough
     """Run sessions as an unprivileged user."""
     return run_survivors(UNPRIVILEGED, running_as_nobody)
 
@@ -234,7 +234,7 @@ def run_disk_cases(scale: Scale) -> Outcome:
     if sys.platform != "linux" or os.geteuid() != 0:
         msg = "needs Linux and root to mount small disks (sudo make torture)"
         raise CannotRunError(msg)
-    return run_in_workers(_run_mounted, scale, shares=1)
+    return run_in_workers(_run_mounted, scale, shards=1)
 
 
 def run_restricted_cases(scale: Scale) -> Outcome:
@@ -242,7 +242,7 @@ def run_restricted_cases(scale: Scale) -> Outcome:
     if sys.platform == "win32":
         msg = "needs POSIX permissions and limits"
         raise CannotRunError(msg)
-    return run_in_workers(_run_unprivileged, scale, shares=1)
+    return run_in_workers(_run_unprivileged, scale, shards=1)
 
 
 _LOSS = (

@@ -29,15 +29,15 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))}
 
 
-def run_in_workers(run: Callable[[int, int, Scale], Outcome], scale: Scale, shares: int | None = None) -> Outcome:
-    """Run ``run(share, shares, scale)`` for each share of the cases in its own process, and combine the outcomes.
+def run_in_workers(run: Callable[[int, int, Scale], Outcome], scale: Scale, shards: int | None = None) -> Outcome:
+    """Run ``run(shard, shards, scale)`` for each shard in its own process, and combine the outcomes.
 
     A worker is single-threaded and has already imported every module, so the children it forks start quickly.
     """
-    if shares is None:
-        shares = 1 if scale is Scale.SAMPLE else os.cpu_count() or 1
-    with ProcessPoolExecutor(shares, mp_context=multiprocessing.get_context("spawn")) as pool:
-        outcomes = list(pool.map(run, range(shares), itertools.repeat(shares), itertools.repeat(scale)))
+    if shards is None:
+        shards = 1 if scale is Scale.SAMPLE else os.cpu_count() or 1
+    with ProcessPoolExecutor(shards, mp_context=multiprocessing.get_context("spawn")) as pool:
+        outcomes = list(pool.map(run, range(shards), itertools.repeat(shards), itertools.repeat(scale)))
     return Outcome(
         sum(outcome.cases for outcome in outcomes),
         tuple(loss for outcome in outcomes for loss in outcome.losses),

@@ -20,7 +20,7 @@ class Ticking(Protocol):
 class Scheduler(Protocol):
     """Calls ``session.tick()`` every ``session.check_interval`` seconds between `start` and `stop`.
 
-    Ticks may be late, early, lost or duplicated: they do not affect which events share a session. Schedulers must keep
+    Ticks may be late, early, lost or duplicated: they do not affect which session an event joins. Schedulers must keep
     only weak references to sessions (a bound ``session.tick`` would keep a session alive). The session's lock is held
     while either method runs, so neither method may wait for a running tick.
     """

@@ -35,7 +35,7 @@ INVARIANTS = {
     "event is activity": "After an event, the session is not pending, its full timeout remains, and the checker runs.",
     "follows the table": "The state after an input is the destination of the matching row in the table.",
     "repeated tick": "A second tick at the same time changes nothing.",
-    "lost tick": "A tick before an input does not change which events share a session.",
+    "lost tick": "A tick before an input does not change whether two events share a session.",
 }
 
 FOREGROUND, BACKGROUND, EXPIRED = SessionState

@@ -35,7 +35,7 @@ how often the verification took each transition, and which invariants it checked
 """
 
 _SAMPLES_LEAD = """
-This section shows the shortest trace found for each row of the graph. The last input (\u25c2) takes the row. Each bar
+This section shows the shortest trace found for each row of the graph. The last input (\u25c2) fires the row. Each bar
 has the color of the state after the input, and is pale while the session is pending.
 """
 
