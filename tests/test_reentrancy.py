@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,15 @@ import pytest
 
 from client_session import ClientSession, MemoryStore
 from client_session.testing import ManualClock, ManualScheduler
+from client_session_persistence import XmlStore
 from event_ids import event_id
+from torture.forks import fork_at
 from torture.recorder import OPERATIONS, Recorder, ignore_closed
 from torture.reentrancy import call_at_point
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from client_session import SessionContext, SessionSummary
 
@@ -46,6 +50,17 @@ def test_interrupted_calls_lose_nothing(operation: str, reentrant_call: str) -> 
             point,
         )
         recorder.check()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork() is not available")
+@pytest.mark.parametrize("point", range(31))
+def test_forked_child_never_begins_the_session_that_its_parent_begins(tmp_path: Path, point: int) -> None:
+    """A child forked while the id of the next session is being chosen gets an id of its own."""
+    prepare, operate = OPERATIONS["a new session"]
+    recorder = Recorder(XmlStore(tmp_path / "session.xml"))
+    prepare(recorder)
+    _, loss = fork_at(point, recorder, operate)
+    assert not loss
 
 
 @pytest.mark.parametrize("count_empty_sessions", [False, True])

@@ -194,7 +194,7 @@ def _run_shard(shard: int, shards: int, scale: Scale) -> Outcome:
             while point < points:
                 recorder = Recorder(XmlStore(folder / str(cases) / "session.xml"))
                 prepare(recorder)
-                points, loss = _fork_at(point, recorder, operation)
+                points, loss = fork_at(point, recorder, operation)
                 if loss:
                     losses.append(f"in {name}, at point {point}: {loss}")
                 cases += 1
@@ -202,7 +202,8 @@ def _run_shard(shard: int, shards: int, scale: Scale) -> Outcome:
     return Outcome(cases, tuple(losses))
 
 
-def _fork_at(point: int, recorder: Recorder, operation: Callable[[Recorder], object]) -> tuple[int, str]:
+def fork_at(point: int, recorder: Recorder, operation: Callable[[Recorder], object]) -> tuple[int, str]:
+    """Fork at one point in an operation that both processes complete; return the number of points and the loss."""
     before = len(recorder.contexts)
     parent = os.getpid()
     children: list[Child] = []
