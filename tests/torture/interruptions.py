@@ -1,0 +1,191 @@
+"""Exceptions from outside: a signal handler or another thread raises at any point of any call."""
+
+from __future__ import annotations
+
+import fcntl
+import signal
+import tempfile
+import threading
+import uuid
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from client_session_persistence import MemoryStore, XmlStore
+from torture.fault import Fault, Outcome, Scale
+from torture.recorder import OPERATIONS, Recorder, ignore_closed
+from torture.reentrancy import call_at_point
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from client_session_persistence import SnapshotStore
+
+SECONDS = 10.0
+"""Far more than a save may take."""
+
+
+class Interrupted(BaseException):
+    """Not an `Exception`, like `KeyboardInterrupt`."""
+
+
+class TimeLimitError(Exception):
+    """An ordinary exception, like the one that Celery raises at a soft time limit."""
+
+
+def _raise_signal() -> None:
+    signal.raise_signal(signal.SIGUSR1)
+
+
+def count_points(recorder: Recorder, operation: Callable[[Recorder], object]) -> int:
+    """Return the number of points at which an exception can interrupt an operation."""
+    return call_at_point(lambda: operation(recorder), lambda: None, -1, raising=True)
+
+
+def interrupt(recorder: Recorder, operation: Callable[[Recorder], object], point: int) -> str:
+    """Interrupt an operation at one point; return what was lost, or an empty string."""
+    error = (Interrupted if point % 2 else TimeLimitError)("from outside")
+
+    def handler(*_: object) -> None:
+        raise error
+
+    descriptors = open_descriptors()
+    loss = "the exception did not reach the caller"
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        call_at_point(lambda: operation(recorder), _raise_signal, point, raising=True)
+    except (Interrupted, TimeLimitError) as raised:
+        loss = "" if raised is error else f"another exception reached the caller: {raised!r}"
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    return loss or find_damage(recorder, descriptors)
+
+
+def find_damage(recorder: Recorder, descriptors: set[str]) -> str:
+    """Return what an interrupted call has left behind, or an empty string."""
+    internals: Any = recorder.session
+    for name, lock in (("session", internals._lock), ("ledger", internals._ledger._lock)):  # noqa: SLF001
+        if lock._is_owned():  # noqa: SLF001  # the lock under test
+            return f"the {name}'s lock is still held"
+    if isinstance(recorder.store, XmlStore) and (loss := _find_held_lock(recorder.store)):
+        return loss
+    if leaked := open_descriptors() - descriptors:
+        return f"open descriptors: {leaked}"
+    try:
+        check_interrupted(recorder)
+    except Exception as damage:  # noqa: BLE001  # any exception is a loss
+        return f"{type(damage).__name__}: {damage}"
+    return ""
+
+
+def open_descriptors() -> set[str]:
+    """Return the open descriptors of this process and their files."""
+    found: set[str] = set()
+    for link in Path("/proc/self/fd").iterdir():
+        try:
+            found.add(f"{link.name}: {link.readlink()}")
+        except FileNotFoundError:  # the descriptor of the listing itself
+            continue
+    return found
+
+
+def _find_held_lock(store: XmlStore) -> str:
+    """Return whether the save file is locked although all saves are done."""
+    flush = threading.Thread(target=store.flush, daemon=True)
+    flush.start()
+    flush.join(SECONDS)
+    if flush.is_alive():
+        return "a save never ends"
+    for _ in range(1000):
+        if is_free(store):
+            return ""
+        threading.Event().wait(0.001)  # the worker thread releases the lock right after it has completed the future
+    return "the save file's lock is still held"
+
+
+def is_free(store: XmlStore) -> bool:
+    """Return whether another process could lock the save file now."""
+    try:
+        with Path(f"{store.path}.lock").open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return True
+    except BlockingIOError:
+        return False
+    return True
+
+
+def check_interrupted(recorder: Recorder) -> None:
+    """Go on using the session; check that no number was duplicated, at most one was skipped, and callbacks match."""
+    for call in (recorder.event, recorder.session.start_new_session, recorder.event):
+        ignore_closed(call)
+    recorder.session.close()
+    assert recorder.session.save_error is None, recorder.session.save_error
+    recorder.session = recorder.open()
+    recorder.event()
+    recorder.session.close()
+    assert recorder.session.save_error is None, recorder.session.save_error
+    contexts = recorder.contexts
+    keys = Counter((context.session_index, context.event_index) for context in contexts)
+    assert max(keys.values()) == 1, f"duplicate numbers: {keys}"
+    assert len({context.user_id for context in contexts}) == 1, "another user"
+    ids = {context.session_index: context.session_id for context in contexts}
+    assert len(set(ids.values())) == len(ids), f"one session has several indexes: {ids}"
+    skipped = max(ids) - len(ids)
+    for index in ids:
+        numbers = [event for session, event in keys if session == index]
+        skipped += max(numbers) - len(numbers)
+    assert skipped <= 1, f"skipped numbers: {sorted(keys)}"
+    started = Counter(context.session_id for context in recorder.started)
+    ended = Counter(summary.session_id for summary in recorder.ended)
+    assert set(ids.values()) <= set(started), "on_session_start was not called"
+    assert started == ended, f"started {started}, ended {ended}"
+    assert max(started.values()) == 1, f"reported twice: {started}"
+
+
+def _prepare(store: Callable[[Path], SnapshotStore], folder: str, prepare: Callable[[Recorder], object]) -> Recorder:
+    recorder = Recorder(store(Path(folder) / uuid.uuid4().hex / "session.xml"))
+    prepare(recorder)
+    return recorder
+
+
+def _raise_at_each_point(store: Callable[[Path], SnapshotStore], step: int) -> Outcome:
+    cases, losses = 0, list[str]()
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (prepare, operation) in OPERATIONS.items():
+            recorder = _prepare(store, folder, prepare)
+            for point in range(cases % step, count_points(recorder, operation), step):
+                recorder = _prepare(store, folder, prepare)
+                if loss := interrupt(recorder, operation, point):
+                    losses.append(f"during {name}, at point {point}: {loss}")
+                cases += 1
+    return Outcome(cases, tuple(losses))
+
+
+def _raise_in(store: Callable[[Path], SnapshotStore], sample_step: int) -> Callable[[Scale], Outcome]:
+    return lambda scale: _raise_at_each_point(store, 1 if scale is Scale.FULL else sample_step)
+
+
+_LOSS = (
+    "the exception does not reach the caller, a lock or descriptor is leaked, a save never ends, a number is"
+    " duplicated, more than one is skipped, or callbacks do not match the entities"
+)
+
+FAULTS: tuple[Fault, ...] = (
+    Fault(
+        "a signal handler raises at each point in each operation, in memory",
+        _LOSS,
+        _raise_in(lambda _: MemoryStore(), 7),
+    ),
+    Fault(
+        "a signal handler raises at each point in each operation and its save",
+        _LOSS,
+        _raise_in(XmlStore, 31),
+    ),
+    Fault(
+        "a signal handler raises at each point in each operation and its background save",
+        _LOSS,
+        _raise_in(partial(XmlStore, background=True), 31),
+    ),
+)
