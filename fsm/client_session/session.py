@@ -171,7 +171,7 @@ class ClientSession:
             if not lock.acquire(False):  # noqa: FBT003  # a keyword argument takes twice as long
                 acquire_soon(lock)
             current = self._current
-            number = current.lifecycle.continue_session(self._clock.monotonic())
+            number = current.lifecycle.try_count_event(self._clock.monotonic())
             if number:
                 current.last_event_time = event_timestamp
         except BaseException:

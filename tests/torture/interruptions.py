@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
+import inspect
+import itertools
 import signal
+import sys
 import tempfile
 import threading
+import time
 import uuid
 from collections import Counter
 from functools import partial
@@ -18,7 +23,7 @@ from torture.recorder import OPERATIONS, Recorder, ignore_closed
 from torture.reentrancy import call_at_point
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from client_session_persistence import SnapshotStore
 
@@ -62,8 +67,8 @@ def interrupt(recorder: Recorder, operation: Callable[[Recorder], object], point
     return loss or find_damage(recorder, descriptors)
 
 
-def find_damage(recorder: Recorder, descriptors: set[str]) -> str:
-    """Return what an interrupted call has left behind, or an empty string."""
+def find_damage(recorder: Recorder, descriptors: set[str], interruptions: int = 1) -> str:
+    """Return what interrupted calls have left behind, or an empty string."""
     internals: Any = recorder.session
     for name, lock in (("session", internals._lock), ("ledger", internals._ledger._lock)):  # noqa: SLF001
         if lock._is_owned():  # noqa: SLF001  # the lock under test
@@ -73,7 +78,7 @@ def find_damage(recorder: Recorder, descriptors: set[str]) -> str:
     if leaked := open_descriptors() - descriptors:
         return f"open descriptors: {leaked}"
     try:
-        check_interrupted(recorder)
+        check_interrupted(recorder, interruptions)
     except Exception as damage:  # noqa: BLE001  # any exception is a loss
         return f"{type(damage).__name__}: {damage}"
     return ""
@@ -116,8 +121,8 @@ def is_free(store: XmlStore) -> bool:
     return True
 
 
-def check_interrupted(recorder: Recorder) -> None:
-    """Go on using the session; check that no number was duplicated, at most one was skipped, and callbacks match."""
+def check_interrupted(recorder: Recorder, interruptions: int) -> None:
+    """Go on using the session; check that callbacks match, and that no number was duplicated and few were skipped."""
     for call in (recorder.event, recorder.session.start_new_session, recorder.event):
         ignore_closed(call)
     recorder.session.close()
@@ -136,12 +141,16 @@ def check_interrupted(recorder: Recorder) -> None:
     for index in ids:
         numbers = [event for session, event in keys if session == index]
         skipped += max(numbers) - len(numbers)
-    assert skipped <= 1, f"skipped numbers: {sorted(keys)}"
+    assert skipped <= interruptions, f"skipped numbers: {sorted(keys)}"
     started = Counter(context.session_id for context in recorder.started)
     ended = Counter(summary.session_id for summary in recorder.ended)
     assert set(ids.values()) <= set(started), "on_session_start was not called"
     assert started == ended, f"started {started}, ended {ended}"
     assert max(started.values()) == 1, f"reported twice: {started}"
+
+
+def _memory_store(_: Path) -> MemoryStore:
+    return MemoryStore()
 
 
 def _prepare(store: Callable[[Path], SnapshotStore], folder: str, prepare: Callable[[Recorder], object]) -> Recorder:
@@ -172,11 +181,107 @@ _LOSS = (
     " duplicated, more than one is skipped, or callbacks do not match the entities"
 )
 
+
+class _Worker(threading.Thread):
+    """Makes calls until it is stopped, and counts the exceptions that other threads raise in it."""
+
+    def __init__(self, calls: Iterable[Callable[[], object]]) -> None:
+        super().__init__()
+        self.calls = itertools.cycle(calls)
+        self.received = 0
+        self.is_armed = False
+        """Whether the thread is ready to receive an exception."""
+        self.is_stopped = False
+
+    def run(self) -> None:
+        while not self.is_stopped:
+            try:
+                self.is_armed = True
+                while not self.is_stopped:
+                    next(self.calls)()
+            except Interrupted:
+                self.is_armed = False
+                self.received += 1
+
+    def raise_and_wait(self) -> None:
+        """Raise an exception in the thread, and wait until it has been received."""
+        while not self.is_armed:
+            time.sleep(0)
+        before = self.received
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.ident or 0), ctypes.py_object(Interrupted))
+        while self.received == before:
+            time.sleep(0)
+
+
+def _raise_in_threads(scale: Scale) -> Outcome:
+    """Raise in four threads that make all kinds of calls to one session."""
+    exceptions = 100_000 if scale is Scale.FULL else 1_000
+    recorder = Recorder(MemoryStore())
+    session = recorder.session
+    calls: tuple[Callable[[], object], ...] = (
+        recorder.event,
+        recorder.event,
+        session.start_new_session,
+        session.touch,
+        session.tick,
+        session.save,
+        session.stop_checker,
+        session.start_checker,
+        partial(session.set_background, background=True),
+        partial(session.set_background, background=False),
+        session.explain,
+    )
+    workers = [_Worker(calls) for _ in range(4)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for worker in workers:
+            worker.start()
+        for worker in itertools.islice(itertools.cycle(workers), exceptions):
+            worker.raise_and_wait()
+    finally:
+        sys.setswitchinterval(interval)
+        for worker in workers:
+            worker.is_stopped = True
+            worker.join()
+    loss = find_damage(recorder, open_descriptors(), exceptions)
+    return Outcome(exceptions, (loss,) if loss else ())
+
+
+def _exhaust_stack(scale: Scale) -> Outcome:
+    """Run each operation with every amount of stack that is too small for it."""
+    cases, losses = 0, list[str]()
+    limit = sys.getrecursionlimit()
+    with tempfile.TemporaryDirectory() as folder:
+        for store in (MemoryStore, XmlStore) if scale is Scale.FULL else (MemoryStore,):
+            for name, (prepare, operation) in OPERATIONS.items():
+                for depth in itertools.count(1):
+                    recorder = _prepare(
+                        lambda path, store=store: store(path) if store is XmlStore else store(), folder, prepare
+                    )
+                    descriptors = open_descriptors()
+                    try:
+                        sys.setrecursionlimit(len(inspect.stack(0)) + depth)
+                        operation(recorder)
+                    except RecursionError:
+                        is_enough = False
+                    else:
+                        is_enough = True
+                    finally:
+                        sys.setrecursionlimit(limit)
+                    if loss := find_damage(recorder, descriptors):
+                        losses.append(f"during {name}, with {depth} frames: {loss}")
+                    cases += 1
+                    if is_enough:
+                        break
+    return Outcome(cases, tuple(losses))
+
+
 FAULTS: tuple[Fault, ...] = (
     Fault(
         "a signal handler raises at each point in each operation, in memory",
         _LOSS,
-        _raise_in(lambda _: MemoryStore(), 7),
+        _raise_in(_memory_store, 7),
     ),
     Fault(
         "a signal handler raises at each point in each operation and its save",
@@ -188,4 +293,10 @@ FAULTS: tuple[Fault, ...] = (
         _LOSS,
         _raise_in(partial(XmlStore, background=True), 31),
     ),
+    Fault(
+        "another thread raises in four threads that make all kinds of calls to one session",
+        _LOSS,
+        _raise_in_threads,
+    ),
+    Fault("the stack is exhausted at each depth in each operation", _LOSS, _exhaust_stack),
 )
