@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 
 class _Event(Event):
-    def _trigger(self, event_data: EventData) -> bool | None:
+    def _trigger(self, event_data: EventData) -> bool:
         """Run a transition. The base class would also swallow an exception from outside that arrives at the end."""
         event_data.state = self.machine.get_model_state(event_data.model)
         if self._is_valid_source(event_data.state):
             self._process(event_data)
-        return event_data.result
+        return bool(event_data.result)
 
 
 class _Machine(Machine):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import importlib.util
 import inspect
 import itertools
 import signal
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from client_session_persistence import MemoryStore, XmlStore
-from torture.fault import Fault, Outcome, Scale
+from torture.fault import CannotRunError, Fault, Outcome, Scale
 from torture.recorder import OPERATIONS, Recorder, ignore_closed
 from torture.reentrancy import call_at_point
 
@@ -248,33 +249,62 @@ def _raise_in_threads(scale: Scale) -> Outcome:
     return Outcome(exceptions, (loss,) if loss else ())
 
 
-def _exhaust_stack(scale: Scale) -> Outcome:
-    """Run each operation with every amount of stack that is too small for it."""
+_SUCCESSES = 20
+
+
+def _run_until_enough(
+    scale: Scale, run: Callable[[Callable[[], object], int], None], sample_step: int, *errors: type[Exception]
+) -> Outcome:
+    """Run each operation with ever more of a resource, until it has enough; check that it survives every shortage."""
     cases, losses = 0, list[str]()
-    limit = sys.getrecursionlimit()
+    step = 1 if scale is Scale.FULL else sample_step
     with tempfile.TemporaryDirectory() as folder:
-        for store in (MemoryStore, XmlStore) if scale is Scale.FULL else (MemoryStore,):
+        for store in (_memory_store, XmlStore) if scale is Scale.FULL else (_memory_store,):
             for name, (prepare, operation) in OPERATIONS.items():
-                for depth in itertools.count(1):
-                    recorder = _prepare(
-                        lambda path, store=store: store(path) if store is XmlStore else store(), folder, prepare
-                    )
+                successes = 0  # Python survives some shortages without an exception, so one success is not enough
+                for amount in itertools.count(1, step):
+                    if successes == _SUCCESSES:
+                        break
+                    recorder = _prepare(store, folder, prepare)
                     descriptors = open_descriptors()
                     try:
-                        sys.setrecursionlimit(len(inspect.stack(0)) + depth)
-                        operation(recorder)
-                    except RecursionError:
-                        is_enough = False
-                    else:
-                        is_enough = True
-                    finally:
-                        sys.setrecursionlimit(limit)
+                        run(partial(operation, recorder), amount)
+                        successes += 1
+                    except errors:
+                        cases, successes = cases + 1, 0
                     if loss := find_damage(recorder, descriptors):
-                        losses.append(f"during {name}, with {depth} frames: {loss}")
-                    cases += 1
-                    if is_enough:
-                        break
+                        losses.append(f"during {name}, with {amount}: {loss}")
     return Outcome(cases, tuple(losses))
+
+
+def _run_with_frames(operation: Callable[[], object], amount: int) -> None:
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack(0)) + amount)
+    try:
+        operation()
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+def _exhaust_stack(scale: Scale) -> Outcome:
+    return _run_until_enough(scale, _run_with_frames, 1, RecursionError)
+
+
+def _run_with_allocations(operation: Callable[[], object], amount: int) -> None:
+    _testcapi: Any = importlib.import_module("_testcapi")
+    _testcapi.set_nomemory(amount, amount + 1)
+    try:
+        operation()
+    finally:
+        _testcapi.remove_mem_hooks()
+
+
+def _exhaust_memory(scale: Scale) -> Outcome:
+    if importlib.util.find_spec("_testcapi") is None:
+        message = "this Python lacks _testcapi, which makes allocations fail"
+        raise CannotRunError(message)
+    # CPython 3.11 itself raises SystemError if it is out of memory at some points in os.unlink().
+    return _run_until_enough(scale, _run_with_allocations, 97, MemoryError, SystemError)
 
 
 FAULTS: tuple[Fault, ...] = (
@@ -298,5 +328,6 @@ FAULTS: tuple[Fault, ...] = (
         _LOSS,
         _raise_in_threads,
     ),
-    Fault("the stack is exhausted at each depth in each operation", _LOSS, _exhaust_stack),
+    Fault("the stack overflows at each depth in each operation", _LOSS, _exhaust_stack),
+    Fault("each memory allocation in each operation fails", _LOSS, _exhaust_memory),
 )
