@@ -316,5 +316,7 @@ class Ledger:
 
 def _exception(future: Future[None]) -> Exception | None:
     """Wait until a save is done; return its error, if any."""
+    if future.cancelled():
+        return StoreError("the save was cancelled")
     error = future.exception()
-    return error if isinstance(error, Exception) else None
+    return error if error is None or isinstance(error, Exception) else StoreError(f"the save ended with {error!r}")
