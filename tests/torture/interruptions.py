@@ -322,8 +322,8 @@ def _exhaust_memory(scale: Scale) -> Outcome:
     if importlib.util.find_spec("_testcapi") is None:
         message = "this Python lacks _testcapi, which makes allocations fail"
         raise CannotRunError(message)
-    # CPython 3.11 itself raises SystemError if it is out of memory at some points in os.unlink().
-    return _run_until_enough(scale, _run_with_allocations, 5, 97, MemoryError, SystemError)
+    # Out of memory, CPython itself raises other errors in some places, such as threading.RLock() and os.unlink().
+    return _run_until_enough(scale, _run_with_allocations, 5, 97, MemoryError, SystemError, RuntimeError)
 
 
 FAULTS: tuple[Fault, ...] = (
