@@ -24,11 +24,12 @@ SOURCES = ("fsm", "persistence")
 # Fast tests that do not start processes. The most basic come first; the model test, which catches the most, is last.
 FAST_TESTS = (
     "session_lifecycle", "callbacks", "entity", "tracker_cases", "session_saving", "graph", "machine", "codec",
-    "xml_store", "ticking_thread", "exploration", "schedule_independence", "reentrancy", "writer_thread", "forks",
+    "xml_store", "interruptions", "ticking_thread", "exploration", "schedule_independence", "reentrancy", "writer_thread", "forks",
     "model",
 )  # fmt: skip
 FIRST_TESTS = {
-    "current": ("reentrancy",), "session": ("reentrancy", "session_saving"), "ledger": ("session_saving", "reentrancy"),
+    "current": ("reentrancy",), "session": ("reentrancy", "interruptions", "session_saving"), "ledger": ("session_saving", "interruptions", "reentrancy"),
+    "callbacks": ("interruptions", "callbacks"), "machine": ("interruptions", "machine"),
     "entity": ("entity",), "codec": ("codec",), "xml_store": ("xml_store", "session_saving"),
     "atomic_file": ("xml_store",), "lock_file": ("session_saving", "xml_store"), "forks": ("forks", "xml_store"),
     "writer_thread": ("writer_thread", "forks"),
@@ -133,6 +134,28 @@ MUTANTS = (
     Mutant("a replaced pending id keeps its index", "current",
         "self.unused_id, self.next_id = self.next_id, new_id()",
         "self.next_id = new_id()"),
+    # Exceptions from outside
+    Mutant("an exception from outside leaves the session locked", "session",
+        "                lock.release()\n            raise\n",
+        "                pass\n            raise\n"),
+    Mutant("an exception that interrupts callbacks loses them", "session",
+        "                self._deliver()  # an exception from outside",
+        "                pass  # an exception from outside"),
+    Mutant("an exception from outside is taken for a store's error", "ledger",
+        "        if is_from_signal_handler(error):\n            raise error\n",
+        ""),
+    Mutant("an exception from outside is taken for a callback's failure", "callbacks",
+        "        if not isinstance(error, Exception) or is_from_signal_handler(error):\n            return error",
+        "        if not isinstance(error, Exception):\n            return error"),
+    Mutant("an exception from outside is taken for a logger's failure", "callbacks",
+        "if not isinstance(broken, Exception) or is_from_signal_handler(broken):",
+        "if not isinstance(broken, Exception):"),
+    Mutant("an exception from outside is swallowed at the end of a transition", "machine",
+        "    event_cls = _Event",
+        "    pass"),
+    Mutant("an index whose save was interrupted is used twice", "ledger",
+        "record = follow(stored)  # an exception",
+        "pass  # an exception"),
     # The session and its draft
     Mutant("elapsed time is measured with the wall clock", "session",
         "return Anchor(self._clock.monotonic(), self._clock.now())",

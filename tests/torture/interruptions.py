@@ -41,7 +41,7 @@ def _open(recorder: Recorder) -> None:
     recorder.session = recorder.open()
 
 
-_OPERATIONS = {**OPERATIONS, "constructing a session": (_close, _open)}
+INTERRUPTED_OPERATIONS = {**OPERATIONS, "constructing a session": (_close, _open)}
 
 
 class Interrupted(BaseException):
@@ -178,7 +178,7 @@ def _prepare(store: Callable[[Path], SnapshotStore], folder: str, prepare: Calla
 def _raise_at_each_point(store: Callable[[Path], SnapshotStore], step: int) -> Outcome:
     cases, losses = 0, list[str]()
     with tempfile.TemporaryDirectory() as folder:
-        for name, (prepare, operation) in _OPERATIONS.items():
+        for name, (prepare, operation) in INTERRUPTED_OPERATIONS.items():
             recorder = _prepare(store, folder, prepare)
             for point in range(cases % step, count_points(recorder, operation), step):
                 recorder = _prepare(store, folder, prepare)
@@ -279,7 +279,7 @@ def _run_until_enough(
     step = full_step if scale is Scale.FULL else sample_step
     with tempfile.TemporaryDirectory() as folder:
         for store in (_memory_store, XmlStore) if scale is Scale.FULL else (_memory_store,):
-            for name, (prepare, operation) in _OPERATIONS.items():
+            for name, (prepare, operation) in INTERRUPTED_OPERATIONS.items():
                 successes = 0  # Python survives some shortages without an exception, so one success is not enough
                 for amount in itertools.count(1, step):
                     if successes == _SUCCESSES:

@@ -10,6 +10,8 @@ import dis
 import sys
 from typing import TYPE_CHECKING, Any
 
+import transitions
+
 import client_session
 import client_session_persistence
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from types import CodeType, FrameType
 
 _OUR_FOLDERS = (client_session.__path__[0], client_session_persistence.__path__[0])
+_RAISING_FOLDERS = (*_OUR_FOLDERS, transitions.__path__[0])
+"""`transitions` handles exceptions in its own way, so they must also be raised in its code."""
 
 _INTERRUPTIBLE_OPCODES = (
     "CALL",
@@ -72,6 +76,7 @@ def call_at_point(
 
     ``raising`` limits the points to those at which Python would propagate an exception that ``call`` raises.
     """
+    folders = _RAISING_FOLDERS if raising else _OUR_FOLDERS
     passed_points = 0
 
     def pass_point() -> None:
@@ -94,7 +99,7 @@ def call_at_point(
         return trace
 
     def enter(frame: FrameType, event: str, _: Any) -> Any:  # noqa: ANN401  # sys.settrace's signature
-        if event != "call" or not frame.f_code.co_filename.startswith(_OUR_FOLDERS):
+        if event != "call" or not frame.f_code.co_filename.startswith(folders):
             return None
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
