@@ -24,11 +24,12 @@ SOURCES = ("fsm", "persistence")
 # Fast tests that do not start processes. The most basic come first; the model test, which catches the most, is last.
 FAST_TESTS = (
     "session_lifecycle", "callbacks", "entity", "tracker_cases", "session_saving", "graph", "machine", "codec",
-    "xml_store", "interruptions", "ticking_thread", "exploration", "schedule_independence", "reentrancy", "writer_thread", "forks",
-    "model",
+    "xml_store", "interruptions", "ticking_thread", "exploration", "schedule_independence", "reentrancy",
+    "writer_thread", "forks", "model",
 )  # fmt: skip
 FIRST_TESTS = {
-    "current": ("reentrancy",), "session": ("reentrancy", "interruptions", "session_saving"), "ledger": ("session_saving", "interruptions", "reentrancy"),
+    "current": ("reentrancy",), "session": ("reentrancy", "interruptions", "session_saving"),
+    "ledger": ("session_saving", "interruptions", "reentrancy"),
     "callbacks": ("interruptions", "callbacks"), "machine": ("interruptions", "machine"),
     "entity": ("entity",), "codec": ("codec",), "xml_store": ("xml_store", "session_saving"),
     "atomic_file": ("xml_store",), "lock_file": ("session_saving", "xml_store"), "forks": ("forks", "xml_store"),

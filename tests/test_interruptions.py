@@ -64,14 +64,15 @@ def test_interrupted_call_takes_effect_as_a_whole(operation: str) -> None:
     prepare, operate = INTERRUPTED_OPERATIONS[operation]
     recorder = Recorder(MemoryStore())
     prepare(recorder)
-    for point in range(0, count_points(recorder, operate), STEP):
+    step = 1 if operation == "a close" else STEP  # no later call could make up for lost callbacks
+    for point in range(0, count_points(recorder, operate), step):
         recorder = Recorder(MemoryStore())
         prepare(recorder)
         assert not interrupt(recorder, operate, point), f"at point {point}"
 
 
 def test_exception_during_a_save_is_not_a_save_error(make: MakeSession, error: type[BaseException]) -> None:
-    """An exception that a signal handler raises in a store's code reaches the caller; the next event gets its number."""
+    """An exception that a signal handler raises in a store's code reaches the caller; the next event is the first."""
     session = make(store=InterruptedStore())
     with pytest.raises(error):
         session.get_session_context(event_id(1))
