@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from client_session import MemoryStore
+from client_session import MemoryStore, SessionClosedError
 from event_ids import event_id
-from torture.interruptions import INTERRUPTED_OPERATIONS, count_points, interrupt
+from torture.interruptions import INTERRUPTED_OPERATIONS, count_points, interrupt, raise_at_point
 from torture.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -64,11 +64,23 @@ def test_interrupted_call_takes_effect_as_a_whole(operation: str) -> None:
     prepare, operate = INTERRUPTED_OPERATIONS[operation]
     recorder = Recorder(MemoryStore())
     prepare(recorder)
-    step = 1 if operation == "a close" else STEP  # no later call could make up for lost callbacks
-    for point in range(0, count_points(recorder, operate), step):
+    for point in range(0, count_points(recorder, operate), STEP):
         recorder = Recorder(MemoryStore())
         prepare(recorder)
         assert not interrupt(recorder, operate, point), f"at point {point}"
+
+
+def test_interrupted_close_reports_the_end() -> None:
+    """Wherever close() is interrupted, a session that it has closed has been reported: no later call could do that."""
+    prepare, close = INTERRUPTED_OPERATIONS["a close"]
+    for point in range(count_points(Recorder(MemoryStore()), close)):
+        recorder = Recorder(MemoryStore())
+        prepare(recorder)
+        raise_at_point(recorder, close, point)
+        try:
+            recorder.event()
+        except SessionClosedError:
+            assert len(recorder.ended) == 1, f"at point {point}"
 
 
 def test_exception_during_a_save_is_not_a_save_error(make: MakeSession, error: type[BaseException]) -> None:

@@ -61,23 +61,27 @@ def count_points(recorder: Recorder, operation: Callable[[Recorder], object]) ->
     return call_at_point(lambda: operation(recorder), lambda: None, -1, raising=True)
 
 
-def interrupt(recorder: Recorder, operation: Callable[[Recorder], object], point: int) -> str:
-    """Interrupt an operation at one point; return what was lost, or an empty string."""
+def raise_at_point(recorder: Recorder, operation: Callable[[Recorder], object], point: int) -> str:
+    """Raise an exception in a signal handler at one point; return an error message if it does not reach the caller."""
     error = (Interrupted if point % 2 else TimeLimitError)("from outside")
 
     def handler(*_: object) -> None:
         raise error
 
-    descriptors = open_descriptors()
-    loss = "the exception did not reach the caller"
     before = signal.signal(signal.SIGUSR1, handler)
     try:
         call_at_point(lambda: operation(recorder), _raise_signal, point, raising=True)
     except (Interrupted, TimeLimitError) as raised:
-        loss = "" if raised is error else f"another exception reached the caller: {raised!r}"
+        return "" if raised is error else f"another exception reached the caller: {raised!r}"
     finally:
         signal.signal(signal.SIGUSR1, before)
-    return loss or find_damage(recorder, descriptors)
+    return "the exception did not reach the caller"
+
+
+def interrupt(recorder: Recorder, operation: Callable[[Recorder], object], point: int) -> str:
+    """Interrupt an operation at one point; return what was lost, or an empty string."""
+    descriptors = open_descriptors()
+    return raise_at_point(recorder, operation, point) or find_damage(recorder, descriptors)
 
 
 def find_damage(
