@@ -73,7 +73,9 @@ def test_interrupted_call_takes_effect_as_a_whole(operation: str) -> None:
 def test_interrupted_close_reports_the_end() -> None:
     """Wherever close() is interrupted, a session that it has closed has been reported: no later call could do that."""
     prepare, close = INTERRUPTED_OPERATIONS["a close"]
-    for point in range(count_points(Recorder(MemoryStore()), close)):
+    recorder = Recorder(MemoryStore())
+    prepare(recorder)
+    for point in range(count_points(recorder, close)):
         recorder = Recorder(MemoryStore())
         prepare(recorder)
         raise_at_point(recorder, close, point)
