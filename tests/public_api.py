@@ -242,7 +242,7 @@ class _Describer:
 
 
 def _has_constructor(cls: type[Any]) -> bool:
-    """Return whether programs may construct the class, which they may not if all of its fields are private."""
+    """Return whether the class has a public constructor; a class whose fields are all private does not."""
     fields = attrs.fields(cls) if attrs.has(cls) else ()
     return not fields or not all(field.name.startswith("_") for field in fields)
 

@@ -119,4 +119,4 @@ def test_anchor_follows_a_wall_clock_that_was_set(shift: float, *, follows: bool
     anchor = Anchor(100.0, START)
     later = Anchor(200.0, START + timedelta(seconds=100 + shift))
     expected = START + timedelta(seconds=shift) if follows else START
-    assert anchor.moved(by=later).wall_time(100.0) == expected
+    assert anchor.adjusted(later).wall_time(100.0) == expected

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from client_session_persistence import XmlStore
-from client_session_persistence.deadline import LOCK_SECONDS, acquire_soon, deadline, is_held, seconds_left
+from client_session_persistence.deadline import LOCK_SECONDS, acquire_soon, is_held, seconds_left, within_deadline
 from event_ids import event_id
 
 if TYPE_CHECKING:
@@ -112,9 +112,12 @@ def test_calls_after_a_timeout_wait_again(make: MakeSession, save_path: Path) ->
 
 def test_queued_call_stops_waiting_when_another_call_gives_up() -> None:
     """After one call gives up, any call that began earlier makes one last attempt without waiting."""
-    with deadline():
+
+    def call() -> None:
         assert seconds_left(timed_out_at=-math.inf) > 0.9
         assert seconds_left(timed_out_at=time.monotonic()) == 0.0
+
+    within_deadline(call)
 
 
 class InterruptedLock(RLock):  # type: ignore[misc]  # final only in typeshed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from collections import deque
@@ -10,7 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from client_session import history
-from client_session_persistence.deadline import no_deadline
+from client_session.interruptions import is_from_signal_handler
+from client_session_persistence.deadline import THREAD
 from client_session_persistence.forks import THIS_PROCESS
 
 
@@ -76,9 +76,14 @@ class Callbacks:
     def log_decision(self, entry: bytes) -> None:
         """Queue a DEBUG line for a history entry if the logger is enabled for that level."""
         logger: Any = self._logger
-        with contextlib.suppress(Exception):  # a broken logger, or one without levels, must not affect the host
-            if logger.isEnabledFor(logging.DEBUG):
-                self.log(logger.debug, "%s", history.unpack(entry)[0])
+        try:
+            is_enabled = logger.isEnabledFor(logging.DEBUG)
+        except Exception as error:  # a logger without levels, or a broken one, must not affect the host
+            if is_from_signal_handler(error):
+                raise
+            return
+        if is_enabled:
+            self.log(logger.debug, "%s", history.unpack(entry)[0])
 
     def deliver(self) -> None:
         """Run this thread's deferred calls. The thread must not hold any locks.
@@ -90,12 +95,14 @@ class Callbacks:
         if queue is None:
             return
         raised: BaseException | None = None
-        # A signal handler may add calls at any time. The handler runs them itself, unless this call will.
+        # A signal handler may add calls at any time. The handler then runs them, unless this call is going to.
         while queue and not queue.is_delivering:
             queue.is_delivering = True
             try:
                 while queue:
-                    raised = self._run(*queue.popleft(), process) or raised
+                    raised = self._run_first(queue, process) or raised
+            except BaseException as error:  # noqa: BLE001  # it interrupted this call, and is raised after the others
+                raised = error
             finally:
                 queue.is_delivering = False
         if not queue and not queue.is_delivering:
@@ -103,16 +110,30 @@ class Callbacks:
         if raised is not None:
             raise raised
 
-    def _run(self, name: str, call: Callable[..., object], args: tuple[Any, ...], process: int) -> BaseException | None:
+    def _run_first(self, queue: Queue, process: int) -> BaseException | None:
+        """Remove the first call from the queue and run it; return an exception that must reach the caller."""
+        outer = THREAD.until
+        name, call, args = queue[0]
         try:
-            with no_deadline():
-                if THIS_PROCESS.id == process:  # otherwise, the previous callback forked, and this is the child
-                    call(*args)
-        except Exception:
-            with contextlib.suppress(Exception):  # a broken logger must not make the host lose its event
-                self._logger.exception("%s failed: %r", name, call)
+            THREAD.until = None  # a call that the embedder's code makes has a deadline of its own
+            del queue[0]  # like the line below, this cannot be interrupted, so each call runs exactly once
+            if THIS_PROCESS.id == process:  # if they differ, the previous callback forked, and this is the child
+                call(*args)
         except BaseException as error:  # noqa: BLE001  # SystemExit and the like are raised after the other calls
+            return self._failure(error, "%s failed: %r", name, call)
+        finally:
+            THREAD.until = outer
+        return None
+
+    def _failure(self, error: BaseException, message: str, *args: object) -> BaseException | None:
+        """Log an `Exception` that the embedder's code raised; return any other exception."""
+        if not isinstance(error, Exception) or is_from_signal_handler(error):
             return error
+        try:
+            self._logger.exception(message, *args)  # noqa: LOG004  # called in an exception handler
+        except BaseException as broken:  # noqa: BLE001  # a broken logger must not make the host lose its event
+            if not isinstance(broken, Exception) or is_from_signal_handler(broken):
+                return broken
         return None
 
     def after_fork(self) -> Callbacks:

@@ -68,11 +68,11 @@ class Anchor:
         """Convert a monotonic time to a wall time."""
         return self.wall + timedelta(seconds=at - self.monotonic)
 
-    def moved(self, by: Anchor) -> Anchor:
-        """Return this anchor, shifted to match any adjustment of the wall clock between this anchor and ``by``.
+    def adjusted(self, later: Anchor) -> Anchor:
+        """Return this anchor, shifted by any adjustment made to the wall clock between this anchor and ``later``.
 
         Shifts of less than a second are ignored: they result from rounding and slewing, and would make a saved time
         depend on when it was saved.
         """
-        shift = by.wall - self.wall_time(by.monotonic)
+        shift = later.wall - self.wall_time(later.monotonic)
         return Anchor(self.monotonic, self.wall + shift) if abs(shift) >= timedelta(seconds=1) else self

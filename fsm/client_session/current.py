@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @attrs.define(eq=False, weakref_slot=False)  # one instance per session in memory
 class Current:
-    """Everything that a call may change. Once published, it is modified only by `Lifecycle.continue_session`."""
+    """Everything that a call may change. Once published, it is modified only by `Lifecycle.try_count_event`."""
 
     lifecycle: Lifecycle
     facts: SessionFacts
@@ -60,7 +60,7 @@ class Current:
         return attrs.evolve(
             self.record,
             event_index=min(lifecycle.event_count, MAX_INDEX),
-            last_activity=self.anchor.moved(by=now).wall_time(lifecycle.last_activity),
+            last_activity=self.anchor.adjusted(now).wall_time(lifecycle.last_activity),
         )
 
 
@@ -183,7 +183,7 @@ class Draft:
             record = attrs.evolve(
                 record,
                 event_index=min(ended.event_count, MAX_INDEX),
-                last_activity=after.anchor.moved(by=self.now).wall_time(ended.last_activity),
+                last_activity=after.anchor.adjusted(self.now).wall_time(ended.last_activity),
             )
         if record is not None and ended.reason is not EndReason.CLOSE:
             record = attrs.evolve(record, last_activity=None)

@@ -6,14 +6,14 @@ in memory.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import uuid
 from typing import TYPE_CHECKING
 
+from client_session.interruptions import is_from_signal_handler
 from client_session_persistence.deadline import LOCK_SECONDS, is_held
 from client_session_persistence.forks import THIS_PROCESS
-from client_session_persistence.snapshot import MAX_INDEX, CorruptSaveFileError, Snapshot
+from client_session_persistence.snapshot import MAX_INDEX, CorruptSaveFileError, Snapshot, StoreError
 from client_session_persistence.store import MemoryStore
 
 if TYPE_CHECKING:
@@ -78,9 +78,22 @@ class Ledger:
         """Return the store's snapshot; if loading fails, return the recovered snapshot, if any, and the error."""
         try:
             return self._store.load(), None
-        except Exception as error:  # noqa: BLE001  # an embedder's store may raise anything
+        except Exception as error:  # noqa: BLE001  # see `_reraise_unless_from_store`
+            self._reraise_unless_from_store(error)
             recovered = getattr(error, "recovered", None)
             return (recovered if isinstance(recovered, Snapshot) else None), error
+
+    def _reraise_unless_from_store(self, error: Exception) -> None:
+        """Raise an exception that came from outside, such as the time limit of a task that tracks an event.
+
+        Our stores fail only with `OSError` and `StoreError`; an embedder's store may raise anything.
+        """
+        is_ours = type(self._store).__module__.startswith("client_session_persistence.")
+        expected = (OSError, StoreError) if is_ours else Exception
+        if not isinstance(error, expected) or isinstance(error, MemoryError | RecursionError):
+            raise error
+        if is_from_signal_handler(error):
+            raise error
 
     def choose_pending_id(self) -> str:
         """Return the pending id. If there is none, choose one, which re-entrant calls then use as well."""
@@ -106,8 +119,11 @@ class Ledger:
         be written to, the number is one more than the highest that can be read.
         """
 
+        def is_other(before: Snapshot) -> bool:
+            return before.session_id is None or before.session_id not in (session_id, self.unused_id)
+
         def follow(before: Snapshot) -> Snapshot:
-            again = before.session_id in (session_id, self.unused_id) and before.session_id is not None
+            again = not is_other(before)
             return Snapshot(
                 user_id=before.user_id,
                 session_id=session_id,
@@ -119,10 +135,12 @@ class Ledger:
                 last_activity=now,
             )
 
-        def decide(_: Snapshot | None = None) -> Snapshot | None:
+        def decide(stored: Snapshot | None = None) -> Snapshot | None:
             while True:
                 before = self.newest
                 record = follow(before)
+                if stored is not None and stored.session_index == record.session_index and is_other(stored):
+                    record = follow(stored)  # an exception from outside prevented our save, and another process got it
                 # Nothing is called from here on, so no other code can interrupt.
                 if self.pending_id != session_id:
                     return None
@@ -226,7 +244,8 @@ class Ledger:
                 if snapshot is not None:
                     self._future = self._store.save(snapshot)
                     self._saved = snapshot
-        except Exception as error:  # noqa: BLE001  # an embedder's store may raise anything
+        except Exception as error:  # noqa: BLE001  # see `_reraise_unless_from_store`
+            self._reraise_unless_from_store(error)
             self._future = None  # the success of an older save says nothing about this one
             return error
         return corrupt
@@ -246,27 +265,33 @@ class Ledger:
 
     def _on_saved(self, future: Future[None]) -> None:
         """Handle a save's result (usually on the thread that made it durable) unless a later save is in progress."""
-        is_locked = self._lock.acquire(timeout=LOCK_SECONDS)  # the lock's holder may be waiting for this thread
+        is_locked = False
         try:
-            if self._future is not future:
-                return
-            self._future = None
-            error = _exception(future)
-            if error is not None:
-                self._saved = None
-                self._report(error)
-            elif not isinstance(self.error, CorruptSaveFileError):  # keep a corrupt file's error until the next save
-                self._report(None)
-        finally:
-            if is_locked:
+            is_locked = self._lock.acquire(timeout=LOCK_SECONDS)  # the lock's holder may be waiting for this thread
+            if self._future is future:
+                self._future = None
+                error = _exception(future)
+                if error is not None:
+                    self._saved = None
+                    self._report(error)
+                elif not isinstance(self.error, CorruptSaveFileError):  # it stays until the next save
+                    self._report(None)
+        except BaseException:
+            if is_held(self._lock):
                 self._lock.release()
+            raise
+        if is_locked:
+            self._lock.release()
         if not self.is_busy:
             self._callbacks.deliver()
 
     def _peek(self) -> None:
         """Read the store without locking it and adopt the result: other processes may have numbered more sessions."""
-        with contextlib.suppress(Exception):
+        try:
             stored = self._store.load()
+        except Exception as error:  # noqa: BLE001  # see `_reraise_unless_from_store`
+            self._reraise_unless_from_store(error)
+        else:
             if stored is not None:
                 self._adopt(stored)
 
@@ -291,5 +316,7 @@ class Ledger:
 
 def _exception(future: Future[None]) -> Exception | None:
     """Wait until a save is done; return its error, if any."""
+    if future.cancelled():
+        return StoreError("the save was cancelled")
     error = future.exception()
-    return error if isinstance(error, Exception) else None
+    return error if error is None or isinstance(error, Exception) else StoreError(f"the save ended with {error!r}")

@@ -115,7 +115,7 @@ class Lifecycle:
             return None
         return max(0.0, self.timeout - (now - self.last_activity))
 
-    def continue_session(self, now: float) -> int:
+    def try_count_event(self, now: float) -> int:
         """Count an event and return its number in the session, or return 0 if the event may change the state.
 
         The short path: if the session has events, is being checked, and has not timed out, the machine would only count

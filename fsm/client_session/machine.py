@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from transitions import Machine
+from transitions import Event, EventData, Machine
 
 from client_session.graph import INITIAL, TABLE, Effect, Guard, Input, SessionState
 
@@ -25,6 +25,19 @@ if TYPE_CHECKING:
         state: SessionState
 
 
+class _Event(Event):
+    def _trigger(self, event_data: EventData) -> bool:
+        """Run a transition. The base class would also swallow an exception from outside that arrives at the end."""
+        event_data.state = self.machine.get_model_state(event_data.model)
+        if self._is_valid_source(event_data.state):
+            self._process(event_data)
+        return bool(event_data.result)
+
+
+class _Machine(Machine):
+    event_cls = _Event
+
+
 def guard_method(guard: Guard) -> str:
     """Return the name of the cursor's method for a guard."""
     return f"is_{guard.name.lower()}"
@@ -37,7 +50,7 @@ def effect_method(effect: Effect) -> str:
 
 def build(rows: Iterable[Row]) -> Machine:
     """Build the machine from a table. A row that does not change the state becomes an internal transition."""
-    return Machine(
+    return _Machine(
         model=None,
         name="client-session",
         states=SessionState,

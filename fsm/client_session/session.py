@@ -20,7 +20,7 @@ from client_session.graph import Command, Input, SessionState
 from client_session.ledger import Ledger
 from client_session.lifecycle import Lifecycle
 from client_session.ticking.thread import SHARED_CHECKER
-from client_session_persistence.deadline import acquire_soon, deadline, is_held
+from client_session_persistence.deadline import acquire_soon, is_held, within_deadline
 from client_session_persistence.forks import Stage, register
 from client_session_persistence.snapshot import HEX_TO_ZERO, MAX_INDEX, UUID_SHAPE, as_utc
 
@@ -123,16 +123,16 @@ class ClientSession:
         self._lock = threading.RLock()
         self._is_scheduled = False
         self._callbacks = Callbacks(self._logger, callables)
-        with deadline():
-            self._ledger = Ledger(store, self._logger, self._callbacks)
-            now = self._now()
-            lifecycle = lifecycle.successor(now.monotonic)
-            self._current = start(lifecycle, self._ledger, now, may_continue=self._continues)
+        self._ledger, self._current = within_deadline(lambda: self._start(store, lifecycle))
         _live_sessions.add(self)
         if self._current.history:
             self._callbacks.log_decision(self._current.history)
         self._update_schedule()
         self._callbacks.deliver()
+
+    def _start(self, store: SnapshotStore, lifecycle: Lifecycle) -> tuple[Ledger, Current]:
+        ledger, now = Ledger(store, self._logger, self._callbacks), self._now()
+        return ledger, start(lifecycle.successor(now.monotonic), ledger, now, may_continue=self._continues)
 
     # Events and focus
 
@@ -171,11 +171,14 @@ class ClientSession:
             if not lock.acquire(False):  # noqa: FBT003  # a keyword argument takes twice as long
                 acquire_soon(lock)
             current = self._current
-            number = current.lifecycle.continue_session(self._clock.monotonic())
+            number = current.lifecycle.try_count_event(self._clock.monotonic())
             if number:
                 current.last_event_time = event_timestamp
-        finally:
-            lock.release()
+        except BaseException:
+            if is_held(lock):  # otherwise, the exception came from outside while this thread was waiting for the lock
+                lock.release()
+            raise
+        lock.release()
         if number:
             if before is not self._current:  # a re-entrant call found the lock held and deferred its callbacks
                 self._deliver()
@@ -195,10 +198,14 @@ class ClientSession:
 
         """
         arguments.boolean("background", background)
-        with deadline():
-            self._apply("set_background", Input.BACKGROUND if background else Input.FOREGROUND)
+        given = Input.BACKGROUND if background else Input.FOREGROUND
+
+        def apply() -> None:
+            self._apply("set_background", given)
             if self._continues:
                 self._save_progress()
+
+        within_deadline(apply)
 
     def touch(self) -> None:
         """Report activity that is not a tracked event; this restarts the timeout.
@@ -230,12 +237,15 @@ class ClientSession:
         error = self._ledger.error
         if idle and error is None and not self._continues:
             return
+
         # If the last wait for a lock timed out, do not wait this time: the next tick will try again.
-        with deadline(patient=not isinstance(error, TimeoutError)):
+        def apply() -> None:
             if not idle:
                 self._apply("tick", Input.TICK)
             if self._continues or self._ledger.error is not None:
                 self._save_progress()
+
+        within_deadline(apply, patient=not isinstance(error, TimeoutError))
 
     def start_checker(self) -> None:
         """Start checking again, so that sessions can expire."""
@@ -259,10 +269,9 @@ class ClientSession:
             SessionClosedError: after `close`.
 
         """
-        with deadline():
-            if self._current.is_closed:
-                raise SessionClosedError(self.save.__name__)
-            error = self._ledger.save(self._progress(), wait=True)
+        if self._current.is_closed:
+            raise SessionClosedError(self.save.__name__)
+        error = within_deadline(lambda: self._ledger.save(self._progress(), wait=True))
         self._deliver()
         if error is not None:
             raise error
@@ -277,10 +286,13 @@ class ClientSession:
             draft.apply(draft.after.lifecycle.close(draft.now.monotonic, may_continue=self._continues))
             draft.after.is_closed = True
 
-        with deadline(), contextlib.suppress(SessionClosedError):
-            self._decide("close", Command.CLOSE, change)
-            _live_sessions.discard(self)
+        def close() -> None:
+            with contextlib.suppress(SessionClosedError):
+                self._decide("close", Command.CLOSE, change)
             self._save_progress()
+            _live_sessions.discard(self)
+
+        within_deadline(close)
 
     def __enter__(self) -> Self:
         """Return the session; it is closed at the end of the ``with`` block."""
@@ -429,35 +441,44 @@ class ClientSession:
         sees the session as last published, and its own result is kept: the outer call discards its draft and retries.
         """
         try:
-            with deadline(), self._lock:
-                ledger = self._ledger
-                while True:
-                    before, next_id = self._current, ledger.pending_id or ledger.choose_pending_id()
-                    if before.is_closed:
-                        raise SessionClosedError(method)
-                    callbacks = self._callbacks
-                    draft = Draft(before, next_id, self._now(), ledger, callbacks)
-                    result = change(draft)
-                    entry = draft.explain(given)
-                    next_id = "" if draft.begun else draft.next_id
-                    queue = callbacks.queue
-                    # No Python code is called from here on, so none can interrupt. A child that is forked later
-                    # gets its own callbacks; the parent runs these.
-                    if self._current is before and before.lifecycle.event_count == draft.event_count_before:
-                        self._current, ledger.pending_id = draft.after, next_id
-                        if draft.unused_id:
-                            ledger.unused_id = draft.unused_id
-                        queue.extend(draft.notifications)
-                        break
-                before.lifecycle.retire()
+            return within_deadline(lambda: self._publish(method, given, change))
+        finally:
+            try:
+                self._deliver()
+            except BaseException:
+                self._deliver()  # an exception from outside may have interrupted the first try
+                raise
+
+    def _publish(self, method: str, given: str, change: Callable[[Draft], Result]) -> Result:
+        with self._lock:
+            ledger = self._ledger
+            while True:
+                before, next_id = self._current, ledger.pending_id or ledger.choose_pending_id()
+                if before.is_closed:
+                    raise SessionClosedError(method)
+                callbacks = self._callbacks
+                draft = Draft(before, next_id, self._now(), ledger, callbacks)
+                result = change(draft)
+                entry = draft.explain(given)
+                next_id = "" if draft.begun else draft.next_id
+                queue = callbacks.queue
+                # No Python code is called from here on, so none can interrupt. A child that is forked later gets its
+                # own callbacks; the parent runs these.
+                if self._current is before and before.lifecycle.event_count == draft.event_count_before:
+                    self._current, ledger.pending_id = draft.after, next_id
+                    before.lifecycle.checker_running = False  # so that it does not count any more events
+                    if draft.unused_id:
+                        ledger.unused_id = draft.unused_id
+                    queue.extend(draft.notifications)
+                    break
+            try:
                 if draft.must_save:
                     ledger.save(self._progress())
+            finally:
                 self._update_schedule()
-            if entry:
-                callbacks.log_decision(entry)
-            return result
-        finally:
-            self._deliver()
+        if entry:
+            callbacks.log_decision(entry)
+        return result
 
     def _decide_event(
         self, event_id: UUID | str, event_timestamp: datetime | None, *, anonymous: bool
@@ -543,12 +564,12 @@ def _after_fork_in_child() -> None:
 
 
 def _save_all_at_exit(until: float) -> None:
-    with deadline(until=until):
-        for session in list(_live_sessions):
-            if time.monotonic() >= until:
-                return
-            with contextlib.suppress(Exception):  # an embedder's clock may raise any exception; exit must be silent
-                session._save_at_exit()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # the module's own class
+    for session in list(_live_sessions):
+        if time.monotonic() >= until:
+            return
+        save = session._save_at_exit  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # the module's own class
+        with contextlib.suppress(BaseException):  # an embedder's clock may raise anything; exit must be silent
+            within_deadline(save, until=until)
 
 
 register(Stage.SESSIONS, after_fork_in_child=_after_fork_in_child, at_exit=_save_all_at_exit)

@@ -112,8 +112,12 @@ def idle_time(saved: Snapshot, now: datetime) -> timedelta | None:
     return now - saved.last_activity
 
 
+class StoreError(Exception):
+    """A store's failure that is not an `OSError`. A session that sees either continues in memory."""
+
+
 @attrs.define(repr=False, slots=False)  # with slots, pickling would lose the exception's notes
-class CorruptSaveFileError(ValueError):
+class CorruptSaveFileError(StoreError, ValueError):
     """A file or a byte string is not a valid save file.
 
     Attributes:

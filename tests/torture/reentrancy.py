@@ -10,6 +10,8 @@ import dis
 import sys
 from typing import TYPE_CHECKING, Any
 
+import transitions
+
 import client_session
 import client_session_persistence
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from types import CodeType, FrameType
 
 _OUR_FOLDERS = (client_session.__path__[0], client_session_persistence.__path__[0])
+_RAISING_FOLDERS = (*_OUR_FOLDERS, transitions.__path__[0])
+"""`transitions` handles exceptions in its own way, so they must also be raised in its code."""
 
 _INTERRUPTIBLE_OPCODES = (
     "CALL",
@@ -31,7 +35,11 @@ _INTERRUPTIBLE_OPCODES = (
     "MAKE_",
 )
 
+_RAISING_OPCODES = ("CALL", "JUMP_BACKWARD")
+"""The points at which an exception can arrive from outside. One that a finalizer raises is not propagated."""
+
 _opnames: dict[CodeType, dict[int, str]] = {}
+_handlers: dict[CodeType, list[tuple[int, int, int]]] = {}
 
 
 def _opname(code: CodeType, offset: int) -> str:
@@ -40,8 +48,35 @@ def _opname(code: CodeType, offset: int) -> str:
     return _opnames[code].get(offset, "")
 
 
-def call_at_point(operation: Callable[[], object], call: Callable[[], object], point: int) -> int:
-    """Run an operation, calling ``call`` at interruptible point ``point`` (from zero); return the number of points."""
+def _handler(code: CodeType, offset: int) -> int | None:
+    """Return the offset of the exception handler that covers an instruction."""
+    if code not in _handlers:
+        table: Any = dis
+        entries = table._parse_exception_table(code)  # noqa: SLF001  # there is no public equivalent
+        _handlers[code] = [(entry.start, entry.end, entry.target) for entry in entries]
+    return next((target for start, end, target in _handlers[code] if start <= offset < end), None)
+
+
+def _is_point(code: CodeType, before: int, after: int, *, raising: bool) -> bool:
+    """Return whether there is an interruptible point between two instructions."""
+    if not raising:
+        return _opname(code, before).startswith(_INTERRUPTIBLE_OPCODES)
+    # Python raises at the instruction that has run, so both must have the same exception handler.
+    return _opname(code, before).startswith(_RAISING_OPCODES) and _handler(code, before) == _handler(code, after)
+
+
+def call_at_point(
+    operation: Callable[[], object],
+    call: Callable[[], object],
+    point: int,
+    *,
+    raising: bool = False,
+) -> int:
+    """Run an operation, calling ``call`` at interruptible point ``point`` (from zero); return the number of points.
+
+    ``raising`` limits the points to those at which Python would propagate an exception that ``call`` raises.
+    """
+    folders = _RAISING_FOLDERS if raising else _OUR_FOLDERS
     passed_points = 0
 
     def pass_point() -> None:
@@ -51,20 +86,20 @@ def call_at_point(operation: Callable[[], object], call: Callable[[], object], p
             call()
 
     def trace_frame() -> Callable[[FrameType, str, Any], Any]:
-        before = ""
+        before = -1
 
         def trace(frame: FrameType, event: str, _: Any) -> Any:  # noqa: ANN401  # sys.settrace's signature
             nonlocal before
             if event == "opcode":
-                if before.startswith(_INTERRUPTIBLE_OPCODES):
+                if _is_point(frame.f_code, before, frame.f_lasti, raising=raising):
                     pass_point()
-                before = _opname(frame.f_code, frame.f_lasti)
+                before = frame.f_lasti
             return trace
 
         return trace
 
     def enter(frame: FrameType, event: str, _: Any) -> Any:  # noqa: ANN401  # sys.settrace's signature
-        if event != "call" or not frame.f_code.co_filename.startswith(_OUR_FOLDERS):
+        if event != "call" or not frame.f_code.co_filename.startswith(folders):
             return None
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False

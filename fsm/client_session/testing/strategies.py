@@ -18,7 +18,7 @@ _NEAR_TIMEOUTS = [base + offset for base in TIMEOUTS for offset in (-0.25, 0.0, 
 GAPS = st.sampled_from([0.0, 0.25, 15.0, *_NEAR_TIMEOUTS]) | st.integers(0, 8000).map(lambda quarters: quarters / 4)
 """Seconds between two steps, often at or near the default timeouts."""
 
-# Shifts are zero or at least one second: smaller shifts would be treated as slewing (see Anchor.moved).
+# Shifts are zero or at least one second: smaller shifts would be treated as slewing (see Anchor.adjusted).
 WALL_SHIFTS = st.sampled_from([-86400.0, -600.0, -1.0, 0.0, 1.0, 599.0, 600.0, 1e9])
 
 
