@@ -9,51 +9,35 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from functools import wraps
-from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
-Parameters = ParamSpec("Parameters")
 Value = TypeVar("Value")
 
 
 class SafeContext(io.IOBase, Generic[Value]):
-    """A context manager that runs a generator up to its ``yield``, and closes the generator at the end of the block.
+    """A context manager that calls its exit function twice, so that one exception from outside cannot prevent it.
 
-    `io.IOBase` exits and is deallocated in C, by calling ``close``. So the next Python code to run is the generator,
-    which resumes within its own ``try``.
+    `io.IOBase` calls ``close`` at the end of the block and again when the object is deallocated, both in C. No Python
+    code and no traceback refers to the object, so that is as soon as the exception leaves the ``with`` statement.
     """
 
-    __slots__ = ("_generator", "close")
+    __slots__ = ("_enter", "close")
 
-    def __init__(self, generator: Generator[Value]) -> None:
-        """Store the generator."""
-        self._generator = generator
-        self.close = generator.close  # type: ignore[method-assign]
+    def __init__(self, enter: Callable[[], Value], leave: Callable[[], object]) -> None:
+        """Store both functions. A second call to ``leave`` must complete whatever the first one has not done."""
+        self._enter = enter
+        self.close = leave  # type: ignore[method-assign, assignment]
 
     def __enter__(self) -> Value:  # type: ignore[override]
-        """Run the generator up to its ``yield``, and return what it yields."""
+        """Call the first function and return its result."""
         try:
-            return next(self._generator)
+            return self._enter()
         except BaseException:
-            self._generator.close()
+            self.close()
             raise
-
-
-def safe_context(function: Callable[Parameters, Generator[Value]]) -> Callable[Parameters, SafeContext[Value]]:
-    """Decorate a generator function like `contextlib.contextmanager`, except that its ``finally`` always runs.
-
-    The generator is not told about exceptions in the block. To survive an exception that arrives during the
-    ``finally``, it must be written so that a second call completes what the first one has begun.
-    """
-
-    @wraps(function)
-    def create(*arguments: Parameters.args, **options: Parameters.kwargs) -> SafeContext[Value]:
-        return SafeContext(function(*arguments, **options))
-
-    return create
 
 
 def open_into(descriptors: list[int], path: str, flags: int, mode: int = 0o777) -> None:

@@ -17,12 +17,13 @@ import struct
 import threading
 import time
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING
 
 from filelock import lock_descriptor, unlock_descriptor
 
 from client_session_persistence.atomic_file import PRIVATE, SAFE_FLAGS
-from client_session_persistence.contexts import close_all, open_into, safe_context
+from client_session_persistence.contexts import SafeContext, close_all, open_into
 from client_session_persistence.deadline import LOCK_SECONDS, MAX_LOCK_SECONDS, Wait, is_held
 from client_session_persistence.forks import THIS_PROCESS, ForkAware, Lease, Stage, register
 
@@ -36,8 +37,6 @@ _RETRY_SECONDS_IN_LINE = 0.02
 """The same for a process that lets another go first."""
 _MUTEX_SECONDS = 0.05
 """Seconds to wait for another thread before checking whether the lock has changed hands."""
-_PROGRESS_SECONDS = 0.1
-"""A holder that makes progress says so this often."""
 
 _TIME, _RECORD = struct.Struct("<Q"), struct.Struct("<QQ")
 _STAMP, _TURN = 1, 1 + _TIME.size
@@ -105,9 +104,8 @@ class LockFile:
             raise TimeoutError(errno.ETIMEDOUT, "Another process holds the lock", self._path)
 
     def show_progress(self) -> None:
-        """Show waiting processes that the holder does not hang. This writes ten times a second at most."""
-        if self._descriptors and time.monotonic() - self.changed_at > _PROGRESS_SECONDS:
-            self._write(_STAMP, self._new_stamp())
+        """Show waiting processes that the holder does not hang."""
+        self._write(_STAMP, self._new_stamp())
 
     def erase_stamp(self) -> None:
         """Show other processes that the lock is about to be released."""
@@ -297,7 +295,10 @@ class ProcessLock(ForkAware):
     def own_lease(self) -> Lease | None:
         """This thread's lease, if any. In a forked child, an inherited lease is void until the child locks again."""
         self.renew_in_child()
-        return next((lease for lease in reversed(self._leases) if lease.thread == threading.get_ident()), None)
+        for lease in reversed(self._leases):
+            if lease.thread == threading.get_ident():
+                return lease
+        return None
 
     @property
     def is_retained(self) -> bool:
@@ -325,76 +326,91 @@ class ProcessLock(ForkAware):
         Return False if another thread holds the lock, so that the caller must try again. Otherwise, return True.
         """
         self.renew_in_child()
-        mutex = self._mutex
-        if is_held(mutex):  # the block that this thread is in unlocks the file
+        if is_held(self._mutex):  # the block that this thread is in unlocks the file
             self._is_retained = self._is_retained and bool(waiting)
             return True
-        with contextlib.suppress(OSError), self._released_after(mutex, self._file):  # the next holder will retry
-            if not mutex.acquire(timeout=_RETRY_SECONDS):
+        hold = self.new_hold()
+        acquire_mutex = partial(hold.mutex.acquire, timeout=_RETRY_SECONDS)
+        with contextlib.suppress(OSError), SafeContext(acquire_mutex, partial(self.release, hold)) as is_acquired:
+            if not is_acquired:
                 return False
             self._is_retained = self._is_retained and bool(waiting)
-        return True
+        return True  # even if unlocking has failed: the next holder unlocks the file
 
-    @safe_context
-    def held(self, *, wait: bool = True) -> Generator[Lease]:
-        """Hold the lock during the block; without ``wait``, try to acquire it only once.
+    def held(self, *, wait: bool = True) -> SafeContext[Lease]:
+        """Return a context manager that holds the lock during its block; see `acquire`."""
+        hold = self.new_hold()
+        return SafeContext(partial(self.acquire, hold, wait=wait), partial(self.release, hold))
+
+    def new_hold(self) -> Hold:
+        """Return what `acquire` and `release` need."""
+        self.renew_in_child()
+        return Hold(self._mutex, self._file)
+
+    def acquire(self, hold: Hold, *, wait: bool = True) -> Lease:
+        """Acquire the lock; without ``wait``, try only once. Call `release` whether or not this succeeds.
 
         Raise `TimeoutError` if the lock could not be acquired in time, or if this thread is already acquiring it;
         raise `OSError` if the lock file cannot be created or locked.
         """
-        self.renew_in_child()
-        if self._acquiring == threading.get_ident():
+        lease, waiting = hold.lease, Wait() if wait else None
+        if self._acquiring == lease.thread:
+            hold.is_released = True  # the outer call releases what it acquires
             raise TimeoutError(errno.EDEADLK, "This thread is already acquiring the lock", self._path)
-        lease, mutex, file = Lease(), self._mutex, self._file
-        with self._released_after(mutex, file, lease):
-            self._acquire(mutex, file, Wait() if wait else None)
-            self._leases.append(lease)
-            yield lease
 
-    def _acquire(self, mutex: threading.RLock, file: LockFile, wait: Wait | None) -> None:
         def seconds_left() -> float:
-            return 0.0 if wait is None else wait.seconds_left(file.changed_at, self._timed_out_at)
+            return 0.0 if waiting is None else waiting.seconds_left(hold.file.changed_at, self._timed_out_at)
 
         may_wait = seconds_left() > 0
         try:
-            self._acquire_mutex(mutex, seconds_left)
-            self._acquiring = threading.get_ident()
-            file.lock(seconds_left)
+            self._acquire_mutex(hold.mutex, seconds_left)
+            self._acquiring = lease.thread
+            hold.file.lock(seconds_left)
+            self._leases.append(lease)
         except TimeoutError:
             if may_wait:
                 self._timed_out_at = time.monotonic()
             raise
         finally:
-            if is_held(mutex):
+            if self._acquiring == lease.thread:  # nothing is called here, so no exception from outside can arrive
                 self._acquiring = None
+        return lease
 
     def _acquire_mutex(self, mutex: threading.RLock, seconds_left: Callable[[], float]) -> None:
         while not mutex.acquire(timeout=min(_MUTEX_SECONDS, seconds_left())):
             if not seconds_left():
                 raise TimeoutError(errno.ETIMEDOUT, "Another thread holds the lock", self._path)
 
-    @safe_context
-    def _released_after(self, mutex: threading.RLock, file: LockFile, lease: Lease | None = None) -> Generator[None]:
-        """Release the lock at the end of the block, if this thread has it, even if that is interrupted once."""
-        is_outermost = not is_held(mutex)
-        try:
-            yield
-        finally:
-            try:
-                self._release(mutex, file, lease)
-                while is_outermost and is_held(mutex):
-                    mutex.release()
-            except BaseException:
-                try:
-                    self._release(mutex, file, lease)
-                finally:
-                    while is_outermost and is_held(mutex):
-                        mutex.release()
-                raise
+    def release(self, hold: Hold) -> None:
+        """Release the lock, if this thread has acquired it. If this was interrupted, call it again.
 
-    def _release(self, mutex: threading.RLock, file: LockFile, lease: Lease | None) -> None:
-        if is_held(mutex):
-            if lease in self._leases:
-                self._leases.remove(lease)
+        Raise `OSError` if the file could not be unlocked; the next holder unlocks it.
+        """
+        if hold.is_released or not is_held(hold.mutex):
+            return
+        if hold.lease in self._leases:
+            self._leases.remove(hold.lease)
+        hold.releases += 1
+        try:
             if not self._is_retained:
-                file.unlock()
+                hold.file.unlock()
+        except BaseException:
+            if hold.releases == 1:
+                raise
+        while hold.is_outermost and is_held(hold.mutex):
+            hold.mutex.release()
+        hold.is_released = True
+
+
+class Hold:
+    """One thread's hold on a `ProcessLock`, from before it is acquired until after it is released."""
+
+    __slots__ = ("file", "is_outermost", "is_released", "lease", "mutex", "releases")
+
+    def __init__(self, mutex: threading.RLock, file: LockFile) -> None:
+        """Store what is acquired. In a forked child, it remains the parent's."""
+        self.mutex, self.file, self.lease = mutex, file, Lease()
+        self.is_outermost = not is_held(mutex)
+        """False if an outer call on this thread was interrupted while it acquired or released the lock."""
+        self.releases = 0
+        self.is_released = False

@@ -12,16 +12,16 @@ import attrs
 
 from client_session_persistence import atomic_file
 from client_session_persistence.codec import MAX_BYTES, dumps, loads, readable_user_id
-from client_session_persistence.contexts import safe_context
+from client_session_persistence.contexts import SafeContext
 from client_session_persistence.lock_file import OwnerLock, ProcessLock
 from client_session_persistence.snapshot import CorruptSaveFileError, Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
     from concurrent.futures import Future
     from contextlib import AbstractContextManager
 
     from client_session_persistence.forks import Lease
+    from client_session_persistence.lock_file import Hold
     from client_session_persistence.writer_thread import PendingWrites
 
 
@@ -172,23 +172,31 @@ class XmlStore:
         self._create_folder()
         return OwnerLock(self._path + ".owner")
 
-    @safe_context
-    def _locked(self, *, wait: bool = True) -> Generator[Lease]:
+    def _locked(self, *, wait: bool = True) -> SafeContext[Lease]:
+        entered: list[tuple[ProcessLock, Hold]] = []
+        return SafeContext(partial(self._enter, entered, wait=wait), partial(self._leave, entered))
+
+    def _enter(self, entered: list[tuple[ProcessLock, Hold]], *, wait: bool) -> Lease:
+        """Acquire the lock, unless this thread has it, and add what `_leave` must release to ``entered``."""
         self._resolve()
         own_lease = self._lock.own_lease
         if own_lease is not None and not own_lease.is_void:
-            yield own_lease
-            return
+            return own_lease
         self._create_folder()
-        with self._lock.held(wait=wait) as lease:
-            self._content = None  # a forked child inherits its parent's cached content
-            try:
-                if self._pending is None or not self._lock.is_retained:  # otherwise, the worker thread may be using it
-                    with contextlib.suppress(OSError):
-                        lease.call(os.unlink, self._temporary)
-                yield lease
-            finally:
-                self._content = None
+        lock = self._lock
+        hold = lock.new_hold()
+        entered.append((lock, hold))
+        lease = lock.acquire(hold, wait=wait)
+        self._content = None  # a forked child inherits its parent's cached content
+        if self._pending is None or not lock.is_retained:  # otherwise, the worker thread may be using it
+            with contextlib.suppress(OSError):
+                lease.call(os.unlink, self._temporary)
+        return lease
+
+    def _leave(self, entered: list[tuple[ProcessLock, Hold]]) -> None:
+        for lock, hold in entered:
+            self._content = None
+            lock.release(hold)
 
     def _create_folder(self) -> None:
         sync = atomic_file.sync_folder if self._pending is None else self._pending.unsynced.append
