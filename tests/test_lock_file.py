@@ -74,6 +74,74 @@ def test_waiting_for_a_lock_held_by_filelock_times_out(lock: LockFile, path: Pat
     lock_now(lock)
 
 
+def test_waiting_process_sees_the_lock_change_hands(lock: LockFile, path: Path) -> None:
+    """Each time the lock changes hands, a waiting process notices; so does it if the holder shows progress."""
+    waiting = LockFile(os.fspath(path))
+    seen: list[float] = []
+
+    def seconds_left() -> float:
+        if waiting.changed_at not in seen:
+            seen.append(waiting.changed_at)
+        if len(seen) < 4:
+            lock.unlock()
+            lock_now(lock)
+        elif len(seen) < 6:
+            lock.show_progress()
+        else:
+            lock.unlock()
+        return 1.0
+
+    lock_now(lock)
+    waiting.lock(seconds_left)
+    assert waiting.is_locked
+    assert len(seen) == 6
+
+
+def test_longest_waiting_process_is_next(lock: LockFile, path: Path) -> None:
+    """A process that finds the lock free lets another go first that has waited longer."""
+    early, late = LockFile(os.fspath(path)), LockFile(os.fspath(path))
+    late_seconds = iter((1.0, 0.0))
+    calls = 0
+
+    def seconds_left() -> float:
+        nonlocal calls
+        calls += 1
+        if calls == 2:  # after the first try, which failed
+            lock.unlock()
+            with pytest.raises(TimeoutError):
+                late.lock(lambda: next(late_seconds))
+        return 1.0
+
+    lock_now(lock)
+    early.lock(seconds_left)
+    assert early.is_locked
+
+
+def test_process_that_stopped_waiting_is_not_waited_for(lock: LockFile, path: Path) -> None:
+    """A process that waited longer but no longer exists does not keep others from locking the file."""
+    gone, late = LockFile(os.fspath(path)), LockFile(os.fspath(path))
+    seconds = iter((1.0, 0.0))
+    lock_now(lock)
+    with pytest.raises(TimeoutError):
+        gone.lock(lambda: next(seconds))
+    lock.unlock()
+    late.lock(lambda: 1.0)
+    assert late.is_locked
+
+
+@needs_posix
+@pytest.mark.parametrize("content", ["precious", "", "x" * 17])
+def test_planted_hard_link_is_not_written_to(lock: LockFile, path: Path, content: str) -> None:
+    """A hard link to another file, planted as the lock file, does not change that file."""
+    target_file = path.with_name("target")
+    target_file.write_text(content)
+    os.link(target_file, path)
+    lock_now(lock)
+    lock.show_progress()
+    lock.unlock()
+    assert target_file.read_text() == content
+
+
 @needs_posix
 def test_lock_on_a_removed_file_is_not_acquired(lock: LockFile, path: Path) -> None:
     """If the file is removed while it is being locked, the lock is not considered acquired."""

@@ -28,20 +28,26 @@ class Herd:
     sessions_each: int = 2
     is_background: bool = False
     fsync_seconds: float = 0.0
+    continues: bool = False
+    """Whether the processes take turns to continue one session; each then tracks one event."""
 
 
 def _start(herd: Herd, path: Path, gate: int, answer: int) -> None:
     """Wait for the gate, begin sessions, and write the user, index and id of each to ``answer``."""
     os.read(gate, 1)
-    session = ClientSession(store=XmlStore(path, background=herd.is_background))
+    session = ClientSession(store=XmlStore(path, background=herd.is_background), continue_on_restart=herd.continues)
     contexts = []
     for _ in range(herd.sessions_each):
-        session.start_new_session()
+        if not herd.continues:
+            session.start_new_session()
         contexts.append(session.get_session_context(uuid.uuid4()))
     error = session.save_error
     session.save()
     session.close()
-    line = [[context.user_id, context.session_index, context.session_id] for context in contexts]
+    line = [
+        [context.user_id, context.event_index if herd.continues else context.session_index, context.session_id]
+        for context in contexts
+    ]
     os.write(answer, json.dumps([str(error or ""), line]).encode() + b"\n")
 
 
@@ -69,6 +75,8 @@ def _start_all(herd: Herd, path: Path) -> str | None:
     indexes = sorted(index for _, index, _ in sessions)
     if indexes != list(range(1, herd.processes * herd.sessions_each + 1)):
         return f"indexes {indexes}"
+    if herd.continues:
+        return None if len({session_id for _, _, session_id in sessions}) == 1 else "several sessions"
     saved, newest = loads(path.read_bytes()), max(sessions, key=lambda session: int(session[1]))
     if [saved.user_id, saved.session_index, saved.session_id] != newest:
         return f"the file has session {saved.session_index}"
@@ -94,6 +102,7 @@ def _start_simultaneously(herd: Herd, sample: tuple[int, Herd], rounds: int, sca
     return Outcome(report["cases"], tuple(report["losses"]), f"{milliseconds:.0f} ms per round")
 
 
+_CONTINUED = Herd(20, 1, continues=True)
 _LOSS = "there is more than one user, or an index is duplicated or missing"
 
 FAULTS: tuple[Fault, ...] = (
@@ -106,6 +115,11 @@ FAULTS: tuple[Fault, ...] = (
         "200 processes start at the same moment, before a save file exists",
         _LOSS,
         partial(_start_simultaneously, Herd(200, 1), (1, Herd(50, 1)), 20),
+    ),
+    Fault(
+        "20 short runs with continue_on_restart start at the same moment",
+        "they do not continue one session, or an event index is duplicated or missing",
+        partial(_start_simultaneously, _CONTINUED, (1, _CONTINUED), 50),
     ),
     *(
         Fault(
