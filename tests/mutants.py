@@ -30,7 +30,8 @@ FAST_TESTS = (
 FIRST_TESTS = {
     "current": ("reentrancy",), "session": ("reentrancy", "session_saving"), "ledger": ("session_saving", "reentrancy"),
     "entity": ("entity",), "codec": ("codec",), "xml_store": ("xml_store", "session_saving"),
-    "atomic_file": ("xml_store",), "lock_file": ("lock_file", "ownership", "session_saving", "xml_store"), "forks": ("forks", "xml_store"),
+    "atomic_file": ("xml_store",), "lock_file": ("lock_file", "ownership", "session_saving", "xml_store"),
+    "forks": ("forks", "xml_store"),
     "writer_thread": ("writer_thread", "forks"),
 }  # fmt: skip
 """The tests most likely to catch a module's bugs; they run before the others."""

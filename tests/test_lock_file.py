@@ -67,7 +67,7 @@ def test_waiting_for_a_lock_held_by_filelock_times_out(lock: LockFile, path: Pat
     with filelock.FileLock(path):
         start = time.monotonic()
         with pytest.raises(TimeoutError, match="Another process holds the lock") as caught:
-            lock.lock(lambda until=start + 0.05: max(0.0, until - time.monotonic()))
+            lock.lock(lambda: max(0.0, start + 0.05 - time.monotonic()))
         assert time.monotonic() - start >= 0.05
         assert caught.value.filename == os.fspath(path)
         assert not lock.is_locked

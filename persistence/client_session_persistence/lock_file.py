@@ -158,6 +158,8 @@ class LockFile:
         if self._record is not None:
             with contextlib.suppress(OSError):
                 data = _pread(self._record, _RECORD.size, _STAMP)
+        stamp: int
+        turn: int
         stamp, turn = _RECORD.unpack(data) if len(data) == _RECORD.size else (0, 0)
         if stamp != self.stamp:
             self.stamp, self.changed_at = stamp, time.monotonic()

@@ -10,6 +10,7 @@ import time
 import uuid
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -69,7 +70,10 @@ def _start_all(herd: Herd, path: Path) -> str | None:
         return "a process failed"
     if errors := [error for error, _ in answers if error]:
         return f"not saved: {errors}"
-    sessions = [session for _, each in answers for session in each]
+    return _find_loss(herd, path, [session for _, each in answers for session in each])
+
+
+def _find_loss(herd: Herd, path: Path, sessions: list[list[Any]]) -> str | None:
     if len({user for user, _, _ in sessions}) != 1:
         return f"{len({user for user, _, _ in sessions})} users"
     indexes = sorted(index for _, index, _ in sessions)
