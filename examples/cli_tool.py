@@ -10,27 +10,20 @@ have passed since the last event.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import uuid
 from typing import TYPE_CHECKING
 
-from client_session import ClientSession, XmlStore, default_save_path
+from client_session import ClientSession, default_save_path
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from client_session import SessionContext
-    from client_session_persistence import SnapshotStore
 
 
-def track(store: SnapshotStore, timeout: float) -> SessionContext:
-    """Track one event, save it, and return its entity.
-
-    Simultaneous runs use the store's lock to take turns, because two runs that resume the same session at once would
-    assign the same numbers to their events. If the lock is not available, the program continues without it.
-    """
-    with contextlib.ExitStack() as turn:
-        with contextlib.suppress(OSError):
-            turn.enter_context(store.lock())
-        session = turn.enter_context(ClientSession(store=store, foreground_timeout=timeout, continue_on_restart=True))
+def track(save_path: str | Path, timeout: float) -> SessionContext:
+    """Track one event, save it, and return its entity. Simultaneous runs take turns."""
+    with ClientSession(save_path, timeout, continue_on_restart=True) as session:
         return session.get_session_context(uuid.uuid4())
 
 
@@ -41,9 +34,8 @@ def main() -> None:
     parser.add_argument("--save", metavar="FILE", default=default_save_path("client-session-cli"))
     parser.add_argument("--timeout", metavar="SECONDS", type=float, default=600)
     options = parser.parse_args()
-    store = XmlStore(options.save)
     for _event in options.events:
-        print(track(store, options.timeout).to_json())
+        print(track(options.save, options.timeout).to_json())
 
 
 if __name__ == "__main__":

@@ -1,18 +1,17 @@
-"""Waiting for a locked save file delays a call by at most one second, and repeated ticks wait only once."""
+"""A hung lock holder delays a call by one second in total, and repeated ticks wait only once."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import time
-from _thread import RLock
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
 from client_session_persistence import XmlStore
-from client_session_persistence.deadline import LOCK_SECONDS, acquire_soon, is_held, seconds_left, within_deadline
+from client_session_persistence.deadline import LOCK_SECONDS, MAX_LOCK_SECONDS, Wait, within_deadline
 from event_ids import event_id
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from client_session.testing import ManualClock
     from conftest import MakeSession
 
+NEVER = -math.inf
 BUSY_MARGIN = 0.6
 """Extra seconds that a call may take on a busy machine. One second plus this margin is still less than two."""
 
@@ -93,12 +93,14 @@ def test_callback_has_its_own_deadline(make: MakeSession, save_path: Path) -> No
     """A call made in a callback can wait a full second, even if the call that triggered the callback already waited."""
     left: list[float] = []
     session = make(
-        save_path=save_path, continue_on_restart=True, on_state_change=lambda *_: left.append(seconds_left(-math.inf))
+        save_path=save_path,
+        continue_on_restart=True,
+        on_state_change=lambda *_: left.append(Wait().seconds_left(NEVER, time.monotonic() - 0.5)),
     )
     with XmlStore(save_path).lock():
         session.get_session_context(event_id(1))
         session.set_background(True)
-    assert left == [LOCK_SECONDS]
+    assert left == [pytest.approx(LOCK_SECONDS, abs=0.1)]
 
 
 def test_calls_after_a_timeout_wait_again(make: MakeSession, save_path: Path) -> None:
@@ -113,27 +115,23 @@ def test_calls_after_a_timeout_wait_again(make: MakeSession, save_path: Path) ->
 def test_queued_call_stops_waiting_when_another_call_gives_up() -> None:
     """After one call gives up, any call that began earlier makes one last attempt without waiting."""
 
-    def call() -> None:
-        assert seconds_left(timed_out_at=-math.inf) > 0.9
-        assert seconds_left(timed_out_at=time.monotonic()) == 0.0
+    def check() -> None:
+        wait = Wait()
+        assert wait.seconds_left(NEVER, NEVER) > 0.9
+        assert wait.seconds_left(NEVER, time.monotonic()) == 0.0
 
-    within_deadline(call)
-
-
-class InterruptedLock(RLock):  # type: ignore[misc]  # final only in typeshed
-    """A lock that raises KeyboardInterrupt right after it is acquired, as a signal handler might."""
-
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:  # noqa: FBT001, FBT002  # RLock's signature
-        """Acquire the lock, then raise KeyboardInterrupt."""
-        super().acquire(blocking, timeout)
-        raise KeyboardInterrupt
+    within_deadline(check)
 
 
-def test_interrupted_thread_still_holds_the_lock() -> None:
-    """If a signal handler raises right after locking, the caller holds the lock exactly once and must release it."""
-    lock = InterruptedLock()
-    with pytest.raises(KeyboardInterrupt):
-        acquire_soon(lock)
-    assert is_held(lock)
-    lock.release()
-    assert not is_held(lock)
+def test_lock_that_changes_hands_is_waited_for_longer() -> None:
+    """Each change of hands extends a wait to a second from then, but the whole call waits for ten seconds at most."""
+
+    def check(began: float) -> None:
+        wait = Wait()
+        now = time.monotonic()
+        assert wait.seconds_left(now + 5.0, NEVER) == pytest.approx(6.0, abs=0.5)
+        assert wait.seconds_left(now + 60.0, NEVER) == pytest.approx(began + MAX_LOCK_SECONDS - now, abs=0.5)
+
+    start = time.monotonic()
+    within_deadline(lambda: check(start))
+    check(start)

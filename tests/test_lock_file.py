@@ -37,6 +37,11 @@ def lock(path: Path) -> Iterator[LockFile]:
     lock.drop()
 
 
+def lock_now(lock: LockFile) -> None:
+    """Lock the file without waiting."""
+    lock.lock(lambda: 0.0)
+
+
 def is_free(path: Path) -> bool:
     """Return whether filelock.FileLock can acquire the lock now."""
     try:
@@ -47,12 +52,10 @@ def is_free(path: Path) -> bool:
 
 
 def test_held_lock_excludes_filelock(lock: LockFile, path: Path) -> None:
-    """filelock.FileLock cannot acquire our lock until we have released it as many times as we acquired it."""
-    lock.lock(0)
-    lock.lock(0)
+    """filelock.FileLock cannot acquire our lock until we have released it."""
+    lock_now(lock)
+    lock_now(lock)
     assert lock.is_locked
-    assert not is_free(path)
-    lock.unlock()
     assert not is_free(path)
     lock.unlock()
     assert not lock.is_locked
@@ -64,11 +67,79 @@ def test_waiting_for_a_lock_held_by_filelock_times_out(lock: LockFile, path: Pat
     with filelock.FileLock(path):
         start = time.monotonic()
         with pytest.raises(TimeoutError, match="Another process holds the lock") as caught:
-            lock.lock(0.05)
+            lock.lock(lambda: max(0.0, start + 0.05 - time.monotonic()))
         assert time.monotonic() - start >= 0.05
         assert caught.value.filename == os.fspath(path)
         assert not lock.is_locked
-    lock.lock(0)
+    lock_now(lock)
+
+
+def test_waiting_process_sees_the_lock_change_hands(lock: LockFile, path: Path) -> None:
+    """Each time the lock changes hands, a waiting process notices; so does it if the holder shows progress."""
+    waiting = LockFile(os.fspath(path))
+    seen: list[float] = []
+
+    def seconds_left() -> float:
+        if waiting.changed_at not in seen:
+            seen.append(waiting.changed_at)
+        if len(seen) < 4:
+            lock.unlock()
+            lock_now(lock)
+        elif len(seen) < 6:
+            lock.show_progress()
+        else:
+            lock.unlock()
+        return 1.0
+
+    lock_now(lock)
+    waiting.lock(seconds_left)
+    assert waiting.is_locked
+    assert len(seen) == 6
+
+
+def test_longest_waiting_process_is_next(lock: LockFile, path: Path) -> None:
+    """A process that finds the lock free lets another go first that has waited longer."""
+    early, late = LockFile(os.fspath(path)), LockFile(os.fspath(path))
+    late_seconds = iter((1.0, 0.0))
+    calls = 0
+
+    def seconds_left() -> float:
+        nonlocal calls
+        calls += 1
+        if calls == 2:  # after the first try, which failed
+            lock.unlock()
+            with pytest.raises(TimeoutError):
+                late.lock(lambda: next(late_seconds))
+        return 1.0
+
+    lock_now(lock)
+    early.lock(seconds_left)
+    assert early.is_locked
+
+
+def test_process_that_stopped_waiting_is_not_waited_for(lock: LockFile, path: Path) -> None:
+    """A process that waited longer but no longer exists does not keep others from locking the file."""
+    gone, late = LockFile(os.fspath(path)), LockFile(os.fspath(path))
+    seconds = iter((1.0, 0.0))
+    lock_now(lock)
+    with pytest.raises(TimeoutError):
+        gone.lock(lambda: next(seconds))
+    lock.unlock()
+    late.lock(lambda: 1.0)
+    assert late.is_locked
+
+
+@needs_posix
+@pytest.mark.parametrize("content", ["precious", "", "x" * 17])
+def test_planted_hard_link_is_not_written_to(lock: LockFile, path: Path, content: str) -> None:
+    """A hard link to another file, planted as the lock file, does not change that file."""
+    target_file = path.with_name("target")
+    target_file.write_text(content)
+    os.link(target_file, path)
+    lock_now(lock)
+    lock.show_progress()
+    lock.unlock()
+    assert target_file.read_text() == content
 
 
 @needs_posix
@@ -84,8 +155,8 @@ def test_lock_on_a_removed_file_is_not_acquired(lock: LockFile, path: Path) -> N
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lock_file, "lock_descriptor", remove_and_lock)
         with pytest.raises(TimeoutError):
-            lock.lock(0)
-    lock.lock(0)
+            lock_now(lock)
+    lock_now(lock)
     assert not is_free(path)
 
 
@@ -102,25 +173,8 @@ def test_lock_file_created_by_another_process_is_used(lock: LockFile, path: Path
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "open", open_after_creation)
-        lock.lock(1)
+        lock.lock(lambda: 1.0)
     assert not is_free(path)
-
-
-def test_reentrant_call_may_retain_the_lock_first(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If a signal handler calls retain() during retain(), a single release still unlocks the file."""
-    lock, lock_once = ProcessLock(os.fspath(path)), LockFile.lock
-
-    def lock_and_retain(file: LockFile, seconds: float) -> None:
-        lock_once(file, seconds)
-        monkeypatch.undo()
-        lock.retain()
-
-    with lock.held():
-        monkeypatch.setattr(LockFile, "lock", lock_and_retain)
-        lock.retain()
-    assert not is_free(path)
-    assert lock.release_retained([])
-    assert is_free(path)
 
 
 def test_failed_unlock_is_retried_by_the_next_use(lock: LockFile, path: Path) -> None:
@@ -129,14 +183,14 @@ def test_failed_unlock_is_retried_by_the_next_use(lock: LockFile, path: Path) ->
     def fail(_: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    lock.lock(0)
+    lock_now(lock)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lock_file, "unlock_descriptor", fail)
         with pytest.raises(OSError, match="Input/output error"):
             lock.unlock()
     assert lock.is_locked
     assert not is_free(path)
-    lock.lock(0)
+    lock_now(lock)
     lock.unlock()
     assert is_free(path)
 
@@ -150,11 +204,11 @@ def test_file_system_without_locks_is_accepted(lock: LockFile, monkeypatch: pyte
 
     monkeypatch.setattr(lock_file, "lock_descriptor", refuse)
     monkeypatch.setattr(lock_file, "unlock_descriptor", refuse)
-    lock.lock(0)
+    lock_now(lock)
     lock.unlock()
     code = errno.EIO
     with pytest.raises(OSError, match="Input/output error"):
-        lock.lock(0)
+        lock_now(lock)
     assert not lock.is_locked
 
 
@@ -188,13 +242,13 @@ def test_lock_file_is_private_from_creation(lock: LockFile, path: Path, umask: i
     """A new lock file has mode 0600 under any umask, and an existing one keeps its mode."""
     before = os.umask(umask)
     try:
-        lock.lock(0)
+        lock_now(lock)
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     lock.unlock()
     path.chmod(0o640)
-    lock.lock(0)
+    lock_now(lock)
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
@@ -206,7 +260,7 @@ def test_symbolic_link_as_lock_file_is_rejected(lock: LockFile, path: Path, targ
     target_file.write_text("precious")
     path.symlink_to(target)
     with pytest.raises(OSError, match=r"symbolic link|File exists"):
-        lock.lock(1)
+        lock.lock(lambda: 1.0)
     assert target_file.read_text() == "precious"
     assert not path.with_name("missing").exists()
 
@@ -215,7 +269,7 @@ def test_symbolic_link_as_lock_file_is_rejected(lock: LockFile, path: Path, targ
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_forked_child_does_not_keep_the_parents_lock(lock: LockFile, path: Path) -> None:
     """A forked child neither releases the lock that it inherited nor holds it after the parent dies."""
-    lock.lock(0)
+    lock_now(lock)
     to_child, to_parent = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
@@ -236,8 +290,9 @@ def test_forked_child_does_not_keep_the_parents_lock(lock: LockFile, path: Path)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_child_forked_during_locking_does_not_unlock(lock: LockFile, path: Path) -> None:
-    """A child forked right after the locking system call closes the file descriptor without releasing the lock."""
+    """A child forked right after the locking system call does not get the lock, and does not release its parent's."""
     children: list[int] = []
+    errors: list[OSError] = []
 
     def lock_and_fork(descriptor: int, *, blocking: bool) -> bool:
         locked = filelock.lock_descriptor(descriptor, blocking=blocking)
@@ -246,9 +301,13 @@ def test_child_forked_during_locking_does_not_unlock(lock: LockFile, path: Path)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lock_file, "lock_descriptor", lock_and_fork)
-        lock.lock(0)
+        try:
+            lock_now(lock)
+        except OSError as error:
+            errors.append(error)
     if children == [0]:
         lock.unlock()
-        os._exit(1 if lock.is_locked else 0)
+        os._exit(0 if [error.errno for error in errors] == [errno.ECANCELED] and not lock.is_locked else 1)
+    assert not errors
     assert os.waitpid(children[0], 0)[1] == 0
     assert not is_free(path)

@@ -53,14 +53,17 @@ class Current:
         self.is_numbered = True
 
     def progress(self, now: Anchor) -> Snapshot | None:
-        """Return the snapshot to save for the newest numbered session; ``None`` if no session has been numbered."""
+        """Return the snapshot to save for the newest numbered session; ``None`` if no session has been numbered.
+
+        A record without a last activity belongs to a run whose sessions are never resumed, and remains without it.
+        """
         lifecycle = self.lifecycle
         if not (self.is_numbered and lifecycle.event_count and self.record):
             return self.record
         return attrs.evolve(
             self.record,
             event_index=min(lifecycle.event_count, MAX_INDEX),
-            last_activity=self.anchor.adjusted(now).wall_time(lifecycle.last_activity),
+            last_activity=self.record.last_activity and self.anchor.adjusted(now).wall_time(lifecycle.last_activity),
         )
 
 
@@ -137,7 +140,11 @@ class Draft:
             time = event_timestamp or now
             if after.is_numbered and record is not None:  # already numbered, since empty sessions are counted
                 record = attrs.evolve(
-                    record, first_event_id=event_id, first_event_timestamp=time, event_index=1, last_activity=now
+                    record,
+                    first_event_id=event_id,
+                    first_event_timestamp=time,
+                    event_index=1,
+                    last_activity=record.last_activity and now,
                 )
                 self.must_save = True
             else:
@@ -183,7 +190,7 @@ class Draft:
             record = attrs.evolve(
                 record,
                 event_index=min(ended.event_count, MAX_INDEX),
-                last_activity=after.anchor.adjusted(self.now).wall_time(ended.last_activity),
+                last_activity=record.last_activity and after.anchor.adjusted(self.now).wall_time(ended.last_activity),
             )
         if record is not None and ended.reason is not EndReason.CLOSE:
             record = attrs.evolve(record, last_activity=None)

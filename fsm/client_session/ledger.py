@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from client_session.callbacks import Callbacks, Logger
     from client_session_persistence import SnapshotStore
+    from client_session_persistence.store import Owner
 
     Decider = Callable[[Snapshot | None], Snapshot | None]
     """Takes the stored snapshot and returns the snapshot to save, or ``None`` to save nothing."""
@@ -41,13 +42,17 @@ class Ledger:
     """
 
     __slots__ = (
-        "_callbacks", "_future", "_lock", "_logger", "_saved", "_store", "_transaction", "error", "newest",
-        "pending_id", "unused_id",
+        "_callbacks", "_future", "_lock", "_logger", "_owner", "_saved", "_store", "_transaction", "error",
+        "is_resumable", "newest", "pending_id", "unused_id",
     )  # fmt: skip
 
-    def __init__(self, store: SnapshotStore, logger: Logger, callbacks: Callbacks) -> None:
-        """Load the user from the store, or save a new user if the store is empty."""
+    def __init__(self, store: SnapshotStore, logger: Logger, callbacks: Callbacks, *, continues: bool = False) -> None:
+        """Load the user from the store, or save a new user if the store is empty.
+
+        With ``continues``, try to become the owner of the saved session first. `is_resumable` is the outcome.
+        """
         self._store = store
+        self._owner: Owner | None = None
         self._logger = logger
         self._callbacks = callbacks
         self._lock = threading.RLock()
@@ -66,6 +71,16 @@ class Ledger:
         """A pending id that was replaced. If an interrupted call has already numbered it, that number can be reused."""
         self.error: Exception | None = None
         """The last load or save error, until a save succeeds."""
+        self.is_resumable = True
+        """Whether later runs may resume this run's sessions: not if another run owns the saved session."""
+        try:
+            self._open(continues=continues)
+        except BaseException:  # the caller gets no session that it could close
+            self.release()
+            raise
+
+    def _open(self, *, continues: bool) -> None:
+        self.is_resumable = not continues or self._own()
         stored, error = self._load_or_recover()
         self.newest = stored or Snapshot(user_id=new_id())
         """The newest known session; at first, only a user, which the store may override."""
@@ -82,6 +97,26 @@ class Ledger:
             self._reraise_unless_from_store(error)
             recovered = getattr(error, "recovered", None)
             return (recovered if isinstance(recovered, Snapshot) else None), error
+
+    def _own(self) -> bool:
+        """Try to become the owner of the saved session; a store without owners lets every run continue it."""
+        ownership: Callable[[], Owner] | None = getattr(self._store, "ownership", None)
+        if ownership is None:
+            return True
+        try:
+            self._owner = ownership()
+            return self._owner.own()
+        except Exception as error:  # noqa: BLE001  # see `_reraise_unless_from_store`
+            self._reraise_unless_from_store(error)
+            return False
+
+    def release(self) -> None:
+        """Let another run own the saved session, once this run's last save is durable."""
+        owner, future = self._owner, self._future
+        if owner is not None and future is None:
+            owner.release()
+        elif owner is not None and future is not None:
+            future.add_done_callback(lambda _: owner.release())
 
     def _reraise_unless_from_store(self, error: Exception) -> None:
         """Raise an exception that came from outside, such as the time limit of a task that tracks an event.
@@ -132,7 +167,7 @@ class Ledger:
                 first_event_id=first_event_id,
                 first_event_timestamp=first_event_time,
                 event_index=0 if first_event_id is None else 1,
-                last_activity=now,
+                last_activity=now if self.is_resumable else None,
             )
 
         def decide(stored: Snapshot | None = None) -> Snapshot | None:
@@ -195,6 +230,8 @@ class Ledger:
         self._lock = threading.RLock()
         self._transaction = None
         self._future = None
+        self.is_resumable = self._owner is None  # the parent remains the owner of the saved session
+        self._owner = None
         self.pending_id = new_id()
 
     def _transact(self, decide: Decider) -> Exception | None:

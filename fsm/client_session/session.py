@@ -92,7 +92,9 @@ class ClientSession:
             scheduler: any `Scheduler`; by default, the process's shared checker thread.
             count_empty_sessions: number sessions as the .NET tracker does: each construction and each expiry creates,
                 numbers, and saves a session, even if it has no events.
-            continue_on_restart: resume the saved session if it has not timed out.
+            continue_on_restart: resume the saved session if it has not timed out, and own it until `close`. If another
+                run owns it, this waits until that run has had it for 1 s, and for 10 s in total; then this run begins a
+                separate session, which is never resumed.
             on_session_start: called with the entity of a session's first event.
             on_session_end: called with the summary of a session that had events, when it ends.
             on_state_change: called with the old state, the input, and the new state.
@@ -131,8 +133,14 @@ class ClientSession:
         self._callbacks.deliver()
 
     def _start(self, store: SnapshotStore, lifecycle: Lifecycle) -> tuple[Ledger, Current]:
-        ledger, now = Ledger(store, self._logger, self._callbacks), self._now()
-        return ledger, start(lifecycle.successor(now.monotonic), ledger, now, may_continue=self._continues)
+        ledger = Ledger(store, self._logger, self._callbacks, continues=self._continues)
+        self._continues = self._continues and ledger.is_resumable
+        try:
+            now = self._now()
+            return ledger, start(lifecycle.successor(now.monotonic), ledger, now, may_continue=self._continues)
+        except BaseException:
+            ledger.release()
+            raise
 
     # Events and focus
 
@@ -264,8 +272,8 @@ class ClientSession:
         ``await asyncio.to_thread(session.save)``.
 
         Raises:
-            Exception: the store's error: `OSError` (`TimeoutError` if the lock cannot be acquired within 1 s), or
-                whatever an embedder's store raises.
+            Exception: the store's error: `OSError` (`TimeoutError` if the lock cannot be acquired: it has not changed
+                hands for 1 s, or 10 s have passed), or whatever an embedder's store raises.
             SessionClosedError: after `close`.
 
         """
@@ -290,6 +298,7 @@ class ClientSession:
             with contextlib.suppress(SessionClosedError):
                 self._decide("close", Command.CLOSE, change)
             self._save_progress()
+            self._ledger.release()
             _live_sessions.discard(self)
 
         within_deadline(close)
@@ -546,6 +555,7 @@ class ClientSession:
         self._lock = threading.RLock()
         self._callbacks = self._callbacks.after_fork()
         self._ledger.after_fork()
+        self._continues = self._continues and self._ledger.is_resumable
         before, now = self._current, self._now()
         current = Current.pending(before.lifecycle.successor(now.monotonic), self._ledger, now)
         current.is_closed = before.is_closed

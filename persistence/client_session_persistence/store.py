@@ -40,9 +40,23 @@ class SnapshotStore(Protocol):
     def lock(self) -> AbstractContextManager[object]:
         """Return a context manager that keeps all other users out of the store during a read-modify-write.
 
-        It must be re-entrant on the same thread, and must time out (`XmlStore` raises `TimeoutError` after 1 s).
+        It must be re-entrant on the same thread, and must time out (see `XmlStore.lock`).
         """
         ...
+
+
+class Owner(Protocol):
+    """A run's ownership of the saved session. A store whose saved sessions have owners has a method ``ownership``.
+
+    ``ownership()`` returns an `Owner`; `ClientSession` calls it if ``continue_on_restart`` is set.
+    """
+
+    def own(self) -> bool:
+        """Try to become the owner; return False if another run remains the owner."""
+        ...
+
+    def release(self) -> None:
+        """Let another run become the owner."""
 
 
 class MemoryStore(ForkAware):

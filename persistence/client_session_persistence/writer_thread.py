@@ -106,11 +106,16 @@ class PendingWrites(ForkAware):
             raise BlockingIOError(errno.EAGAIN, f"more than {MAX_FILES} files are waiting to be saved")
         future: Future[None] = Future()
         future.set_running_or_notify_cancel()  # prevents cancellation
-        self.newest = snapshot
-        lock.retain()
-        self._last = future
-        self._waiting.append((write, future))
-        WRITER.run(partial(self._write_newest, lock))
+        job = partial(self._write_newest, lock)
+        try:
+            lock.retain()
+            self.newest = snapshot
+            self._last = future
+            self._waiting.append((write, future))
+            WRITER.run(job)
+        except BaseException:
+            WRITER.run(job)  # an exception from outside may have interrupted the first try
+            raise
         return future
 
     def wait(self) -> None:
@@ -120,30 +125,42 @@ class PendingWrites(ForkAware):
             self._last.result()
 
     def _write_newest(self, lock: ProcessLock) -> None:
-        write: Callable[[], object] | None = None
-        futures: list[Future[None]] = []
+        taken: list[tuple[Callable[[], object], Future[None]]] = []
         error: BaseException | None = None
-        with self._writing:
-            with contextlib.suppress(IndexError):
-                while True:
-                    write, future = self._waiting.popleft()
-                    futures.append(future)
-            if write is None:
-                return  # an earlier job wrote this job's snapshot or a newer one
-            try:
+        try:
+            with self._writing:
                 with contextlib.suppress(IndexError):
-                    while True:
-                        sync_folder(self.unsynced.popleft())
-                write()
-            except BaseException as raised:  # noqa: BLE001  # whatever it is, the futures must report it
-                error = raised
-        for future in futures:
-            if error is None:
-                future.set_result(None)
-            else:
-                future.set_exception(error)
-        self._release(lock)
+                    taken.extend(iter(self._waiting.popleft, None))  # no Python code runs in between, so none is lost
+                if taken:  # otherwise, an earlier job wrote this job's snapshot or a newer one
+                    self._write(lock, taken[-1][0])
+        except BaseException as raised:  # noqa: BLE001  # whatever it is, the futures must report it
+            error = raised
+        try:
+            _complete([future for _, future in taken], error)
+        finally:
+            self._release(lock)
+
+    def _write(self, lock: ProcessLock, write: Callable[[], object]) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                lock.show_progress()
+                sync_folder(self.unsynced.popleft())
+        write()
 
     def _release(self, lock: ProcessLock) -> None:
         if not lock.release_retained(self._waiting):  # the thread that holds the lock may be waiting for another job
             WRITER.jobs.put(partial(self._release, lock))
+
+
+def _complete(futures: list[Future[None]], error: BaseException | None) -> None:
+    """Set the result of each future, even if a callback of an earlier one raises `SystemExit`."""
+    try:
+        while futures:
+            future = futures.pop(0)
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+    finally:
+        if futures:
+            _complete(futures, error)

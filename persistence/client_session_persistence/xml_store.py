@@ -12,15 +12,16 @@ import attrs
 
 from client_session_persistence import atomic_file
 from client_session_persistence.codec import MAX_BYTES, dumps, loads, readable_user_id
-from client_session_persistence.lock_file import ProcessLock
+from client_session_persistence.contexts import SafeContext
+from client_session_persistence.lock_file import OwnerLock, ProcessLock
 from client_session_persistence.snapshot import CorruptSaveFileError, Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
     from concurrent.futures import Future
     from contextlib import AbstractContextManager
 
     from client_session_persistence.forks import Lease
+    from client_session_persistence.lock_file import Hold
     from client_session_persistence.writer_thread import PendingWrites
 
 
@@ -42,10 +43,10 @@ class XmlStore:
     innermost one is private. If the path is a symbolic link, it is resolved once, as early as possible, and the
     link is kept. Any method may be called from any thread of any process.
 
-    With ``background=True`` (for event loops), only `flush` waits for the disk or for another process. `save` queues
-    the snapshot for a worker thread, which keeps the file locked until the snapshot is durable. If the process is
-    killed before then, this snapshot is lost, but older ones are not. `lock` does not wait for other processes. The
-    interpreter waits for the worker thread at exit, but a forked `multiprocessing` child does not: call `flush` there.
+    With ``background=True`` (for event loops), only `flush` waits for the disk. `save` queues the snapshot for a worker
+    thread, which keeps the file locked until the snapshot is durable. If the process is killed before then, this
+    snapshot is lost, but older ones are not. `lock` waits for other processes as it always does. The interpreter waits
+    for the worker thread at exit, but a forked `multiprocessing` child does not: call `flush` there.
     """
 
     __slots__ = ("__weakref__", "_content", "_is_resolved", "_lock", "_path", "_pending", "_temporary", "_written")
@@ -126,8 +127,8 @@ class XmlStore:
         file becomes the backup if possible; a corrupt one is kept as ``<name>.corrupt``.
 
         Raises:
-            OSError: writing failed, the old file cannot be read, or the lock could not be acquired within 1 s
-                (`TimeoutError`). The file is unchanged, unless the only failure was the fsync of its folder.
+            OSError: writing failed, the old file cannot be read, or the lock could not be acquired (`TimeoutError`, see
+                `lock`). The file is unchanged, unless the only failure was the fsync of its folder.
             ValueError: the snapshot would not be equal when read back; nothing was written.
 
         """
@@ -154,30 +155,52 @@ class XmlStore:
     def lock(self) -> AbstractContextManager[object]:
         """Return a context manager that excludes other threads and processes, using ``<name>.lock``.
 
-        Entering it creates missing folders and deletes any leftover temporary file. It waits for at most 1 s and then
-        raises `TimeoutError`; with ``background``, it does not wait for other processes. Within a
-        `client_session_persistence.deadline.deadline` block, all waits share that second.
+        Entering it creates missing folders and deletes any leftover temporary file. It waits while the lock changes
+        hands or its holder writes, and raises `TimeoutError` if neither has happened for 1 s, or after 10 s. All waits
+        within one call to a session share these 10 s.
         """
         return self._locked()
 
-    @contextlib.contextmanager
-    def _locked(self, *, wait: bool = True) -> Generator[Lease]:
+    def ownership(self) -> OwnerLock:
+        """Return the lock on the saved session, ``<name>.owner``, for the run that continues it; create its folder.
+
+        Raises:
+            OSError: the folder cannot be created.
+
+        """
+        self._resolve()
+        self._create_folder()
+        return OwnerLock(self._path + ".owner")
+
+    def _locked(self, *, wait: bool = True) -> SafeContext[Lease]:
+        entered: list[tuple[ProcessLock, Hold]] = []
+        return SafeContext(partial(self._enter, entered, wait=wait), partial(self._leave, entered))
+
+    def _enter(self, entered: list[tuple[ProcessLock, Hold]], *, wait: bool) -> Lease:
+        """Acquire the lock, unless this thread has it, and add what `_leave` must release to ``entered``."""
         self._resolve()
         own_lease = self._lock.own_lease
         if own_lease is not None and not own_lease.is_void:
-            yield own_lease
-            return
+            return own_lease
+        self._create_folder()
+        lock = self._lock
+        hold = lock.new_hold()
+        entered.append((lock, hold))
+        lease = lock.acquire(hold, wait=wait)
+        self._content = None  # a forked child inherits its parent's cached content
+        if self._pending is None or not lock.is_retained:  # otherwise, the worker thread may be using it
+            with contextlib.suppress(OSError):
+                lease.call(os.unlink, self._temporary)
+        return lease
+
+    def _leave(self, entered: list[tuple[ProcessLock, Hold]]) -> None:
+        for lock, hold in entered:
+            self._content = None
+            lock.release(hold)
+
+    def _create_folder(self) -> None:
         sync = atomic_file.sync_folder if self._pending is None else self._pending.unsynced.append
         atomic_file.create_folder(os.path.dirname(self._path), sync=sync)
-        with self._lock.held(wait=wait, wait_for_processes=self._pending is None) as lease:
-            self._content = None  # a forked child inherits its parent's cached content
-            try:
-                if self._pending is None or not self._lock.is_retained:  # otherwise, the worker thread may be using it
-                    with contextlib.suppress(OSError):
-                        lease.call(os.unlink, self._temporary)
-                yield lease
-            finally:
-                self._content = None
 
     def _write(self, lease: Lease, data: bytes, snapshot: Snapshot) -> None:
         before = self._content or self._read()
@@ -189,6 +212,7 @@ class XmlStore:
                 )
         self._content = None
         atomic_file.write_durably(lease, self._path, self._temporary, data, None if before is None else before.stat)
+        self._lock.show_progress()
         atomic_file.sync_folder(os.path.dirname(self._path))
         self._written = data, snapshot
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torture import (
+    background_saves,
     failing_system_calls,
     forks,
     hostile_files,
@@ -29,6 +30,7 @@ FAULTS: tuple[Fault, ...] = (
     *kill_at_system_calls.FAULTS,
     *failing_system_calls.FAULTS,
     *unwritable_folders.FAULTS,
+    *background_saves.FAULTS,
     *random_kills.FAULTS,
     *power_cut.FAULTS,
     *simultaneous_starts.FAULTS,

@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,12 +179,12 @@ def _fork_with_lock_held(name: str) -> Callable[[Scale], Outcome]:
     return run
 
 
-def _fork_during_operations(scale: Scale) -> Outcome:
+def _fork_during_operations(scale: Scale, *, is_background: bool = False) -> Outcome:
     require_fork()
-    return run_in_workers(_run_shard, scale)
+    return run_in_workers(partial(_run_shard, is_background=is_background), scale)
 
 
-def _run_shard(shard: int, shards: int, scale: Scale) -> Outcome:
+def _run_shard(shard: int, shards: int, scale: Scale, *, is_background: bool) -> Outcome:
     """Fork at evenly spaced points in each operation, which the child completes, as after a fork in a handler."""
     cases, losses = 0, list[str]()
     step = 5 * shards if scale is Scale.FULL else 211
@@ -192,7 +193,7 @@ def _run_shard(shard: int, shards: int, scale: Scale) -> Outcome:
             point = (cases + 5 * shard) % step
             points = point + 1
             while point < points:
-                recorder = Recorder(XmlStore(folder / str(cases) / "session.xml"))
+                recorder = Recorder(XmlStore(folder / str(cases) / "session.xml", background=is_background))
                 prepare(recorder)
                 points, loss = fork_at(point, recorder, operation)
                 if loss:
@@ -326,6 +327,11 @@ FAULTS: tuple[Fault, ...] = (
         "fork at every fifth point in each operation and its save, on the same thread; both processes continue",
         "the parent and child share a session, skip or duplicate a number, or both report the same session",
         _fork_during_operations,
+    ),
+    Fault(
+        "fork at every fifth point in each operation and its background save; both processes continue",
+        "the parent and child share a session, skip or duplicate a number, or both report the same session",
+        partial(_fork_during_operations, is_background=True),
     ),
     Fault(
         "fork in on_session_start",

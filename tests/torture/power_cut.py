@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 from unittest import mock
 
@@ -50,12 +51,14 @@ def _backup(path: Path) -> Path:
     return path.with_name(path.name + ".bak")
 
 
-def _cut_after_saves(disk: Disk, path: str, rounds: int) -> Iterator[str]:
+def _cut_after_saves(disk: Disk, path: str, rounds: int, *, is_background: bool = False) -> Iterator[str]:
     """Save consecutive sessions, cut the power after each acknowledged save, and yield the losses."""
     before: Snapshot | None = None
     for number in range(1, rounds + 1):
-        session = ClientSession(disk.folder / path, scheduler=ManualScheduler())
+        store = XmlStore(disk.folder / path, background=is_background)
+        session = ClientSession(store=store, scheduler=ManualScheduler())
         context = session.get_session_context(event_id(1))
+        store.flush()
         if session.save_error is not None:
             yield f"{path}, session {number}: {session.save_error}"
         for events in (1, 2):
@@ -79,7 +82,7 @@ def _cut_without_fsync(disk: Disk) -> Iterator[str]:
         yield "the session survives even without fsync, so this test proves nothing"
 
 
-def cut_after_a_save(scale: Scale) -> Outcome:
+def cut_after_a_save(scale: Scale, *, is_background: bool = False) -> Outcome:
     """Cut the power after first and later saves, after saves that create folders, and without fsync."""
     sample = scale is Scale.SAMPLE
     losses: list[str] = []
@@ -87,7 +90,8 @@ def cut_after_a_save(scale: Scale) -> Outcome:
     for mkfs_arguments, options in _FILE_SYSTEMS[1:2] if sample else _FILE_SYSTEMS:
         with mounted_disk(mkfs_arguments, options) as disk:
             for path in _PATHS:
-                losses += [f"{options}: {loss}" for loss in _cut_after_saves(disk, path, 2 if sample else 12)]
+                lost = _cut_after_saves(disk, path, 2 if sample else 12, is_background=is_background)
+                losses += [f"{options}: {loss}" for loss in lost]
             cuts += disk.cuts
         with mounted_disk(mkfs_arguments, options) as disk:
             losses += [f"{options}: {loss}" for loss in _cut_without_fsync(disk)]
@@ -124,9 +128,9 @@ def _after_every_step(callback: Callable[[str], None]) -> Iterator[None]:
 _SAVES_BEFORE_A_BACKUP = 2
 
 
-def _cut_after_steps(disk: Disk, saves: int) -> Iterator[str]:
+def _cut_after_steps(disk: Disk, saves: int, *, is_background: bool) -> Iterator[str]:
     """Save repeatedly, cut the power after each system call, and yield the losses."""
-    store = XmlStore(disk.folder / "session.xml")
+    store = XmlStore(disk.folder / "session.xml", background=is_background)
     lost: list[str] = []
     for number in range(1, saves + 1):
         steps: list[str] = []
@@ -145,17 +149,19 @@ def _cut_after_steps(disk: Disk, saves: int) -> Iterator[str]:
 
         with _after_every_step(cut):
             store.save(new)
+            store.flush()
     yield from lost
 
 
-def cut_after_every_step(scale: Scale) -> Outcome:
+def cut_after_every_step(scale: Scale, *, is_background: bool = False) -> Outcome:
     """Cut the power after every system call of a save; the disk must have the old or new session and a good backup."""
     sample = scale is Scale.SAMPLE
     losses: list[str] = []
     cuts = 0
     for mkfs_arguments, options in _FILE_SYSTEMS[1:2] if sample else _FILE_SYSTEMS:
         with mounted_disk(mkfs_arguments, options) as disk:
-            losses += [f"{options}: {loss}" for loss in _cut_after_steps(disk, 3 if sample else 20)]
+            lost = _cut_after_steps(disk, 3 if sample else 20, is_background=is_background)
+            losses += [f"{options}: {loss}" for loss in lost]
             cuts += disk.cuts
     return Outcome(cuts, tuple(losses))
 
@@ -170,5 +176,15 @@ FAULTS: tuple[Fault, ...] = (
         "power cut after every system call of a save",
         "the disk has neither the old session nor the new one",
         cut_after_every_step,
+    ),
+    Fault(
+        "power cut right after a background save is durable",
+        "the new session or the backup is not on the disk",
+        partial(cut_after_a_save, is_background=True),
+    ),
+    Fault(
+        "power cut after every system call of a background save",
+        "the disk has neither the old session nor the new one",
+        partial(cut_after_every_step, is_background=True),
     ),
 )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn, TypedDict
 from torture.fault import CannotRunError, Outcome, Scale
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 _TESTS = Path(__file__).parents[1]
 _CHECKOUT = _TESTS.parent
@@ -53,10 +53,12 @@ class Report(TypedDict):
     counts: dict[str, float]
 
 
-def run_in_fresh_interpreters(module: str, arguments: Iterable[Iterable[str]]) -> list[Report]:
+def run_in_fresh_interpreters(
+    module: str, arguments: Iterable[Iterable[str]], variables: Mapping[str, str] | None = None
+) -> list[Report]:
     """Run ``python -m module FOLDER argument…`` once for each list of arguments, concurrently; return the reports.
 
-    Each interpreter gets its own temporary folder.
+    Each interpreter gets its own temporary folder, and the environment variables in ``variables``.
 
     Raises:
         CannotRunError: this system cannot fork.
@@ -67,11 +69,12 @@ def run_in_fresh_interpreters(module: str, arguments: Iterable[Iterable[str]]) -
         raise CannotRunError(message)
     with tempfile.TemporaryDirectory(prefix="client-session-processes-") as folder:
         running: list[subprocess.Popen[str]] = []
+        variables = {**environment(), **(variables or {})}
         for number, each in enumerate(arguments):
             own_folder = Path(folder, str(number))
             own_folder.mkdir()
             command = [sys.executable, "-m", module, str(own_folder), *each]
-            running.append(subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True))  # noqa: S603  # our own
+            running.append(subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True))  # noqa: S603  # our own
         printed = [process.communicate()[0] for process in running]
     for process in running:
         if process.returncode:
