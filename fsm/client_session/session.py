@@ -230,8 +230,9 @@ class ClientSession:
         error = self._ledger.error
         if idle and error is None and not self._continues:
             return
-        # If the last wait for a lock timed out, do not wait this time: the next tick will try again.
-        with deadline(patient=not isinstance(error, TimeoutError)):
+        # If the last call waited in vain (for a lock, or for a file that another program had open), do not wait this
+        # time: the next tick will try again.
+        with deadline(patient=not isinstance(error, TimeoutError | PermissionError)):
             if not idle:
                 self._apply("tick", Input.TICK)
             if self._continues or self._ledger.error is not None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from filelock import lock_descriptor, unlock_descriptor
 
-from client_session_persistence.atomic_file import PRIVATE, SAFE_FLAGS
+from client_session_persistence.atomic_file import SAFE_FLAGS, UNSUPPORTED, call_patiently, create_lock_file
 from client_session_persistence.deadline import seconds_left
 from client_session_persistence.forks import THIS_PROCESS, ForkAware, Lease, Stage, register
 
@@ -30,20 +30,25 @@ _RETRY_SECONDS = 0.005
 _locked_files: set[LockFile] = set()
 
 
+def count_locked_files() -> int:
+    """Return how many lock files this process has locked, each of which uses a descriptor."""
+    return len(_locked_files)
+
+
 class LockFile:
     """A file that is created when first locked. It is never removed, or else two processes could lock it. Locks nest.
 
     Not thread-safe. On a file system without lock support, it behaves as if there were no other processes.
     """
 
-    __slots__ = ("_depth", "_descriptor", "_lease", "_path")
+    __slots__ = ("_depth", "_descriptor", "_guarded", "_lease", "_path")
 
     _lease: Lease
     """Granted before the descriptor is locked, so that it is void in any child forked later."""
 
-    def __init__(self, path: str) -> None:
-        """Store the path; nothing is created yet."""
-        self._path = path
+    def __init__(self, path: str, guarded: str = "") -> None:
+        """Store the paths of the lock file and of the file that it guards, if any; nothing is created yet."""
+        self._path, self._guarded = path, guarded
         self._descriptor: int | None = None
         self._depth = 0
 
@@ -101,19 +106,15 @@ class LockFile:
 
     def _open(self) -> int | None:
         try:
-            return os.open(self._path, _OPEN_FLAGS)
+            return call_patiently(os.open, self._path, _OPEN_FLAGS)
         except FileNotFoundError:
             pass
         try:
-            descriptor = os.open(self._path, _OPEN_FLAGS | os.O_CREAT | os.O_EXCL, PRIVATE)
+            return create_lock_file(self._path, _OPEN_FLAGS, self._guarded)
         except FileExistsError:  # another process has just created it, or it is a dangling symbolic link
             if os.path.islink(self._path):  # pragma: no cover - runs on Windows, which has no O_NOFOLLOW
                 raise
             return None
-        if hasattr(os, "fchmod"):  # pragma: no branch - false on Windows
-            with contextlib.suppress(OSError):  # the umask may have cleared more permission bits
-                os.fchmod(descriptor, PRIVATE)
-        return descriptor
 
     @staticmethod
     def _try_lock_descriptor(descriptor: int) -> bool:
@@ -126,11 +127,11 @@ class LockFile:
 
 @contextlib.contextmanager
 def _ignore_missing_locks(*error_numbers: int) -> Generator[None]:
-    """Ignore these error numbers and the ones that a file system without lock support reports."""
+    """Ignore these error numbers and the ones with which a file system refuses locks (on NFS, ENOLCK)."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSYS, errno.ENOTSUP, *error_numbers):
+        if error.errno not in (*UNSUPPORTED, *error_numbers):
             raise
 
 
@@ -145,11 +146,11 @@ register(Stage.FILES, after_fork_in_child=_drop_all_locks)
 class ProcessLock(ForkAware):
     """A re-entrant lock that waits until the call's deadline (`client_session_persistence.deadline`)."""
 
-    __slots__ = ("_acquiring", "_file", "_is_retained", "_leases", "_mutex", "_path", "_timed_out_at")
+    __slots__ = ("_acquiring", "_file", "_guarded", "_is_retained", "_leases", "_mutex", "_path", "_timed_out_at")
 
-    def __init__(self, path: str) -> None:
-        """Store the lock file's path; nothing is created yet."""
-        self._path = path
+    def __init__(self, path: str, guarded: str = "") -> None:
+        """Store the paths of the lock file and of the file that it guards, if any; nothing is created yet."""
+        self._path, self._guarded = path, guarded
         self._timed_out_at = -math.inf
         """When a caller last timed out waiting for the lock."""
         self._leases: list[Lease] = []
@@ -160,7 +161,7 @@ class ProcessLock(ForkAware):
         """Start over unlocked: a lock that a forked child inherits belongs to its parent."""
         self._mutex = threading.RLock()
         """Guards the lock file, whose descriptor is shared by the whole process."""
-        self._file = LockFile(self._path)
+        self._file = LockFile(self._path, self._guarded)
         self._acquiring: int | None = None
         """The thread that is currently locking or unlocking the file."""
         self._leases = [lease for lease in self._leases if lease.thread == THIS_PROCESS.thread]

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from client_session_persistence.atomic_file import sync_folder
 from client_session_persistence.daemon_thread import DaemonThread
 from client_session_persistence.forks import ForkAware, Stage, register
+from client_session_persistence.lock_file import count_locked_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,7 +103,7 @@ class PendingWrites(ForkAware):
         Raise `BlockingIOError` if too many other stores' lock files are already open.
         """
         self.renew_in_child()
-        if not lock.is_retained and WRITER.jobs.qsize() >= MAX_FILES:
+        if not lock.is_retained and count_locked_files() > MAX_FILES:  # the caller has locked one of them
             raise BlockingIOError(errno.EAGAIN, f"more than {MAX_FILES} files are waiting to be saved")
         future: Future[None] = Future()
         future.set_running_or_notify_cancel()  # prevents cancellation
