@@ -21,17 +21,17 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "tests" / "README.md"
 SOURCES = ("fsm", "persistence")
 
-# Fast tests that do not start processes. The most basic come first; the model test, which catches the most, is last.
+# Fast tests, few of which start processes. The most basic come first; the model test, which catches the most, is last.
 FAST_TESTS = (
     "session_lifecycle", "callbacks", "entity", "tracker_cases", "session_saving", "graph", "machine", "codec",
     "xml_store", "ticking_thread", "exploration", "schedule_independence", "reentrancy", "writer_thread", "forks",
-    "model",
+    "places", "model",
 )  # fmt: skip
 FIRST_TESTS = {
     "current": ("reentrancy",), "session": ("reentrancy", "session_saving"), "ledger": ("session_saving", "reentrancy"),
     "entity": ("entity",), "codec": ("codec",), "xml_store": ("xml_store", "session_saving"),
-    "atomic_file": ("xml_store",), "lock_file": ("session_saving", "xml_store"), "forks": ("forks", "xml_store"),
-    "writer_thread": ("writer_thread", "forks"),
+    "atomic_file": ("xml_store", "places"), "lock_file": ("session_saving", "xml_store"),
+    "forks": ("forks", "xml_store"), "writer_thread": ("writer_thread", "forks"),
 }  # fmt: skip
 """The tests most likely to catch a module's bugs; they run before the others."""
 

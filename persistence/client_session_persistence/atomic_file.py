@@ -28,6 +28,8 @@ Result = TypeVar("Result")
 PRIVATE = 0o600
 UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM})
 """The errors with which a file system or a sandbox refuses a call that it does not support."""
+_NOT_ALLOWED = (AttributeError, OSError)
+"""Raised if an owner or a mode cannot be set. Windows lacks these functions."""
 _NAME_MAX = 255
 """The longest file name, in bytes, on most file systems. Some encrypted ones allow less."""
 _SHORT_NAME = 100
@@ -188,8 +190,7 @@ def write_durably(lease: Lease, path: str, temporary: str, data: bytes, like: os
     descriptor = call_patiently(lease.call, os.open, temporary, _CREATE_FLAGS, PRIVATE)
     try:
         try:
-            if hasattr(os, "fchown"):  # pragma: no branch - false on Windows
-                _set_owner_and_mode(descriptor, like, _folder_owner(path))
+            _set_owner_and_mode(descriptor, like, _folder_owner(path))
             view = memoryview(data)
             while view:
                 view = view[lease.call(os.write, descriptor, view) :]
@@ -305,16 +306,15 @@ def create_lock_file(path: str, flags: int, guarded: str) -> int:
             mode |= owner.st_mode & 0o666
     writers = 0 if folder_stat.st_mode & stat.S_ISVTX else folder_stat.st_mode & 0o022
     descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, mode | writers | writers << 1)
-    if hasattr(os, "fchown"):  # pragma: no branch - false on Windows
-        if owner is not None:
-            _set_owner(descriptor, owner)
+    if owner is not None:
+        _set_owner(descriptor, owner)
+    with contextlib.suppress(*_NOT_ALLOWED):
         if writers & stat.S_IWGRP:
-            with contextlib.suppress(OSError):
-                os.fchown(descriptor, -1, folder_stat.st_gid)
-        with contextlib.suppress(OSError):
-            if os.fstat(descriptor).st_gid != folder_stat.st_gid:
-                writers &= ~stat.S_IWGRP
-            os.fchmod(descriptor, mode | writers | writers << 1)
+            os.fchown(descriptor, -1, folder_stat.st_gid)
+    with contextlib.suppress(*_NOT_ALLOWED):
+        if os.fstat(descriptor).st_gid != folder_stat.st_gid:
+            writers &= ~stat.S_IWGRP
+        os.fchmod(descriptor, mode | writers | writers << 1)
     return descriptor
 
 
@@ -330,15 +330,15 @@ def _folder_owner(path: str) -> os.stat_result | None:
 
 
 def _set_owner(descriptor: int, like: os.stat_result) -> None:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(*_NOT_ALLOWED):
         os.fchown(descriptor, -1, like.st_gid)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(*_NOT_ALLOWED):
         os.fchown(descriptor, like.st_uid, -1)
 
 
 def _set_owner_and_mode(descriptor: int, like: os.stat_result | None, folder_owner: os.stat_result | None) -> None:
-    """Set a new file's owner and mode. If that fails (FAT supports neither), the file remains private."""
+    """Set a new file's owner and mode. If that fails (FAT and Windows support neither), the file remains private."""
     if (owner := like or folder_owner) is not None:
         _set_owner(descriptor, owner)
-    with contextlib.suppress(OSError):  # needed even for a private file: the umask may have removed owner permissions
+    with contextlib.suppress(*_NOT_ALLOWED):  # a private file needs this too: the umask may remove owner permissions
         os.fchmod(descriptor, PRIVATE if like is None else like.st_mode & 0o777)
