@@ -134,7 +134,7 @@ def test_missing_function_is_done_without(save_path: Path, monkeypatch: pytest.M
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 @pytest.mark.parametrize("error", ["ENOLCK", "ENOSYS", "EOPNOTSUPP", "EINVAL"])
 def test_second_run_without_locks_has_the_same_user(save_path: Path, error: str) -> None:
-    """If the kernel refuses flock (NFS without a lock daemon: ENOLCK), the next run has the same user and next index."""
+    """If the kernel refuses flock (as NFS does without a lock daemon), the next run continues the last one."""
     program = [sys.executable, "-c", RUN_AS, save_path, "022", "0", "0"]
     trace = ["strace", "-f", "-o", "/dev/null", "-e", "trace=flock", "-e", f"inject=flock:error={error}"]
 

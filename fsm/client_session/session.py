@@ -81,7 +81,7 @@ class ClientSession:
         """Load the user and start the checker; the session is pending until its first event.
 
         Args:
-            save_path: the XML save file; missing folders are created. Omit it if you pass ``store``.
+            save_path: the XML save file; ``~`` is expanded, missing folders are created. Omit it if you pass ``store``.
             foreground_timeout: seconds (or `timedelta`) until a session in the foreground expires.
             background_timeout: seconds (or `timedelta`) until a session in the background expires.
             check_interval: seconds (or `timedelta`) between checks.
