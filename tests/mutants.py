@@ -255,7 +255,7 @@ MUTANTS = (
         "if found.st_uid not in (0, os.geteuid()) and",
         "if not found.st_uid and"),
     Mutant("a folder that is replaced with a planted link is used", "xml_store",
-        "            atomic_file.check_links(folder)\n",
+        "        atomic_file.check_folder(folder, folder_stat.st_dev, folder_stat.st_ino, user)\n",
         ""),
     Mutant("the lock file does not get the mode of the file", "atomic_file",
         "            mode |= owner.st_mode & 0o666\n",

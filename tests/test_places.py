@@ -359,7 +359,15 @@ def test_root_gives_away_only_new_empty_folders(open_folder: Path, monkeypatch: 
 @pytest.mark.parametrize("user", [0, OTHER + 1], ids=["root", "a user"])
 @pytest.mark.parametrize("folder_mode", [0o777, 0o1777, 0o775, 0o755], ids=oct)
 @pytest.mark.parametrize(
-    "place", ["the file", "a folder", "a missing folder", "a second link", "a parent of the target"]
+    "place",
+    [
+        "the file",
+        "a folder",
+        "the parent of a missing folder",
+        "a missing folder",
+        "a second link",
+        "a parent of the target",
+    ],
 )
 def test_planted_link_is_not_followed(open_folder: Path, folder_mode: int, place: str, user: int) -> None:
     """A link of another user in a folder that others can write to is an error, wherever it is on the way to the file.
@@ -386,8 +394,8 @@ def test_planted_link_is_not_followed(open_folder: Path, folder_mode: int, place
         planted.symlink_to(victims)
         save.symlink_to(planted / "session.xml")
     else:
-        planted.symlink_to(victims if place == "a folder" else victims / "missing")
-        save = planted / "session.xml"
+        planted.symlink_to(victims / "missing" if place == "a missing folder" else victims)
+        save = planted / ("new" if place == "the parent of a missing folder" else "") / "session.xml"
     os.chown(planted, OTHER, OTHER, follow_symlinks=False)
     folder.chmod(folder_mode)
     with acting_as(user), ClientSession(save, scheduler=ManualScheduler()) as session:
@@ -439,6 +447,17 @@ def test_folder_replaced_with_a_planted_link_is_not_used(open_folder: Path, befo
     folder.unlink()
     store.save(NEW)
     assert loads((folder / "session.xml").read_bytes()) == NEW
+
+
+@posix
+def test_absolute_path_does_not_need_the_current_folder(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program whose current folder has been deleted can save to an absolute path."""
+    folder = save_path.with_name("deleted")
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    XmlStore(save_path).save(NEW)
+    assert XmlStore(save_path).load() == NEW
 
 
 @posix
@@ -551,7 +570,6 @@ def test_sharing_violation_is_retried(
 ) -> None:
     """On Windows, a file that another program has open for a moment is saved by the same call."""
     monkeypatch.setattr(atomic_file, "_ON_WINDOWS", True)
-    monkeypatch.setattr(atomic_file, "check_links", lambda _: None)
     XmlStore(save_path).save(OLD)
     save_path.with_name("session.xml.tmp").write_bytes(b"half")
     scanner = Scanner(monkeypatch, function, suffix, 3)

@@ -12,7 +12,7 @@ import math
 import os
 import stat
 import time
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 from client_session_persistence.deadline import seconds_left
@@ -82,25 +82,38 @@ def follow_links(path: str) -> str:
     """
     if path.startswith("~"):
         raise FileNotFoundError(errno.ENOENT, "The home folder is unknown; set HOME or use an absolute path", path)
-    path = os.path.join(os.getcwd(), path)
-    check_links(path)
+    if not os.path.isabs(path):
+        path = os.path.join(os.getcwd(), path)
+    is_checked = False
     for _ in range(_MAX_LINKS):
         try:
             if not stat.S_ISLNK(os.lstat(path).st_mode):
                 return path
         except (FileNotFoundError, NotADirectoryError):
             return path
+        if not is_checked:  # this also checks the links that follow
+            _check_links(path)
+            is_checked = True
         path = os.path.join(os.path.dirname(path), os.readlink(path))
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
 
 
-def check_links(path: str) -> None:
+@lru_cache(maxsize=100)
+def check_folder(folder: str, device: int, inode: int, user: int) -> None:  # noqa: ARG001  # they identify the result
+    """Raise `PermissionError` if another user may have planted a symbolic link on the way to a folder.
+
+    Successes are cached for each folder and user, until the path leads to another folder.
+    """
+    _check_links(folder)
+
+
+def _check_links(path: str) -> None:
     """Raise `PermissionError` if another user may have planted a symbolic link on the way to a file, or in its place.
 
     A link is trusted if it belongs to this user or to root, or if nobody else can write to its folder. Linux applies a
     similar rule to folders such as ``/tmp`` (``protected_symlinks``, man 5 proc).
     """
-    if _ON_WINDOWS:  # pragma: no cover - creating a link there requires a privilege
+    if os.name == "nt":  # pragma: no cover - creating a link there requires a privilege
         return
     folder, names, links = "/", path.split("/")[::-1], 0
     while names:
@@ -257,13 +270,15 @@ def _sync(descriptor: int, *error_numbers: int) -> None:
             raise
 
 
-def create_folder(folder: str, mode: int = 0o700, *, sync: Callable[[str], object] = sync_folder) -> None:
+def create_folder(folder: str, mode: int = 0o700, *, sync: Callable[[str], object] = sync_folder) -> os.stat_result:
     """Create a private folder, and any missing parents with the default mode; ``sync`` makes their names durable.
 
-    Root gives each new folder to the owner of its parent.
+    Root gives each new folder to the owner of its parent. Return the folder's `os.stat_result`. Raise
+    `PermissionError` if the folder is missing and another user may have planted a link on the way to it.
     """
-    if os.path.isdir(folder):
-        return
+    with contextlib.suppress(FileNotFoundError):
+        return os.stat(folder)
+    _check_links(folder)
     parent = os.path.dirname(folder)
     create_folder(parent, 0o777, sync=sync)
     try:
@@ -273,6 +288,7 @@ def create_folder(folder: str, mode: int = 0o700, *, sync: Callable[[str], objec
         if not os.path.isdir(folder):
             raise
     sync(parent)
+    return os.stat(folder)
 
 
 def _give_to_owner_of_parent(folder: str) -> None:

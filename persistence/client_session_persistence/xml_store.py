@@ -52,9 +52,7 @@ class XmlStore:
     interpreter waits for the worker thread at exit, but a forked `multiprocessing` child does not: call `flush` there.
     """
 
-    __slots__ = (
-        "__weakref__", "_content", "_folder_id", "_is_resolved", "_lock", "_path", "_pending", "_temporary", "_written",
-    )  # fmt: skip
+    __slots__ = ("__weakref__", "_content", "_is_resolved", "_lock", "_path", "_pending", "_temporary", "_written")
 
     _temporary: str
     """The file that is written and then renamed. One name is enough, since only the lock's holder uses it."""
@@ -62,9 +60,6 @@ class XmlStore:
     """The last data written and its snapshot, so that the data can be read back without being parsed."""
     _content: _Content | None
     """The contents that `load` read while holding the lock, for `save` to use."""
-
-    _folder_id: tuple[int, int] | None
-    """Identifies the folder to which no planted link leads."""
 
     def __init__(self, path: str | os.PathLike[str], *, background: bool = False) -> None:
         """Store the path, without reading or creating any files. File system errors are not raised here.
@@ -189,11 +184,9 @@ class XmlStore:
             yield own_lease
             return
         sync = atomic_file.sync_folder if self._pending is None else self._pending.unsynced.append
-        atomic_file.create_folder(folder := os.path.dirname(self._path), sync=sync)
-        folder_stat = os.stat(folder)
-        if (folder_id := (folder_stat.st_dev, folder_stat.st_ino)) != self._folder_id:
-            atomic_file.check_links(folder)
-            self._folder_id = folder_id
+        folder_stat = atomic_file.create_folder(folder := os.path.dirname(self._path), sync=sync)
+        user = os.geteuid() if hasattr(os, "geteuid") else 0
+        atomic_file.check_folder(folder, folder_stat.st_dev, folder_stat.st_ino, user)
         with self._lock.held(wait=wait, wait_for_processes=self._pending is None) as lease:
             self._content = None  # a forked child inherits its parent's cached content
             try:
@@ -231,7 +224,7 @@ class XmlStore:
     def _set_path(self, path: str) -> None:
         self._path, self._temporary = path, path_next_to(path, ".tmp")
         self._lock = ProcessLock(path_next_to(path, ".lock"), path)
-        self._content = self._written = self._folder_id = None
+        self._content = self._written = None
 
     def _resolve(self) -> None:
         if not self._is_resolved:
