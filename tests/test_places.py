@@ -135,7 +135,7 @@ def test_missing_function_is_done_without(save_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("error", ["ENOLCK", "ENOSYS", "EOPNOTSUPP", "EINVAL"])
 def test_second_run_without_locks_has_the_same_user(save_path: Path, error: str) -> None:
     """If the kernel refuses flock (as NFS does without a lock daemon), the next run continues the last one."""
-    program = [sys.executable, "-c", RUN_AS, save_path, "022", "0", "0"]
+    program = [sys.executable, "-c", RUN_AS, str(save_path), "022", "0", "0"]
     trace = ["strace", "-f", "-o", "/dev/null", "-e", "trace=flock", "-e", f"inject=flock:error={error}"]
 
     def run() -> list[str]:
@@ -517,10 +517,10 @@ def test_mount_point_cannot_be_replaced(tmp_path: Path, content: bytes) -> None:
     source.write_bytes(content)
     save.parent.mkdir()
     save.touch()
-    command = ["unshare", "-m", sys.executable, "-c", MOUNTED, source, save, "-c", RUN_AS, save, "022", "0", "0"]
+    program = [sys.executable, "-c", MOUNTED, str(source), str(save), "-c", RUN_AS, str(save), "022", "0", "0"]
     if subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode:  # noqa: S607  # unshare(1)
         pytest.skip("needs a private mount namespace")
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)  # noqa: S603  # unshare(1)
+    done = subprocess.run(["unshare", "-m", *program], env=environment(), capture_output=True, text=True, check=True)  # noqa: S603, S607
     runs = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
     is_valid = content.startswith(b"<")
     assert [run[0] for run in runs] == [OLD.user_id if is_valid else runs[0][0]] * 2

@@ -13,7 +13,7 @@ import os
 import stat
 import time
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, TypeVar
 
 from client_session_persistence.deadline import seconds_left
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from client_session_persistence.forks import Lease
 
-Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
 
 PRIVATE = 0o600
@@ -124,12 +123,12 @@ def _check_links(path: str) -> None:
             continue
         current = os.path.join(folder, name)
         try:
-            is_link = stat.S_ISLNK((found := os.lstat(current)).st_mode)
+            found = os.lstat(current)
         except (FileNotFoundError, NotADirectoryError):
             return
         except PermissionError:  # some sandboxes allow passing through a folder, but not looking at it
-            is_link = False
-        if not is_link:
+            found = None
+        if found is None or not stat.S_ISLNK(found.st_mode):
             folder = current
             continue
         if found.st_uid not in (0, os.geteuid()) and _is_writable_by_others(folder):
@@ -148,9 +147,7 @@ def _is_writable_by_others(folder: str) -> bool:
     return folder_stat.st_uid not in (0, os.geteuid()) or bool(folder_stat.st_mode & 0o022)
 
 
-def call_patiently(
-    function: Callable[[*Arguments], Result], /, *arguments: *Arguments, everywhere: bool = False
-) -> Result:
+def call_patiently(function: Callable[[], Result], *, everywhere: bool = False) -> Result:
     """Call a function that Windows may refuse while another program, such as a virus scanner, has the file open.
 
     Such a sharing violation (Windows errors 5, 32 and 33, all reported as EACCES) usually ends within milliseconds, so
@@ -160,7 +157,7 @@ def call_patiently(
     until = time.monotonic() + seconds_left(-math.inf)
     while True:
         try:
-            return function(*arguments)
+            return function()
         except PermissionError as error:
             if error.errno != errno.EACCES or not (_ON_WINDOWS or everywhere) or time.monotonic() >= until:
                 raise
@@ -173,7 +170,7 @@ def read_regular_file(path: str, limit: int) -> tuple[bytes, os.stat_result]:
     Raise `FileNotFoundError` if the file does not exist, and `OSError` if it cannot be read or is not a regular file
     (for example, a folder, FIFO, device, or symbolic link).
     """
-    descriptor = call_patiently(os.open, path, os.O_RDONLY | SAFE_FLAGS)
+    descriptor = call_patiently(lambda: os.open(path, os.O_RDONLY | SAFE_FLAGS))
     try:
         file_stat = os.fstat(descriptor)
         if not stat.S_ISREG(file_stat.st_mode):
@@ -199,8 +196,8 @@ def write_durably(lease: Lease, path: str, temporary: str, data: bytes, like: os
     file is left over from a writer that was killed.
     """
     with contextlib.suppress(FileNotFoundError):
-        call_patiently(lease.call, os.unlink, temporary)
-    descriptor = call_patiently(lease.call, os.open, temporary, _CREATE_FLAGS, PRIVATE)
+        call_patiently(lambda: lease.call(os.unlink, temporary))
+    descriptor = call_patiently(lambda: lease.call(os.open, temporary, _CREATE_FLAGS, PRIVATE))
     try:
         try:
             _set_owner_and_mode(descriptor, like, _folder_owner(path))
@@ -219,7 +216,7 @@ def write_durably(lease: Lease, path: str, temporary: str, data: bytes, like: os
 
 def _replace(lease: Lease, source: str, target: str) -> None:
     try:
-        call_patiently(lease.call, os.replace, source, target, everywhere=True)
+        call_patiently(lambda: lease.call(os.replace, source, target), everywhere=True)
     except OSError as error:
         if error.errno != errno.EBUSY:
             raise

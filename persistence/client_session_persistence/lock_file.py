@@ -106,7 +106,7 @@ class LockFile:
 
     def _open(self) -> int | None:
         try:
-            return call_patiently(os.open, self._path, _OPEN_FLAGS)
+            return call_patiently(lambda: os.open(self._path, _OPEN_FLAGS))
         except FileNotFoundError:
             pass
         try:
