@@ -26,8 +26,8 @@ ATTRIBUTES = " ".join(f"q:a{i}=''" for i in range(2500))
 DECLARATION = "<?xml version='1.0' encoding='{}'?>"
 
 HOSTILE: dict[str, tuple[bytes, str]] = {
-    "empty": (b"", "no element found"),
-    "whitespace": (b" \n", "no element found"),
+    "empty": (b"", "it is empty (no element found)"),
+    "whitespace": (b" \n", "it is empty"),
     "not XML": (b"userId=7", "not well-formed"),
     "more than 64 KiB": (file(f"<!--{'x' * 65536}-->"), "more than the maximum of 65536"),
     "not UTF-8": (file().replace(b"userId", b"user\xffd"), "is not valid UTF-8"),

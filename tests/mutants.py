@@ -21,20 +21,19 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "tests" / "README.md"
 SOURCES = ("fsm", "persistence")
 
-# Fast tests that do not start processes. The most basic come first; the model test, which catches the most, is last.
+# Fast tests, few of which start processes. The most basic come first; the model test, which catches the most, is last.
 FAST_TESTS = (
     "session_lifecycle", "callbacks", "entity", "tracker_cases", "session_saving", "graph", "machine", "codec",
     "xml_store", "interruptions", "ticking_thread", "exploration", "schedule_independence", "reentrancy",
-    "writer_thread", "forks", "model",
+    "writer_thread", "forks", "places", "model",
 )  # fmt: skip
 FIRST_TESTS = {
     "current": ("reentrancy",), "session": ("reentrancy", "interruptions", "session_saving"),
     "ledger": ("session_saving", "interruptions", "reentrancy"),
     "callbacks": ("interruptions", "callbacks"), "machine": ("interruptions", "machine"),
     "entity": ("entity",), "codec": ("codec",), "xml_store": ("xml_store", "session_saving"),
-    "atomic_file": ("xml_store",), "lock_file": ("lock_file", "ownership", "session_saving", "xml_store"),
-    "forks": ("forks", "xml_store"),
-    "writer_thread": ("writer_thread", "forks"),
+    "atomic_file": ("xml_store", "places"), "lock_file": ("lock_file", "ownership", "session_saving", "xml_store"),
+    "forks": ("forks", "xml_store"), "writer_thread": ("writer_thread", "forks"),
 }  # fmt: skip
 """The tests most likely to catch a module's bugs; they run before the others."""
 
@@ -262,20 +261,29 @@ MUTANTS = (
         '("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY")',
         '("O_CLOEXEC", "O_NONBLOCK", "O_BINARY")'),
     Mutant("the umask determines who may read the file", "atomic_file",
-        "PRIVATE if like is None else stat.S_IMODE(like.st_mode))",
-        "stat.S_IMODE((like or os.fstat(descriptor)).st_mode))"),
+        "PRIVATE if like is None else like.st_mode & 0o777)",
+        "(like or os.fstat(descriptor)).st_mode & 0o777)"),
     Mutant("the file loses the mode that its owner set", "atomic_file",
-        "PRIVATE if like is None else stat.S_IMODE(like.st_mode))",
+        "PRIVATE if like is None else like.st_mode & 0o777)",
         "PRIVATE)"),
     Mutant("the file is replaced before its bytes are synced", "atomic_file",
-        "            os.fsync(descriptor)\n        finally:\n            os.close(descriptor)\n        lease",
-        "        finally:\n            os.close(descriptor)\n        lease"),
+        "            _sync(descriptor)\n        finally:\n            os.close(descriptor)\n        _replace",
+        "        finally:\n            os.close(descriptor)\n        _replace"),
     Mutant("a failed write leaves its temporary file behind", "atomic_file",
         "        with contextlib.suppress(OSError):\n            lease.call(os.unlink, temporary)\n        raise",
         "        raise"),
     Mutant("a folder whose fsync fails is treated as synced", "atomic_file",
-        "if error.errno not in (errno.EINVAL, errno.ENOTSUP):",
+        "if error.errno not in (*UNSUPPORTED, *error_numbers):",
         "if not error.errno:"),
+    Mutant("a planted link at the save path is followed", "atomic_file",
+        "if found.st_uid not in (0, os.geteuid()) and",
+        "if not found.st_uid and"),
+    Mutant("a folder that is replaced with a planted link is used", "xml_store",
+        "        atomic_file.check_folder(folder, folder_stat.st_dev, folder_stat.st_ino, user)\n",
+        ""),
+    Mutant("the lock file does not get the mode of the file", "atomic_file",
+        "            mode |= owner.st_mode & 0o666\n",
+        ""),
     Mutant("short writes are not completed", "atomic_file",
         "            while view:\n                view = view[lease.call(os.write, descriptor, view) :]",
         "            os.write(descriptor, view)"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tracemalloc
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
@@ -140,6 +140,22 @@ def test_hostile_bytes_are_rejected(name: str) -> None:
     with pytest.raises(CorruptSaveFileError) as caught:
         loads(data)
     assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [{}, None, b"", "x", 7, [[0] * 1_000_000]], ids=lambda value: type(value).__name__)
+def test_only_snapshots_are_written(value: Any) -> None:  # noqa: ANN401  # wrong on purpose
+    """dumps() raises TypeError for anything but a snapshot, with a short message that says what it got."""
+    with pytest.raises(TypeError, match="snapshot must be a Snapshot, not ") as caught:
+        dumps(value)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("value", ["x", "", None, {}, 7, "x" * 1_000_000], ids=lambda value: type(value).__name__)
+def test_only_bytes_are_read(value: Any) -> None:  # noqa: ANN401  # wrong on purpose
+    """loads() raises TypeError for anything but bytes, with a short message that says what it got."""
+    with pytest.raises(TypeError, match="data must be bytes, not ") as caught:
+        loads(value)
+    assert len(str(caught.value)) < 200
 
 
 @pytest.mark.parametrize("name", HOSTILE)

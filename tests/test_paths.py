@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from client_session_persistence import default_save_path
+from client_session_persistence import default_save_path, paths
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
@@ -42,6 +42,28 @@ def test_android_path_is_in_the_apps_private_folder() -> None:
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, timeout=60
     )
     assert result.stdout == "/data/user/0/org.example.app/files/my-app/session.xml\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root to switch users")
+@pytest.mark.parametrize("variables", [{}, {"HOME": "~"}], ids=str)
+def test_path_is_absolute_without_a_home_folder(variables: dict[str, str]) -> None:
+    """A user who is in no user database and has no HOME, as in some containers, still gets an absolute path."""
+    program = (
+        "import os; from client_session_persistence import default_save_path; import platformdirs.unix;"
+        "os.setgid(0); os.setuid(1_000_650_000); os.chdir('/usr'); print(default_save_path('my-app'))"
+    )
+    path = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    result = subprocess.run(  # noqa: S603  # our own interpreter and program
+        [sys.executable, "-c", program], env=path | variables, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert result.stdout == "/var/tmp/my-app-1000650000/session.xml\n"  # noqa: S108  # as documented
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="needs POSIX users")
+def test_path_is_absolute_with_old_platformdirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a home folder, platformdirs 4.2 returns a path that begins with ~, and newer ones raise RuntimeError."""
+    monkeypatch.setattr(paths, "user_data_path", lambda name, _: Path("~/.local/share", name))
+    assert default_save_path("my-app") == Path("/var/tmp", f"my-app-{os.getuid()}", "session.xml")  # noqa: S108  # as documented
 
 
 @pytest.mark.parametrize("name", ["", "  ", ".", "..", "a/b", "a\\b", "a\0b"])

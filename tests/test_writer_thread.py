@@ -312,6 +312,23 @@ def test_saves_beyond_the_open_file_limit_wait_for_a_tick(make: MakeSession, tmp
         assert session.save_error is None
 
 
+def test_many_saves_of_few_files_are_not_too_many(
+    make: MakeSession, store: XmlStore, save_path: Path, disk: Disk
+) -> None:
+    """The limit counts files, not saves: while the disk is busy, a file may be saved often, and others still fit."""
+    session = make(store=store)
+    with disk.block_fsync():
+        for number in range(2 * MAX_FILES):
+            session.start_new_session()
+            assert session.get_session_context(event_id(number)).session_index == number + 1
+        assert WRITER.jobs.qsize() > MAX_FILES
+        other = make(store=XmlStore(save_path.with_name("other.xml"), background=True))
+        assert (session.save_error, other.save_error) == (None, None)
+    session.save()
+    other.save()
+    assert load_from_disk(save_path).session_index == 2 * MAX_FILES
+
+
 def test_events_save_synchronously_where_no_thread_can_start(
     make: MakeSession, save_path: Path, monkeypatch: pytest.MonkeyPatch, store: XmlStore, disk: Disk
 ) -> None:

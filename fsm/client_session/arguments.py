@@ -79,7 +79,7 @@ def snapshot_store(save_path: str | os.PathLike[str] | None, store: SnapshotStor
     if not path.strip() or "\0" in path:
         msg = f"save_path must be the path of a file (not empty, no NUL character), not {path!r}"
         raise ValueError(msg)
-    if path.endswith(("/", os.sep)) or os.path.isdir(path):  # noqa: PTH112  # a Path would drop the separator
+    if path.endswith(("/", os.sep)) or os.path.isdir(os.path.expanduser(path)):  # noqa: PTH111, PTH112  # a Path would drop the separator
         msg = f"save_path must be the path of a file, not a folder: {path!r}"
         raise ValueError(msg)
     return _xml_store()(path)

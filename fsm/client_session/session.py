@@ -81,7 +81,7 @@ class ClientSession:
         """Load the user and start the checker; the session is pending until its first event.
 
         Args:
-            save_path: the XML save file; missing folders are created. Omit it if you pass ``store``.
+            save_path: the XML save file; ``~`` is expanded, missing folders are created. Omit it if you pass ``store``.
             foreground_timeout: seconds (or `timedelta`) until a session in the foreground expires.
             background_timeout: seconds (or `timedelta`) until a session in the background expires.
             check_interval: seconds (or `timedelta`) between checks.
@@ -246,14 +246,15 @@ class ClientSession:
         if idle and error is None and not self._continues:
             return
 
-        # If the last wait for a lock timed out, do not wait this time: the next tick will try again.
+        # If the last call waited in vain (for a lock, or for a file that another program had open), do not wait this
+        # time: the next tick will try again.
         def apply() -> None:
             if not idle:
                 self._apply("tick", Input.TICK)
             if self._continues or self._ledger.error is not None:
                 self._save_progress()
 
-        within_deadline(apply, patient=not isinstance(error, TimeoutError))
+        within_deadline(apply, patient=not isinstance(error, TimeoutError | PermissionError))
 
     def start_checker(self) -> None:
         """Start checking again, so that sessions can expire."""

@@ -65,7 +65,14 @@ def dumps(snapshot: Snapshot) -> bytes:
     """Serialize a snapshot as the .NET tracker does: one line of UTF-8 without an XML declaration.
 
     If only the user is set, the file has only the user id. Otherwise, it has all keys, with ``i:nil="true"`` for null.
+
+    Raises:
+        TypeError: the argument is not a `Snapshot`.
+
     """
+    if not isinstance(snapshot, Snapshot):
+        msg = f"snapshot must be a Snapshot, not {snapshot!r:.100}"
+        raise TypeError(msg)
     if snapshot.session_id is None and snapshot == Snapshot(user_id=snapshot.user_id):
         return (_USER_ONLY % _value("userId", snapshot.user_id)).encode("ascii")
     values = (_value(key, getattr(snapshot, field)) for key, (field, _) in FIELDS.items())
@@ -108,10 +115,16 @@ def loads(data: bytes) -> Snapshot:
 
     Raises:
         CorruptSaveFileError: the bytes are not a valid save file; ``reason`` says why.
+        TypeError: the argument is not ``bytes``.
 
     """
+    if not isinstance(data, bytes):
+        msg = f"data must be bytes, not {data!r:.100}"
+        raise TypeError(msg)
     if len(data) > MAX_BYTES:
         _corrupt(f"{len(data)} bytes is more than the maximum of {MAX_BYTES}")
+    if not data.strip():
+        _corrupt("it is empty (no element found)")
     fields: dict[str, Any]
     if ours := _OURS.fullmatch(data.decode("latin-1")):
         fields = {

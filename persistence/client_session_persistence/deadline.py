@@ -16,6 +16,8 @@ LOCK_SECONDS = 1.0
 """How long to wait for a lock that does not change hands. After that, its holder is considered hung."""
 MAX_LOCK_SECONDS = 10.0
 """How long a call waits in total for locks that change hands."""
+NEVER = -math.inf
+"""A time before every wait."""
 _TRIES = 20
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from filelock import lock_descriptor, unlock_descriptor
 
-from client_session_persistence.atomic_file import PRIVATE, SAFE_FLAGS
+from client_session_persistence.atomic_file import SAFE_FLAGS, UNSUPPORTED, call_patiently, create_lock_file
 from client_session_persistence.contexts import SafeContext, close_all, open_into
 from client_session_persistence.deadline import LOCK_SECONDS, MAX_LOCK_SECONDS, Wait, is_held
 from client_session_persistence.forks import THIS_PROCESS, ForkAware, Lease, Stage, register
@@ -53,14 +53,16 @@ class LockFile:
     Not thread-safe. On a file system without lock support, it behaves as if there were no other processes.
     """
 
-    __slots__ = ("__weakref__", "_descriptors", "_lease", "_passed", "_path", "_record", "changed_at", "stamp")
+    __slots__ = (
+        "__weakref__", "_descriptors", "_guarded", "_lease", "_passed", "_path", "_record", "changed_at", "stamp",
+    )  # fmt: skip
 
     _lease: Lease
     """Granted before the descriptor is locked, so that it is void in any child forked later."""
 
-    def __init__(self, path: str) -> None:
-        """Store the path; nothing is created yet."""
-        self._path = path
+    def __init__(self, path: str, guarded: str = "") -> None:
+        """Store the paths of the lock file and of the file that it guards, if any; nothing is created yet."""
+        self._path, self._guarded = path, guarded
         self._descriptors: list[int] = []
         """The open descriptor, if any. Each is in this list at all times, even if an exception arrives from outside."""
         self._record: int | None = None
@@ -179,17 +181,13 @@ class LockFile:
     def _open(self) -> None:
         """Open the file, or create it. Without an error, another process may have created it in the meantime."""
         with contextlib.suppress(FileNotFoundError):
-            open_into(self._descriptors, self._path, _OPEN_FLAGS)
+            call_patiently(lambda: open_into(self._descriptors, self._path, _OPEN_FLAGS))
             return
         try:
-            open_into(self._descriptors, self._path, _OPEN_FLAGS | os.O_CREAT | os.O_EXCL, PRIVATE)
+            create_lock_file(self._descriptors, self._path, _OPEN_FLAGS, self._guarded)
         except FileExistsError:  # another process has just created it, or it is a dangling symbolic link
             if os.path.islink(self._path):  # pragma: no cover - runs on Windows, which has no O_NOFOLLOW
                 raise
-            return
-        if hasattr(os, "fchmod"):  # pragma: no branch - false on Windows
-            with contextlib.suppress(OSError, IndexError):  # the umask may have cleared more permission bits
-                os.fchmod(self._descriptors[0], PRIVATE)
 
     @staticmethod
     def _try_lock_descriptor(descriptor: int) -> bool:
@@ -203,9 +201,9 @@ class OwnerLock:
 
     __slots__ = ("_file",)
 
-    def __init__(self, path: str) -> None:
-        """Store the lock file's path; nothing is created yet."""
-        self._file = LockFile(path)
+    def __init__(self, path: str, guarded: str = "") -> None:
+        """Store the paths of the lock file and of the file that it guards, if any; nothing is created yet."""
+        self._file = LockFile(path, guarded)
 
     def own(self) -> bool:
         """Try to become the owner; return whether this succeeded.
@@ -238,11 +236,11 @@ class OwnerLock:
 
 @contextlib.contextmanager
 def _ignore_missing_locks(*error_numbers: int) -> Generator[None]:
-    """Ignore these error numbers and the ones that a file system without lock support reports."""
+    """Ignore these error numbers and the ones with which a file system refuses locks (on NFS, ENOLCK)."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSYS, errno.ENOTSUP, *error_numbers):
+        if error.errno not in (*UNSUPPORTED, *error_numbers):
             raise
 
 
@@ -272,11 +270,11 @@ register(Stage.FILES, after_fork_in_child=_drop_all_locks)
 class ProcessLock(ForkAware):
     """A re-entrant lock that waits as long as `client_session_persistence.deadline` allows."""
 
-    __slots__ = ("_acquiring", "_file", "_is_retained", "_leases", "_mutex", "_path", "_timed_out_at")
+    __slots__ = ("_acquiring", "_file", "_guarded", "_is_retained", "_leases", "_mutex", "_path", "_timed_out_at")
 
-    def __init__(self, path: str) -> None:
-        """Store the lock file's path; nothing is created yet."""
-        self._path = path
+    def __init__(self, path: str, guarded: str = "") -> None:
+        """Store the paths of the lock file and of the file that it guards, if any; nothing is created yet."""
+        self._path, self._guarded = path, guarded
         self._timed_out_at = -math.inf
         """When a caller last timed out waiting for the lock."""
         self._leases: list[Lease] = []
@@ -287,7 +285,7 @@ class ProcessLock(ForkAware):
         """Start over unlocked: a lock that a forked child inherits belongs to its parent."""
         self._mutex = threading.RLock()
         """Guards the lock file, whose descriptor is shared by the whole process."""
-        self._file = LockFile(self._path)
+        self._file = LockFile(self._path, self._guarded)
         self._acquiring: int | None = None
         """The thread that is currently locking or unlocking the file."""
         self._leases = [lease for lease in self._leases if lease.thread == THIS_PROCESS.thread]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ def default_save_path(app_name: str, app_author: str | None = None) -> Path:
     - Windows: ``%LOCALAPPDATA%\<app_author>\<app_name>\session.xml``
     - Android: ``/data/data/<package>/files/<app_name>/session.xml``
     - iOS: ``Library/Databases/<app_name>/session.xml`` in the app's sandbox, next to the .NET tracker's file
+    - a user without a home folder, as in some containers: ``/var/tmp/<app_name>-<uid>/session.xml``
 
     Args:
         app_name: the name of the program, which must be a valid folder name.
@@ -31,9 +33,16 @@ def default_save_path(app_name: str, app_author: str | None = None) -> Path:
     _check_folder_name("app_name", app_name)
     if app_author is not None:
         _check_folder_name("app_author", app_author)
-    if sys.platform == "ios":
-        return Path.home() / "Library" / "Databases" / app_name / FILE_NAME
-    return user_data_path(app_name, app_author) / FILE_NAME
+    try:
+        if sys.platform == "ios":
+            folder = Path.home() / "Library" / "Databases" / app_name
+        else:
+            folder = user_data_path(app_name, app_author)
+    except RuntimeError:  # neither HOME nor the user database has a home folder; older platformdirs return "~/…"
+        folder = Path("~")
+    if folder.parts[:1] == ("~",) and hasattr(os, "getuid"):
+        folder = Path("/var/tmp", f"{app_name}-{os.getuid()}")  # noqa: S108  # the store creates it with mode 0700
+    return folder.absolute() / FILE_NAME
 
 
 def _check_folder_name(argument: str, name: str) -> None:

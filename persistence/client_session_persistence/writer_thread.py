@@ -40,6 +40,8 @@ class WriterThread(DaemonThread):
         """Start over, as a forked child must: the queued jobs belong to its parent."""
         self.jobs: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         """The jobs that the thread will run, in order."""
+        self.retained: set[ProcessLock] = set()
+        """The locks of the stores that have something to write. Each of them uses a descriptor."""
         super().renew()
         self._is_exiting = False
 
@@ -102,13 +104,14 @@ class PendingWrites(ForkAware):
         Raise `BlockingIOError` if too many other stores' lock files are already open.
         """
         self.renew_in_child()
-        if not lock.is_retained and WRITER.jobs.qsize() >= MAX_FILES:
+        if not lock.is_retained and len(WRITER.retained) >= MAX_FILES:
             raise BlockingIOError(errno.EAGAIN, f"more than {MAX_FILES} files are waiting to be saved")
         future: Future[None] = Future()
         future.set_running_or_notify_cancel()  # prevents cancellation
         job = partial(self._write_newest, lock)
         try:
             lock.retain()
+            WRITER.retained.add(lock)
             self.newest = snapshot
             self._last = future
             self._waiting.append((write, future))
@@ -150,6 +153,8 @@ class PendingWrites(ForkAware):
     def _release(self, lock: ProcessLock) -> None:
         if not lock.release_retained(self._waiting):  # the thread that holds the lock may be waiting for another job
             WRITER.jobs.put(partial(self._release, lock))
+        elif not lock.is_retained:
+            WRITER.retained.discard(lock)
 
 
 def _complete(futures: list[Future[None]], error: BaseException | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from client_session_persistence import atomic_file
+from client_session_persistence.atomic_file import path_next_to
 from client_session_persistence.codec import MAX_BYTES, dumps, loads, readable_user_id
 from client_session_persistence.contexts import SafeContext
 from client_session_persistence.lock_file import OwnerLock, ProcessLock
@@ -39,9 +41,11 @@ class XmlStore:
     """Keeps the snapshot in an XML file, atomically and durably, in the .NET tracker's format.
 
     Next to ``<name>`` are ``<name>.bak`` (the last good file), ``<name>.lock`` (locked during each read-modify-write)
-    and ``<name>.corrupt`` (the last corrupt file, if any). Missing folders are created when first needed; the
-    innermost one is private. If the path is a symbolic link, it is resolved once, as early as possible, and the
-    link is kept. Any method may be called from any thread of any process.
+    and ``<name>.corrupt`` (the last corrupt file, if any). If such a name is too long for the file system, it is
+    replaced by the first 20 characters of ``<name>``, ``~``, a hash of ``<name>``, and the suffix. Missing folders are
+    created when first needed; the innermost one is private. If the path is a symbolic link, it is resolved once, as
+    early as possible, and the link is kept. A link that another user may have planted is not followed. Any method may
+    be called from any thread of any process.
 
     With ``background=True`` (for event loops), only `flush` waits for the disk. `save` queues the snapshot for a worker
     thread, which keeps the file locked until the snapshot is durable. If the process is killed before then, this
@@ -59,14 +63,26 @@ class XmlStore:
     """The contents that `load` read while holding the lock, for `save` to use."""
 
     def __init__(self, path: str | os.PathLike[str], *, background: bool = False) -> None:
-        """Store the path, without reading or creating any files. File system errors are not raised here."""
+        """Store the path, without reading or creating any files. File system errors are not raised here.
+
+        A ``~`` or ``~user`` at the beginning of the path stands for that user's home folder.
+
+        Raises:
+            TypeError: ``path`` is not a ``str`` or `os.PathLike` path, or ``background`` is not a ``bool``.
+            ValueError: ``path`` cannot be the path of a file.
+
+        """
+        path = _file_path(path)
+        if not isinstance(background, bool):
+            msg = f"background must be True or False, not {background!r}"
+            raise TypeError(msg)
         self._pending: PendingWrites | None = None
         if background:
             from client_session_persistence.writer_thread import PendingWrites  # noqa: PLC0415  # few programs need it
 
             self._pending = PendingWrites()
         self._is_resolved = False
-        self._set_path(os.fspath(path))
+        self._set_path(path)
         with contextlib.suppress(OSError):
             self._resolve()
 
@@ -82,12 +98,12 @@ class XmlStore:
     @property
     def backup_path(self) -> Path:
         """The path of the backup, which is the previous good save file."""
-        return Path(self._path + ".bak")
+        return Path(path_next_to(self._path, ".bak"))
 
     @property
     def corrupt_path(self) -> Path:
         """The path of the last corrupt file, if any."""
-        return Path(self._path + ".corrupt")
+        return Path(path_next_to(self._path, ".corrupt"))
 
     def load(self) -> Snapshot | None:
         """Return the file's snapshot, or ``None`` if there is no file; delete any leftover temporary file.
@@ -170,7 +186,7 @@ class XmlStore:
         """
         self._resolve()
         self._create_folder()
-        return OwnerLock(self._path + ".owner")
+        return OwnerLock(path_next_to(self._path, ".owner"), self._path)
 
     def _locked(self, *, wait: bool = True) -> SafeContext[Lease]:
         entered: list[tuple[ProcessLock, Hold]] = []
@@ -200,7 +216,9 @@ class XmlStore:
 
     def _create_folder(self) -> None:
         sync = atomic_file.sync_folder if self._pending is None else self._pending.unsynced.append
-        atomic_file.create_folder(os.path.dirname(self._path), sync=sync)
+        folder_stat = atomic_file.create_folder(folder := os.path.dirname(self._path), sync=sync)
+        user = os.geteuid() if hasattr(os, "geteuid") else 0
+        atomic_file.check_folder(folder, folder_stat.st_dev, folder_stat.st_ino, user)
 
     def _write(self, lease: Lease, data: bytes, snapshot: Snapshot) -> None:
         before = self._content or self._read()
@@ -208,17 +226,28 @@ class XmlStore:
             suffix, ignored = (".corrupt", ()) if before.error else (".bak", (OSError,))
             with contextlib.suppress(*ignored):  # saving matters more than the backup, and the old backup still exists
                 atomic_file.keep_copy(
-                    lease, self._path, self._path + suffix, self._temporary, (before.data, before.stat)
+                    lease,
+                    self._path,
+                    path_next_to(self._path, suffix),
+                    self._temporary,
+                    (before.data, before.stat),
                 )
         self._content = None
-        atomic_file.write_durably(lease, self._path, self._temporary, data, None if before is None else before.stat)
+        like = None if before is None else before.stat
+        try:
+            atomic_file.write_durably(lease, self._path, self._temporary, data, like)
+        except OSError as error:
+            if error.errno == errno.EBUSY and before is not None and before.error:
+                # A mount point cannot be replaced. If it has no snapshot of its own, the next run finds this one.
+                atomic_file.write_durably(lease, path_next_to(self._path, ".bak"), self._temporary, data, like)
+            raise
         self._lock.show_progress()
         atomic_file.sync_folder(os.path.dirname(self._path))
         self._written = data, snapshot
 
     def _set_path(self, path: str) -> None:
-        self._path, self._temporary = path, path + ".tmp"
-        self._lock = ProcessLock(path + ".lock")
+        self._path, self._temporary = path, path_next_to(path, ".tmp")
+        self._lock = ProcessLock(path_next_to(path, ".lock"), path)
         self._content = self._written = None
 
     def _resolve(self) -> None:
@@ -242,7 +271,24 @@ class XmlStore:
     def _recover(self, data: bytes) -> Snapshot | None:
         backup = b""
         with contextlib.suppress(OSError, CorruptSaveFileError):
-            backup, _ = atomic_file.read_regular_file(self._path + ".bak", MAX_BYTES + 1)
+            backup, _ = atomic_file.read_regular_file(path_next_to(self._path, ".bak"), MAX_BYTES + 1)
             return loads(backup)
         user_id = readable_user_id(data) or readable_user_id(backup)
         return Snapshot(user_id=user_id) if user_id else None
+
+
+def _file_path(path: str | os.PathLike[str]) -> str:
+    """Return the path as a string, with ``~`` expanded; raise an error if it is not the path of a file."""
+    text = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(text, str):
+        msg = f"path must be the path of the save file (str or os.PathLike of str), not {path!r}"
+        raise TypeError(msg)
+    if not text.strip() or "\0" in text or text.endswith(("/", os.sep)):
+        msg = f"path must be the path of a file (not empty, no NUL character, no separator at the end), not {text!r}"
+        raise ValueError(msg)
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError as error:
+        msg = f"path must consist of characters that file names may have here, not {text!r}: {error}"
+        raise ValueError(msg) from None
+    return os.path.expanduser(text)

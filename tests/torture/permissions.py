@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import stat
 import subprocess
@@ -10,6 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import attrs
 
 from client_session_persistence import Snapshot, XmlStore, dumps
 from event_ids import event_id
@@ -170,51 +173,83 @@ print("saved" if session.save_error is None else type(session.save_error).__name
 """
 
 
-def _planted_cases(scale: Scale) -> Iterator[tuple[str, str, int, int, bool]]:
-    """Yield the suffix, the kind of link, the folder's mode, the session's user, and whether the file is corrupt."""
-    names = [suffix for suffix in SUFFIXES if suffix]
-    if scale is Scale.SAMPLE:
-        names = [".tmp", ".lock"]
-    for suffix in names:
-        for kind in ("symbolic", "dangling", "hard"):
-            for folder_mode in (0o700, 0o777, 0o1777):
-                for user in (0, 1000):
-                    for corrupt in (False, True):
-                        if scale is Scale.FULL or (folder_mode == 0o1777 and not corrupt):
-                            yield suffix, kind, folder_mode, user, corrupt
+@attrs.frozen
+class _Planted:
+    """A link that another user has planted at one of a store's paths, or in place of the save file's folder."""
+
+    suffix: str
+    kind: str
+    folder_mode: int
+    user: int
+    """The session's user."""
+    corrupt: bool = False
+
+    @property
+    def must_be_refused(self) -> bool:
+        return not self.suffix and self.kind != "hard"
+
+    @property
+    def may_prevent_saving(self) -> bool:
+        """Whether saving may fail: the lock file may not be a link, and nobody else's link leaves a sticky folder."""
+        is_irremovable = self.folder_mode == 0o1777 and self.user != 0
+        needs_removal = self.suffix == ".tmp" or (self.corrupt and self.suffix == ".corrupt")
+        return self.kind != "hard" and (self.suffix == ".lock" or (is_irremovable and needs_removal))
+
+    def plant(self, folder: Path, victim: Victim) -> Path:
+        """Create the save file, if the link does not replace it, and the link; return the save path."""
+        save = folder / "session.xml"
+        folder.mkdir()
+        folder.chmod(self.folder_mode)
+        owned = [victim.path, victim.path.parent, *([] if self.folder_mode == 0o1777 else [folder])]
+        if self.suffix:
+            save.write_bytes(dumps(OLD)[: -30 if self.corrupt else None])
+            owned.append(save)
+        for path in owned:
+            os.chown(path, self.user, self.user)
+        planted = folder / f"session.xml{self.suffix}"
+        if self.kind == "hard":
+            planted.hardlink_to(victim.path)
+        else:
+            targets = {"symbolic": victim.path, "dangling": victim.unused, "folder": victim.path.parent}
+            planted.symlink_to(targets[self.kind])
+            os.chown(planted, NOBODY, NOBODY, follow_symlinks=False)
+        return planted / victim.path.name if self.kind == "folder" else save
+
+    def find_loss(self, save: Path, printed: str) -> str | None:
+        """Describe what is wrong with what the session's program printed and with the save file, if anything."""
+        if self.must_be_refused:
+            return None if printed == "PermissionError\n" else "the link was not refused"
+        if printed != "saved\n" and not self.may_prevent_saving:
+            return "the session was not saved"
+        if save.is_symlink() or save.stat().st_uid != self.user or _mode(save) & 0o133:
+            return f"the save file changed to {save.lstat()}"
+        return None
+
+
+def _planted_cases(scale: Scale) -> Iterator[_Planted]:
+    modes, users = (0o700, 0o777, 0o1777), (0, 1000)
+    suffixes = [suffix for suffix in SUFFIXES if suffix] if scale is Scale.FULL else [".tmp", ".lock"]
+    combinations = itertools.product(suffixes, ("symbolic", "dangling", "hard"), modes, users, (False, True))
+    cases = [_Planted(*combination) for combination in combinations]
+    # A link at the save path of a private folder is followed: nobody else can have planted it.
+    combinations_at_path = itertools.product(("",), ("symbolic", "dangling", "hard", "folder"), modes[1:], users)
+    cases += [_Planted(*combination) for combination in combinations_at_path]
+    yield from (case for case in cases if scale is Scale.FULL or (case.folder_mode == 0o1777 and not case.corrupt))
 
 
 def _save_next_to_planted_links(scale: Scale) -> Outcome:
-    """As another user, plant links to the session user's file in private, world-writable and sticky folders.
-
-    In a sticky folder the session's user cannot remove a planted link, so saving may fail. Saving may also fail if
-    the link replaces the lock file.
-    """
+    """As another user, plant links to the session user's file in private, world-writable and sticky folders."""
     _require_root()
     losses: list[str] = []
     cases = saved = 0
-    for suffix, kind, folder_mode, user, corrupt in _planted_cases(scale):
-        case = f"a {kind} link at {suffix}, folder {folder_mode:04o}, user {user}{', corrupt' if corrupt else ''}"
+    for case in _planted_cases(scale):
         with tempfile.TemporaryDirectory() as name:
             Path(name).chmod(0o755)
             victim = Victim.create_in(Path(name) / "victim")
-            folder = Path(name) / "folder"
-            folder.mkdir()
-            folder.chmod(folder_mode)
-            save = folder / "session.xml"
-            save.write_bytes(dumps(OLD)[: -30 if corrupt else None])
-            sticky = folder_mode == 0o1777
-            for path in (victim.path, victim.path.parent, save, *(() if sticky else (folder,))):
-                os.chown(path, user, user)
-            planted = folder / f"session.xml{suffix}"
-            if kind == "hard":
-                planted.hardlink_to(victim.path)
-            else:
-                planted.symlink_to(victim.path if kind == "symbolic" else victim.unused)
-                os.chown(planted, NOBODY, NOBODY, follow_symlinks=False)
+            save = case.plant(Path(name) / "folder", victim)
             before = victim.path.lstat()
             done = subprocess.run(  # noqa: S603  # our own interpreter and program
-                [sys.executable, "-c", _SESSION_PROGRAM, save, str(user)],
+                [sys.executable, "-c", _SESSION_PROGRAM, save, str(case.user)],
                 env=environment(),
                 capture_output=True,
                 text=True,
@@ -222,13 +257,12 @@ def _save_next_to_planted_links(scale: Scale) -> Outcome:
             )
             cases += 1
             saved += done.stdout == "saved\n"
-            is_irremovable = sticky and user and (suffix == ".tmp" or (corrupt and suffix == ".corrupt"))
-            if done.stdout != "saved\n" and (kind == "hard" or not (suffix == ".lock" or is_irremovable)):
-                losses.append(f"{case}: {done.stdout}{done.stderr}")
+            if loss := case.find_loss(save, done.stdout):
+                losses.append(f"{case}: {loss} ({done.stdout}{done.stderr})")
             if harm := victim.describe_harm(before):
                 losses.append(f"{case}: {harm}")
-            if save.is_symlink() or save.stat().st_uid != user or _mode(save) & 0o133:
-                losses.append(f"{case}: the save file changed to {save.lstat()}")
+            if list(victim.path.parent.iterdir()) != [victim.path]:
+                losses.append(f"{case}: a file was created next to the victim")
     return Outcome(cases, tuple(losses), f"{saved} saved anyway")
 
 
@@ -288,8 +322,10 @@ FAULTS: tuple[Fault, ...] = (
         _save_as_root,
     ),
     Fault(
-        "permissions: links planted at every name, in private, world-writable and sticky folders",
-        "a victim's content, mode, owner or time changes, a dangling link is followed, or an error is raised",
+        "permissions: links planted at every name, and in place of the file or its folder, in private, world-writable "
+        "and sticky folders",
+        "a victim's content, mode, owner or time changes, a dangling link is followed, a file is created next to a "
+        "victim, or an error is raised",
         _save_next_to_planted_links,
     ),
     Fault(
