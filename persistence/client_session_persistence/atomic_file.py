@@ -127,9 +127,9 @@ def sync_folder(folder: str) -> None:
 
 def create_folder(folder: str, mode: int = 0o700, *, sync: Callable[[str], object] = sync_folder) -> None:
     """Create a private folder, and any missing parents with the default mode; ``sync`` makes their names durable."""
-    if os.path.isdir(folder):
-        return
     parent = os.path.dirname(folder)
+    if parent == folder or os.path.isdir(folder):  # if the system can report nothing, not even the root is a folder
+        return
     create_folder(parent, 0o777, sync=sync)
     try:
         os.mkdir(folder, mode)
