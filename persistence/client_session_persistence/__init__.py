@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from client_session_persistence.snapshot import CorruptSaveFileError, Snapshot
-from client_session_persistence.store import MemoryStore, SnapshotStore
+from client_session_persistence.store import MemoryStore, Owner, SnapshotStore
 
 if TYPE_CHECKING:
     from client_session_persistence.codec import dumps, loads
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from client_session_persistence.xml_store import XmlStore
 
 __all__ = [
-    "CorruptSaveFileError", "MemoryStore", "Snapshot", "SnapshotStore", "XmlStore", "default_save_path", "dumps",
-    "loads",
+    "CorruptSaveFileError", "MemoryStore", "Owner", "Snapshot", "SnapshotStore", "XmlStore", "default_save_path",
+    "dumps", "loads",
 ]  # fmt: skip
 
 _MODULES = {"XmlStore": "xml_store", "default_save_path": "paths", "dumps": "codec", "loads": "codec"}

@@ -283,6 +283,8 @@ def create_folder(folder: str, mode: int = 0o700, *, sync: Callable[[str], objec
         return os.stat(folder)
     _check_links(folder)
     parent = os.path.dirname(folder)
+    if parent == folder:  # the system does not even report the root
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), folder)
     create_folder(parent, 0o777, sync=sync)
     try:
         os.mkdir(folder, mode)

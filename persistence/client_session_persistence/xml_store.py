@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from client_session_persistence.forks import Lease
     from client_session_persistence.lock_file import Hold
+    from client_session_persistence.store import Owner
     from client_session_persistence.writer_thread import PendingWrites
 
 
@@ -177,7 +178,7 @@ class XmlStore:
         """
         return self._locked()
 
-    def ownership(self) -> OwnerLock:
+    def ownership(self) -> Owner:
         """Return the lock on the saved session, ``<name>.owner``, for the run that continues it; create its folder.
 
         Raises:
