@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from client_session import history
 from client_session_persistence.deadline import no_deadline
-from client_session_persistence.forks import THIS_PROCESS
+from client_session_persistence.forks import THIS_PROCESS, notice_fork
 
 
 class Logger(Protocol):
@@ -106,6 +106,7 @@ class Callbacks:
     def _run(self, name: str, call: Callable[..., object], args: tuple[Any, ...], process: int) -> BaseException | None:
         try:
             with no_deadline():
+                notice_fork()
                 if THIS_PROCESS.id == process:  # otherwise, the previous callback forked, and this is the child
                     call(*args)
         except Exception:
