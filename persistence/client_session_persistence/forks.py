@@ -140,10 +140,9 @@ def cleared_in_child(data: bytes) -> mmap | bytes:
     return bytes(len(data))
 
 
-MARKER: mmap | bytes | _ProcessIdMarker = cleared_in_child(b"\1")
+_page = cleared_in_child(b"\1")
+MARKER = _page if _page[0] else _ProcessIdMarker()
 """Its only item is true unless this process was forked and its hooks have not run yet. Reading it calls no function."""
-if not MARKER[0]:
-    MARKER = _ProcessIdMarker()
 
 
 def notice_fork() -> None:
