@@ -32,7 +32,9 @@ SLOW = frozenset(
         "test_docs.py",
         "test_example_desktop.py",
         "test_example_web.py",
+        "test_green_threads.py",
         "test_torture.py",
+        "test_web_servers.py",
     }
 )
 """Tests that open windows, run servers or benchmarks, build the site, or inject faults. `make matrix` skips them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import textwrap
@@ -211,3 +212,140 @@ def test_hooks_run_in_order() -> None:
     expected = "[4, 3, 2, 1, 0, 0, 1, 2, 3, 4] 0" if sys.platform != "win32" else "[] None"
     assert run(program) == f"{expected}\n4 3 2 1 0 "
     assert [stage.name for stage in Stage] == ["PROCESS", "FILES", "THREADS", "SESSIONS", "LOOPS"]
+
+
+C_FORK = """
+    import ctypes, json, os, sys, threading, time, uuid
+    from client_session import ClientSession, MemoryStore, XmlStore
+    from client_session.ticking.thread import SHARED_CHECKER
+    from client_session_persistence.writer_thread import WRITER
+
+    def fork():
+        # No thread may be waiting for the GIL, or else CPython itself hangs in the child. The locks show that the
+        # threads are running, as they usually are when C code forks.
+        for thread in (SHARED_CHECKER, WRITER):
+            thread.pause(time.monotonic() + 60)
+            thread._running.acquire()
+        child = ctypes.PyDLL(None).fork()
+        if child:
+            for thread in (SHARED_CHECKER, WRITER):
+                thread._running.release()
+                thread.resume()
+        return child
+"""
+C_FORK_STORES = {
+    "file": "XmlStore(sys.argv[1])",
+    "background": "XmlStore(sys.argv[1], background=True)",
+    "memory": "MemoryStore()",
+}
+FIRST_CALLS = {
+    "get_session_context": "session.get_session_context(str(uuid.uuid4()))",
+    "get_session_context with a UUID": "session.get_session_context(uuid.uuid4())",
+    "set_background": "session.set_background(False)",
+    "tick": "session.tick()",
+    "touch": "session.touch()",
+    "start_new_session": "session.start_new_session()",
+    "start_checker": "session.start_checker()",
+    "check_interval": "session.check_interval = 9",
+    "foreground_timeout": "session.foreground_timeout = 500",
+    "save": "session.save()",
+    "session_id": "session.session_id",
+    "event_index": "session.event_index",
+    "expires_in": "session.expires_in",
+    "explain": "session.explain()",
+    "a lock of the store": "session._ledger._store.lock().__enter__",
+    "os.fork": "os.fork() or os._exit(0)",
+}
+
+
+@needs_fork
+@pytest.mark.parametrize("events", [0, 2], ids=["pending", "with events"])
+@pytest.mark.parametrize("store", C_FORK_STORES)
+def test_fork_in_c_is_noticed_by_the_first_call(store: str, events: int, save_path: Path) -> None:
+    """A child that was forked without Python's fork hooks begins its own session, whichever call it makes first."""
+    program = f"""{C_FORK}
+    def track(call=""):
+        context = session.get_session_context(uuid.uuid4())
+        print(json.dumps([call, context.session_id, context.session_index, context.event_index]), flush=True)
+
+    session = ClientSession(store={C_FORK_STORES[store]})
+    for _ in range({events}):
+        track()
+    session.save()
+    before = session.session_id
+    for call, code in {FIRST_CALLS}.items():
+        child = fork()
+        if child == 0:
+            exec(code)
+            assert session.session_id != before
+            track(call)
+            session.save()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0, call
+        assert session.session_id == before
+    track()
+    """
+    contexts = list(map(json.loads, run(program, save_path).splitlines()))
+    parent = [context[1:] for context in contexts if not context[0]]
+    children = {call: context for call, *context in contexts if call}
+    assert children.keys() == FIRST_CALLS.keys()
+    assert [event for _, _, event in parent] == list(range(1, events + 2))
+    events_in_children = {call: event for call, (_, _, event) in children.items()}
+    assert events_in_children == {call: 1 + call.startswith("get_session_context") for call in FIRST_CALLS}
+    assert len({session for session, _, _ in (parent[0], *children.values())}) == 1 + len(FIRST_CALLS)
+    if store != "memory":
+        assert sorted({index for _, index, _ in (*parent, *children.values())}) == list(range(1, len(FIRST_CALLS) + 2))
+
+
+@needs_fork
+def test_threads_of_a_child_forked_in_c_share_its_session() -> None:
+    """If several threads of the child make the first call at once, they all track events in one new session."""
+    program = f"""{C_FORK}
+    session = ClientSession(store=MemoryStore(), check_interval=0.01)
+    session.get_session_context(uuid.uuid4())
+    child = fork()
+    if child:
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    sys.setswitchinterval(1e-6)
+    contexts, barrier = [], threading.Barrier(8)
+    def track():
+        barrier.wait()
+        contexts.append(session.get_session_context(uuid.uuid4()))
+    threads = [threading.Thread(target=track) for _ in range(8)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    print(len({{context.session_id for context in contexts}}), *sorted(context.event_index for context in contexts))
+    """
+    assert run(program) == "1 1 2 3 4 5 6 7 8\n"
+
+
+@needs_fork
+def test_checker_runs_in_a_child_forked_in_c() -> None:
+    """After the first event, the child's session expires without another call, as in any other process."""
+    program = f"""{C_FORK}
+    ended = threading.Event()
+    session = ClientSession(store=MemoryStore(), check_interval=0.01, on_session_end=lambda _: ended.set())
+    child = fork()
+    if child == 0:
+        session.foreground_timeout = 0.05
+        session.get_session_context(uuid.uuid4())
+        os._exit(not ended.wait(20))
+    print(os.waitpid(child, 0)[1])
+    """
+    assert run(program) == "0\n"
+
+
+@needs_fork
+def test_child_forked_in_c_does_not_save_its_parents_session_at_exit(save_path: Path) -> None:
+    """A child that exits without any call to the session leaves the parent's progress alone."""
+    program = f"""{C_FORK}
+    session = ClientSession(sys.argv[1])
+    session.get_session_context(uuid.uuid4())
+    session.get_session_context(uuid.uuid4())
+    child = fork()
+    if child:
+        os.waitpid(child, 0)
+        os._exit(0)
+    """
+    assert run(program, save_path) == ""
+    assert loads(save_path.read_bytes()).event_index == 1

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
+import textwrap
+import zipapp
+import zipfile
 from pathlib import Path
 
 import attrs
@@ -116,3 +120,29 @@ def test_modules_are_imported_under_only_one_name_in_a_clone() -> None:
     ).stdout.split()
     assert {"client_session", "client_session_persistence", "docs.generated"} <= set(modules)
     assert not MODULES_UNDER_A_SECOND_NAME & set(modules)
+
+
+def test_program_works_as_a_zip_file(installation: Installation, wheel_path: Path, tmp_path: Path) -> None:
+    """A zipapp that contains both packages saves sessions and finds its data files."""
+    content = tmp_path / "content"
+    with zipfile.ZipFile(wheel_path) as wheel:
+        wheel.extractall(content)
+    (content / "__main__.py").write_text(
+        textwrap.dedent("""
+        import sys, uuid
+        import client_session
+        from client_session import ClientSession
+        from client_session.__main__ import main
+        with ClientSession("session.xml") as session:
+            print(client_session.__file__, session.get_session_context(uuid.uuid4()).session_index, session.save_error)
+        sys.argv[1:] = ["diagram", "-o", "lifecycle.svg"]
+        main()
+        """),
+        encoding="utf-8",
+    )
+    zipapp.create_archive(content, tmp_path / "program.pyz")
+    shutil.rmtree(content)
+    output = installation.run("-W", "error", "program.pyz", folder=tmp_path)
+    assert "program.pyz" in output
+    assert "1 None" in output
+    assert (tmp_path / "lifecycle.svg").read_text(encoding="utf-8").endswith("</svg>\n")

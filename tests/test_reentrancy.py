@@ -13,6 +13,7 @@ from client_session import ClientSession, MemoryStore
 from client_session.testing import ManualClock, ManualScheduler
 from client_session_persistence import XmlStore
 from event_ids import event_id
+from torture.forked_children import fork_in_c
 from torture.forks import fork_at
 from torture.recorder import OPERATIONS, Recorder, ignore_closed
 from torture.reentrancy import call_at_point
@@ -53,13 +54,16 @@ def test_interrupted_calls_lose_nothing(operation: str, reentrant_call: str) -> 
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork() is not available")
+@pytest.mark.parametrize("system_fork", [None, fork_in_c], ids=["os.fork", "fork in C"])
 @pytest.mark.parametrize("point", range(31))
-def test_forked_child_never_begins_the_session_that_its_parent_begins(tmp_path: Path, point: int) -> None:
+def test_forked_child_never_begins_the_session_that_its_parent_begins(
+    tmp_path: Path, point: int, system_fork: Callable[[], int] | None
+) -> None:
     """A child forked while the id of the next session is being chosen gets an id of its own."""
     prepare, operate = OPERATIONS["a new session"]
     recorder = Recorder(XmlStore(tmp_path / "session.xml"))
     prepare(recorder)
-    _, loss = fork_at(point, recorder, operate)
+    _, loss = fork_at(point, recorder, operate, system_fork)
     assert not loss
 
 

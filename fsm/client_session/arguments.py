@@ -87,7 +87,7 @@ def snapshot_store(save_path: str | os.PathLike[str] | None, store: SnapshotStor
 
 @functools.cache  # finalizers at interpreter exit can no longer import modules
 def _xml_store() -> type[XmlStore]:
-    from client_session_persistence import XmlStore  # noqa: PLC0415  # programs that pass a store do not need XML
+    from client_session_persistence.xml_store import XmlStore  # noqa: PLC0415  # programs that pass a store do not need XML
 
     return XmlStore
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from client_session import history
 from client_session.interruptions import is_from_signal_handler
 from client_session_persistence.deadline import THREAD
-from client_session_persistence.forks import THIS_PROCESS
+from client_session_persistence.forks import THIS_PROCESS, notice_fork
 
 
 class Logger(Protocol):
@@ -112,6 +112,7 @@ class Callbacks:
 
     def _run_first(self, queue: Queue, process: int) -> BaseException | None:
         """Remove the first call from the queue and run it; return an exception that must reach the caller."""
+        notice_fork()
         outer = THREAD.until
         name, call, args = queue[0]
         try:

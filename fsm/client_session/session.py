@@ -21,7 +21,7 @@ from client_session.ledger import Ledger
 from client_session.lifecycle import Lifecycle
 from client_session.ticking.thread import SHARED_CHECKER
 from client_session_persistence.deadline import acquire_soon, is_held, within_deadline
-from client_session_persistence.forks import Stage, register
+from client_session_persistence.forks import MARKER, Stage, cleared_in_child, notice_fork, register
 from client_session_persistence.snapshot import HEX_TO_ZERO, MAX_INDEX, UUID_SHAPE, as_utc
 
 if TYPE_CHECKING:
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 _LOGGER = logging.getLogger(__name__)
+
+_HEX_TO_ZERO = cleared_in_child(HEX_TO_ZERO)
+"""Cleared in a child that C code forked, so that an event in the child fails the check of its id and takes notice."""
 
 
 class ClientSession:
@@ -166,10 +169,11 @@ class ClientSession:
 
         """
         if not (
-            event_id.encode("ascii", "replace").translate(HEX_TO_ZERO) == UUID_SHAPE  # is_uuid, inlined
+            event_id.encode("ascii", "replace").translate(_HEX_TO_ZERO) == UUID_SHAPE  # is_uuid, inlined
             if type(event_id) is str
-            else type(event_id) is UUID
+            else type(event_id) is UUID and MARKER[0]
         ):
+            notice_fork()
             event_id = arguments.event_id_string(event_id)
         if event_timestamp is not None:
             event_timestamp = as_utc(event_timestamp)
@@ -241,6 +245,7 @@ class ClientSession:
         """
         # Most ticks have nothing to do, and there may be many sessions, so this does not take the lock. If another
         # thread is changing the session right now, the next tick will see the change.
+        notice_fork()
         idle = self._current.lifecycle.is_tick_noop(self._clock.monotonic()) and not self._current.is_closed
         error = self._ledger.error
         if idle and error is None and not self._continues:
@@ -278,6 +283,7 @@ class ClientSession:
             SessionClosedError: after `close`.
 
         """
+        notice_fork()
         if self._current.is_closed:
             raise SessionClosedError(self.save.__name__)
         error = within_deadline(lambda: self._ledger.save(self._progress(), wait=True))
@@ -355,12 +361,12 @@ class ClientSession:
     @property
     def state(self) -> SessionState:
         """The state of the lifecycle."""
-        return self._current.lifecycle.state
+        return self._latest.lifecycle.state
 
     @property
     def background(self) -> bool:
         """Whether the app is in the background."""
-        return self._current.lifecycle.state is not SessionState.FOREGROUND_ACTIVE
+        return self._latest.lifecycle.state is not SessionState.FOREGROUND_ACTIVE
 
     @property
     def checker_running(self) -> bool:
@@ -370,44 +376,44 @@ class ClientSession:
     @property
     def user_id(self) -> str:
         """The id of this installation's user."""
-        current = self._current
+        current = self._latest
         return current.facts.user_id if current.is_numbered else self._ledger.newest.user_id
 
     @property
     def session_id(self) -> str:
         """The id of the current session, even while it is pending."""
-        return self._current.facts.session_id
+        return self._latest.facts.session_id
 
     @property
     def previous_session_id(self) -> str | None:
         """The id of the previous session; ``None`` if there is none, or while the current session is pending."""
-        return self._current.facts.previous_session_id
+        return self._latest.facts.previous_session_id
 
     @property
     def session_index(self) -> int | None:
         """The session's number, starting at 1; ``None`` while it is pending."""
-        current = self._current
+        current = self._latest
         return current.facts.session_index if current.is_numbered else None
 
     @property
     def first_event_id(self) -> str | None:
         """The id of the session's first event; ``None`` before that event."""
-        return self._current.facts.first_event_id
+        return self._latest.facts.first_event_id
 
     @property
     def first_event_timestamp(self) -> str | None:
         """The time of the session's first event, as an RFC 3339 string in UTC; ``None`` before that event."""
-        return self._current.facts.first_event_timestamp
+        return self._latest.facts.first_event_timestamp
 
     @property
     def event_index(self) -> int:
         """The number of the session's last event; 0 before the first event."""
-        return min(self._current.lifecycle.event_count, MAX_INDEX)
+        return min(self._latest.lifecycle.event_count, MAX_INDEX)
 
     @property
     def storage_mechanism(self) -> str:
         """``LOCAL_STORAGE``, the value that the .NET tracker uses."""
-        return self._current.facts.storage_mechanism
+        return self._latest.facts.storage_mechanism
 
     @property
     def expires_in(self) -> float | None:
@@ -426,17 +432,23 @@ class ClientSession:
         session, changed the focus or a timeout, or started or stopped the checker. Events within a session and ticks
         before the timeout are not decisions, so 32 usually span hours. A forked child starts with no decisions.
         """
-        return history.unpack(self._current.history)
+        return history.unpack(self._latest.history)
 
     @property
     def save_error(self) -> Exception | None:
         """The last load or save error; a successful save clears it (the next save or tick repairs a corrupt file)."""
         return self._ledger.error
 
+    @property
+    def _latest(self) -> Current:
+        """The current session; in a child that C code forked, not its parent's."""
+        notice_fork()
+        return self._current
+
     def _read(self, read: Callable[[Lifecycle], Result]) -> Result:
         """Read the lifecycle without the lock, and retry if it was superseded (and so retired) during the read."""
         while True:
-            current = self._current
+            current = self._latest
             value = read(current.lifecycle)
             if current is self._current:
                 return value
@@ -450,6 +462,7 @@ class ClientSession:
         finalizer on this thread, or a child that one of them forks, can still call the session. Such a re-entrant call
         sees the session as last published, and its own result is kept: the outer call discards its draft and retries.
         """
+        notice_fork()
         try:
             return within_deadline(lambda: self._publish(method, given, change))
         finally:
@@ -463,6 +476,7 @@ class ClientSession:
         with self._lock:
             ledger = self._ledger
             while True:
+                notice_fork()
                 before, next_id = self._current, ledger.pending_id or ledger.choose_pending_id()
                 if before.is_closed:
                     raise SessionClosedError(method)
@@ -474,6 +488,8 @@ class ClientSession:
                 queue = callbacks.queue
                 # No Python code is called from here on, so none can interrupt. A child that is forked later gets its
                 # own callbacks; the parent runs these.
+                if not MARKER[0]:  # C code forked during this call
+                    continue
                 if self._current is before and before.lifecycle.event_count == draft.event_count_before:
                     self._current, ledger.pending_id = draft.after, next_id
                     before.lifecycle.checker_running = False  # so that it does not count any more events

@@ -5,7 +5,6 @@ This package does not depend on ``client_session``, so it can be used on its own
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from client_session_persistence.snapshot import CorruptSaveFileError, Snapshot
@@ -21,14 +20,25 @@ __all__ = [
     "dumps", "loads",
 ]  # fmt: skip
 
-_MODULES = {"XmlStore": "xml_store", "default_save_path": "paths", "dumps": "codec", "loads": "codec"}
-
 
 def __getattr__(name: str) -> object:
     """Import the file-related code on first use: programs that use other stores do not need it."""
-    if name not in _MODULES:
+    # The imports are written out, because freezers such as Nuitka and PyInstaller do not find computed names.
+    value: object
+    if name == "XmlStore":
+        from client_session_persistence import xml_store  # noqa: PLC0415
+
+        value = xml_store.XmlStore
+    elif name == "default_save_path":
+        from client_session_persistence import paths  # noqa: PLC0415
+
+        value = paths.default_save_path
+    elif name in {"dumps", "loads"}:
+        from client_session_persistence import codec  # noqa: PLC0415
+
+        value = codec.dumps if name == "dumps" else codec.loads
+    else:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    value: object = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     globals()[name] = value
     return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import queue
 import sys
 import threading
 import time
@@ -35,15 +36,24 @@ class DaemonThread(ABC):
     def _has_work(self) -> bool:
         """Return whether to call `_work` again after it has returned."""
 
-    @abstractmethod
+    def _wait(self, seconds: float | None = None) -> None:
+        """In `_work`, wait for a call to `_wake`. Check for work first: calls made before the thread began are lost."""
+        if self._wakeup is not None:
+            with contextlib.suppress(queue.Empty):
+                self._wakeup.get(timeout=seconds)
+
     def _wake(self) -> None:
-        """Wake `_work` if it is waiting, so that it notices `is_pausing`."""
+        """Wake `_work` if it is waiting. This can be called even in ``__del__`` and signal handlers."""
+        if (wakeup := self._wakeup) is not None:
+            wakeup.put(None)
 
     def renew(self) -> None:
         """Start over without a thread, as a forked child must."""
         self._running = threading.Lock()
         """Held while the thread runs. No caller ever waits for this lock."""
         self._thread: threading.Thread | None = None
+        self._wakeup: queue.SimpleQueue[None] | None = None
+        """Created by each new thread, because gevent or eventlet may have replaced threads and queues meanwhile."""
         self.is_pausing = False
         """Whether ``_work`` must return."""
 
@@ -56,10 +66,10 @@ class DaemonThread(ABC):
         """Start the thread if necessary; return whether it is running or will be restarted after a fork."""
         if self.is_pausing or sys.is_finalizing() or not self._running.acquire(blocking=False):
             return self.is_pausing or self._running.locked()
-        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         try:
+            self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
             self._thread.start()
-        except RuntimeError:  # the interpreter is shutting down, or the system is out of threads
+        except RuntimeError:  # no more threads, the interpreter is exiting, or a subinterpreter forbids daemon threads
             self._thread = None
             self._running.release()
             return False
@@ -74,6 +84,8 @@ class DaemonThread(ABC):
         self._wake()
         with contextlib.suppress(RuntimeError):  # the fork interrupted the thread's start, so it cannot be joined
             thread.join(max(0.0, until - time.monotonic()))
+        if thread.native_id == threading.get_native_id():  # gevent or eventlet runs both on one thread
+            return
         task = f"/proc/self/task/{thread.native_id}"
         while not thread.is_alive() and os.path.exists(task) and time.monotonic() < until:  # noqa: PTH110
             time.sleep(0)  # the thread has ended in Python, but the system still lists it
@@ -86,6 +98,7 @@ class DaemonThread(ABC):
 
     def _run(self) -> None:
         thread = threading.current_thread()
+        self._wakeup = queue.SimpleQueue()
         while True:
             try:
                 self._work()

@@ -1,12 +1,20 @@
-"""Fork and exit handling: one ordered registry of hooks, and the state that a forked child must renew."""
+"""Fork and exit handling: one ordered registry of hooks, and the state that a forked child must renew.
+
+Some programs fork in C code, without Python's fork hooks; uWSGI does. `notice_fork` then runs the hooks late, at the
+child's first call to any of our objects. It costs almost nothing in other processes: the kernel clears a page of memory
+in each forked child, and reading that page shows whether the hooks have run.
+"""
 
 from __future__ import annotations
 
 import atexit
 import bisect
+import contextlib
+import datetime as dt
 import enum
 import errno
 import os
+import sys
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -14,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, TypeVarTuple, Unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from mmap import mmap
 
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
@@ -22,6 +31,10 @@ FORK_SECONDS = 1.0
 """How long a fork waits for our threads to pause."""
 EXIT_SECONDS = 2.0
 """How long the interpreter waits at exit for sessions to be saved."""
+
+
+_DATETIME = (dt, sys.modules.get("_datetime"))
+"""Kept until our last finalizer has run: without its C module, datetime crashes Python 3.13 and fails in 3.14."""
 
 
 class Stage(enum.IntEnum):
@@ -47,8 +60,10 @@ _registry: list[tuple[Stage, Hooks]] = []
 
 
 def register(stage: Stage, **hooks: Unpack[Hooks]) -> None:
-    """Call these hooks at each fork and when the interpreter exits."""
+    """Call these hooks at each fork and when the interpreter exits (now, if it has called the other hooks already)."""
     bisect.insort(_registry, (stage, hooks), key=lambda registered: registered[0])
+    if THIS_PROCESS.has_exited:
+        _run([(stage, hooks)], "at_exit", time.monotonic())
 
 
 def _run(hooks: Iterable[tuple[Stage, Hooks]], when: str, *until: float) -> None:
@@ -58,13 +73,15 @@ def _run(hooks: Iterable[tuple[Stage, Hooks]], when: str, *until: float) -> None
             hook(*until)
 
 
-atexit.register(lambda: _run(reversed(_registry), "at_exit", time.monotonic() + EXIT_SECONDS))
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=lambda: _run(reversed(_registry), "before_fork", time.monotonic() + FORK_SECONDS),
-        after_in_parent=lambda: _run(_registry, "after_fork_in_parent"),
-        after_in_child=lambda: _run(_registry, "after_fork_in_child"),
-    )
+def _before_fork() -> None:
+    notice_fork()
+    _run(reversed(_registry), "before_fork", time.monotonic() + FORK_SECONDS)
+
+
+def _at_exit() -> None:
+    notice_fork()
+    _run(reversed(_registry), "at_exit", time.monotonic() + EXIT_SECONDS)
+    THIS_PROCESS.has_exited = True
 
 
 class _Process:
@@ -74,6 +91,12 @@ class _Process:
     """
 
     def __init__(self) -> None:
+        self.renewals: dict[int, threading.RLock] = {}
+        """For each process id, a lock to hold while the hooks of that child run. An inherited lock may be held."""
+        self.renewing_id = 0
+        """The process whose hooks are running."""
+        self.has_exited = False
+        """Whether the hooks for the interpreter's exit have run."""
         self.renew()
 
     def renew(self) -> None:
@@ -85,6 +108,71 @@ class _Process:
 
 THIS_PROCESS = _Process()
 register(Stage.PROCESS, after_fork_in_child=THIS_PROCESS.renew)
+
+
+class _ProcessIdMarker:
+    """A marker for systems whose kernel cannot clear memory in forked children."""
+
+    def __getitem__(self, _: int) -> bool:
+        return os.getpid() == THIS_PROCESS.id
+
+
+_MADV_WIPEONFORK = 18  # <linux/mman.h>; the mmap module does not define it
+_cleared: list[tuple[mmap, bytes]] = []
+
+
+def cleared_in_child(data: bytes) -> mmap | bytes:
+    """Return a copy of ``data`` that is all zeros in a forked child until the child's hooks have run.
+
+    It is always all zeros if the system can fork but cannot clear memory in a forked child.
+    """
+    if not hasattr(os, "fork"):
+        return data
+    if sys.platform in ("linux", "android"):
+        with contextlib.suppress(ImportError, OSError):  # OSError: Linux before 4.14
+            import mmap  # noqa: PLC0415  # some platforms do not have it
+
+            memory = mmap.mmap(-1, len(data), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            memory.madvise(_MADV_WIPEONFORK)
+            memory[:] = data
+            _cleared.append((memory, data))
+            return memory
+    return bytes(len(data))
+
+
+_page = cleared_in_child(b"\1")
+MARKER = _page if _page[0] else _ProcessIdMarker()
+"""Its only item is true unless this process was forked and its hooks have not run yet. Reading it calls no function."""
+
+
+def notice_fork() -> None:
+    """Run the hooks of a forked child if they have not run yet: the process may have been forked by C code."""
+    if not MARKER[0]:
+        _renew_child()
+
+
+def _renew_child() -> None:
+    """Run the hooks of a forked child once, on the thread that gets here first; others wait until they have run."""
+    process = os.getpid()
+    with THIS_PROCESS.renewals.setdefault(process, threading.RLock()):
+        if MARKER[0] or THIS_PROCESS.renewing_id == process:  # a hook calls this function again
+            return
+        THIS_PROCESS.renewing_id = process
+        try:
+            _run(_registry, "after_fork_in_child")
+            for memory, data in _cleared:
+                memory[:] = data
+        finally:
+            THIS_PROCESS.renewing_id = 0
+
+
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=lambda: _run(_registry, "after_fork_in_parent"),
+        after_in_child=_renew_child,
+    )
 
 
 class Lease:
@@ -105,11 +193,11 @@ class Lease:
     @property
     def is_void(self) -> bool:
         """Whether the lease belongs to a parent process."""
-        return self._process != THIS_PROCESS.id
+        return self._process != THIS_PROCESS.id or not MARKER[0]
 
     def call(self, function: Callable[[*Arguments], Result], /, *arguments: *Arguments) -> Result:
         """Make a system call that writes; raise `OSError` if the lease is void and the parent completes it."""
-        if self._process == THIS_PROCESS.id:
+        if self._process == THIS_PROCESS.id and MARKER[0]:
             return function(*arguments)  # no other code can run between the check and this call
         raise OSError(errno.ECANCELED, "Forked during the write; the parent completes it")
 
@@ -130,6 +218,7 @@ class ForkAware(ABC):
 
     def renew_in_child(self) -> None:
         """In a forked child, renew on the first call, whichever thread makes it."""
+        notice_fork()
         if self._process != THIS_PROCESS.id:
             with THIS_PROCESS.renewing:
                 if self._process != THIS_PROCESS.id:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import queue
 import threading
 import time
 from collections import deque
@@ -38,7 +37,7 @@ class WriterThread(DaemonThread):
 
     def renew(self) -> None:
         """Start over, as a forked child must: the queued jobs belong to its parent."""
-        self.jobs: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self.jobs: deque[Callable[[], object]] = deque()
         """The jobs that the thread will run, in order."""
         self.retained: set[ProcessLock] = set()
         """The locks of the stores that have something to write. Each of them uses a descriptor."""
@@ -50,25 +49,31 @@ class WriterThread(DaemonThread):
         if self._is_exiting or self.is_current or not self.ensure_running():
             job()
         else:
-            self.jobs.put(job)
+            self.add(job)
+
+    def add(self, job: Callable[[], object]) -> None:
+        """Queue a job for the thread."""
+        self.jobs.append(job)
+        self._wake()
 
     def finish(self, until: float) -> None:
         """Wait for all jobs, but not past ``until`` (`time.monotonic` time). From now on, `run` calls jobs directly."""
         self._is_exiting = True
         if self._has_work() or self._running.locked():
             done = threading.Event()
-            self.jobs.put(done.set)
+            self.add(done.set)
             done.wait(max(0.0, until - time.monotonic()))
 
     def _work(self) -> None:
         while not self.is_pausing:
-            self.jobs.get()()
+            while self.jobs:
+                self.jobs.popleft()()
+                if self.is_pausing:
+                    return
+            self._wait()
 
     def _has_work(self) -> bool:
-        return not self.jobs.empty()
-
-    def _wake(self) -> None:
-        self.jobs.put(lambda: None)
+        return bool(self.jobs)
 
 
 WRITER = WriterThread()
@@ -152,7 +157,7 @@ class PendingWrites(ForkAware):
 
     def _release(self, lock: ProcessLock) -> None:
         if not lock.release_retained(self._waiting):  # the thread that holds the lock may be waiting for another job
-            WRITER.jobs.put(partial(self._release, lock))
+            WRITER.add(partial(self._release, lock))
         elif not lock.is_retained:
             WRITER.retained.discard(lock)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import select
@@ -26,6 +27,12 @@ def require_fork() -> None:
     if not hasattr(os, "fork"):
         message = "needs os.fork(), which this system does not have"
         raise CannotRunError(message)
+
+
+def fork_in_c() -> int:
+    """Fork as uWSGI does: in C code that holds the GIL, without calling Python's fork hooks."""
+    process: int = ctypes.PyDLL(None).fork()
+    return process
 
 
 class ChildError(Exception):
@@ -68,14 +75,15 @@ class Child:
 class _ForkPoint:
     """An object that forks on request within a block; at the end of the block, the child sends its result and exits."""
 
-    def __init__(self, work: Callable[[], object]) -> None:
+    def __init__(self, work: Callable[[], object], system_fork: Callable[[], int]) -> None:
         self._work = work
+        self._system_fork = system_fork
         self._parent = os.getpid()
         self._writer = -1
 
     def fork(self) -> Child:
         reader, self._writer = os.pipe()
-        process = os.fork()
+        process = self._system_fork()
         if process:
             os.close(self._writer)
         return Child(process, reader)
@@ -98,9 +106,12 @@ class _ForkPoint:
 
 
 @contextlib.contextmanager
-def open_fork_point(work: Callable[[], object]) -> Generator[_ForkPoint]:
-    """Yield an object that can fork; at the end of the block, the child returns the result of ``work()`` and exits."""
-    fork_point = _ForkPoint(work)
+def open_fork_point(work: Callable[[], object], system_fork: Callable[[], int] | None = None) -> Generator[_ForkPoint]:
+    """Yield an object that can fork; at the end of the block, the child returns the result of ``work()`` and exits.
+
+    It forks with ``system_fork``, by default `os.fork`.
+    """
+    fork_point = _ForkPoint(work, system_fork or os.fork)
     try:
         yield fork_point
     except BaseException as error:

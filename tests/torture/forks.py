@@ -20,7 +20,7 @@ from client_session import ClientSession
 from client_session.ticking.thread import SHARED_CHECKER
 from client_session_persistence import MemoryStore, XmlStore
 from torture.fault import Fault, Outcome, Scale
-from torture.forked_children import ChildError, open_fork_point, require_fork, run_in_child
+from torture.forked_children import ChildError, fork_in_c, open_fork_point, require_fork, run_in_child
 from torture.recorder import OPERATIONS, Recorder, event_keys, ignore_closed
 from torture.reentrancy import call_at_point
 from torture.worker_pool import run_in_workers
@@ -184,7 +184,23 @@ def _fork_during_operations(scale: Scale, *, is_background: bool = False) -> Out
     return run_in_workers(partial(_run_shard, is_background=is_background), scale)
 
 
-def _run_shard(shard: int, shards: int, scale: Scale, *, is_background: bool) -> Outcome:
+def _fork_in_c_during_operations(scale: Scale) -> Outcome:
+    require_fork()
+    return run_in_workers(_run_shard_in_c, scale)
+
+
+def _run_shard_in_c(shard: int, shards: int, scale: Scale) -> Outcome:
+    return _run_shard(shard, shards, scale, fork_in_c)
+
+
+def _run_shard(
+    shard: int,
+    shards: int,
+    scale: Scale,
+    system_fork: Callable[[], int] | None = None,
+    *,
+    is_background: bool = False,
+) -> Outcome:
     """Fork at evenly spaced points in each operation, which the child completes, as after a fork in a handler."""
     cases, losses = 0, list[str]()
     step = 5 * shards if scale is Scale.FULL else 211
@@ -195,7 +211,7 @@ def _run_shard(shard: int, shards: int, scale: Scale, *, is_background: bool) ->
             while point < points:
                 recorder = Recorder(XmlStore(folder / str(cases) / "session.xml", background=is_background))
                 prepare(recorder)
-                points, loss = fork_at(point, recorder, operation)
+                points, loss = fork_at(point, recorder, operation, system_fork)
                 if loss:
                     losses.append(f"in {name}, at point {point}: {loss}")
                 cases += 1
@@ -203,7 +219,12 @@ def _run_shard(shard: int, shards: int, scale: Scale, *, is_background: bool) ->
     return Outcome(cases, tuple(losses))
 
 
-def fork_at(point: int, recorder: Recorder, operation: Callable[[Recorder], object]) -> tuple[int, str]:
+def fork_at(
+    point: int,
+    recorder: Recorder,
+    operation: Callable[[Recorder], object],
+    system_fork: Callable[[], int] | None = None,
+) -> tuple[int, str]:
     """Fork at one point in an operation that both processes complete; return the number of points and the loss."""
     before = len(recorder.contexts)
     parent = os.getpid()
@@ -228,7 +249,7 @@ def fork_at(point: int, recorder: Recorder, operation: Callable[[Recorder], obje
         assert not reported & parent_sessions, "the child reported one of its parent's sessions"
         return event_keys(recorder.contexts[before:])
 
-    with open_fork_point(continue_in_child) as fork_point:
+    with open_fork_point(continue_in_child, system_fork) as fork_point:
         points = call_at_point(lambda: ignore_closed(lambda: operation(recorder)), fork, point)
     try:
         ignore_closed(recorder.event)
@@ -332,6 +353,11 @@ FAULTS: tuple[Fault, ...] = (
         "fork at every fifth point in each operation and its background save; both processes continue",
         "the parent and child share a session, skip or duplicate a number, or both report the same session",
         partial(_fork_during_operations, is_background=True),
+    ),
+    Fault(
+        "fork in C code, without Python's fork hooks, at every fifth point in each operation and its save",
+        "the parent and child share a session, skip or duplicate a number, or both report the same session",
+        _fork_in_c_during_operations,
     ),
     Fault(
         "fork in on_session_start",

@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from client_session import ClientSession
-from client_session_persistence import MemoryStore, XmlStore
+from client_session_persistence import CorruptSaveFileError, MemoryStore, XmlStore, loads
+from torture.exit_places import METHODS, PLACES, exit_program
 from torture.fault import Fault, Outcome, Scale
 from torture.worker_pool import environment
 
@@ -65,9 +66,9 @@ EXITS: dict[str, tuple[str, int, str]] = {
 }
 
 
-def _run_program(source: str, path: Path) -> subprocess.CompletedProcess[str]:
+def _run_program(source: str, path: Path, python: Path | str = sys.executable) -> subprocess.CompletedProcess[str]:
     return subprocess.run(  # noqa: S603  # our own interpreter and program
-        [sys.executable, "-X", "dev", "-c", _IMPORTS + source, str(path)],
+        [python, "-X", "dev", "-c", _IMPORTS + source, str(path)],
         env=environment(),
         capture_output=True,
         text=True,
@@ -93,6 +94,43 @@ def _exit_each_way(scale: Scale) -> Outcome:
 
         list(pool.map(run, *zip(*itertools.product(range(repetitions), EXITS), strict=True)))
     return Outcome(repetitions * len(EXITS), tuple(losses))
+
+
+def _interpreters() -> list[Path]:
+    """Return this interpreter and those for which `make matrix` has set up an environment."""
+    others = (Path(__file__).parents[2] / "build" / "matrix").glob("3.*/bin/python")
+    this = f"3.{sys.version_info.minor}"
+    return [Path(sys.executable), *sorted(python for python in others if python.parents[1].name != this)]
+
+
+def _call_at_exit(scale: Scale) -> Outcome:
+    stores = ("XmlStore(sys.argv[1])", "XmlStore(sys.argv[1], background=True)", "MemoryStore()")
+    interpreters = _interpreters() if scale is Scale.FULL else [Path(sys.executable)]
+    cases = list(itertools.product(interpreters, stores, PLACES, [list(METHODS)]))
+    if scale is Scale.FULL:
+        cases += itertools.product(interpreters, stores[:1], PLACES, [[name] for name in METHODS])
+    losses: list[str] = []
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+
+        def run(number: int) -> None:
+            python, store, place, names = cases[number]
+            path = Path(folder) / f"{number}.xml"
+            what = f"{', '.join(names)} {place} with {store} on {python}"
+            try:
+                done = _run_program(exit_program(place, [METHODS[name] for name in names], store), path, python)
+            except subprocess.TimeoutExpired:
+                losses.append(f"{what} hangs")
+                return
+            if done.returncode or done.stderr:
+                losses.append(f"{what}: status {done.returncode}, {done.stderr[-300:]!r}")
+            try:
+                if not store.startswith("Memory"):
+                    loads(path.read_bytes())
+            except (OSError, CorruptSaveFileError) as error:
+                losses.append(f"{what}: {error}")
+
+        list(pool.map(run, range(len(cases))))
+    return Outcome(len(cases), tuple(losses), f"{len(interpreters)} versions of Python")
 
 
 def _exit_quickly(scale: Scale) -> Outcome:
@@ -152,6 +190,11 @@ FAULTS: tuple[Fault, ...] = (
         "a program exits in each of nine ways, such as sys.exit, os._exit or an exception",
         "the program hangs, prints unexpected output, or has the wrong exit status",
         _exit_each_way,
+    ),
+    Fault(
+        "each method is called at exit: in finalizers, atexit and signal handlers, and a daemon thread",
+        "the program crashes, hangs or prints output, or the file is missing or not valid",
+        _call_at_exit,
     ),
     Fault(
         "sessions are dropped without calling close(), half with a save file and half in memory",

@@ -1,15 +1,13 @@
 """The process's shared checker: one daemon thread that ticks every session whose checker is running.
 
 The thread is an actor: only the thread itself changes its schedule. Callers append requests to a deque, and wake the
-thread (through a `queue.SimpleQueue`) if a request cannot wait until the next check. Both can be done anywhere, even
-in weak-reference callbacks, ``__del__`` and signal handlers. The thread runs while there is a session to tick, holds
-only weak references to sessions, does not delay the interpreter's exit, and pauses for forks.
+thread if a request cannot wait until the next check. Both can be done anywhere, even in weak-reference callbacks,
+``__del__`` and signal handlers. The thread runs while there is a session to tick, holds only weak references to
+sessions, does not delay the interpreter's exit, and pauses for forks.
 """
 
 from __future__ import annotations
 
-import contextlib
-import queue
 import sys
 from collections import deque
 from typing import TYPE_CHECKING
@@ -32,14 +30,13 @@ class Checker(DaemonThread):
     def renew(self) -> None:
         """Start over without sessions, as a forked child must; the child's sessions call `start` again."""
         schedule, requests = TickSchedule(), deque[Request]()
-        wakeup: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._schedule, self._requests, self._wakeup = schedule, requests, wakeup
+        self._schedule, self._requests = schedule, requests
         self._due: Iterator[Reference] = iter(())
 
         def forget(dead: Reference) -> None:
             requests.append((dead, None))
             if len(requests) >= len(schedule):  # wake the thread only if all sessions may be gone
-                wakeup.put(None)
+                self._wake()
 
         self._forget = forget
         super().renew()
@@ -74,15 +71,11 @@ class Checker(DaemonThread):
                 if self.is_pausing:
                     return  # the remaining sessions are ticked after the fork
             if not requests:
-                with contextlib.suppress(queue.Empty):
-                    self._wakeup.get(timeout=schedule.seconds_until_due())
+                self._wait(schedule.seconds_until_due())
             self._due = schedule.due()
 
     def _has_work(self) -> bool:
         return bool(self._requests or self._schedule.by_interval)
-
-    def _wake(self) -> None:
-        self._wakeup.put(None)
 
 
 SHARED_CHECKER = Checker()
