@@ -70,12 +70,12 @@ DEFERRED = [coroutine_function, async_generator_function, generator_function, As
 
 EXTREMES: tuple[Any, ...] = (
     None, True, 0, 10**400, -(10**400), 10**5000, sys.maxsize, sys.float_info.max, 1e-9, 5e-324, math.inf, -math.inf,
-    math.nan, timedelta.max, timedelta.min, timedelta.resolution, "", "x" * 10**6, b"x", [1], object(), Nameless(), Number(),
-    int, ManualClock, ManualScheduler, MemoryStore, ClientSession, timedelta, len, print, *DEFERRED, {}, set[int](), ...,
-    NotImplemented, range(3), ManualClock(), ManualScheduler(), MemoryStore(),
+    math.nan, timedelta.max, timedelta.min, timedelta.resolution, "", "x" * 10**6, b"x", [1], object(), Nameless(),
+    Number(), int, ManualClock, ManualScheduler, MemoryStore, ClientSession, timedelta, len, print, *DEFERRED, {},
+    set[int](), ..., NotImplemented, range(3), ManualClock(), ManualScheduler(), MemoryStore(),
 )  # fmt: skip
 VALUES = (
-    st.sampled_from(EXTREMES)
+    st.sampled_from(range(len(EXTREMES))).map(EXTREMES.__getitem__)  # Hypothesis would print the values themselves
     | st.integers()
     | st.floats()
     | st.floats(1e-9, 1e-6)
@@ -151,6 +151,8 @@ def construct_and_use(argument: str, value: Any) -> None:  # noqa: ANN401  # any
     """Construct a session with a value and, if the value is accepted, make every kind of call."""
     clock = value if argument == "clock" and isinstance(value, ManualClock) else ManualClock()
     options = {"store": MemoryStore(), "clock": clock, "scheduler": ManualScheduler(), argument: value}
+    if options["store"] is None:
+        return  # then a path is required
     sessions: list[ClientSession] = []
     if accepts(argument, value, lambda: sessions.append(ClientSession(**options))):
         use(sessions[0], clock)
@@ -160,11 +162,10 @@ def construct_and_use(argument: str, value: Any) -> None:  # noqa: ANN401  # any
 def test_constructor_rejects_extremes_or_accepts_them_for_good(argument: str) -> None:
     """The error names the argument and the value; a session that accepts the value never fails."""
     for value in EXTREMES:
-        if (argument, value) != ("store", None):  # without a store, a path is required
-            construct_and_use(argument, value)
+        construct_and_use(argument, value)
 
 
-@given(st.sampled_from(CONSTRUCTOR_ARGUMENTS), VALUES.filter(lambda value: value is not None))
+@given(st.sampled_from(CONSTRUCTOR_ARGUMENTS), VALUES)
 def test_constructor_rejects_a_value_or_accepts_it_for_good(argument: str, value: Any) -> None:  # noqa: ANN401  # any type
     """The rule holds for random values, such as timeouts of any length."""
     construct_and_use(argument, value)
