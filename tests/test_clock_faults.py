@@ -22,8 +22,8 @@ from client_session.clock import CheckedClock
 from client_session.testing import ManualScheduler
 from client_session_persistence import MemoryStore, XmlStore, dumps, loads
 from client_session_persistence.snapshot import iso_time
-from entity_schemas import VALIDATORS
 from event_ids import event_id
+from test_entity import VALIDATORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +70,7 @@ class NotATime(datetime):
 
 PRECISE = PreciseTime(2026, 1, 1, 0, 0, 0, 123456, UTC)
 NOT_A_TIME = NotATime(2026, 1, 1, tzinfo=UTC)
-ABSTRACT_ZONE = datetime(2026, 1, 1, tzinfo=tzinfo())
+ABSTRACT_ZONE = datetime(2026, 1, 1, tzinfo=tzinfo())  # type: ignore[abstract]
 
 
 @attrs.define

@@ -7,23 +7,35 @@ import pickle
 import re
 import uuid
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft4Validator, FormatChecker
 
 from client_session import ClientSession
 from client_session.entity import SessionContext, SessionFacts
 from client_session.testing import ManualClock, ManualScheduler
 from client_session_persistence import MemoryStore, Snapshot
 from client_session_persistence.snapshot import MAX_INDEX
-from entity_schemas import VALIDATORS
 from event_ids import event_id
 
 if TYPE_CHECKING:
     from conftest import MakeSession
+
+SCHEMAS = Path(__file__).parent / "data" / "iglu"
+
+
+def validator(version: str) -> Draft4Validator:
+    """Return a validator for the real Iglu schema that also checks formats."""
+    schema = json.loads((SCHEMAS / f"client_session-{version}.json").read_text())
+    return Draft4Validator(schema, format_checker=FormatChecker())
+
+
+VALIDATORS = {version: validator(version) for version in ("1-0-1", "1-0-2")}
 
 
 def data_of(entity: dict[str, Any]) -> dict[str, Any]:
@@ -158,7 +170,9 @@ def test_every_kind_of_event_id_is_counted(make: MakeSession) -> None:
     assert [session.get_session_context(each).event_index for each in ids] == [1, 2, 3, 4, 5, 6]
     for each in ids:
         session.start_new_session()
-        assert session.get_session_context(each).first_event_id == str(uuid.UUID(getattr(each, "hex", each)))
+        assert session.get_session_context(each).first_event_id == str(
+            uuid.UUID(each if isinstance(each, str) else each.hex)
+        )
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 def preformatting(logger: Logger) -> Logger:
     """Return a logger that formats each message itself, or the same logger if it is the standard library's."""
-    return logger if isinstance(logger, logging.Logger | logging.LoggerAdapter) else _PreformattingLogger(logger)
+    return logger if isinstance(logger, _STANDARD) else _PreformattingLogger(logger)
+
+
+_STANDARD: tuple[type, ...] = (logging.Logger, logging.LoggerAdapter)
 
 
 class _PreformattingLogger:
