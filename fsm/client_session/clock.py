@@ -15,7 +15,10 @@ from client_session_persistence.snapshot import as_utc, shifted, shown
 
 
 class Clock(Protocol):
-    """A monotonic clock and a wall clock. Both methods must be thread-safe."""
+    """A monotonic clock and a wall clock. Both methods must be thread-safe.
+
+    If a clock goes backwards or returns an invalid time, the session logs one warning and continues with valid times.
+    """
 
     def monotonic(self) -> float:
         """Return a time in seconds that never decreases and keeps counting while the machine sleeps."""
