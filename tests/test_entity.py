@@ -8,7 +8,8 @@ import re
 import uuid
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from hypothesis import given
@@ -109,6 +110,8 @@ def test_unknown_schema_version_is_rejected(make: MakeSession) -> None:
     context = make().get_session_context(event_id(1))
     with pytest.raises(ValueError, match=r"version must be one of 1-0-2, 1-0-1, not '2-0-0'"):
         context.to_dict("2-0-0")
+    with pytest.raises(TypeError, match=r"version must be a str, not \[1\]"):
+        context.to_dict(cast("str", [1]))
 
 
 def test_entity_is_immutable(make: MakeSession) -> None:
@@ -152,6 +155,9 @@ def test_every_kind_of_event_id_is_counted(make: MakeSession) -> None:
     class UuidId(uuid.UUID):
         """A subclass of UUID."""
 
+        def __str__(self) -> str:
+            return "another format"
+
     session = make()
     ids: list[uuid.UUID | str] = [
         event_id(1),
@@ -159,8 +165,14 @@ def test_every_kind_of_event_id_is_counted(make: MakeSession) -> None:
         event_id(3).upper(),
         StringId(event_id(4)),
         UuidId(event_id(5)),
+        cast("uuid.UUID", SimpleNamespace(int=6, hex="0" * 31 + "6")),
     ]
-    assert [session.get_session_context(each).event_index for each in ids] == [1, 2, 3, 4, 5]
+    assert [session.get_session_context(each).event_index for each in ids] == [1, 2, 3, 4, 5, 6]
+    for each in ids:
+        session.start_new_session()
+        assert session.get_session_context(each).first_event_id == str(
+            uuid.UUID(each if isinstance(each, str) else each.hex)
+        )
 
 
 @pytest.mark.parametrize(
@@ -177,17 +189,21 @@ def test_every_kind_of_event_id_is_counted(make: MakeSession) -> None:
         "\ud800" * 8 + event_id(1)[8:],
         "-" * 36,
         "0" * 36,
+        SimpleNamespace(int=1 << 128, hex="0" * 33),
+        SimpleNamespace(int=-1, hex="0" * 32),
         None,
         1,
         b"x",
         event_id(1).encode(),
+        SimpleNamespace(int="1", hex="0" * 32),
     ],
 )
 def test_invalid_event_id_is_rejected(make: MakeSession, value: Any) -> None:  # noqa: ANN401  # any type
-    """A bad event id raises a ValueError that names the id, and no event is counted."""
+    """An id that is not a UUID raises ValueError, any other type TypeError, with the id; no event is counted."""
     session = make()
     session.get_session_context(event_id(1))
-    with pytest.raises(ValueError, match="event_id must be a uuid") as caught:
+    is_id = isinstance(value, str) or type(getattr(value, "int", None)) is int
+    with pytest.raises(ValueError if is_id else TypeError, match="event_id must be a uuid") as caught:
         session.get_session_context(value)
     assert repr(value) in str(caught.value)
     assert session.event_index == 1
@@ -212,7 +228,7 @@ def test_event_timestamp_is_converted_to_utc(make: MakeSession) -> None:
 def test_invalid_event_timestamp_is_rejected(make: MakeSession, value: Any, error: type[Exception]) -> None:  # noqa: ANN401  # any type
     """A naive or out-of-range time raises ValueError, any other type raises TypeError, and no event is counted."""
     session = make()
-    with pytest.raises(error, match="a time must"):
+    with pytest.raises(error, match=r"^event_timestamp must"):
         session.get_session_context(event_id(1), value)
     assert session.event_index == 0
 

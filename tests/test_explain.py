@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -160,6 +162,16 @@ def test_timeout_changes_are_explained(session: ClientSession) -> None:
         "timeouts: the timeout changed from 600 s to 60.5 s",
         "timeouts: the other timeout changed; 60.5 s remains in force",
     ]
+
+
+@pytest.mark.parametrize(
+    ("timeout", "text"), [(math.inf, "infinite"), (1e-9, "1e-09 s"), (0.0005, "0.0005 s"), (1e300, "1e+300 s")]
+)
+def test_extreme_timeouts_are_described(make: MakeSession, timeout: float, text: str) -> None:
+    """An infinite timeout is called infinite; a tiny or huge one is neither rounded to 0 nor a long number."""
+    session = make(background_timeout=timeout)
+    session.set_background(True)
+    assert descriptions(session) == [f"background: the app went to the background (timeout {text})"]
 
 
 def test_fractional_timeout_is_compared_with_a_fractional_duration(make: MakeSession, clock: ManualClock) -> None:
@@ -409,7 +421,7 @@ def test_custom_logger_enabled_for_debug_gets_the_lines(make: MakeSession, clock
     logger = LevelLogger(lambda level: level == logging.DEBUG)
     session = make(logger=logger)
     apply(session, clock, (0, "event"))
-    assert logger.lines == [("%s", session.explain()[0])]
+    assert logger.lines == [(str(session.explain()[0]),)]
 
 
 # The command line.
@@ -513,6 +525,19 @@ NEXT = "the next event begins session 4"
 def test_save_file_is_described(saved: Snapshot, expected: list[str]) -> None:
     """The description states the saved session's progress and predicts what a restart would do now."""
     assert list(describe_save_file(saved, NOW, 600)) == expected
+
+
+@pytest.mark.parametrize(
+    ("timeout", "until"),
+    [
+        (math.inf, "it can always be resumed"),
+        (1e300, "it can be resumed until 9999-12-31 23:59:59Z"),
+        (sys.maxsize, "it can be resumed until 9999-12-31 23:59:59Z"),
+    ],
+)
+def test_save_file_is_described_with_a_timeout_that_never_ends(timeout: float, until: str) -> None:
+    """A session may be resumable beyond the calendar's end."""
+    assert list(describe_save_file(SAVED, NOW, timeout))[-2] == until
 
 
 def test_description_predicts_the_next_start(make: MakeSession, clock: ManualClock) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from datetime import UTC, datetime
+import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from client_session import ClientSession
+from client_session_persistence import MemoryStore
 from event_ids import event_id
 
 pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed (extra: opentelemetry)")
@@ -30,17 +33,18 @@ def test_start_and_end_events_are_emitted(make: MakeSession, clock: ManualClock)
     events = SessionEvents(logs.provider)
     session = make(on_session_start=events.started, on_session_end=events.ended)
     logs.of(session)
-    first, last = datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 1, 2, 0, 5, 0, 42, tzinfo=UTC)
-    first_id = session.session_id
-    session.get_session_context(event_id(1), first)
-    session.get_session_context(event_id(2), last)
+    start, first_id = clock.now() - timedelta(seconds=0.000042), session.session_id
+    session.get_session_context(event_id(1), start)
+    clock.advance(5)
+    session.get_session_context(event_id(2))
+    end = clock.now()
     clock.advance(600)
     session.get_session_context(event_id(3))
     second_id = session.session_id
     session.close()
     assert [(record.event_name, record.timestamp) for record in logs.records] == [
-        ("session.start", nanoseconds(first)),
-        ("session.end", nanoseconds(last)),
+        ("session.start", nanoseconds(start)),
+        ("session.end", nanoseconds(end)),
         ("session.start", nanoseconds(clock.now())),
         ("session.end", nanoseconds(clock.now())),
     ]
@@ -50,6 +54,22 @@ def test_start_and_end_events_are_emitted(make: MakeSession, clock: ManualClock)
         {"session.id": second_id, "session.previous_id": first_id},
         {"session.id": second_id},
     ]
+
+
+@pytest.mark.parametrize("hours", [(0, -1), (-1, 0), (0, 1), (1, 0), (1, -1), (24 * 365 * 1000, 0)])
+def test_session_end_is_never_before_its_start(hours: tuple[int, int]) -> None:
+    """Spans may be created with any start time, such as one that was measured elsewhere."""
+    logs = Logs()
+    events = SessionEvents(logs.provider)
+    session = ClientSession(store=MemoryStore(), on_session_start=events.started, on_session_end=events.ended)
+    logs.of(session)
+    traces = Traces(session)
+    for offset in hours:
+        traces.span(start_time=min(time.time_ns() + offset * 3600 * 10**9, 2**63 - 1))
+    session.close()
+    names, times = zip(*((record.event_name, record.timestamp) for record in logs.records), strict=True)
+    assert names == ("session.start", "session.end")
+    assert times[0] <= times[1]
 
 
 def test_continued_session_does_not_emit_events_on_restart(make: MakeSession) -> None:

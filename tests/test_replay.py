@@ -122,7 +122,7 @@ def test_timeouts_can_change_independently(setting: dict[str, Any], indexes: lis
     assert [moment.session_index for moment in moments if moment.input == "event"] == indexes
 
 
-@given(traces())
+@given(traces(several_runs=True))
 def test_any_trace_can_be_written_read_and_replayed(trace: list[Step]) -> None:
     """A random trace survives a round trip through JSON, and the replayed entities satisfy the session invariants."""
     lines = [step.to_json().encode() for step in trace]

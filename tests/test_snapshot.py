@@ -63,7 +63,7 @@ def test_values_outside_the_schema_are_rejected(field: str, value: Any, allowed:
 )
 def test_times_must_be_aware(field: str, value: Any, error: type[Exception]) -> None:  # noqa: ANN401  # any type
     """A naive time, a time whose UTC value is out of range, or a value of another type is rejected."""
-    with pytest.raises(error, match="a time must"):
+    with pytest.raises(error, match=f"^{field} must"):
         Snapshot(**{"user_id": USER, field: value})
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import inspect
+import math
 import os
-import sys
 import uuid
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from client_session_persistence.snapshot import is_uuid
+from client_session_persistence.snapshot import is_uuid, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,39 +23,74 @@ Seconds = int | float | timedelta
 
 def seconds(argument: str, value: Seconds) -> float:
     """Return a duration in seconds; raise `TypeError` for other types, `ValueError` if not finite and positive."""
+    number = _number_of_seconds(argument, value)
+    if not 0 < number < math.inf:
+        msg = f"{argument} must be finite and greater than 0 seconds, not {shown(value)}"
+        raise ValueError(msg)
+    return number
+
+
+def timeout(argument: str, value: Seconds) -> float:
+    """Return a timeout in seconds, which may be infinite; raise the same errors as `seconds` otherwise."""
+    number = _number_of_seconds(argument, value)
+    if not number > 0:
+        msg = f"{argument} must be greater than 0 seconds (math.inf: never), not {shown(value)}"
+        raise ValueError(msg)
+    return number
+
+
+def _number_of_seconds(argument: str, value: Seconds) -> float:
     number = value.total_seconds() if isinstance(value, timedelta) else value
     if not isinstance(number, int | float) or isinstance(number, bool):
-        msg = f"{argument} must be a number of seconds or a timedelta, not {value!r}"
+        msg = f"{argument} must be a number of seconds or a timedelta, not {shown(value)}"
         raise TypeError(msg)
-    if not 0 < number <= sys.float_info.max:
-        msg = f"{argument} must be finite and greater than 0 seconds, not {value!r}"
-        raise ValueError(msg)
-    return float(number)
+    try:
+        return float(number)
+    except OverflowError:
+        msg = f"{argument} must be a number of seconds that fits in a float, not {shown(value)}"
+        raise ValueError(msg) from None
 
 
 def boolean(argument: str, value: object) -> bool:
     """Return the value if it is a ``bool``; raise `TypeError` for any other value, even a truthy one."""
     if not isinstance(value, bool):
-        msg = f"{argument} must be True or False, not {value!r}"
+        msg = f"{argument} must be True or False, not {shown(value)}"
         raise TypeError(msg)
     return value
 
 
 def require_methods(argument: str, value: object, *methods: str) -> None:
-    """Raise `TypeError` unless the value is ``None`` or has all of the methods."""
+    """Raise `TypeError` unless the value is ``None`` or an instance that has all of the methods."""
+    if isinstance(value, type):
+        msg = f"{argument} must be an instance, not the class {value.__name__}; did you mean {value.__name__}(...)?"
+        raise TypeError(msg)
     for method in methods:
         if value is not None and not callable(getattr(value, method, None)):
-            msg = f"{argument} must have the methods {', '.join(methods)}; {value!r} lacks {method}"
+            msg = f"{argument} must have the methods {', '.join(methods)}; {shown(value)} lacks {method}"
             raise TypeError(msg)
 
 
 def callbacks(**values: Callable[..., object] | None) -> dict[str, Callable[..., object]]:
-    """Return the values that are not ``None``, keyed by argument name; raise `TypeError` if any is not callable."""
+    """Return the values that are not ``None``, keyed by argument name.
+
+    Raise `TypeError` if any is not callable, or if calling it would not run it, like a coroutine function.
+    """
     for argument, value in values.items():
         if value is not None and not callable(value):
-            msg = f"{argument} must be callable or None, not {value!r}"
+            msg = f"{argument} must be callable or None, not {shown(value)}"
+            raise TypeError(msg)
+        functions = (value, type(value).__call__) if value is not None else ()
+        if any(is_deferred(function) for is_deferred in _DEFERRED for function in functions):
+            msg = (
+                f"{argument} must be a plain function, not {shown(value)}: the session does not await it; "
+                "pass a function that schedules it, for example with asyncio.run_coroutine_threadsafe"
+            )
             raise TypeError(msg)
     return {argument: value for argument, value in values.items() if value is not None}
+
+
+_DEFERRED = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
+"""Whether a call to a function returns an object that runs the function's body later."""
 
 
 def snapshot_store(save_path: str | os.PathLike[str] | None, store: SnapshotStore | None) -> SnapshotStore:
@@ -65,22 +101,31 @@ def snapshot_store(save_path: str | os.PathLike[str] | None, store: SnapshotStor
     """
     if store is not None:
         if save_path is not None:
-            msg = f"pass save_path or store, not both: {save_path!r} and {store!r}"
+            msg = f"pass save_path or store, not both: {shown(save_path)} and {shown(store)}"
             raise ValueError(msg)
         require_methods("store", store, "load", "save", "lock")
         return store
     if not isinstance(save_path, str | os.PathLike):
-        msg = f"save_path must be the path of the save file (str or os.PathLike), not {save_path!r}; or pass store"
+        msg = f"save_path must be the path of the save file (str or os.PathLike), not {shown(save_path)}; or pass store"
         raise TypeError(msg)
-    path = os.fspath(save_path)
+    try:
+        path = os.fspath(save_path)
+    except TypeError as error:
+        msg = f"save_path must be a str path, not {shown(save_path)}: {error}"
+        raise TypeError(msg) from error
     if not isinstance(path, str):
-        msg = f"save_path must be a str path, not {path!r}"
+        msg = f"save_path must be a str path, not {shown(path)}"
         raise TypeError(msg)
     if not path.strip() or "\0" in path:
-        msg = f"save_path must be the path of a file (not empty, no NUL character), not {path!r}"
+        msg = f"save_path must be the path of a file (not empty, no NUL character), not {shown(path)}"
         raise ValueError(msg)
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError as error:
+        msg = f"save_path must be a path that the file system can encode, not {shown(path)}: {error.reason}"
+        raise ValueError(msg) from error
     if path.endswith(("/", os.sep)) or os.path.isdir(os.path.expanduser(path)):  # noqa: PTH111, PTH112  # a Path would drop the separator
-        msg = f"save_path must be the path of a file, not a folder: {path!r}"
+        msg = f"save_path must be the path of a file, not a folder: {shown(path)}"
         raise ValueError(msg)
     return _xml_store()(path)
 
@@ -93,10 +138,20 @@ def _xml_store() -> type[XmlStore]:
 
 
 def event_id_string(value: uuid.UUID | str) -> str:
-    """Return an event id as a lowercase string; raise `ValueError` if it is neither a UUID nor a UUID string."""
-    if isinstance(value, uuid.UUID):
-        return str(value)
-    if isinstance(value, str) and is_uuid(value):
-        return value.lower()
-    msg = f"event_id must be a uuid.UUID or a 36-character UUID string, not {value!r}"
+    """Return an event id as a lowercase string.
+
+    Raise `TypeError` if it is neither a string nor an object like `uuid.UUID` (such as one of the package
+    ``uuid_utils``), and `ValueError` if it is not a UUID.
+    """
+    if isinstance(value, str):
+        if is_uuid(value):
+            return str.lower(value)
+    else:
+        number, digits = getattr(value, "int", None), getattr(value, "hex", None)
+        if not (isinstance(number, int) and isinstance(digits, str)):
+            msg = f"event_id must be a uuid.UUID or a 36-character UUID string, not {shown(value)}"
+            raise TypeError(msg)
+        if 0 <= number < 1 << 128:
+            return str(uuid.UUID(int=number))
+    msg = f"event_id must be a uuid.UUID or a 36-character UUID string, not {shown(value)}"
     raise ValueError(msg)

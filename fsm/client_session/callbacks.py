@@ -15,7 +15,7 @@ from client_session_persistence.forks import THIS_PROCESS, notice_fork
 
 
 class Logger(Protocol):
-    """The methods of `logging.Logger` that a session calls.
+    """The methods of `logging.Logger` that a session calls. Other loggers get complete messages, without ``args``.
 
     If the logger also has ``isEnabledFor`` and ``debug``, decisions are logged at the DEBUG level.
     """

@@ -69,8 +69,8 @@ _seconds = partial(click.option, type=float, metavar="SECONDS", show_default=Tru
     help="Load and save the session in this file. Default: keep it in memory.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the entity of each event, one JSON object per line.")
-@_seconds("--foreground-timeout", default=_DEFAULTS.foreground_timeout, help="Timeout in the foreground.")
-@_seconds("--background-timeout", default=_DEFAULTS.background_timeout, help="Timeout in the background.")
+@_seconds("--foreground-timeout", default=_DEFAULTS.foreground_timeout, help="Timeout in the foreground; inf: never.")
+@_seconds("--background-timeout", default=_DEFAULTS.background_timeout, help="Timeout in the background; inf: never.")
 @_seconds("--check-interval", default=_DEFAULTS.check_interval, help="Time between checks.")
 @click.option("--no-ticks", is_flag=True, help="Apply only the ticks in the trace.")
 @click.option("--count-empty-sessions", is_flag=True, help="Number sessions as the .NET tracker does.")

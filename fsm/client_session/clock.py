@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Protocol
 
 import attrs
 
+from client_session_persistence.snapshot import as_utc, shifted, shown
+
 
 class Clock(Protocol):
-    """A monotonic clock and a wall clock. Both methods must be thread-safe."""
+    """A monotonic clock and a wall clock. Both methods must be thread-safe.
+
+    If a clock goes backwards or returns an invalid time, the session logs one warning and continues with valid times.
+    """
 
     def monotonic(self) -> float:
         """Return a time in seconds that never decreases and keeps counting while the machine sleeps."""
@@ -26,12 +32,19 @@ class Clock(Protocol):
 def sleep_counting_clock(platform: str) -> int | None:
     """Return the id of the platform's monotonic clock that includes system sleep, or ``None`` if there is none.
 
+    Some kernels, emulators and system call filters refuse a clock that the C library knows.
+
     Linux and Android: ``CLOCK_BOOTTIME`` (man 2 clock_gettime: "includes any time that the system is suspended").
     macOS and iOS: ``CLOCK_MONOTONIC``, which includes sleep there, unlike `time.monotonic`.
     """
     boot, monotonic = "CLOCK_BOOTTIME", "CLOCK_MONOTONIC"
     clocks = {"linux": boot, "android": boot, "darwin": monotonic, "ios": monotonic}
-    return getattr(time, clocks.get(platform, ""), None)
+    clock: int | None = getattr(time, clocks.get(platform, ""), None)
+    if clock is not None:
+        with contextlib.suppress(OSError):
+            time.clock_gettime(clock)
+            return clock
+    return None
 
 
 _CLOCK_ID = sleep_counting_clock(sys.platform)
@@ -53,6 +66,79 @@ class SystemClock:
 SYSTEM_CLOCK = SystemClock()
 """The default clock."""
 
+_MAX_SECONDS = 1e300
+"""The difference between two readings must not overflow."""
+_MAX_SECONDS_BACK = 60.0
+
+
+class CheckedClock:
+    """An embedder's clock, with readings that a session can rely on. Thread-safe if the embedder's clock is.
+
+    If the monotonic clock goes backwards, it stands still until it catches up, or, if it is more than a minute behind,
+    continues from there. A reading that is not a finite number is replaced with the last one. A wall time without
+    a time zone is taken as UTC; any other invalid wall time is replaced with the last valid one.
+    """
+
+    __slots__ = ("_clock", "_faults", "_state", "_wall")
+
+    def __init__(self, clock: Clock) -> None:
+        """Read the clock once. Raise `TypeError` if a method returns a value of the wrong type."""
+        seconds, wall = clock.monotonic(), clock.now()
+        if not _is_number(seconds):
+            msg = f"clock.monotonic() must return a number of seconds, not {shown(seconds)}"
+            raise TypeError(msg)
+        if not isinstance(wall, datetime):
+            msg = f"clock.now() must return an aware datetime, not {shown(wall)}"
+            raise TypeError(msg)
+        self._clock = clock
+        self._faults: dict[str, str | None] = {"monotonic": None, "now": None}
+        """The first fault of each method; an empty string once it has been taken."""
+        self._state = 0.0, float(seconds) if abs(seconds) < _MAX_SECONDS else 0.0
+        """What is added to readings, and the last result. One object, so that threads never see a part of a change."""
+        self._wall = SYSTEM_CLOCK.now()
+
+    def monotonic(self) -> float:
+        """Return a time in seconds that never decreases."""
+        seconds = self._clock.monotonic()
+        offset, last = self._state
+        if not (_is_number(seconds) and abs(seconds) < _MAX_SECONDS):
+            self._note("monotonic", f"returned {shown(seconds)}, which is not a finite number")
+            return last
+        now = seconds + offset
+        if now < last:
+            self._note("monotonic", f"went backwards by {last - now:g} s")
+            if last - now > _MAX_SECONDS_BACK:
+                offset += last - now
+            now = last
+        self._state = offset, now
+        return now
+
+    def now(self) -> datetime:
+        """Return the wall clock's time as an aware datetime in UTC."""
+        wall = self._clock.now()
+        try:
+            if isinstance(wall, datetime) and wall.tzinfo is None:
+                self._note("now", f"returned a time without a time zone, {shown(wall)}, which is taken as UTC")
+                wall = wall.replace(tzinfo=UTC)
+            self._wall = as_utc(wall, "its time")
+        except (TypeError, ValueError) as error:
+            self._note("now", f"returned an invalid time: {error}")
+        return self._wall
+
+    def take_faults(self) -> list[str]:
+        """Describe the first fault of each method, each only once."""
+        faults = [(method, fault) for method, fault in self._faults.items() if fault]
+        self._faults.update((method, "") for method, _ in faults)
+        return [f"The session's clock does not work correctly: {method}() {fault}" for method, fault in faults]
+
+    def _note(self, method: str, fault: str) -> None:
+        if self._faults[method] is None:
+            self._faults[method] = fault
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
 
 @attrs.frozen(weakref_slot=False)  # one instance per session in memory
 class Anchor:
@@ -66,7 +152,7 @@ class Anchor:
 
     def wall_time(self, at: float) -> datetime:
         """Convert a monotonic time to a wall time."""
-        return self.wall + timedelta(seconds=at - self.monotonic)
+        return shifted(self.wall, at - self.monotonic)
 
     def adjusted(self, later: Anchor) -> Anchor:
         """Return this anchor, shifted by any adjustment made to the wall clock between this anchor and ``later``.
@@ -74,5 +160,9 @@ class Anchor:
         Shifts of less than a second are ignored: they result from rounding and slewing, and would make a saved time
         depend on when it was saved.
         """
-        shift = later.wall - self.wall_time(later.monotonic)
-        return Anchor(self.monotonic, self.wall + shift) if abs(shift) >= timedelta(seconds=1) else self
+        shift = (later.wall - self.wall_time(later.monotonic)).total_seconds()
+        return Anchor(self.monotonic, shifted(self.wall, shift)) if abs(shift) >= 1 else self
+
+    def at(self, wall: datetime) -> Anchor:
+        """Return an anchor that converts times in the same way, at this wall time."""
+        return Anchor(self.monotonic + (wall - self.wall).total_seconds(), wall)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import attrs
@@ -33,11 +32,10 @@ class Current:
     lifecycle: Lifecycle
     facts: SessionFacts
     anchor: Anchor
+    """The time of the session's first event, or of the pending session's start."""
     is_numbered: bool = False
     record: Snapshot | None = None
     """A snapshot of the newest session that this object numbered or continued, taken at that time or at its end."""
-    last_event_time: datetime | None = None
-    """The last event's own timestamp, if it had one."""
     history: bytes = b""
     is_closed: bool = False
 
@@ -70,21 +68,21 @@ class Current:
 def start(lifecycle: Lifecycle, ledger: Ledger, now: Anchor, *, may_continue: bool) -> Current:
     """Return a run's first session: a pending one, the saved one, or, if empty sessions are counted, a numbered one."""
     current, saved = Current.pending(lifecycle, ledger, now), ledger.newest
-    idle = idle_time(saved, now.wall) if may_continue else None
+    idle_since = idle_time(saved, now.wall) if may_continue else None
+    idle = None if idle_since is None else idle_since.total_seconds()
     begun: Beginning | None = None
-    if idle is not None and timedelta(0) <= idle < timedelta(seconds=lifecycle.foreground_timeout):
+    if idle is not None and saved.last_activity is not None and 0 <= idle < lifecycle.foreground_timeout:
         current.adopt(saved)
-        lifecycle.resume_saved(saved.event_index or 0, idle.total_seconds())
+        current.anchor = now.at(min(saved.first_event_timestamp or saved.last_activity, saved.last_activity))
+        lifecycle.resume_saved(saved.event_index or 0, idle)
         begun = Beginning(saved.session_index, current.facts.session_id, is_continued=True)
     elif lifecycle.count_empty_sessions:
         current.adopt(ledger.number(ledger.pending_id, now.wall))
         ledger.pending_id = ""
-        idle = timedelta(0)
+        idle = 0.0
         begun = Beginning(current.facts.session_index, current.facts.session_id)
     if idle is not None:
-        current.history = history.pack(
-            now.wall, START, lifecycle, lifecycle, idle_seconds=idle.total_seconds(), begun=begun
-        )
+        current.history = history.pack(now.wall, START, lifecycle, lifecycle, idle_seconds=idle, begun=begun)
     return current
 
 
@@ -111,8 +109,7 @@ class Draft:
         self.event_count_before = before.lifecycle.event_count  # read first, so that a concurrent event is detected
         lifecycle = before.lifecycle.copy()
         self.after = Current(
-            lifecycle, before.facts, before.anchor, before.is_numbered, before.record, before.last_event_time,
-            before.history,
+            lifecycle, before.facts, before.anchor, before.is_numbered, before.record, before.history,
         )  # fmt: skip
         self.now = now
         self._ledger = ledger
@@ -151,7 +148,6 @@ class Draft:
                 record = self._ledger.number(after.facts.session_id, now, event_id, time)
             self._begin(record)
             self._notify("on_session_start", SessionContext(after.facts, number))
-        after.last_event_time = event_timestamp
         return number
 
     def renew_pending(self) -> None:
@@ -206,15 +202,18 @@ class Draft:
             self._begin(self._ledger.number(after.facts.session_id, self.now.wall))
 
     def _summary(self, ended: Ended) -> SessionSummary:
-        after, facts = self.after, self.after.facts
+        facts, anchor = self.after.facts, self.after.anchor
+        # Without a clock that goes backwards, these times are already in order.
+        last_event_time = max(anchor.wall, anchor.wall_time(ended.last_event))
         return SessionSummary(
             user_id=facts.user_id,
             session_id=facts.session_id,
             previous_session_id=facts.previous_session_id,
             session_index=facts.session_index,
             first_event_id=facts.first_event_id,
-            first_event_time=facts.first_event_time,
-            last_event_time=after.last_event_time or after.anchor.wall_time(ended.last_event),
+            first_event_time=anchor.wall,
+            last_event_time=last_event_time,
+            last_activity_time=max(last_event_time, anchor.wall_time(ended.last_activity)),
             event_count=ended.event_count,
             foreground_seconds=ended.foreground_seconds,
             background_seconds=ended.background_seconds,

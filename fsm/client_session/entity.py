@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from client_session_persistence.snapshot import MAX_INDEX, iso_time
+from client_session_persistence.snapshot import MAX_INDEX, iso_time, shown
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -154,11 +154,15 @@ class SessionContext:
                 or ``firstEventTimestamp``.
 
         Raises:
+            TypeError: the version is not a ``str``.
             ValueError: the version is unknown.
 
         """
+        if not isinstance(version, str):
+            msg = f"version must be a str, not {shown(version)}"
+            raise TypeError(msg)
         if version not in _NEWER_KEYS:
-            msg = f"version must be one of {', '.join(_NEWER_KEYS)}, not {version!r}"
+            msg = f"version must be one of {', '.join(_NEWER_KEYS)}, not {shown(version)}"
             raise ValueError(msg)
         data = {key: value for key, value in self.data.items() if key not in _NEWER_KEYS[version]}
         return {"schema": SCHEMA.replace("1-0-2", version), "data": data}
@@ -179,8 +183,9 @@ class SessionSummary:
     """A session that has ended: its ids and times, how long it was in the foreground and background, and why it ended.
 
     A session ends at its last activity (an event or `ClientSession.touch`), not when the end is detected. Times are
-    aware and in UTC. The foreground and background seconds are measured from the first event (or from the
-    restart, if a restart continued the session) to the last activity.
+    aware and in UTC, and in order: ``first_event_time <= last_event_time <= last_activity_time``. They are the times at
+    which the events were recorded; only entities carry an event's own timestamp. The foreground and background seconds
+    are measured from the first event (or from the restart, if a restart continued the session) to the last activity.
     """
 
     user_id: str
@@ -188,8 +193,9 @@ class SessionSummary:
     previous_session_id: str | None
     session_index: int
     first_event_id: str | None
-    first_event_time: datetime | None
+    first_event_time: datetime
     last_event_time: datetime
+    last_activity_time: datetime
     event_count: int
     foreground_seconds: float
     background_seconds: float

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import attrs
 
 from client_session.graph import Command, EndReason, Input, SessionState
-from client_session_persistence.snapshot import idle_time
+from client_session_persistence.snapshot import idle_time, shifted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,16 +123,23 @@ def describe_save_file(saved: Snapshot, now: datetime, timeout: float) -> Iterat
         verb = "continue" if 0 <= seconds < timeout else "not continue"
         yield f"with continue_on_restart, it would {verb} now: {_idle_text(seconds, timeout)}"
         if 0 <= seconds < timeout:
-            yield f"it can be resumed until {_time_text(now + timedelta(seconds=timeout) - idle)}"
+            until = shifted(now, timeout - seconds)
+            yield (
+                f"it can be resumed until {_time_text(until)}" if math.isfinite(timeout) else "it can always be resumed"
+            )
             otherwise = "otherwise "
     yield f"{otherwise}the next event begins session {index + 1}"
 
 
 def _time_text(at: datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S}Z"
+    return f"{at.replace(tzinfo=None).isoformat(' ', 'seconds')}Z"  # strftime writes years before 1000 differently
 
 
 def _seconds_text(seconds: float) -> str:
+    if math.isinf(seconds):
+        return "infinite"
+    if 1e-9 <= abs(seconds) < 1e-3 or abs(seconds) >= 1e12:  # noqa: PLR2004  # below 1e-9, floats are inexact
+        return f"{seconds:g} s"
     return f"{seconds:,.3f}".rstrip("0").rstrip(".") + " s"
 
 

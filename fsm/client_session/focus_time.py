@@ -33,7 +33,7 @@ class FocusTime:
         return self._plus(last_activity, foreground=foreground)
 
     def _plus(self, now: float, *, foreground: bool) -> tuple[float, float]:
-        elapsed = now - self.since
+        elapsed = max(0.0, now - self.since)  # a clock that goes backwards must not take time away
         if foreground:
             return self.foreground + elapsed, self.background
         return self.foreground, self.background + elapsed

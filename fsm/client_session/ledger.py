@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import threading
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from client_session.interruptions import is_from_signal_handler
 from client_session_persistence.deadline import LOCK_SECONDS, is_held
 from client_session_persistence.forks import THIS_PROCESS
-from client_session_persistence.snapshot import MAX_INDEX, CorruptSaveFileError, Snapshot, StoreError
+from client_session_persistence.snapshot import MAX_INDEX, CorruptSaveFileError, Snapshot, StoreError, shown
 from client_session_persistence.store import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
+    from contextlib import AbstractContextManager
     from datetime import datetime
 
     from client_session.callbacks import Callbacks, Logger
@@ -92,7 +93,7 @@ class Ledger:
     def _load_or_recover(self) -> tuple[Snapshot | None, Exception | None]:
         """Return the store's snapshot; if loading fails, return the recovered snapshot, if any, and the error."""
         try:
-            return self._store.load(), None
+            return self._load(), None
         except Exception as error:  # noqa: BLE001  # see `_reraise_unless_from_store`
             self._reraise_unless_from_store(error)
             recovered = getattr(error, "recovered", None)
@@ -268,9 +269,9 @@ class Ledger:
         """
         corrupt: CorruptSaveFileError | None = None
         try:
-            with self._store.lock():
+            with self._lock_store():
                 try:
-                    stored = self._store.load()
+                    stored = self._load()
                 except CorruptSaveFileError as error:
                     corrupt, stored = error, error.recovered
                 if stored is not None:
@@ -279,7 +280,7 @@ class Ledger:
                 if snapshot is None and corrupt is not None:
                     snapshot = self.newest
                 if snapshot is not None:
-                    self._future = self._store.save(snapshot)
+                    self._future = self._save(snapshot)
                     self._saved = snapshot
         except Exception as error:  # noqa: BLE001  # see `_reraise_unless_from_store`
             self._reraise_unless_from_store(error)
@@ -325,12 +326,37 @@ class Ledger:
     def _peek(self) -> None:
         """Read the store without locking it and adopt the result: other processes may have numbered more sessions."""
         try:
-            stored = self._store.load()
+            stored = self._load()
         except Exception as error:  # noqa: BLE001  # see `_reraise_unless_from_store`
             self._reraise_unless_from_store(error)
         else:
             if stored is not None:
                 self._adopt(stored)
+
+    def _load(self) -> Snapshot | None:
+        stored = self._store.load()
+        if not (stored is None or isinstance(stored, Snapshot)):
+            self._wrong_result("load", "a Snapshot or None", stored)
+        return stored
+
+    def _save(self, snapshot: Snapshot) -> Future[None] | None:
+        future = self._store.save(snapshot)
+        if future is not None:
+            from concurrent.futures import Future  # noqa: PLC0415  # few stores use it, and these have imported it
+
+            if not isinstance(future, Future):
+                self._wrong_result("save", "None or a concurrent.futures.Future", future)
+        return future
+
+    def _lock_store(self) -> AbstractContextManager[object]:
+        lock = self._store.lock()
+        if not (hasattr(type(lock), "__enter__") and hasattr(type(lock), "__exit__")):
+            self._wrong_result("lock", "a context manager", lock)
+        return lock
+
+    def _wrong_result(self, method: str, expected: str, result: object) -> NoReturn:
+        msg = f"{type(self._store).__name__}.{method}() must return {expected}, not {shown(result)}"
+        raise TypeError(msg)
 
     def _adopt(self, stored: Snapshot) -> None:
         """Adopt the user and the newest session from the store, which is authoritative for both."""

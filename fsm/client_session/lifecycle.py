@@ -6,6 +6,7 @@ Times are monotonic, in seconds. Two rules group events into sessions: the table
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import attrs
@@ -111,7 +112,7 @@ class Lifecycle:
 
     def expires_in(self, now: float) -> float | None:
         """Return the seconds until the session expires: 0.0 if expiry is due, ``None`` if it cannot expire."""
-        if not (self.checker_running and (self.event_count or self.count_empty_sessions)):
+        if not (self.checker_running and (self.event_count or self.count_empty_sessions)) or self.timeout == math.inf:
             return None
         return max(0.0, self.timeout - (now - self.last_activity))
 

@@ -7,18 +7,19 @@ import logging
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
 from uuid import UUID
 
 from client_session import arguments, history
 from client_session.callbacks import Callbacks
-from client_session.clock import SYSTEM_CLOCK, Anchor
+from client_session.clock import SYSTEM_CLOCK, Anchor, CheckedClock, SystemClock
 from client_session.current import Current, Draft, start
 from client_session.entity import SessionContext, SessionSummary
 from client_session.errors import SessionClosedError
 from client_session.graph import Command, Input, SessionState
 from client_session.ledger import Ledger
 from client_session.lifecycle import Lifecycle
+from client_session.loggers import preformatting
 from client_session.ticking.thread import SHARED_CHECKER
 from client_session_persistence.deadline import acquire_soon, is_held, within_deadline
 from client_session_persistence.forks import MARKER, Stage, cleared_in_child, notice_fork, register
@@ -85,8 +86,8 @@ class ClientSession:
 
         Args:
             save_path: the XML save file; ``~`` is expanded, missing folders are created. Omit it if you pass ``store``.
-            foreground_timeout: seconds (or `timedelta`) until a session in the foreground expires.
-            background_timeout: seconds (or `timedelta`) until a session in the background expires.
+            foreground_timeout: seconds (or `timedelta`) until a session in the foreground expires; ``math.inf``: never.
+            background_timeout: seconds (or `timedelta`) until a session in the background expires; ``math.inf``: never.
             check_interval: seconds (or `timedelta`) between checks.
             logger: a `logging.Logger`, or an object with ``info``, ``warning`` and ``exception``; by default, this
                 module's logger. If it also has ``isEnabledFor``, decisions are logged at DEBUG, worded as in `explain`.
@@ -116,14 +117,17 @@ class ClientSession:
         self._check_interval = arguments.seconds("check_interval", check_interval)
         self._continues = arguments.boolean("continue_on_restart", continue_on_restart)
         lifecycle = Lifecycle(
-            arguments.seconds("foreground_timeout", foreground_timeout),
-            arguments.seconds("background_timeout", background_timeout),
+            arguments.timeout("foreground_timeout", foreground_timeout),
+            arguments.timeout("background_timeout", background_timeout),
             0.0,
             arguments.boolean("count_empty_sessions", count_empty_sessions),
         )
         store = arguments.snapshot_store(save_path, store)
-        self._logger = _LOGGER if logger is None else logger
-        self._clock = SYSTEM_CLOCK if clock is None else clock
+        self._logger = _LOGGER if logger is None else preformatting(logger)
+        if clock is None or type(clock) is SystemClock:
+            self._clock: Clock = SYSTEM_CLOCK
+        else:
+            self._clock = CheckedClock(clock)
         self._scheduler = SHARED_CHECKER if scheduler is None else scheduler
         self._lock = threading.RLock()
         self._is_scheduled = False
@@ -158,13 +162,14 @@ class ClientSession:
 
         Args:
             event_id: a `uuid.UUID` or a UUID string, in upper or lower case; the entity stores it in lowercase.
-            event_timestamp: when the event happened, as an aware `datetime`; by default, now. It affects only the times
-                of first and last events. The time of this call decides which session the event belongs to.
+            event_timestamp: when the event happened, as an aware `datetime`; by default, now. It affects only the
+                entities' time of the first event. The time of this call decides which session the event belongs to.
             anonymous: replace the user id with the zero UUID, and omit the previous session from the entity.
 
         Raises:
             ValueError: the id is not a UUID, or the timestamp is naive.
-            TypeError: the timestamp is not a `datetime`.
+            TypeError: the id is neither a UUID nor a ``str``, the timestamp is not a `datetime`, or ``anonymous`` is
+                not a ``bool``.
             SessionClosedError: after `close`.
 
         """
@@ -176,7 +181,9 @@ class ClientSession:
             notice_fork()
             event_id = arguments.event_id_string(event_id)
         if event_timestamp is not None:
-            event_timestamp = as_utc(event_timestamp)
+            event_timestamp = as_utc(event_timestamp, "event_timestamp")
+        if anonymous is not False:
+            arguments.boolean("anonymous", anonymous)
         # The short path: the state does not change, so the machine is skipped.
         lock, before = self._lock, self._current
         try:
@@ -184,8 +191,6 @@ class ClientSession:
                 acquire_soon(lock)
             current = self._current
             number = current.lifecycle.try_count_event(self._clock.monotonic())
-            if number:
-                current.last_event_time = event_timestamp
         except BaseException:
             if is_held(lock):  # otherwise, the exception came from outside while this thread was waiting for the lock
                 lock.release()
@@ -318,26 +323,31 @@ class ClientSession:
         """Close the session."""
         self.close()
 
+    def __reduce__(self) -> NoReturn:
+        """Raise `TypeError`: two copies would number their events independently of each other."""
+        msg = "a ClientSession cannot be copied or pickled; share it, or construct another with the same path or store"
+        raise TypeError(msg)
+
     # Settings
 
     @property
     def foreground_timeout(self) -> float:
-        """Seconds until a session in the foreground expires. Can be set at any time, in seconds or as a `timedelta`."""
+        """Seconds until a session in the foreground expires; ``math.inf``: never. Can be set, also as a `timedelta`."""
         return self._current.lifecycle.foreground_timeout
 
     @foreground_timeout.setter
     def foreground_timeout(self, value: Seconds) -> None:
-        seconds = arguments.seconds("foreground_timeout", value)
+        seconds = arguments.timeout("foreground_timeout", value)
         self._change("foreground_timeout", Command.TIMEOUTS, lambda core, now: core.set_timeouts(now, seconds, None))
 
     @property
     def background_timeout(self) -> float:
-        """Seconds until a session in the background expires. Can be set at any time, in seconds or as a `timedelta`."""
+        """Seconds until a session in the background expires; ``math.inf``: never. Can be set, also as a `timedelta`."""
         return self._current.lifecycle.background_timeout
 
     @background_timeout.setter
     def background_timeout(self, value: Seconds) -> None:
-        seconds = arguments.seconds("background_timeout", value)
+        seconds = arguments.timeout("background_timeout", value)
         self._change("background_timeout", Command.TIMEOUTS, lambda core, now: core.set_timeouts(now, None, seconds))
 
     @property
@@ -419,8 +429,8 @@ class ClientSession:
     def expires_in(self) -> float | None:
         """Seconds until the session expires if nothing happens.
 
-        0.0 if expiry is due but no check has run yet; ``None`` if the session cannot expire because it is pending or
-        checking is stopped.
+        0.0 if expiry is due but no check has run yet; ``None`` if the session cannot expire because it is pending,
+        checking is stopped, or the timeout is infinite.
         """
         now = self._clock.monotonic()
         return self._read(lambda lifecycle: lifecycle.expires_in(now))
@@ -479,7 +489,8 @@ class ClientSession:
                 notice_fork()
                 before, next_id = self._current, ledger.pending_id or ledger.choose_pending_id()
                 if before.is_closed:
-                    raise SessionClosedError(method)
+                    is_property = isinstance(getattr(type(self), method), property)
+                    raise SessionClosedError(method, "set" if is_property else "called")
                 callbacks = self._callbacks
                 draft = Draft(before, next_id, self._now(), ledger, callbacks)
                 result = change(draft)
@@ -548,7 +559,11 @@ class ClientSession:
             self._callbacks.log(self._logger.warning, "%s; sessions expire at their next event", error)
 
     def _now(self) -> Anchor:
-        return Anchor(self._clock.monotonic(), self._clock.now())
+        now = Anchor(self._clock.monotonic(), self._clock.now())
+        if isinstance(self._clock, CheckedClock):
+            for fault in self._clock.take_faults():
+                self._callbacks.log(self._logger.warning, "%s", fault)
+        return now
 
     def _progress(self) -> Snapshot | None:
         now = self._now()

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from platformdirs import user_data_path
 
+from client_session_persistence.snapshot import shown
+
 FILE_NAME = "session.xml"
 
 
@@ -47,8 +49,8 @@ def default_save_path(app_name: str, app_author: str | None = None) -> Path:
 
 def _check_folder_name(argument: str, name: str) -> None:
     if not isinstance(name, str):
-        msg = f"{argument} must be a str, not {name!r}"
+        msg = f"{argument} must be a str, not {shown(name)}"
         raise TypeError(msg)
     if not name.strip() or name in {".", ".."} or any(character in name for character in "/\\\0"):
-        msg = f"{argument} must be the name of one folder (not empty, no separators), not {name!r}"
+        msg = f"{argument} must be the name of one folder (not empty, no separators), not {shown(name)}"
         raise ValueError(msg)

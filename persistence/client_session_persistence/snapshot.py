@@ -19,6 +19,8 @@ STORAGE_MECHANISM = "LOCAL_STORAGE"
 
 STORAGE_MECHANISMS = ("SQLITE", "COOKIE_1", "COOKIE_3", "LOCAL_STORAGE", "FLASH_LSO")
 
+_MAX_SHOWN = 500
+
 _USER_ID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{16}")
 
 UUID_SHAPE = b"00000000-0000-0000-0000-000000000000"
@@ -32,10 +34,19 @@ def is_uuid(text: str) -> bool:
     return text.encode("ascii", "replace").translate(HEX_TO_ZERO) == UUID_SHAPE
 
 
+def shown(value: object) -> str:
+    """Return a value's ``repr`` for an error message: shortened, and without failing if the ``repr`` fails."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001  # such as ValueError for an int of more than 4300 digits
+        text = f"<{type(value).__name__} object>"
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
+
+
 def _must_be(allowed: str, is_allowed: Callable[[Any], object]) -> Callable[..., None]:
     def validate(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
         if not is_allowed(value):
-            msg = f"{attribute.name} must be {allowed}, not {value!r}"
+            msg = f"{attribute.name} must be {allowed}, not {shown(value)}"
             raise ValueError(msg)
 
     return validate
@@ -52,24 +63,52 @@ _index = _must_be(f"an int from 0 to {MAX_INDEX}", lambda value: type(value) is 
 _storage_mechanism = _must_be(f"one of {', '.join(STORAGE_MECHANISMS)}", STORAGE_MECHANISMS.__contains__)
 
 
-def as_utc(value: datetime) -> datetime:
-    """Convert an aware time to UTC.
+def as_utc(value: datetime, argument: str = "a time") -> datetime:
+    """Convert an aware time to a plain ``datetime`` in UTC. What a subclass adds, such as nanoseconds, is dropped.
 
     Raise `TypeError` if it is not a ``datetime``, and `ValueError` if it is naive or not in the years 1 to 9999 in UTC.
+    The message names the ``argument``.
     """
-    if not isinstance(value, datetime):
-        msg = f"a time must be an aware datetime, not {value!r}"
-        raise TypeError(msg)
-    if value.tzinfo is UTC:
+    if type(value) is datetime and value.tzinfo is UTC:
         return value
-    if value.utcoffset() is None:
-        msg = f"a time must have a time zone, not {value!r}"
-        raise ValueError(msg)
+    if not isinstance(value, datetime):
+        msg = f"{argument} must be an aware datetime, not {shown(value)}"
+        raise TypeError(msg)
     try:
-        return value.astimezone(UTC)
+        # A subclass's own conversions may return anything, but its fields are those of a datetime.
+        offset = value.utcoffset()
+        utc = datetime(
+            value.year, value.month, value.day, value.hour, value.minute, value.second, value.microsecond, UTC
+        )
+        if offset is not None:
+            return utc - offset
     except OverflowError as error:
-        msg = f"a time must be in the years 1 to 9999 in UTC, not {value!r}"
+        msg = f"{argument} must be in the years 1 to 9999 in UTC, not {shown(value)}"
         raise ValueError(msg) from error
+    except (AttributeError, NotImplementedError, TypeError, ValueError) as error:  # such as pandas.NaT
+        msg = f"{argument} must be an aware datetime, not {shown(value)}: {error}"
+        raise ValueError(msg) from error
+    msg = f"{argument} must have a time zone, not {shown(value)}"
+    raise ValueError(msg)
+
+
+def _first_event_timestamp(value: datetime | None) -> datetime | None:
+    return None if value is None else as_utc(value, "first_event_timestamp")
+
+
+def _last_activity(value: datetime | None) -> datetime | None:
+    return None if value is None else as_utc(value, "last_activity")
+
+
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+
+
+def shifted(time: datetime, seconds: float) -> datetime:
+    """Add seconds to a time in UTC. A result outside the years 1 to 9999 becomes the first or last time in them."""
+    try:
+        return time + timedelta(seconds=seconds)
+    except OverflowError:
+        return _FIRST if seconds < 0 else _LAST
 
 
 def iso_time(value: datetime) -> str:
@@ -97,9 +136,9 @@ class Snapshot:
     session_index: int = attrs.field(default=0, validator=_index)
     storage_mechanism: str = attrs.field(default=STORAGE_MECHANISM, validator=_storage_mechanism)
     first_event_id: str | None = attrs.field(default=None, validator=_uuid_or_none)
-    first_event_timestamp: datetime | None = attrs.field(default=None, converter=attrs.converters.optional(as_utc))
+    first_event_timestamp: datetime | None = attrs.field(default=None, converter=_first_event_timestamp)
     event_index: int | None = attrs.field(default=None, validator=attrs.validators.optional(_index))
-    last_activity: datetime | None = attrs.field(default=None, converter=attrs.converters.optional(as_utc))
+    last_activity: datetime | None = attrs.field(default=None, converter=_last_activity)
 
 
 def idle_time(saved: Snapshot, now: datetime) -> timedelta | None:

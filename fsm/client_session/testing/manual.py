@@ -7,7 +7,7 @@ import weakref
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from client_session_persistence.snapshot import as_utc
+from client_session_persistence.snapshot import as_utc, shown
 
 if TYPE_CHECKING:
     from client_session.clock import Clock
@@ -23,7 +23,7 @@ class ManualClock:
     def __init__(self, wall: datetime = START) -> None:
         """Start at monotonic time 0.0 and wall time ``wall``, an aware datetime."""
         self._seconds = 0.0
-        self._wall = as_utc(wall)
+        self._wall = as_utc(wall, "wall")
 
     def monotonic(self) -> float:
         """Return the seconds since the clock was constructed, including simulated sleep."""
@@ -34,12 +34,25 @@ class ManualClock:
         return self._wall
 
     def advance(self, seconds: float) -> None:
-        """Advance both clocks. Raises `ValueError` if ``seconds`` is negative or not finite."""
-        if not (math.isfinite(seconds) and seconds >= 0):
-            msg = f"seconds must be finite and non-negative, not {seconds!r}"
+        """Advance both clocks.
+
+        Raises:
+            TypeError: ``seconds`` is not a number.
+            ValueError: ``seconds`` is negative or not finite, or the wall clock would pass the year 9999.
+
+        """
+        if not isinstance(seconds, int | float) or isinstance(seconds, bool):
+            msg = f"seconds must be a number, not {shown(seconds)}"
+            raise TypeError(msg)
+        if not 0 <= seconds < math.inf:
+            msg = f"seconds must be finite and non-negative, not {shown(seconds)}"
             raise ValueError(msg)
+        try:
+            self._wall += timedelta(seconds=seconds)
+        except OverflowError as error:
+            msg = f"seconds must not advance the wall clock past the year 9999, not {shown(seconds)}"
+            raise ValueError(msg) from error
         self._seconds += seconds
-        self._wall += timedelta(seconds=seconds)
 
     def suspend(self, seconds: float) -> None:
         """Simulate a sleeping machine: advance both clocks without running checks."""
@@ -47,7 +60,7 @@ class ManualClock:
 
     def set_wall(self, wall: datetime) -> None:
         """Set the wall clock to an aware time, as a user or NTP would; the monotonic clock is not affected."""
-        self._wall = as_utc(wall)
+        self._wall = as_utc(wall, "wall")
 
 
 class ManualScheduler:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import strategies as st
 
 from client_session.graph import Input
-from client_session.testing.trace import INPUTS, Step
+from client_session.testing.trace import INPUTS, External, Step
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -58,9 +58,14 @@ def timelines(max_size: int = 30) -> st.SearchStrategy[list[Step]]:
     return _steps(st.sampled_from(["event", "event", "event", "background", "foreground"]), max_size)
 
 
-def traces(max_size: int = 30) -> st.SearchStrategy[list[Step]]:
-    """Draw traces with every kind of input, such as events, focus changes, ticks, restarts and new timeouts."""
-    return _steps(st.sampled_from(ALL_INPUTS), max_size)
+def traces(max_size: int = 30, *, several_runs: bool = False) -> st.SearchStrategy[list[Step]]:
+    """Draw traces with every kind of input, such as events, focus changes, ticks and new timeouts.
+
+    With ``several_runs``, also draw restarts and events of other processes. After a restart, `Driver.session` is
+    another object. The entities of other processes are returned by `Driver.apply`.
+    """
+    one_run = [given for given in ALL_INPUTS if given not in {External.RESTART, External.OTHER}]
+    return _steps(st.sampled_from(ALL_INPUTS if several_runs else one_run), max_size)
 
 
 ALL_INPUTS = (*INPUTS, Input.EVENT, Input.EVENT)

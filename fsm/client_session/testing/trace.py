@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn, cast
 
 import attrs
 
-from client_session.arguments import event_id_string, seconds
+from client_session.arguments import event_id_string, timeout
 from client_session.graph import Command, Input
 from client_session_persistence.snapshot import as_utc, iso_time
 
@@ -135,7 +135,7 @@ def _read_step(line: bytes) -> Step:
         given,
         event_id_string(cast("str", fields.get("id"))) if "id" in allowed else None,
         to=_parse_time("to", fields.get("to")) if "to" in allowed else None,
-        **{name: seconds(name, cast("float", fields[name])) for name in _TIMEOUTS if name in fields},
+        **{name: timeout(name, cast("float", fields[name])) for name in _TIMEOUTS if name in fields},
     )
 
 

@@ -19,8 +19,10 @@ Requires ``opentelemetry-sdk`` 1.39 or newer (the ``opentelemetry`` extra); othe
 from __future__ import annotations
 
 import logging
+import sys
 import uuid
 from datetime import UTC, datetime, timedelta
+from time import time_ns
 from typing import TYPE_CHECKING, cast
 
 from client_session import arguments
@@ -159,8 +161,9 @@ class SessionLogRecordProcessor(LogRecordProcessor):
 class SessionEvents:
     """Callbacks that emit the events ``session.start`` and ``session.end`` as log records.
 
-    ``session.start`` is emitted at a session's first event, with that event's time. ``session.end`` is emitted when the
-    end is detected, with the time of the session's last event. If one call ends a session and starts another,
+    ``session.start`` is emitted at a session's first event, with that event's own time. ``session.end`` is emitted when
+    the end is detected, with the time at which the session's last event was recorded, but never an earlier time than
+    that of ``session.start``. If one call ends a session and starts another,
     ``session.end`` comes first. Neither event is emitted when a session continues after a restart. Threads and
     sessions may share an instance. The session logs exceptions raised here, as it does for any callback.
 
@@ -173,12 +176,17 @@ class SessionEvents:
     def __init__(self, logger_provider: LoggerProvider | None = None) -> None:
         """Emit to ``logger_provider``, or, if it is ``None``, to the global provider (which may be set later)."""
         self._logger = get_logger(__name__, logger_provider=logger_provider)
+        self._starts_in_future: dict[str, int] = {}
+        """By session id, the start of each session whose first event's own time was in the future."""
 
     def started(self, context: SessionContext) -> None:
         """Emit ``session.start``; pass this method as ``on_session_start``."""
         time = context.first_event_timestamp
+        start = None if time is None else _nanoseconds(datetime.fromisoformat(time))
+        if start is not None and start > time_ns():
+            self._starts_in_future[context.session_id] = start
         self._logger.emit(
-            timestamp=None if time is None else _nanoseconds(datetime.fromisoformat(time)),
+            timestamp=start,
             event_name="session.start",
             attributes=_attributes(context.session_id, context.previous_session_id),
         )
@@ -186,7 +194,9 @@ class SessionEvents:
     def ended(self, summary: SessionSummary) -> None:
         """Emit ``session.end``; pass this method as ``on_session_end``."""
         self._logger.emit(
-            timestamp=_nanoseconds(summary.last_event_time),
+            timestamp=max(
+                _nanoseconds(summary.last_event_time), self._starts_in_future.pop(summary.session_id, -sys.maxsize)
+            ),
             event_name="session.end",
             attributes=_attributes(summary.session_id),
         )
