@@ -53,6 +53,16 @@ class SystemClock:
 SYSTEM_CLOCK = SystemClock()
 """The default clock."""
 
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+
+
+def shifted(time: datetime, seconds: float) -> datetime:
+    """Add seconds to a time in UTC. A result outside the years 1 to 9999 becomes the first or last time in them."""
+    try:
+        return time + timedelta(seconds=seconds)
+    except OverflowError:
+        return _FIRST if seconds < 0 else _LAST
+
 
 @attrs.frozen(weakref_slot=False)  # one instance per session in memory
 class Anchor:
@@ -66,7 +76,7 @@ class Anchor:
 
     def wall_time(self, at: float) -> datetime:
         """Convert a monotonic time to a wall time."""
-        return self.wall + timedelta(seconds=at - self.monotonic)
+        return shifted(self.wall, at - self.monotonic)
 
     def moved(self, by: Anchor) -> Anchor:
         """Return this anchor, shifted to match any adjustment of the wall clock between this anchor and ``by``.
@@ -74,5 +84,5 @@ class Anchor:
         Shifts of less than a second are ignored: they result from rounding and slewing, and would make a saved time
         depend on when it was saved.
         """
-        shift = by.wall - self.wall_time(by.monotonic)
-        return Anchor(self.monotonic, self.wall + shift) if abs(shift) >= timedelta(seconds=1) else self
+        shift = (by.wall - self.wall_time(by.monotonic)).total_seconds()
+        return Anchor(self.monotonic, shifted(self.wall, shift)) if abs(shift) >= 1 else self

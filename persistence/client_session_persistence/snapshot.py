@@ -102,6 +102,11 @@ class Snapshot:
     last_activity: datetime | None = attrs.field(default=None, converter=attrs.converters.optional(as_utc))
 
 
+def printable(text: str) -> str:
+    """Escape everything in a text that is not printable: control characters, line breaks, bidi controls, surrogates."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 def idle_time(saved: Snapshot, now: datetime) -> timedelta | None:
     """Return the time since a saved session's last activity; it is negative if the activity is in the future.
 
@@ -129,4 +134,4 @@ class CorruptSaveFileError(ValueError):
 
     def __str__(self) -> str:
         """Return the file and the reason."""
-        return f"{self.path or 'save file'} is corrupt: {self.reason}"
+        return printable(f"{self.path or 'save file'} is corrupt: {self.reason}")

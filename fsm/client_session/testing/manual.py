@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import weakref
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from client_session.clock import shifted
 from client_session_persistence.snapshot import as_utc
 
 if TYPE_CHECKING:
@@ -34,12 +35,15 @@ class ManualClock:
         return self._wall
 
     def advance(self, seconds: float) -> None:
-        """Advance both clocks. Raises `ValueError` if ``seconds`` is negative or not finite."""
+        """Advance both clocks; the wall clock stops at the end of the year 9999.
+
+        Raises `ValueError` if ``seconds`` is negative or not finite.
+        """
         if not (math.isfinite(seconds) and seconds >= 0):
             msg = f"seconds must be finite and non-negative, not {seconds!r}"
             raise ValueError(msg)
         self._seconds += seconds
-        self._wall += timedelta(seconds=seconds)
+        self._wall = shifted(self._wall, seconds)
 
     def suspend(self, seconds: float) -> None:
         """Simulate a sleeping machine: advance both clocks without running checks."""
