@@ -128,11 +128,12 @@ def _row_style(row: tuple[str, ...]) -> str:
 
 
 def _show(error: click.ClickException) -> None:
-    text, message = io.StringIO(), error.format_message()
-    error.show(file=text)
-    one_line = printable(message.replace("\n\t", " "))  # click lists choices on separate lines
-    with contextlib.suppress(OSError):
-        click.echo(text.getvalue().replace(message, one_line), nl=False, err=True, file=sys.stderr)
+    message = printable(error.format_message().replace("\n\t", " "))  # click lists choices on separate lines
+    is_usage = isinstance(error, click.UsageError)
+    safe = click.UsageError(message, error.ctx) if is_usage else click.ClickException(message)
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            safe.show(sys.stderr)
 
 
 def _discard_output() -> None:
