@@ -35,14 +35,14 @@ _MIN_TABLE_WIDTH = 80
 class Program(click.Group):
     """A group of commands. If one fails, it prints one line, after the usage if its arguments are invalid."""
 
-    def main(self, *args: Any, **options: Any) -> NoReturn:  # noqa: ANN401  # click's signature
+    def main(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401  # click's signature
         """Run a command and exit: with status 2 if the input is invalid, and with status 1 after any other error."""
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         with _warnings_on_stderr():
             try:
-                status = super().main(*args, **options, standalone_mode=False)
+                status = super().main(*args, **(options | {"standalone_mode": False}))
                 if sys.stdout is not None:
                     sys.stdout.flush()
             except click.Abort:
@@ -61,9 +61,15 @@ class Program(click.Group):
 
 def fail(message: str, *, status: int = 1) -> NoReturn:
     """End the command with an error."""
-    error = click.ClickException(message)
-    error.exit_code = status
-    raise error
+    raise _FailureError(message, status)
+
+
+class _FailureError(click.ClickException):
+    """An error with its own exit status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.exit_code = status  # type: ignore[misc]  # click reads it from the instance
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -129,8 +135,9 @@ def _row_style(row: tuple[str, ...]) -> str:
 
 def _show(error: click.ClickException) -> None:
     message = printable(error.format_message().replace("\n\t", " "))  # click lists choices on separate lines
-    is_usage = isinstance(error, click.UsageError)
-    safe = click.UsageError(message, error.ctx) if is_usage else click.ClickException(message)
+    safe = (
+        click.UsageError(message, error.ctx) if isinstance(error, click.UsageError) else click.ClickException(message)
+    )
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
             safe.show(sys.stderr)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from client_session import terminal
 from client_session.graph import TABLE
+from client_session.terminal import console as standard_output
+from client_session.terminal import print_table, write_file
 from client_session.verify import diagram
 from client_session.verify.report import page
 from client_session_persistence.snapshot import printable
@@ -31,10 +32,10 @@ def show(result: Verification, report: Path | None) -> None:
 
     """
     written = [] if report is None else _write(report, result)
-    console = terminal.console()
-    terminal.print_table(console, *_rows(result))
+    console = standard_output()
+    print_table(console, *_rows(result))
     console.print()
-    terminal.print_table(console, *_invariants(result))
+    print_table(console, *_invariants(result))
     console.print()
     if result.explored is not None:
         console.print(f"explored all {result.explored.states} states and {result.explored.edges} edges")
@@ -57,7 +58,7 @@ def progress_bars(totals: Mapping[str, int]) -> Generator[Callable[[str], object
 
 def _rows(result: Verification) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return the headings and rows of the table that shows how often each row of the graph was taken."""
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             f"{result.tally.rows[row]:,}",
             row.source.value,
@@ -71,7 +72,9 @@ def _rows(result: Verification) -> tuple[tuple[str, ...], list[tuple[str, ...]]]
 
 def _invariants(result: Verification) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return the headings and rows of the table that shows how often each invariant was checked."""
-    rows = [(f"{result.tally.invariants[name]:,}", name, meaning) for name, meaning in result.meanings.items()]
+    rows: list[tuple[str, ...]] = [
+        (f"{result.tally.invariants[name]:,}", name, meaning) for name, meaning in result.meanings.items()
+    ]
     return ("times checked", "invariant", "meaning"), rows
 
 
@@ -82,7 +85,7 @@ def _write(report: Path, result: Verification) -> list[Path]:
         **{_trace_path(report, failure): _trace(failure) for failure in result.failures if failure.sample},
     }
     for path, text in texts.items():
-        terminal.write_file(path, text.encode())
+        write_file(path, text.encode())
     return list(texts)
 
 
