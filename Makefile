@@ -15,9 +15,9 @@ FUZZ_SECONDS ?= 60
 demo: $(INSTALLED)
 	rm -rf $(dir $(DEMO_SAVE))
 	@printf '\nA day with a new save file:\n\n'
-	@$(BIN)/client-session replay --save $(DEMO_SAVE) examples/desktop_day.jsonl
+	@$(BIN)/client-session replay --save $(DEMO_SAVE) --write examples/desktop_day.jsonl
 	@printf '\nThe same day again, with the save file from the first run:\n\n'
-	@$(BIN)/client-session replay --save $(DEMO_SAVE) examples/desktop_day.jsonl
+	@$(BIN)/client-session replay --save $(DEMO_SAVE) --write examples/desktop_day.jsonl
 	@printf '\nThe save file, $(DEMO_SAVE):\n\n'
 	@$(BIN)/client-session show $(DEMO_SAVE)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import re
 import sys
 import time
 import weakref
@@ -65,18 +64,12 @@ def test_manual_clock_moves_only_when_called() -> None:
     assert (clock.monotonic(), clock.now()) == (3601.5, START)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "message"),
-    [
-        *((value, "be finite and non-negative") for value in (-1, float("nan"), float("inf"))),
-        *((value, "not advance the wall clock past the year 9999") for value in (1e12, 1e300, 10**400)),
-    ],
-)
-def test_manual_clock_rejects_invalid_durations(seconds: float, message: str) -> None:
-    """advance() and suspend() reject negative, infinite, NaN and endless durations, and do not move the clock."""
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf"), 10**400])
+def test_manual_clock_rejects_invalid_durations(seconds: float) -> None:
+    """advance() and suspend() reject negative, infinite and NaN durations, and do not move the clock."""
     clock = ManualClock()
     for move in (clock.advance, clock.suspend):
-        with pytest.raises(ValueError, match=re.escape(f"seconds must {message}, not {seconds}")):
+        with pytest.raises(ValueError, match=f"seconds must be finite and non-negative, not {seconds}"):
             move(seconds)
     assert (clock.monotonic(), clock.now()) == (0.0, START)
 

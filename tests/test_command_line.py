@@ -124,9 +124,9 @@ def test_replay_json_prints_the_entities() -> None:
 
 
 def test_replay_saves_and_show_prints_the_file(save_path: Path) -> None:
-    """``--save`` writes the session, a second run continues from it, and ``show`` prints it as text and as JSON."""
+    """``--write`` writes the session, a second run continues from it, and ``show`` prints it as text and as JSON."""
     for _ in range(2):
-        assert run("replay", "--save", str(save_path), "-", stdin=TWO_EVENTS).returncode == 0
+        assert run("replay", "--save", str(save_path), "--write", "-", stdin=TWO_EVENTS).returncode == 0
     saved = loads(save_path.read_bytes())
     assert (saved.session_index, saved.event_index) == (2, 2)
     output = run("show", str(save_path))
@@ -184,7 +184,7 @@ def test_bad_line_is_reported_and_nothing_is_saved(save_path: Path, tmp_path: Pa
     """For a bad line, stderr shows the file, line number and error; the exit status is 2, and nothing is saved."""
     bad = tmp_path / "bad.jsonl"
     bad.write_text(TWO_EVENTS + '\n{"at": "2026-11-23T09:03:00Z", "input": "explode"}\n')
-    result = run("replay", "--save", str(save_path), str(bad))
+    result = run("replay", "--save", str(save_path), "--write", str(bad))
     assert (result.returncode, result.stdout) == (2, "")
     assert f"Error: {bad}:3: 'input' must be one of event," in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["bad.jsonl"]
@@ -203,8 +203,35 @@ def test_bad_option_is_named_in_the_error(option: str, value: str) -> None:
     """Given a bad value, the command names the option and exits with status 2."""
     result = run("replay", f"--{option}", value, EXAMPLE)
     assert result.returncode == 2
-    assert option in result.stderr.replace("_", "-")
+    assert f"--{option}" in result.stderr
+    assert option.replace("-", "_") not in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["replay", "--write", EXAMPLE], "--write"),
+        (["replay", "--save", "", EXAMPLE], "--save"),
+        (["replay", "--save", " ", EXAMPLE], "--save"),
+        (["replay", "--save", "none/", EXAMPLE], "--save"),
+        (["diagram", "-o", ""], "-o"),
+        (["diagram", "--output", "x.jpg"], ".svg, .dot, .gv, .mmd"),
+        (["diagram", "--format", "jpg"], "--format"),
+        (["verify", "--report", ""], "--report"),
+        (["verify", "--examples", "0"], "--examples"),
+        (["verify", "--seed", "-1"], "--seed"),
+    ],
+)
+def test_wrong_argument_is_named_as_it_was_typed(arguments: list[str], named: str, tmp_path: Path) -> None:
+    """The last line of the message names the option, the exit status is 2, and no file is created."""
+    result = subprocess.run(  # noqa: S603  # our own command
+        [COMMAND, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].startswith("Error: ")
+    assert named in result.stderr.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_folder_is_rejected_as_a_save_file(tmp_path: Path) -> None:
@@ -217,7 +244,7 @@ def test_folder_is_rejected_as_a_save_file(tmp_path: Path) -> None:
 def test_failed_save_is_reported(tmp_path: Path) -> None:
     """If saving fails, the timeline is still printed, and the exit status is 1."""
     (tmp_path / "file").write_text("")
-    result = run("replay", "--save", str(tmp_path / "file" / "session.xml"), "-", stdin=TWO_EVENTS)
+    result = run("replay", "--save", str(tmp_path / "file" / "session.xml"), "--write", "-", stdin=TWO_EVENTS)
     assert result.returncode == 1
     assert "session 1 begins" in result.stdout
     assert "Error: not saved: " in result.stderr
@@ -249,7 +276,7 @@ def test_show_reports_a_file_that_vanishes(save_path: Path) -> None:
     save_path.write_bytes(dumps(Snapshot(user_id=event_id(7))))
     program = (
         "from client_session import cli, XmlStore; load = XmlStore.load;"
-        "XmlStore.load = lambda store: (store.path.unlink(), load(store))[1];"
+        "XmlStore.load = lambda store, **options: (store.path.unlink(), load(store, **options))[1];"
         "cli.client_session()"
     )
     done = run("show", str(save_path), command=(sys.executable, "-c", program))

@@ -41,6 +41,8 @@ WEB_WORKERS = DOCS / "how-to" / "web-workers.md"
 PAGES_WITH_OWN_TESTS = {"snowplow.md", "tkinter.md", "qt.md", WEB_WORKERS.name}
 """Pages that need a collector, a desktop user or an HTTP client. Each has its own test."""
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
 REQUIRED_PACKAGES = {"snowplow.md": "snowplow_tracker", "opentelemetry.md": "opentelemetry"}
 
 DOTNET_ARGUMENTS = ["savePath", "foregroundTimeout", "backgroundTimeout", "checkInterval", "l"]
@@ -247,6 +249,32 @@ def test_site_builds_without_warnings_or_external_resources(tmp_path: Path) -> N
         assert not re.findall(r"<(?:script|img|iframe)[^>]* src=\"?(?:https?:)?//[^>]*>", text)
         assert not re.findall(r"<link[^>]* href=\"?(?:https?:)?//[^>]*>", text)
         assert not re.findall(r"<blockquote>\s*<blockquote>|====", text), "a docstring is not valid Markdown"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian's package chromium)")
+def test_search_works_without_a_server(tmp_path: Path) -> None:
+    """In headless Chromium, a search finds pages when the site is opened as files."""
+    skip_without("material")
+    site = tmp_path / "site"
+    subprocess.run(  # noqa: S603  # our own interpreter
+        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", site],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        check=True,
+        timeout=WAIT_SECONDS,
+    )
+    result = subprocess.run(  # noqa: S603  # the browser, on our own page
+        [
+            str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+            "--no-first-run", "--disable-component-update", "--disable-sync", "--virtual-time-budget=20000",
+            f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", f"{(site / 'index.html').as_uri()}?q=migrating",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )  # fmt: skip
+    assert re.search(r'<a href="[^"]*migrating\.html[^"]*" class="md-search-result__link"', result.stdout)
 
 
 def test_shown_output_is_compared() -> None:

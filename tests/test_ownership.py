@@ -151,7 +151,7 @@ def test_unusable_folder_does_not_raise(tmp_path: Path) -> None:
 class InterruptedStore(XmlStore):
     """A store whose first load is interrupted by an exception from outside."""
 
-    def load(self) -> None:
+    def load(self, *, read_only: bool = False) -> None:  # noqa: ARG002
         """Raise an exception that is not an `Exception`."""
         raise KeyboardInterrupt
 

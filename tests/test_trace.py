@@ -45,12 +45,29 @@ def test_every_input_is_read() -> None:
         (b"{", "not JSON: Expecting property name"),
         (b"event", "not JSON: Expecting value at column 1"),
         (b'{"at": "\xff"}', "not JSON: 'utf-8' codec"),
-        (b"[" * 100_000, "not JSON"),
+        (b"[" * 50_000, "not JSON: the arrays or objects are nested too deeply"),
+        (b"[" * 900 + b"]" * 900, "expected a JSON object, got [[[[[[[...]]]]]]]"),
+        (b"9" * 5000, "Exceeds the limit"),
+        (line(id="x" * 60_000), "'id' must be a 36-character UUID string, not 'xxx"),
+        (line(**{"x" * 60_000: 1}), "unknown field 'xxx"),
+        (line(id="x" * 18_000_000), "the line is longer than 65536 bytes"),
+        (line(id={"a": 1}), "'id' must not be an array or an object"),
+        (line(at="\ud800"), r"'at' must be a time with a time zone, such as 2026-11-23T09:00:00Z, not '\ud800'"),
+        (line().replace(b'"at"', b'"at": 1, "at"'), "duplicate field 'at'"),
+        (line().decode().encode("utf-16"), "not JSON: 'utf-8' codec"),
+        (line() + b"\0", "not JSON: Extra data"),
+        (b"\xef\xbb\xbf" + line(), "not JSON: Unexpected UTF-8 BOM"),
+        (b'{"input": "touch"}', "missing field 'at'"),
+        (b'{"at": "2026-11-23T09:00:00Z"}', "missing field 'input'"),
+        (
+            b'{"at": "2026-11-23T09:00:00Z", "input": "timeouts", "foreground_timeout": NaN}',
+            "foreground_timeout must be",
+        ),
         (b"[]", "expected a JSON object, got []"),
         (b"7", "expected a JSON object, got 7"),
         (line(input="explode"), "'input' must be one of event, tick, background, foreground, touch, new-session"),
         (line(input=None), "'input' must be one of"),
-        (line(input=[]), "'input' must be one of"),
+        (line(input=[]), "'input' must not be an array or an object"),
         (line(input="tick"), "unknown field 'id' for input 'tick'"),
         (line(note="x"), "unknown field 'note' for input 'event'"),
         (b'{"at": "2026-11-23T09:00:00Z", "input": "timeouts", "foreground_timeout": 0}', "foreground_timeout must be"),
@@ -58,11 +75,11 @@ def test_every_input_is_read() -> None:
             b'{"at": "2026-11-23T09:00:00Z", "input": "timeouts", "foreground_timeout": "1"}',
             "foreground_timeout must be",
         ),
-        (b'{"at": "2026-11-23T09:00:00Z", "input": "wall"}', "'to' must be a time with a time zone"),
-        (line(id="x"), "event_id must be a uuid.UUID or a 36-character UUID string, not 'x'"),
-        (line(id=None), "event_id must be"),
-        (line(id=[]), "event_id must be"),
-        (b'{"at": "2026-11-23T09:00:00Z", "input": "event"}', "event_id must be"),
+        (b'{"at": "2026-11-23T09:00:00Z", "input": "wall"}', "missing field 'to' for input 'wall'"),
+        (line(id="x"), "'id' must be a 36-character UUID string, not 'x'"),
+        (line(id=None), "'id' must be a 36-character UUID string, not None"),
+        (line(id=[]), "'id' must not be an array or an object"),
+        (b'{"at": "2026-11-23T09:00:00Z", "input": "event"}', "missing field 'id' for input 'event'"),
         (line(at=None), "'at' must be a time with a time zone"),
         (line(at=7), "'at' must be a time with a time zone"),
         (line(at="today"), "'at' must be a time with a time zone, such as 2026-11-23T09:00:00Z, not 'today'"),
@@ -78,6 +95,12 @@ def test_bad_line_is_named_in_the_error(bad_line: bytes, problem: str) -> None:
         read_trace([GOOD_LINE.encode(), b"\n", bad_line], "day.jsonl")
     assert str(caught.value).startswith(f"day.jsonl:3: {problem}")
     assert (caught.value.name, caught.value.line) == ("day.jsonl", 3)
+    assert len(str(caught.value)) < 400
+
+
+def test_files_from_windows_are_read() -> None:
+    """A byte order mark at the beginning of the file and CRLF line ends are accepted."""
+    assert read_trace([b"\xef\xbb\xbf" + line() + b"\r\n", b"\r\n"], "x") == read_trace([line()], "x")
 
 
 @pytest.mark.parametrize("lines", [[], [b"\n", b" "]])

@@ -2,46 +2,49 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import secrets
-import sys
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+import attrs
 import click
-from rich.console import Console
-from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
+from client_session.arguments import snapshot_store
 from client_session.clock import SystemClock
 from client_session.explanation import describe_save_file
 from client_session.graph import SessionState
+from client_session.terminal import Program, console, echo, fail, print_beside, print_indented, write_file
 from client_session.testing.driver import SessionOptions
-from client_session.testing.replay import Replay
-from client_session.testing.trace import TraceError, read_trace
+from client_session.testing.replay import Replay, TraceTooLongError
+from client_session.testing.trace import MAX_LINE_BYTES, TraceError, read_trace
 from client_session.verify import diagram as drawing
 from client_session_persistence import CorruptSaveFileError, MemoryStore, XmlStore
 from client_session_persistence.codec import FIELDS
 from client_session_persistence.snapshot import iso_time
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
-    from typing import Any, BinaryIO, NoReturn
+    from collections.abc import Iterable
+    from contextlib import AbstractContextManager
+    from typing import Any, BinaryIO
+
+    from rich.console import Console
 
     from client_session.testing.replay import Moment
+    from client_session.testing.trace import Step
+    from client_session_persistence import Snapshot, SnapshotStore
 
-_PIPED_WIDTH = 500
-"""The output width if there is no terminal. Lines must not wrap, so that tools such as grep see one line per input."""
 _DIAGRAMS = {"svg": drawing.svg, "mermaid": drawing.mermaid, "dot": drawing.dot}
 _FORMAT_BY_SUFFIX = {"": "mermaid", ".svg": "svg", ".dot": "dot", ".gv": "dot", ".mmd": "mermaid"}
 """The diagram format for each suffix of the output file."""
 _MIN_INLINE_WIDTH = 120
 """The minimum terminal width at which explanations are printed on the same line rather than below it."""
+_MIN_PAIR_WIDTH = 60
+"""The minimum terminal width at which the values in a save file are printed next to their keys."""
 _STATE_STYLES = {
     SessionState.FOREGROUND_ACTIVE: "green",
     SessionState.BACKGROUND_ACTIVE: "blue",
@@ -49,14 +52,48 @@ _STATE_STYLES = {
 }
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Program, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="client-session")
-def client_session() -> None:
+@click.pass_context
+def client_session(context: click.Context) -> None:
     """Client sessions for trackers."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        context.exit(2)
+
+
+class _Path(click.Path):
+    """A path that is not empty. An empty one usually comes from an unset variable in a script."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401  # click's signature
+        if not value:
+            self.fail("must not be empty", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 _DEFAULTS = SessionOptions()
 _seconds = partial(click.option, type=float, metavar="SECONDS", show_default=True)
+_OPTIONS = {"save_path": "--save"} | {
+    name: f"--{name.replace('_', '-')}" for name in ("foreground_timeout", "background_timeout", "check_interval")
+}
+"""The option that sets each argument of the session."""
+
+
+@attrs.frozen
+class _WorkingCopy:
+    """A store that starts with a save file's contents and keeps all changes in memory."""
+
+    file: XmlStore
+    changes: MemoryStore = attrs.field(factory=MemoryStore)
+
+    def load(self) -> Snapshot | None:
+        return self.changes.load() or self.file.load(read_only=True)
+
+    def save(self, snapshot: Snapshot) -> None:
+        self.changes.save(snapshot)
+
+    def lock(self) -> AbstractContextManager[object]:
+        return self.changes.lock()
 
 
 @client_session.command()
@@ -64,10 +101,11 @@ _seconds = partial(click.option, type=float, metavar="SECONDS", show_default=Tru
 @click.option(
     "--save",
     "save_path",
-    type=click.Path(dir_okay=False),
+    type=_Path(dir_okay=False),
     metavar="FILE",
-    help="Load and save the session in this file. Default: keep it in memory.",
+    help="Start with the session in this save file. Changes are kept in memory. Default: start without a session.",
 )
+@click.option("--write", is_flag=True, help="Write the changes to the save file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the entity of each event, one JSON object per line.")
 @_seconds("--foreground-timeout", default=_DEFAULTS.foreground_timeout, help="Timeout in the foreground; inf: never.")
 @_seconds("--background-timeout", default=_DEFAULTS.background_timeout, help="Timeout in the background; inf: never.")
@@ -75,7 +113,15 @@ _seconds = partial(click.option, type=float, metavar="SECONDS", show_default=Tru
 @click.option("--no-ticks", is_flag=True, help="Apply only the ticks in the trace.")
 @click.option("--count-empty-sessions", is_flag=True, help="Number sessions as the .NET tracker does.")
 @click.option("--continue-on-restart", is_flag=True, help="Resume the saved session unless it has timed out.")
-def replay(trace: BinaryIO, save_path: str | None, *, as_json: bool, no_ticks: bool, **options: Any) -> None:  # noqa: ANN401  # click passes the type-checked options by name
+def replay(
+    trace: BinaryIO,
+    save_path: str | None,
+    *,
+    write: bool,
+    as_json: bool,
+    no_ticks: bool,
+    **options: Any,  # noqa: ANN401  # click passes the type-checked options by name
+) -> None:
     """Replay TRACE in a session with a virtual clock, and print what happens.
 
     TRACE is a JSON Lines file ("-" for standard input) with one input per line, in chronological order, such as
@@ -87,51 +133,77 @@ def replay(trace: BinaryIO, save_path: str | None, *, as_json: bool, no_ticks: b
     the next line), wall (the wall clock is set "to" a time), other (another process that uses the save file tracks an
     event, with an id).
     """
+    if write and save_path is None:
+        message = "--write needs --save"
+        raise click.UsageError(message)
+    steps = _read_steps(trace)
     try:
-        steps = read_trace(trace, trace.name)
-        store = XmlStore(save_path) if save_path else MemoryStore()
+        store = MemoryStore() if save_path is None else _open(save_path, write=write)
         run = Replay(steps, store, SessionOptions(**options), ticking=not no_ticks)
-    except TraceError as error:
-        _fail(str(error), status=2)
+    except TraceTooLongError as error:
+        fail(f"{trace.name}: {error}; pass --no-ticks or a longer --foreground-timeout", status=2)
     except ValueError as error:
-        raise click.UsageError(str(error)) from error
+        message = str(error)
+        for name, option in _OPTIONS.items():
+            message = message.replace(name, option)
+        raise click.UsageError(message) from error
     if as_json:
         for moment in run.run():
             if moment.context is not None:
-                click.echo(moment.context.to_json())
+                echo(moment.context.to_json())
     else:
         _print_timeline(run.run())
     if run.session.save_error is not None:
-        _fail(f"not saved: {run.session.save_error}")
+        fail(f"not saved: {run.session.save_error}")
+
+
+def _read_steps(trace: BinaryIO) -> list[Step]:
+    try:
+        return read_trace(iter(partial(trace.readline, MAX_LINE_BYTES + 1), b""), trace.name)
+    except TraceError as error:
+        fail(str(error), status=2)
+    except OSError as error:
+        fail(f"{trace.name} cannot be read: {error.strerror}")
+
+
+def _open(save_path: str, *, write: bool) -> SnapshotStore:
+    store = snapshot_store(save_path, None)
+    return store if write else _WorkingCopy(cast("XmlStore", store))
 
 
 @client_session.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, readable=False))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(file: str, *, as_json: bool) -> None:
-    """Print the contents of the save file FILE. If it is corrupt or unreadable, print why and exit with status 1."""
+    """Print the contents of the save file FILE. If it is corrupt or unreadable, print why and exit with status 1.
+
+    No file is changed or created.
+    """
     try:
-        snapshot = XmlStore(file).load()
+        snapshot = XmlStore(file).load(read_only=True)
     except CorruptSaveFileError as error:
         user = f"the next run recovers user {error.recovered.user_id}" if error.recovered else "no user id to recover"
-        _fail(f"{error}\n{user}")
+        fail(f"{error}; {user}")
     except OSError as error:
-        _fail(f"{file} cannot be read: {error.strerror}")
+        fail(f"{file} cannot be read: {error.strerror}")
     if snapshot is None:
-        _fail(f"{file} was removed")
+        fail(f"{file} was removed")
     fields = ((key, getattr(snapshot, field)) for key, (field, _) in FIELDS.items())
     values = {key: iso_time(value) if isinstance(value, datetime) else value for key, value in fields}
     if as_json:
-        click.echo(json.dumps(values, indent=2))
+        echo(json.dumps(values, indent=2))
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), show_header=False)
-    table.add_column(style="bold")
-    table.add_column()
-    for key, value in values.items():
-        table.add_row(key, Text("-", "dim") if value is None else str(value))
+    output, width = console(), max(map(len, values))
     description = describe_save_file(snapshot, SystemClock().now(), _DEFAULTS.foreground_timeout)
-    table.add_row("description", "\n".join(description))
-    _console().print(table)
+    lines = [(key, "-" if value is None else str(value)) for key, value in values.items()]
+    lines += [("" if number else "description", line) for number, line in enumerate(description)]
+    for key, value in lines:
+        if output.width < _MIN_PAIR_WIDTH:
+            if key:
+                output.print(Text(key, "bold"))
+            print_indented(output, Text(value))
+        else:
+            print_beside(output, Text(key.ljust(width), "bold"), Text(value), gap=3)
 
 
 @client_session.command()
@@ -139,20 +211,32 @@ def show(file: str, *, as_json: bool) -> None:
     "--format", "kind", type=click.Choice([*_DIAGRAMS]), help="Default: based on FILE's suffix; mermaid for stdout."
 )
 @click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Default: stdout."
+    "-o",
+    "--output",
+    type=_Path(dir_okay=False, readable=False, allow_dash=True, path_type=Path),
+    metavar="FILE",
+    help="Default: stdout.",
 )
 def diagram(kind: str | None, output: Path | None) -> None:
     """Draw the lifecycle graph."""
-    kind = kind or _FORMAT_BY_SUFFIX.get(output.suffix if output else "")
+    if output == Path("-"):
+        output = None
+    kind = kind or _FORMAT_BY_SUFFIX.get(output.suffix.lower() if output else "")
     if kind is None:
         message = f"pass --format, or an output file whose name ends in {', '.join(filter(None, _FORMAT_BY_SUFFIX))}"
         raise click.UsageError(message)
-    with _exit_on_error(output):
-        data = _DIAGRAMS[kind]().encode()
-        if output is not None:
-            output.write_bytes(data)
+    data = _draw(kind).encode()
     if output is None:
         click.echo(data, nl=False)
+    else:
+        write_file(output, data)
+
+
+def _draw(kind: str) -> str:
+    try:
+        return _DIAGRAMS[kind]()
+    except drawing.StalePictureError as error:
+        fail(str(error))
 
 
 @client_session.command()
@@ -167,7 +251,7 @@ def diagram(kind: str | None, output: Path | None) -> None:
 @click.option("--seed", type=click.IntRange(min=0), metavar="S", help="Seed for the random cases. Default: random.")
 @click.option(
     "--report",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=_Path(file_okay=False, path_type=Path),
     metavar="DIR",
     help="Write report.html and coverage.svg to this folder.",
 )
@@ -181,56 +265,71 @@ def verify(examples: int, seed: int | None, report: Path | None) -> None:
     except ModuleNotFoundError as error:
         if str(error.name).partition(".")[0] != "hypothesis":
             raise
-        _fail("verify needs hypothesis: pip install 'client-session[verify]'")
-    with _exit_on_error(report):
-        if report is not None:
+        fail("verify needs hypothesis: pip install 'client-session[verify]'")
+    if report is not None:
+        try:
             report.mkdir(parents=True, exist_ok=True)
-            drawing.svg()  # fail now rather than after the verification
-        with command.progress_bars({part: 1 if part == "exploration" else examples for part in run.PARTS}) as advance:
-            found = run.verify(examples, secrets.randbelow(2**32) if seed is None else seed, advance)
-        command.show(found, report)
-    sys.exit(1 if found.failures else 0)
+        except OSError as error:
+            fail(f"{error.filename} cannot be written: {error.strerror}")
+        _draw("svg")  # fail now rather than after the verification
+    with command.progress_bars({part: 1 if part == "exploration" else examples for part in run.PARTS}) as advance:
+        found = run.verify(examples, secrets.randbelow(2**32) if seed is None else seed, advance)
+    command.show(found, report)
+    if found.failures:
+        raise click.exceptions.Exit(1)
 
 
 _COLUMNS = {"time": 19, "input": 13, "state": 23, "session": 8, "index": 5, "event": 5}
 
 
 def _print_timeline(moments: Iterable[Moment]) -> None:
-    console = _console()
-    if console.width >= _MIN_INLINE_WIDTH:
-        table = _grid(2, header=True)
-        table.add_column("what happened")
-        for moment in moments:
-            table.add_row(*_cells(moment), _explanation_text(moment))
-        console.print(table)
-        return
-    console.print(_grid(1, header=True))
+    output = console()
+    is_inline = output.width >= _MIN_INLINE_WIDTH
+    gap = 2 if is_inline else 1
+    heading = _row([Text(name) for name in _COLUMNS], gap)
+    heading.stylize("bold")
+    if is_inline:
+        print_beside(output, heading, Text("what happened", "bold"), gap)
+    elif len(heading) <= output.width:
+        output.print(heading)
     for moment in moments:
-        line = _grid(1, header=False)
-        line.add_row(*_cells(moment))
-        console.print(line)
-        if moment.explanations:
-            console.print(Padding(_explanation_text(moment), (0, 0, 0, 4)))
+        cells, explanation = _cells(moment), _explanation_text(moment)
+        row = _row(cells, gap)
+        if is_inline:
+            print_beside(output, row, explanation, gap)
+            continue
+        if len(row) <= output.width:
+            output.print(row)
+        else:
+            _print_narrow(output, *cells)
+        if explanation:
+            print_indented(output, explanation)
 
 
-def _grid(gap: int, *, header: bool) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold", show_header=header)
-    for heading, width in _COLUMNS.items():
-        table.add_column(
-            heading, no_wrap=True, min_width=width, justify="right" if heading in {"index", "event"} else "left"
-        )
-    return table
+def _print_narrow(output: Console, *cells: Text) -> None:
+    """Print what does not fit in a row below each other."""
+    time, given, state, session_id, index, event = cells
+    output.print(Text(" ").join((time, given)))
+    print_indented(output, state)
+    print_indented(output, Text.assemble("session ", session_id, ", index ", index, ", event ", event))
 
 
-def _cells(moment: Moment) -> list[str | Text]:
+def _row(cells: list[Text], gap: int) -> Text:
+    padded = [cell.copy() for cell in cells]
+    for cell, (heading, width) in zip(padded, _COLUMNS.items(), strict=True):
+        cell.align("right" if heading in {"index", "event"} else "left", max(width, len(cell)))
+    return Text(" " * gap).join(padded)
+
+
+def _cells(moment: Moment) -> list[Text]:
     pending = moment.session_index is None
     return [
-        f"{moment.at:%Y-%m-%d %H:%M:%S}",
+        Text(moment.at.replace(tzinfo=None).isoformat(" ", "seconds")),
         Text(moment.input, "dim" if moment.input == "tick" else ""),
         Text(moment.state.value, _STATE_STYLES[moment.state]),
         Text(moment.session_id[:8], "dim" if pending else ""),
-        "-" if pending else str(moment.session_index),
-        str(moment.event_index or "-"),
+        Text("-" if pending else str(moment.session_index)),
+        Text(str(moment.event_index or "-")),
     ]
 
 
@@ -240,25 +339,3 @@ def _explanation_text(moment: Moment) -> Text:
         styles = ["yellow"] * bool(explanation.ended) + ["green"] * bool(explanation.begun)
         parts += itertools.zip_longest(explanation.clauses, styles, fillvalue="")
     return Text("; ").join(Text(*part) for part in parts)
-
-
-def _console() -> Console:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = _PIPED_WIDTH
-    return console
-
-
-@contextlib.contextmanager
-def _exit_on_error(output: Path | None) -> Generator[None]:
-    try:
-        yield
-    except drawing.StalePictureError as error:
-        _fail(str(error))
-    except OSError as error:
-        _fail(f"{error.filename or output} cannot be written: {error.strerror}")
-
-
-def _fail(message: str, *, status: int = 1) -> NoReturn:
-    click.echo(f"Error: {message}", err=True)
-    sys.exit(status)

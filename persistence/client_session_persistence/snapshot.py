@@ -141,6 +141,11 @@ class Snapshot:
     last_activity: datetime | None = attrs.field(default=None, converter=_last_activity)
 
 
+def printable(text: str) -> str:
+    """Escape everything in a text that is not printable: control characters, line breaks, bidi controls, surrogates."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 def idle_time(saved: Snapshot, now: datetime) -> timedelta | None:
     """Return the time since a saved session's last activity; it is negative if the activity is in the future.
 
@@ -172,4 +177,4 @@ class CorruptSaveFileError(StoreError, ValueError):
 
     def __str__(self) -> str:
         """Return the file and the reason."""
-        return f"{self.path or 'save file'} is corrupt: {self.reason}"
+        return printable(f"{self.path or 'save file'} is corrupt: {self.reason}")

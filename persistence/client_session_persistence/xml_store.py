@@ -106,10 +106,10 @@ class XmlStore:
         """The path of the last corrupt file, if any."""
         return Path(path_next_to(self._path, ".corrupt"))
 
-    def load(self) -> Snapshot | None:
+    def load(self, *, read_only: bool = False) -> Snapshot | None:
         """Return the file's snapshot, or ``None`` if there is no file; delete any leftover temporary file.
 
-        If this object has queued a snapshot, return that snapshot.
+        If this object has queued a snapshot, return that snapshot. With ``read_only``, nothing is deleted or created.
 
         Raises:
             CorruptSaveFileError: the file is not valid. ``recovered`` is the backup's snapshot, or a snapshot
@@ -123,7 +123,7 @@ class XmlStore:
                 return self._pending.newest
             is_locked = self._lock.own_lease is not None
             # Delete a killed writer's temporary file. If the lock is held, the file may belong to an active writer.
-            if not is_locked and os.path.lexists(self._temporary):
+            if not read_only and not is_locked and os.path.lexists(self._temporary):
                 with contextlib.suppress(OSError), self._locked(wait=False):
                     pass
             content = self._read()

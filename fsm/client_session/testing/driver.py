@@ -12,6 +12,7 @@ from client_session.graph import Command, Input
 from client_session.session import ClientSession
 from client_session.testing.manual import ManualClock, ManualScheduler
 from client_session.testing.trace import External
+from client_session_persistence.snapshot import shifted
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -84,7 +85,9 @@ class Driver:
         """Advance both clocks to ``at`` without ticking."""
         self.clock.advance((at - self.at).total_seconds())
         self.at = at
-        self.clock.set_wall(at + self._wall_offset)  # a sum of floats may be off by microseconds
+        self.clock.set_wall(
+            shifted(at, self._wall_offset.total_seconds())
+        )  # a sum of floats may be off by microseconds
 
     def apply(self, step: Step) -> SessionContext | None:  # noqa: C901  # one case per input
         """Advance to the step's time and apply the step. Return the entity if the step tracks an event."""
@@ -107,7 +110,7 @@ class Driver:
                 self.session = self._construct()
             case External.WALL:
                 self._wall_offset = (step.to or step.at) - step.at
-                self.clock.set_wall(step.at + self._wall_offset)
+                self.clock.set_wall(step.to or step.at)
             case External.OTHER:
                 with ClientSession(store=self._store, clock=self.clock, scheduler=ManualScheduler()) as other:
                     return other.get_session_context(str(step.event_id))

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import codecs
 import enum
 import json
+import reprlib
 from datetime import datetime
 from typing import TYPE_CHECKING, NoReturn, cast
 
@@ -34,6 +36,11 @@ class External(enum.StrEnum):
     OTHER = "other"
     """Another process that uses the same save file tracks an event; ``id`` is the event's id."""
 
+
+MAX_LINE_BYTES = 64 * 1024
+"""The maximum length of a line. Valid lines are much shorter."""
+_MAX_FAULT = 300
+"""The maximum length of an error message: a line may contain long names and values."""
 
 _TIMEOUTS = ("foreground_timeout", "background_timeout")
 _FIELDS: dict[str, frozenset[str]] = {
@@ -102,14 +109,16 @@ def read_trace(lines: Iterable[bytes], name: str) -> list[Step]:
     steps: list[Step] = []
     number = 0
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
+        text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+        if not text.strip():
             continue
         try:
-            step = _read_step(line)
+            step = _read_step(text)
             if steps and step.at < steps[-1].at:
                 _fail(f"'at' must not go backwards, from {steps[-1].at.isoformat()} to {step.at.isoformat()}")
         except (TypeError, ValueError) as error:
-            raise TraceError(name, number, str(error)) from None
+            fault = str(error)
+            raise TraceError(name, number, fault if len(fault) <= _MAX_FAULT else f"{fault[:_MAX_FAULT]}...") from None
         steps.append(step)
     if not steps:
         raise TraceError(name, max(number, 1), "the trace has no inputs")
@@ -117,26 +126,58 @@ def read_trace(lines: Iterable[bytes], name: str) -> list[Step]:
 
 
 def _read_step(line: bytes) -> Step:
-    try:
-        value: object = json.loads(line.decode("utf-8"))
-    except json.JSONDecodeError as error:
-        _fail(f"not JSON: {error.msg} at column {error.colno}")
-    except (UnicodeDecodeError, RecursionError) as error:
-        _fail(f"not JSON: {error}")
-    if not isinstance(value, dict):
-        _fail(f"expected a JSON object, got {value!r}")
-    fields = cast("dict[str, object]", value)
-    given = _known_input(cast("str", fields.get("input")))
-    allowed = {"at", "input", *_FIELDS.get(given, ())}
-    if unknown := sorted(fields.keys() - allowed):
+    if len(line) > MAX_LINE_BYTES:
+        _fail(f"the line is longer than {MAX_LINE_BYTES} bytes")
+    fields = _read_fields(line)
+    for name, value in fields.items():
+        if isinstance(value, list | dict):
+            _fail(f"{name!r} must not be an array or an object")
+    for name in ("at", "input"):
+        if name not in fields:
+            _fail(f"missing field {name!r}")
+    given = _known_input(cast("str", fields["input"]))
+    own = _FIELDS.get(given, frozenset())
+    if unknown := sorted(fields.keys() - {"at", "input"} - own):
         _fail(f"unknown field {', '.join(map(repr, unknown))} for input '{given}'")
+    if missing := sorted(own - fields.keys() - set(_TIMEOUTS)):
+        _fail(f"missing field {missing[0]!r} for input '{given}'")
     return Step(
-        _parse_time("at", fields.get("at")),
+        _parse_time("at", fields["at"]),
         given,
-        event_id_string(cast("str", fields.get("id"))) if "id" in allowed else None,
-        to=_parse_time("to", fields.get("to")) if "to" in allowed else None,
+        _parse_id(fields["id"]) if "id" in own else None,
+        to=_parse_time("to", fields["to"]) if "to" in own else None,
         **{name: timeout(name, cast("float", fields[name])) for name in _TIMEOUTS if name in fields},
     )
+
+
+def _read_fields(line: bytes) -> dict[str, object]:
+    try:
+        value: object = json.loads(line.decode("utf-8"), object_pairs_hook=_unique)
+    except json.JSONDecodeError as error:
+        _fail(f"not JSON: {error.msg} at column {error.colno}")
+    except UnicodeDecodeError as error:
+        _fail(f"not JSON: {error}")
+    except RecursionError:
+        _fail("not JSON: the arrays or objects are nested too deeply")
+    if not isinstance(value, dict):
+        _fail(f"expected a JSON object, got {reprlib.repr(value)}")
+    return cast("dict[str, object]", value)
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    fields: dict[str, object] = {}
+    for name, value in pairs:
+        if name in fields:
+            _fail(f"duplicate field {name!r}")
+        fields[name] = value
+    return fields
+
+
+def _parse_id(value: object) -> str:
+    try:
+        return event_id_string(cast("str", value))
+    except (TypeError, ValueError):
+        _fail(f"'id' must be a 36-character UUID string, not {value!r}")
 
 
 def _parse_time(name: str, value: object) -> datetime:

@@ -3,46 +3,45 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from client_session.graph import TABLE
+from client_session.terminal import console as standard_output
+from client_session.terminal import print_table, write_file
 from client_session.verify import diagram
 from client_session.verify.report import page
+from client_session_persistence.snapshot import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
-    from pathlib import Path
 
     from client_session.verify.run import Failure, Verification
     from client_session.verify.tally import Sample
 
-_PIPED_WIDTH = 160
-
 
 def show(result: Verification, report: Path | None) -> None:
-    """Print the tables, and write the report files if ``report`` is a folder.
+    """Write the report files if ``report`` is a folder, and print the tables.
 
     Raises:
-        OSError: the report cannot be written.
         StalePictureError: the shipped picture of the graph is stale, and cannot be redrawn without Graphviz.
 
     """
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = _PIPED_WIDTH
-    console.print(_rows(result))
+    written = [] if report is None else _write(report, result)
+    console = standard_output()
+    print_table(console, *_rows(result))
     console.print()
-    console.print(_invariants(result))
+    print_table(console, *_invariants(result))
     console.print()
     if result.explored is not None:
         console.print(f"explored all {result.explored.states} states and {result.explored.edges} edges")
     console.print(f"{result.examples} examples, seed {result.seed}, {result.seconds:.1f} s")
-    if report is not None:
-        _write(report, result, console)
+    for path in written:
+        console.print(f"Wrote {printable(str(path))}", soft_wrap=True)
     for failure in result.failures:
         _print_failure(failure, console, report)
 
@@ -57,51 +56,56 @@ def progress_bars(totals: Mapping[str, int]) -> Generator[Callable[[str], object
         yield lambda part: progress.advance(tasks[part])
 
 
-def _table(*headings: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in headings:
-        table.add_column(heading, justify="right" if heading.startswith("times") else "left")
-    return table
-
-
-def _rows(result: Verification) -> Table:
-    table = _table("times taken", "from", r"input \[guard] / effects", "to")
-    for row in TABLE:
-        count = result.tally.rows[row]
-        to = "(same)" if row.destination is row.source else row.destination.value
-        table.add_row(
-            f"{count:,}", row.source.value, row.label.replace("[", r"\["), to, style=None if count else "bold red"
+def _rows(result: Verification) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return the headings and rows of the table that shows how often each row of the graph was taken."""
+    rows: list[tuple[str, ...]] = [
+        (
+            f"{result.tally.rows[row]:,}",
+            row.source.value,
+            row.label,
+            "(same)" if row.destination is row.source else row.destination.value,
         )
-    return table
+        for row in TABLE
+    ]
+    return ("times taken", "from", "input [guard] / effects", "to"), rows
 
 
-def _invariants(result: Verification) -> Table:
-    table = _table("times checked", "invariant", "meaning")
-    for name, sentence in result.meanings.items():
-        count = result.tally.invariants[name]
-        table.add_row(f"{count:,}", name, sentence, style=None if count else "bold red")
-    return table
+def _invariants(result: Verification) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return the headings and rows of the table that shows how often each invariant was checked."""
+    rows: list[tuple[str, ...]] = [
+        (f"{result.tally.invariants[name]:,}", name, meaning) for name, meaning in result.meanings.items()
+    ]
+    return ("times checked", "invariant", "meaning"), rows
 
 
-def _write(report: Path, result: Verification, console: Console) -> None:
-    for name, text in {"report.html": page(result), "coverage.svg": diagram.coverage(result.tally.rows)}.items():
-        (report / name).write_text(text, encoding="utf-8")
-        console.print(f"Wrote {report / name}", soft_wrap=True)
+def _write(report: Path, result: Verification) -> list[Path]:
+    texts = {
+        report / "report.html": page(result),
+        report / "coverage.svg": diagram.coverage(result.tally.rows),
+        **{_trace_path(report, failure): _trace(failure) for failure in result.failures if failure.sample},
+    }
+    for path, text in texts.items():
+        write_file(path, text.encode())
+    return list(texts)
+
+
+def _trace_path(report: Path, failure: Failure) -> Path:
+    return report / f"failure-{failure.part.replace(' ', '-')}.jsonl"
+
+
+def _trace(failure: Failure) -> str:
+    return "".join(f"{step.to_json()}\n" for step in failure.sample.steps) if failure.sample else ""
 
 
 def _print_failure(failure: Failure, console: Console, report: Path | None) -> None:
-    console.print(f"\n{failure.part} failed: {failure.message}", style="bold red", markup=False, soft_wrap=True)
+    message = "\n".join(map(printable, failure.message.splitlines()))
+    console.print(f"\n{failure.part} failed: {message}", style="bold red", soft_wrap=True)
     if failure.sample is None:
         return
-    lines = "".join(f"{step.to_json()}\n" for step in failure.sample.steps)
-    trace = "failure.jsonl"
-    if report is not None:
-        path = report / f"failure-{failure.part.replace(' ', '-')}.jsonl"
-        path.write_text(lines, encoding="utf-8")
-        trace = str(path)
-    replay = f"client-session replay {_flags(failure.sample)} {trace}"
+    path = Path("failure.jsonl") if report is None else _trace_path(report, failure)
+    replay = f"client-session replay {_flags(failure.sample)} {printable(shlex.quote(str(path)))}"
     console.print(f"Shortest failing trace. Replay it with {replay}:", soft_wrap=True)
-    console.print(lines, end="", markup=False, soft_wrap=True)
+    console.print(_trace(failure), end="", soft_wrap=True)
 
 
 def _flags(sample: Sample) -> str:
