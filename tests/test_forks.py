@@ -221,15 +221,15 @@ C_FORK = """
     from client_session_persistence.writer_thread import WRITER
 
     def fork():
-        # No thread may be waiting for the GIL, or else CPython itself hangs in the child. The locks show that the
-        # threads are running, as they usually are when C code forks.
+        # No thread may be waiting for the GIL, or else CPython itself hangs in the child. The threads seem
+        # to be running, as they usually are when C code forks.
         for thread in (SHARED_CHECKER, WRITER):
             thread.pause(time.monotonic() + 60)
-            thread._running.acquire()
+            thread._threads[thread.name] = threading.Thread()
         child = ctypes.PyDLL(None).fork()
         if child:
             for thread in (SHARED_CHECKER, WRITER):
-                thread._running.release()
+                thread._threads.clear()
                 thread.resume()
         return child
 """

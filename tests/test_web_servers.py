@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 WAIT_SECONDS = 60.0
 
 APP = """
-import json, os, time, uuid
+import json, os, threading, time, uuid
 from client_session import ClientSession, XmlStore
 AT_IMPORT
 
@@ -44,7 +44,7 @@ from client_session.ticking.thread import SHARED_CHECKER
 from client_session_persistence.writer_thread import WRITER
 for thread in (SHARED_CHECKER, WRITER):  # CPython itself hangs in uWSGI's workers if a thread is waiting for the GIL
     thread.pause(time.monotonic() + 60)
-    thread._running.acquire()  # as if it were running
+    thread._threads[thread.name] = threading.Thread()  # as if it were running
 """
 SESSIONS = {
     "opened in a request": ("session = None", f"global session\n    if session is None: {OPEN}"),

@@ -49,36 +49,44 @@ class DaemonThread(ABC):
 
     def renew(self) -> None:
         """Start over without a thread, as a forked child must."""
-        self._running = threading.Lock()
-        """Held while the thread runs. No caller ever waits for this lock."""
-        self._thread: threading.Thread | None = None
+        self._threads: dict[str, threading.Thread] = {}
+        """The thread, if any, by name. `dict.setdefault` claims its place in one step, which nothing can interrupt."""
         self._wakeup: queue.SimpleQueue[None] | None = None
         """Created by each new thread, because gevent or eventlet may have replaced threads and queues meanwhile."""
         self.is_pausing = False
         """Whether ``_work`` must return."""
 
     @property
+    def is_running(self) -> bool:
+        """Whether the thread is running or about to start."""
+        return bool(self._threads)
+
+    @property
     def is_current(self) -> bool:
         """Whether the caller is running on this thread."""
-        return threading.current_thread() is self._thread
+        return threading.current_thread() is self._threads.get(self.name)
 
     def ensure_running(self) -> bool:
         """Start the thread if necessary; return whether it is running or will be restarted after a fork."""
-        if self.is_pausing or sys.is_finalizing() or not self._running.acquire(blocking=False):
-            return self.is_pausing or self._running.locked()
+        if self.is_pausing or sys.is_finalizing() or self._threads:
+            return self.is_pausing or self.is_running
+        thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         try:
-            self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
-            self._thread.start()
+            if self._threads.setdefault(self.name, thread) is thread:
+                thread.start()
         except RuntimeError:  # no more threads, the interpreter is exiting, or a subinterpreter forbids daemon threads
-            self._thread = None
-            self._running.release()
+            self._threads.pop(self.name, None)
             return False
+        except BaseException:  # from outside; if the thread has started nevertheless, it claims the place again
+            if self._threads.get(self.name) is thread and thread.ident is None:
+                self._threads.pop(self.name, None)
+            raise
         return True
 
     def pause(self, until: float) -> None:
         """Stop the thread and wait for it to end, but not past ``until`` (a `time.monotonic` time)."""
         self.is_pausing = True
-        thread = self._thread
+        thread = self._threads.get(self.name)
         if thread is None or self.is_current:
             return
         self._wake()
@@ -98,17 +106,15 @@ class DaemonThread(ABC):
 
     def _run(self) -> None:
         thread = threading.current_thread()
-        self._wakeup = queue.SimpleQueue()
-        while True:
+        while self._threads.setdefault(self.name, thread) is thread:
+            self._wakeup = queue.SimpleQueue()
             try:
                 self._work()
             except BaseException:  # for example, SystemExit raised by one of the embedder's callbacks
                 with contextlib.suppress(BaseException):
                     _logger.exception("%s continues after an unexpected exception", self.name)
                 continue
-            self._thread = None
-            self._running.release()
-            # Callers that added work before the release still saw the thread running, so check for work again.
-            if self.is_pausing or not self._has_work() or not self._running.acquire(blocking=False):
+            self._threads.pop(self.name, None)
+            # Callers that added work before this still saw the thread running, so check for work again.
+            if self.is_pausing or not self._has_work():
                 return
-            self._thread = thread

@@ -59,7 +59,7 @@ class WriterThread(DaemonThread):
     def finish(self, until: float) -> None:
         """Wait for all jobs, but not past ``until`` (`time.monotonic` time). From now on, `run` calls jobs directly."""
         self._is_exiting = True
-        if self._has_work() or self._running.locked():
+        if self._has_work() or self.is_running:
             done = threading.Event()
             self.add(done.set)
             done.wait(max(0.0, until - time.monotonic()))
