@@ -6,8 +6,8 @@ from hypothesis import given
 
 from client_session.graph import TABLE, Command, Input
 from client_session.lifecycle import Lifecycle
+from client_session.testing.manual import START
 from client_session.testing.replay import Replay
-from client_session.testing.strategies import START
 from client_session.verify import exploration
 from client_session.verify.exploration import EXPIRED, explore
 from client_session.verify.short_path import check_short_path, lifecycles

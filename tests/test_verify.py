@@ -17,7 +17,8 @@ import pytest
 from client_session import ClientSession
 from client_session.graph import TABLE
 from client_session.testing import InvariantError, ManualClock, ManualScheduler, SessionOptions, check_invariants
-from client_session.testing.strategies import START, make_step
+from client_session.testing.manual import START
+from client_session.testing.strategies import make_step
 from client_session.testing.trace import read_trace
 from client_session.verify import command
 from client_session.verify.run import INVARIANTS, Failure, Verification

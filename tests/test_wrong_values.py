@@ -6,7 +6,7 @@ import copy
 import math
 import pickle
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -216,7 +216,6 @@ def test_other_functions_reject_values_by_name(value: Any) -> None:  # noqa: ANN
         calls[field] = lambda field=field: Snapshot(**{"user_id": event_id(1), field: value})  # type: ignore[misc]
     for argument, call in calls.items():
         accepts(argument, value, call)
-    assert clock.now() - timedelta(seconds=clock.monotonic()) <= datetime.max.replace(tzinfo=UTC)
 
 
 @pytest.mark.parametrize("value", [math.inf, sys.maxsize, timedelta.max, 1e15, 1e300, sys.float_info.max, 1e-9, 5e-324])

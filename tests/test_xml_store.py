@@ -20,7 +20,7 @@ import attrs
 import pytest
 from filelock import FileLock
 
-from client_session_persistence import CorruptSaveFileError, Snapshot, XmlStore, dumps, loads
+from client_session_persistence import CorruptSaveFileError, Snapshot, StoreError, XmlStore, dumps, loads
 from client_session_persistence.atomic_file import create_folder
 from event_ids import event_id
 
@@ -420,7 +420,7 @@ def test_snapshot_that_reads_back_differently_is_rejected(save_path: Path) -> No
     """A time that is more precise than the save file format allows raises ValueError before anything is written."""
     snapshot = attrs.evolve(NEW)
     object.__setattr__(snapshot, "last_activity", PreciseTime(2026, 11, 23, tzinfo=UTC))  # past the converter
-    with pytest.raises(ValueError, match="is not equal when read back, and was not written"):
+    with pytest.raises(StoreError, match="is not equal when read back, and was not written"):
         XmlStore(save_path).save(snapshot)
     assert names_in(save_path.parent) == []
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import math
 import os
@@ -93,8 +92,10 @@ _DEFERRED = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.is
 """Whether a call to a function returns an object that runs the function's body later."""
 
 
-def snapshot_store(save_path: str | os.PathLike[str] | None, store: SnapshotStore | None) -> SnapshotStore:
-    """Return ``store``, or an `XmlStore` at ``save_path``.
+def snapshot_store(
+    save_path: str | os.PathLike[str] | None, store: SnapshotStore | None, xml_store: Callable[[], type[XmlStore]]
+) -> SnapshotStore:
+    """Return ``store``, or an `XmlStore` at ``save_path``; ``xml_store`` imports the class.
 
     Raise `TypeError` if neither is given or its type is wrong, and `ValueError` if both are given or the path is
     empty, contains a NUL character, or is a folder.
@@ -127,14 +128,7 @@ def snapshot_store(save_path: str | os.PathLike[str] | None, store: SnapshotStor
     if path.endswith(("/", os.sep)) or os.path.isdir(os.path.expanduser(path)):  # noqa: PTH111, PTH112  # a Path would drop the separator
         msg = f"save_path must be the path of a file, not a folder: {shown(path)}"
         raise ValueError(msg)
-    return _xml_store()(path)
-
-
-@functools.cache  # finalizers at interpreter exit can no longer import modules
-def _xml_store() -> type[XmlStore]:
-    from client_session_persistence.xml_store import XmlStore  # noqa: PLC0415  # programs that pass a store do not need XML
-
-    return XmlStore
+    return xml_store()(path)
 
 
 def event_id_string(value: uuid.UUID | str) -> str:

@@ -167,7 +167,7 @@ def _read_steps(trace: BinaryIO) -> list[Step]:
 
 
 def _open(save_path: str, *, write: bool) -> SnapshotStore:
-    store = snapshot_store(save_path, None)
+    store = snapshot_store(save_path, None, lambda: XmlStore)
     return store if write else _WorkingCopy(cast("XmlStore", store))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import threading
 import time
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from client_session.explanation import Explanation
     from client_session.lifecycle import Decisions
     from client_session.ticking.scheduler import Scheduler
-    from client_session_persistence import Snapshot, SnapshotStore
+    from client_session_persistence import Snapshot, SnapshotStore, XmlStore
 
 Result = TypeVar("Result")
 
@@ -122,7 +123,7 @@ class ClientSession:
             0.0,
             arguments.boolean("count_empty_sessions", count_empty_sessions),
         )
-        store = arguments.snapshot_store(save_path, store)
+        store = arguments.snapshot_store(save_path, store, _xml_store)
         self._logger = _LOGGER if logger is None else preformatting(logger)
         if clock is None or type(clock) is SystemClock:
             self._clock: Clock = SYSTEM_CLOCK
@@ -595,6 +596,13 @@ class ClientSession:
         before.lifecycle.retire()
         self._is_scheduled = False
         self._update_schedule()
+
+
+@functools.cache  # finalizers at interpreter exit can no longer import modules
+def _xml_store() -> type[XmlStore]:
+    from client_session_persistence.xml_store import XmlStore  # noqa: PLC0415  # programs that pass a store do not need XML
+
+    return XmlStore
 
 
 _live_sessions: weakref.WeakSet[ClientSession] = weakref.WeakSet()

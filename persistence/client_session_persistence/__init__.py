@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from client_session_persistence.snapshot import CorruptSaveFileError, Snapshot
+from client_session_persistence.snapshot import CorruptSaveFileError, Snapshot, StoreError
 from client_session_persistence.store import MemoryStore, Owner, SnapshotStore
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from client_session_persistence.xml_store import XmlStore
 
 __all__ = [
-    "CorruptSaveFileError", "MemoryStore", "Owner", "Snapshot", "SnapshotStore", "XmlStore", "default_save_path",
-    "dumps", "loads",
+    "CorruptSaveFileError", "MemoryStore", "Owner", "Snapshot", "SnapshotStore", "StoreError", "XmlStore",
+    "default_save_path", "dumps", "loads",
 ]  # fmt: skip
 
 

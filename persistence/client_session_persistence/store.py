@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 class SnapshotStore(Protocol):
     """Stores one snapshot. Several sessions and processes may share a store.
 
-    Every method must be thread-safe. Methods should let errors propagate (`OSError` for system errors); the session
-    then continues and retries later.
+    Every method must be thread-safe. Methods raise `OSError` for system errors and `StoreError` for others; the session
+    then continues and retries later. It treats any other `Exception` from a store in the same way, unless a signal
+    handler raised it.
     """
 
     def load(self) -> Snapshot | None:

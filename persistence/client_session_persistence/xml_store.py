@@ -16,7 +16,7 @@ from client_session_persistence.atomic_file import path_next_to
 from client_session_persistence.codec import MAX_BYTES, dumps, loads, readable_user_id
 from client_session_persistence.contexts import SafeContext
 from client_session_persistence.lock_file import OwnerLock, ProcessLock
-from client_session_persistence.snapshot import CorruptSaveFileError, Snapshot
+from client_session_persistence.snapshot import CorruptSaveFileError, Snapshot, StoreError
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -146,13 +146,13 @@ class XmlStore:
         Raises:
             OSError: writing failed, the old file cannot be read, or the lock could not be acquired (`TimeoutError`, see
                 `lock`). The file is unchanged, unless the only failure was the fsync of its folder.
-            ValueError: the snapshot would not be equal when read back; nothing was written.
+            StoreError: the snapshot would not be equal when read back; nothing was written.
 
         """
         data = dumps(snapshot)
         if loads(data) != snapshot:
             msg = f"{snapshot!r} is not equal when read back, and was not written"
-            raise ValueError(msg)
+            raise StoreError(msg)
         # In a child forked while the caller held the lock, the inherited lease is void: this save is up to the parent.
         own_lease = self._lock.own_lease
         with self._locked() if own_lease is None else contextlib.nullcontext(own_lease) as lease:

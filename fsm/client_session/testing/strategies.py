@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from hypothesis import strategies as st
 
 from client_session.graph import Input
+from client_session.testing.manual import START
 from client_session.testing.trace import INPUTS, External, Step
-
-START = datetime(2026, 1, 1, tzinfo=UTC)
 
 TIMEOUTS = (600.0, 300.0)
 _NEAR_TIMEOUTS = [base + offset for base in TIMEOUTS for offset in (-0.25, 0.0, 0.25)]

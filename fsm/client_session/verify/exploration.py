@@ -16,7 +16,8 @@ from client_session.graph import ROWS, Command, EndReason, Input, SessionState
 from client_session.lifecycle import Ended, Lifecycle, StateChanged
 from client_session.testing.driver import SessionOptions
 from client_session.testing.invariants import InvariantError, require
-from client_session.testing.strategies import START, make_step
+from client_session.testing.manual import START
+from client_session.testing.strategies import make_step
 from client_session.testing.trace import INPUTS
 from client_session.verify.tally import Sample
 

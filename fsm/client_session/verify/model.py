@@ -14,7 +14,8 @@ from client_session.graph import Command, Input
 from client_session.lifecycle import Lifecycle
 from client_session.testing.driver import Driver, SessionOptions
 from client_session.testing.invariants import check_invariants, require
-from client_session.testing.strategies import GAPS, START, WALL_SHIFTS, make_step
+from client_session.testing.manual import START
+from client_session.testing.strategies import GAPS, WALL_SHIFTS, make_step
 from client_session.testing.trace import INPUTS, External
 from client_session.verify.oracle import ExpectedSession, Oracle
 from client_session.verify.tally import Tally

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from client_session.testing.driver import Driver, SessionOptions
 from client_session.testing.invariants import require
-from client_session.testing.strategies import START
+from client_session.testing.manual import START
 from client_session.testing.trace import Step
 from client_session_persistence import MemoryStore, Snapshot
 

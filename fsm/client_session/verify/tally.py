@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from client_session.testing.strategies import START
+from client_session.testing.manual import START
 from client_session.testing.trace import Step
 
 if TYPE_CHECKING:
