@@ -242,7 +242,9 @@ class _Describer:
 
 
 def _has_constructor(cls: type[Any]) -> bool:
-    """Return whether the class has a public constructor; a class whose fields are all private does not."""
+    """Return whether the class has a constructor of its own that is public: not all of its fields are private."""
+    if cls.__init__ is Exception.__init__:
+        return False
     fields = attrs.fields(cls) if attrs.has(cls) else ()
     return not fields or not all(field.name.startswith("_") for field in fields)
 
