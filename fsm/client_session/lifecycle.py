@@ -84,10 +84,6 @@ class Lifecycle:
             setattr(copied, name, getattr(self, name))
         return copied
 
-    def retire(self) -> None:
-        """Stop counting events, so that callers that still refer to this superseded lifecycle use its successor."""
-        self.checker_running = False
-
     def resume_saved(self, event_count: int, seconds_since_activity: float) -> None:
         """Continue a session from an earlier run."""
         self.event_count = event_count

@@ -457,7 +457,7 @@ class ClientSession:
         return self._current
 
     def _read(self, read: Callable[[Lifecycle], Result]) -> Result:
-        """Read the lifecycle without the lock, and retry if it was superseded (and so retired) during the read."""
+        """Read the lifecycle without the lock, and retry if it was retired (see `_publish`) during the read."""
         while True:
             current = self._latest
             value = read(current.lifecycle)
@@ -504,7 +504,7 @@ class ClientSession:
                     continue
                 if self._current is before and before.lifecycle.event_count == draft.event_count_before:
                     self._current, ledger.pending_id = draft.after, next_id
-                    before.lifecycle.checker_running = False  # so that it does not count any more events
+                    before.lifecycle.checker_running = False  # retired: it counts no more events
                     if draft.unused_id:
                         ledger.unused_id = draft.unused_id
                     queue.extend(draft.notifications)
@@ -593,7 +593,7 @@ class ClientSession:
         current = Current.pending(before.lifecycle.successor(now.monotonic), self._ledger, now)
         current.is_closed = before.is_closed
         self._current = current
-        before.lifecycle.retire()
+        before.lifecycle.checker_running = False  # see `_publish`
         self._is_scheduled = False
         self._update_schedule()
 
