@@ -103,9 +103,6 @@ MUTANTS = (
     Mutant("a summary's durations include the time until the end is detected", "lifecycle",
         "            self.last_activity, foreground=self.state is _FOREGROUND",
         "            self._now, foreground=self.state is _FOREGROUND"),
-    Mutant("a superseded lifecycle still counts events", "lifecycle",
-        "        self.checker_running = False\n\n    def resume_saved",
-        "        return\n\n    def resume_saved"),
     # The graph
     Mutant("foregrounding does not start the checker", "graph",
         '(_START,),\n        "The app is in focus already',
