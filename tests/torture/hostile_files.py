@@ -225,8 +225,8 @@ def _load_damaged(files: list[tuple[str, bytes]], *, must_be_refused: bool) -> O
 
 def _fault(name: str, run: Callable[[Scale], Outcome]) -> Fault:
     loss = (
-        "the file is not rejected with an error that names its path and the reason, loading takes more than 50 ms of CPU time "
-        "or 4 MiB, another file or program is opened, or the session, the user or a save is lost"
+        "the file is not rejected with an error that names its path and the reason, loading takes more than 50 ms of "
+        "CPU time or 4 MiB, another file or program is opened, or the session, the user or a save is lost"
     )
     return Fault(name, loss, run)
 

@@ -239,8 +239,8 @@ def _plant_files(scale: Scale) -> Outcome:
 FAULTS: tuple[Fault, ...] = (
     Fault(
         "hostile paths: a folder, FIFO, device, socket or link loop in place of the file",
-        "the path is read or replaced, loading does not raise OSError within 50 ms of CPU time, an event does not get an "
-        "entity, or the backup's user is lost",
+        "the path is read or replaced, loading does not raise OSError within 50 ms of CPU time, an event does not get "
+        "an entity, or the backup's user is lost",
         _load_special_files,
     ),
     Fault(
