@@ -1,4 +1,4 @@
-"""``make torture``: run all cases of every fault, print a table, and write it to SECURITY.md."""
+"""``make torture``: run all cases of every fault, print the outcomes, and write them to SECURITY.md."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ _TABLE = re.compile(r"(?<=<!-- torture -->\n).*(?=<!-- /torture -->)", re.DOTALL
 
 
 def main() -> None:
-    """Run all faults, or those whose names contain one of the arguments; exit with status 1 if anything is lost."""
+    """Run all faults, or those whose names contain one of the arguments; update their rows in SECURITY.md.
+
+    Exit with status 1, without writing, if anything is lost.
+    """
     name_parts = sys.argv[1:]
     console = Console(highlight=False, soft_wrap=True)
-    rows: list[str] = []
+    rows: dict[str, str] = {}
     total_losses = 0
     begin = time.monotonic()
     for fault in FAULTS:
@@ -43,22 +46,25 @@ def main() -> None:
         console.print(f"  [dim]{outcome.figures}[/]" if outcome.figures else "")
         for loss in outcome.losses[:10]:
             console.print(f"      {loss}", markup=False)
-        rows.append(f"| {fault.name} | {outcome.cases:,} | {fault.loss} | {loss_count} | {outcome.figures} |\n")
+        rows[fault.name] = f"| {fault.name} | {outcome.cases:,} | {fault.loss} | {loss_count} | {outcome.figures} |\n"
     seconds = time.monotonic() - begin
     console.print(f"{len(rows)} faults, {total_losses} losses, {seconds:.0f} s")
     if total_losses:
         sys.exit(1)
-    if not name_parts:
-        _write(rows, seconds)
+    _write(rows)
 
 
-def _write(rows: list[str], seconds: float) -> None:
-    table = (
-        f"{platform.system()} {platform.release().partition('-')[0]}, CPython {platform.python_version()}, "
-        f"{seconds:.0f} s.\n\n"
-        f"| fault | cases | what counts as a loss | losses | measured |\n|---|---:|---|---:|---|\n{''.join(rows)}\n"
-    )
+def _write(rows: dict[str, str]) -> None:
+    """Write these rows to the table; keep the other rows of faults that still exist."""
     text = SECURITY.read_text(encoding="utf-8")
+    found = _TABLE.search(text)
+    for line in found[0].splitlines(keepends=True) if found else ():
+        rows.setdefault(line.removeprefix("| ").partition(" | ")[0], line)
+    ordered = "".join(rows[fault.name] for fault in FAULTS if fault.name in rows)
+    table = (
+        f"{platform.system()} {platform.release().partition('-')[0]}, CPython {platform.python_version()}.\n\n"
+        f"| fault | cases | what counts as a loss | losses | measured |\n|---|---:|---|---:|---|\n{ordered}\n"
+    )
     SECURITY.write_text(_TABLE.sub(lambda _: table, text), encoding="utf-8")
 
 
