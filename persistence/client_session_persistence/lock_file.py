@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from filelock import lock_descriptor, unlock_descriptor
 
 from client_session_persistence.atomic_file import SAFE_FLAGS, UNSUPPORTED, call_patiently, create_lock_file
-from client_session_persistence.contexts import SafeContext, close_all, open_into
+from client_session_persistence.contexts import Finalizer, SafeContext, close_all, open_into
 from client_session_persistence.deadline import LOCK_SECONDS, MAX_LOCK_SECONDS, Wait, is_held
 from client_session_persistence.forks import THIS_PROCESS, ForkAware, Lease, Stage, register
 
@@ -54,7 +54,8 @@ class LockFile:
     """
 
     __slots__ = (
-        "__weakref__", "_descriptors", "_guarded", "_lease", "_passed", "_path", "_record", "changed_at", "stamp",
+        "__weakref__", "_descriptors", "_finalizer", "_guarded", "_lease", "_passed", "_path", "_record", "changed_at",
+        "stamp",
     )  # fmt: skip
 
     _lease: Lease
@@ -65,6 +66,8 @@ class LockFile:
         self._path, self._guarded = path, guarded
         self._descriptors: list[int] = []
         """The open descriptor, if any. Each is in this list at all times, even if an exception arrives from outside."""
+        self._finalizer = Finalizer(partial(close_all, self._descriptors), closed=True)
+        """Closes the descriptor if this object is deallocated while it is open."""
         self._record: int | None = None
         """The descriptor of the record, if the file may hold one."""
         self.stamp = 0
@@ -74,10 +77,6 @@ class LockFile:
         self.changed_at = -math.inf
         """When this object last saw the lock change hands, or its holder make progress (`time.monotonic`)."""
         _lock_files.add(self)
-
-    def __del__(self) -> None:
-        """Close the descriptor."""
-        self.drop()
 
     @property
     def is_locked(self) -> bool:
@@ -126,6 +125,7 @@ class LockFile:
     def drop(self) -> None:
         """Close the descriptor. In a forked child, this leaves the parent's lock in place."""
         close_all(self._descriptors)
+        self._finalizer.closed = True
 
     def _try_lock(self, since: int) -> float | None:
         """Try to lock the file; if that fails, return how many seconds to pause before the next try.
@@ -180,6 +180,7 @@ class LockFile:
 
     def _open(self) -> None:
         """Open the file, or create it. Without an error, another process may have created it in the meantime."""
+        self._finalizer.closed = False
         with contextlib.suppress(FileNotFoundError):
             call_patiently(lambda: open_into(self._descriptors, self._path, _OPEN_FLAGS))
             return
