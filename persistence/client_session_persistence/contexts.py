@@ -28,15 +28,15 @@ class Finalizer(io.IOBase):
     __slots__ = ("close", "closed")
 
     close: Callable[[], object]  # type: ignore[assignment]
-    closed: object  # type: ignore[assignment]
+    closed: bool
 
-    def __init__(self, close: Callable[[], object], closed: object) -> None:
-        """Store the function and the object whose truth value prevents the call."""
+    def __init__(self, close: Callable[[], object]) -> None:
+        """Store the function. ``closed`` is true at first."""
         self.close = close
-        self.closed = closed
+        self.closed = True
 
 
-class SafeContext(Finalizer, Generic[Value]):
+class SafeContext(io.IOBase, Generic[Value]):
     """A context manager that calls its exit function again if an exception from outside has interrupted the first call.
 
     `io.IOBase` calls ``close`` at the end of the block, in C. If that call does not complete, ``close`` is called again
@@ -44,13 +44,16 @@ class SafeContext(Finalizer, Generic[Value]):
     exception leaves the ``with`` statement.
     """
 
-    __slots__ = ("_enter",)
+    __slots__ = ("_enter", "close", "closed")
+
+    close: Callable[[], object]  # type: ignore[assignment]
+    closed: list[bool]  # type: ignore[assignment]
+    """Not empty (and so true) once the exit function has completed."""
 
     def __init__(self, enter: Callable[[], Value], leave: Callable[[], object]) -> None:
         """Store both functions. A second call to ``leave`` must complete whatever the first one has not done."""
-        completed: list[bool] = []
-        super().__init__(partial(_complete, leave, completed), completed)
-        self._enter = enter
+        self.closed = []
+        self._enter, self.close = enter, partial(_complete, leave, self.closed)
 
     def __enter__(self) -> Value:  # type: ignore[override]
         """Call the first function and return its result."""
