@@ -33,7 +33,7 @@ class Finalizer(io.IOBase):
     def __init__(self, close: Callable[[], object]) -> None:
         """Store the function. ``closed`` is true at first."""
         self.close = close
-        self.closed = True
+        self.closed = True  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 class SafeContext(io.IOBase, Generic[Value]):
@@ -47,13 +47,12 @@ class SafeContext(io.IOBase, Generic[Value]):
     __slots__ = ("_enter", "close", "closed")
 
     close: Callable[[], object]  # type: ignore[assignment]
-    closed: list[bool]  # type: ignore[assignment]
-    """Not empty (and so true) once the exit function has completed."""
 
     def __init__(self, enter: Callable[[], Value], leave: Callable[[], object]) -> None:
         """Store both functions. A second call to ``leave`` must complete whatever the first one has not done."""
-        self.closed = []
-        self._enter, self.close = enter, partial(_complete, leave, self.closed)
+        completed: list[bool] = []
+        self._enter, self.close = enter, partial(_complete, leave, completed)
+        self.closed = completed  # type: ignore[assignment, misc]  # true once the exit function has completed
 
     def __enter__(self) -> Value:  # type: ignore[override]
         """Call the first function and return its result."""
