@@ -298,7 +298,7 @@ class ClientSession:
             raise error
 
     def close(self) -> None:
-        """Stop checking, save, and shut down the session. Calling this again has no effect.
+        """Stop checking, save, and shut down the session. Calling this again only retries a failed save.
 
         Save errors are logged (see `save_error`). This does not wait for background saves; interpreter exit does.
         """

@@ -260,8 +260,14 @@ def sync_folder(folder: str) -> None:
     """
     if os.name == "nt":  # pragma: no cover - runs on Windows
         return
-    with contextlib.suppress(PermissionError), opened(folder, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)) as descriptor:
-        _sync(descriptor, errno.EBADF)  # some systems sync only files that were opened for writing
+    is_open = False
+    try:
+        with opened(folder, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)) as descriptor:
+            is_open = True
+            _sync(descriptor, errno.EBADF)  # some systems sync only files that were opened for writing
+    except PermissionError:
+        if is_open:
+            raise
 
 
 def _sync(descriptor: int, *error_numbers: int) -> None:

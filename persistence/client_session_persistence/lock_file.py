@@ -16,14 +16,13 @@ import stat
 import struct
 import threading
 import time
-import weakref
 from functools import partial
 from typing import TYPE_CHECKING
 
 from filelock import lock_descriptor, unlock_descriptor
 
 from client_session_persistence.atomic_file import SAFE_FLAGS, UNSUPPORTED, call_patiently, create_lock_file
-from client_session_persistence.contexts import SafeContext, close_all, open_into
+from client_session_persistence.contexts import Finalizer, SafeContext, close_all, open_into
 from client_session_persistence.deadline import LOCK_SECONDS, MAX_LOCK_SECONDS, Wait, is_held
 from client_session_persistence.forks import THIS_PROCESS, ForkAware, Lease, Stage, register
 
@@ -44,7 +43,8 @@ _STAMP, _TURN = 1, 1 + _TIME.size
 made progress, and the time since which the next process has been waiting, in nanoseconds of `time.monotonic`."""
 _SIZE = _STAMP + _RECORD.size
 
-_lock_files: weakref.WeakSet[LockFile] = weakref.WeakSet()
+_open_files: dict[int, list[int]] = {}
+"""The descriptors of each lock file that may be open, which a forked child must close. The keys are the lists' ids."""
 
 
 class LockFile:
@@ -54,7 +54,7 @@ class LockFile:
     """
 
     __slots__ = (
-        "__weakref__", "_descriptors", "_guarded", "_lease", "_passed", "_path", "_record", "changed_at", "stamp",
+        "_descriptors", "_finalizer", "_guarded", "_lease", "_passed", "_path", "_record", "changed_at", "stamp",
     )  # fmt: skip
 
     _lease: Lease
@@ -65,6 +65,8 @@ class LockFile:
         self._path, self._guarded = path, guarded
         self._descriptors: list[int] = []
         """The open descriptor, if any. Each is in this list at all times, even if an exception arrives from outside."""
+        self._finalizer = Finalizer(partial(_close, self._descriptors))
+        """Closes the descriptor if this object is deallocated while it is open."""
         self._record: int | None = None
         """The descriptor of the record, if the file may hold one."""
         self.stamp = 0
@@ -73,11 +75,6 @@ class LockFile:
         """The last turn that this process waited for although the file was free."""
         self.changed_at = -math.inf
         """When this object last saw the lock change hands, or its holder make progress (`time.monotonic`)."""
-        _lock_files.add(self)
-
-    def __del__(self) -> None:
-        """Close the descriptor."""
-        self.drop()
 
     @property
     def is_locked(self) -> bool:
@@ -125,7 +122,8 @@ class LockFile:
 
     def drop(self) -> None:
         """Close the descriptor. In a forked child, this leaves the parent's lock in place."""
-        close_all(self._descriptors)
+        _close(self._descriptors)
+        self._finalizer.closed = True
 
     def _try_lock(self, since: int) -> float | None:
         """Try to lock the file; if that fails, return how many seconds to pause before the next try.
@@ -180,6 +178,8 @@ class LockFile:
 
     def _open(self) -> None:
         """Open the file, or create it. Without an error, another process may have created it in the meantime."""
+        self._finalizer.closed = False
+        _open_files[id(self._descriptors)] = self._descriptors
         with contextlib.suppress(FileNotFoundError):
             call_patiently(lambda: open_into(self._descriptors, self._path, _OPEN_FLAGS))
             return
@@ -259,12 +259,17 @@ def _pwrite(descriptor: int, data: bytes, offset: int) -> None:
         os.write(descriptor, data)
 
 
-def _drop_all_locks() -> None:
-    for file in list(_lock_files):
-        file.drop()
+def _close(descriptors: list[int]) -> None:
+    close_all(descriptors)
+    _open_files.pop(id(descriptors), None)
 
 
-register(Stage.FILES, after_fork_in_child=_drop_all_locks)
+def _close_all_files() -> None:
+    for descriptors in list(_open_files.values()):
+        close_all(descriptors)
+
+
+register(Stage.FILES, after_fork_in_child=_close_all_files)
 
 
 class ProcessLock(ForkAware):

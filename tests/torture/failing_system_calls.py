@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from client_session_persistence.atomic_file import check_folder
 from torture.fault import Fault, Outcome, Scale
 from torture.strace import Call, TracedRun, run_traced
 from torture.survivor import Survivor, create_old_file
@@ -54,6 +55,7 @@ class Scenario:
         path = folder / "created" / "session" / "session.xml"
         if self.has_file:
             create_old_file(path)
+        check_folder.cache_clear()  # a new folder may have the inode of one that this process has checked
         if not self.linked:
             return path
         link = folder / "created" / "link.xml"

@@ -13,6 +13,7 @@ import attrs
 from client_session import ClientSession
 from client_session.testing import ManualScheduler
 from client_session_persistence import Snapshot, XmlStore, dumps, loads
+from client_session_persistence.atomic_file import check_folder
 from event_ids import event_id
 from torture.fault import Fault, Outcome, Scale
 from torture.strace import Call, run_traced
@@ -97,6 +98,7 @@ def prepare_folder(folder: Path, old: Snapshot | None) -> None:
     if old is not None:
         XmlStore(folder / "session.xml").save(attrs.evolve(old, session_index=1))
         XmlStore(folder / "session.xml").save(old)
+    check_folder.cache_clear()  # a new folder may have the inode of one that this process has checked
 
 
 def kill_at_each(name: str, old: Snapshot | None, shard: int, step: int) -> tuple[int, list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from functools import partial
 from typing import TYPE_CHECKING
 from unittest import mock
@@ -11,6 +12,7 @@ from unittest import mock
 from client_session import ClientSession
 from client_session.testing import ManualScheduler
 from client_session_persistence import CorruptSaveFileError, Snapshot, XmlStore, loads
+from client_session_persistence.writer_thread import WRITER
 from event_ids import event_id
 from torture.disk import mounted_disk
 from torture.fault import Fault, Outcome, Scale
@@ -51,6 +53,17 @@ def _backup(path: Path) -> Path:
     return path.with_name(path.name + ".bak")
 
 
+def _wait_for_locks() -> None:
+    """Wait until the writer thread has closed all lock files, since a disk with open files cannot be unmounted.
+
+    `XmlStore.flush` returns as soon as the save is durable, right before the thread releases the lock.
+    """
+    while WRITER.retained:
+        has_run = threading.Event()
+        WRITER.run(has_run.set)
+        has_run.wait()
+
+
 def _cut_after_saves(disk: Disk, path: str, rounds: int, *, is_background: bool = False) -> Iterator[str]:
     """Save consecutive sessions, cut the power after each acknowledged save, and yield the losses."""
     before: Snapshot | None = None
@@ -72,6 +85,7 @@ def _cut_after_saves(disk: Disk, path: str, rounds: int, *, is_background: bool 
                 session.get_session_context(event_id(2))
                 session.save()
         before = _load_if_valid(disk.folder / path)
+    _wait_for_locks()
 
 
 def _cut_without_fsync(disk: Disk) -> Iterator[str]:
@@ -150,6 +164,7 @@ def _cut_after_steps(disk: Disk, saves: int, *, is_background: bool) -> Iterator
         with _after_every_step(cut):
             store.save(new)
             store.flush()
+    _wait_for_locks()
     yield from lost
 
 

@@ -95,13 +95,12 @@ class Survivor:
 
     def close_during(self, fault: AbstractContextManager[object]) -> None:
         """Close a session during a fault; check the file's contents, and that the next session continues from them."""
-        with ClientSession(self.path, logger=self.log, scheduler=ManualScheduler()) as session:
-            self.session = session
-            session.get_session_context(event_id(1))
-            session.get_session_context(event_id(2))
-            old = self.read_file()
-            with fault:
-                self.attempt_call("close", session.close)
+        self.session = session = ClientSession(self.path, logger=self.log, scheduler=ManualScheduler())
+        session.get_session_context(event_id(1))
+        session.get_session_context(event_id(2))
+        old = self.read_file()
+        with fault:
+            self.attempt_call("close", session.close)  # once: calling it again would retry a failed save
         found = self.read_file()
         saved = old is not None and found == attrs.evolve(
             old, event_index=2, last_activity=found.last_activity if found else None
@@ -113,7 +112,6 @@ class Survivor:
             self.record_loss("a failure was not reported")
         if len(self.log.lines) > 1:
             self.record_loss("a failure was logged more than once")
-        del session
         self.session = ClientSession(self.path, logger=self.log, scheduler=ManualScheduler())
         context = self.session.get_session_context(event_id(3))
         if (context.user_id, context.session_index) != (found.user_id, found.session_index + 1):
