@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from client_session.interruptions import is_from_signal_handler
 from client_session_persistence.deadline import LOCK_SECONDS, is_held
-from client_session_persistence.forks import THIS_PROCESS, notice_fork
+from client_session_persistence.forks import THIS_PROCESS, notice_fork, wait_for
 from client_session_persistence.snapshot import MAX_INDEX, CorruptSaveFileError, Snapshot, StoreError, shown
 from client_session_persistence.store import MemoryStore
 
@@ -200,6 +200,7 @@ class Ledger:
 
         Return the error, if any. With ``wait``, wait until the save is durable.
         """
+        process = THIS_PROCESS.id
         with self._lock:
             ours = snapshot or self.newest
             if ours.session_index < self.newest.session_index:  # a newer session was numbered but may not be saved yet
@@ -211,6 +212,8 @@ class Ledger:
                 self._saved = ours
             future = self._future
         if wait and future is not None:
+            if not wait_for(future, process):  # this is a child, and its parent completes the save
+                return self.save(None, wait=True)
             error = _exception(future)
             self._on_saved(future)
         return error
