@@ -23,7 +23,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 20.0
+"""How long a server may take to start, and to answer a request; a call waits for locks for at most 10 s."""
 
 APP = """
 import json, os, threading, time, uuid
@@ -37,9 +38,10 @@ def application(environ, start_response):
     start_response("200 OK", [("Content-Type", "application/json")])
     return [json.dumps([os.getpid(), entity.session_id, entity.session_index, entity.event_index]).encode()]
 """
-OPEN = "session = ClientSession(store=XmlStore({path!r}, background={background}))"
+OPEN = "store = XmlStore({path!r}, background={background}); session = ClientSession(store=store)"
 TRACK = "\nsession.get_session_context(uuid.uuid4())"
 QUIET = """
+store.flush()  # or else the paused thread would keep the file locked
 from client_session.ticking.thread import SHARED_CHECKER
 from client_session_persistence.writer_thread import WRITER
 for thread in (SHARED_CHECKER, WRITER):  # CPython itself hangs in uWSGI's workers if a thread is waiting for the GIL
@@ -117,6 +119,17 @@ def get(port: int) -> Any:  # noqa: ANN401  # any JSON value
         connection.close()
 
 
+def run_app(server: str, at_import: str, in_a_request: str, folder: Path) -> list[tuple[int, str, int, int]]:
+    """Make requests until both workers of a server have answered, and return the answers."""
+    program = APP.replace("AT_IMPORT", at_import).replace("IN_A_REQUEST", in_a_request)
+    (folder / "app.py").write_text(program, encoding="utf-8")
+    answers: list[tuple[int, str, int, int]] = []
+    with serve(SERVERS[server], folder) as port, ThreadPoolExecutor(8) as pool:
+        while len({process for process, *_ in answers}) < 2:
+            answers += map(tuple, pool.map(get, [port] * 16))
+    return answers
+
+
 @pytest.mark.parametrize("background", [False, True], ids=["", "background"])
 @pytest.mark.parametrize("session", SESSIONS)
 @pytest.mark.parametrize("server", SERVERS)
@@ -124,17 +137,22 @@ def test_each_worker_has_its_own_session(server: str, session: str, *, backgroun
     """Workers answer all requests, have sessions of their own, and never use the same event number twice."""
     options = {"path": os.fspath(tmp_path / "session.xml"), "background": background}
     at_import, in_a_request = (code.format(**options) for code in SESSIONS[session])
-    program = APP.replace("AT_IMPORT", at_import).replace("IN_A_REQUEST", in_a_request)
-    (tmp_path / "app.py").write_text(program, encoding="utf-8")
-    with serve(SERVERS[server], tmp_path) as port, ThreadPoolExecutor(8) as pool:
-        answers: list[tuple[int, str, int, int]] = []
-        while len({process for process, *_ in answers}) < 2:
-            answers += map(tuple, pool.map(get, [port] * 16))
+    answers = run_app(server, at_import, in_a_request, tmp_path)
     sessions = collections.defaultdict[int, set[tuple[str, int]]](set)
     for process, session_id, index, _ in answers:
         sessions[process].add((session_id, index))
     assert [len(own) for own in sessions.values()] == [1, 1]
     if not background:  # such a store does not wait for the lock
         assert len({index for own in sessions.values() for _, index in own}) == 2
+    events = collections.Counter((session_id, event) for _, session_id, _, event in answers)
+    assert max(events.values()) == 1
+
+
+def test_green_threads_that_wait_for_a_hung_process_do_not_hang(tmp_path: Path) -> None:
+    """Green threads that share a lock, because gevent patched the worker late, do not repeat one another's tries."""
+    path = os.fspath(tmp_path / "session.xml")
+    opened = OPEN.format(path=path, background=False) + TRACK + QUIET
+    hold = f"import fcntl; held = open({path + '.lock'!r}, 'r+b'); fcntl.flock(held, fcntl.LOCK_EX)"
+    answers = run_app("gunicorn with gevent and --preload", f"{opened}\n{hold}", "", tmp_path)
     events = collections.Counter((session_id, event) for _, session_id, _, event in answers)
     assert max(events.values()) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import math
 import pickle
@@ -296,6 +297,7 @@ def test_session_cannot_be_copied(make: MakeSession, duplicate: Callable[[object
         ("load", b"", "a Snapshot or None"),
         ("save", True, "None or a concurrent.futures.Future"),
         ("save", coroutine_function, "None or a concurrent.futures.Future"),
+        ("save", asyncio.Future(loop=asyncio.new_event_loop()), "None or a concurrent.futures.Future"),
         ("lock", None, "a context manager"),
         ("lock", True, "a context manager"),
     ],

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from client_session.interruptions import is_from_signal_handler
 from client_session_persistence.deadline import LOCK_SECONDS, is_held
-from client_session_persistence.forks import THIS_PROCESS
+from client_session_persistence.forks import THIS_PROCESS, notice_fork, wait_for
 from client_session_persistence.snapshot import MAX_INDEX, CorruptSaveFileError, Snapshot, StoreError, shown
 from client_session_persistence.store import MemoryStore
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
     Decider = Callable[[Snapshot | None], Snapshot | None]
     """Takes the stored snapshot and returns the snapshot to save, or ``None`` to save nothing."""
+
+_FUTURE_METHODS = ("add_done_callback", "cancelled", "done", "exception", "running")
+"""The methods of `concurrent.futures.Future` that are used here, and ``running``, which asyncio's futures lack."""
 
 
 def new_id() -> str:
@@ -197,6 +200,7 @@ class Ledger:
 
         Return the error, if any. With ``wait``, wait until the save is durable.
         """
+        process = THIS_PROCESS.id
         with self._lock:
             ours = snapshot or self.newest
             if ours.session_index < self.newest.session_index:  # a newer session was numbered but may not be saved yet
@@ -208,6 +212,8 @@ class Ledger:
                 self._saved = ours
             future = self._future
         if wait and future is not None:
+            if not wait_for(future, process):  # this is a child, and its parent completes the save
+                return self.save(None, wait=True)
             error = _exception(future)
             self._on_saved(future)
         return error
@@ -239,15 +245,18 @@ class Ledger:
         """Run a transaction on the store; return the error, if any.
 
         A re-entrant call on this thread (from a signal handler or a finalizer) may run its own transaction during this
-        one. That transaction may have failed, or this one may have overwritten its snapshot. In that case, save the
-        newest snapshot again, and report only the outcome of that save.
+        one. That transaction may have failed, or this one may have overwritten its snapshot. In that case, the
+        outermost call saves the newest snapshot again, and reports only the outcome of that save. Re-entrant calls do
+        not: if gevent patched the lock's process late, its green threads would repeat one another's tries endlessly. In
+        a child forked during the transaction, the lock is the parent's, so the child runs a transaction of its own.
         """
-        is_nested = self._transaction is not None
+        is_nested, process = self._transaction is not None, THIS_PROCESS.id
         try:
             while True:
                 mine = self._transaction = object()
                 error = self._attempt(decide)
-                if self._transaction is mine:
+                notice_fork()
+                if self._transaction is mine or (is_nested and process == THIS_PROCESS.id):
                     break
                 decide = self._newest_if_behind
         finally:
@@ -341,11 +350,9 @@ class Ledger:
 
     def _save(self, snapshot: Snapshot) -> Future[None] | None:
         future = self._store.save(snapshot)
-        if future is not None:
-            from concurrent.futures import Future  # noqa: PLC0415  # few stores use it, and these have imported it
-
-            if not isinstance(future, Future):
-                self._wrong_result("save", "None or a concurrent.futures.Future", future)
+        # The class is not imported: few stores use it, and nothing can be imported while the interpreter shuts down.
+        if not (future is None or all(hasattr(future, method) for method in _FUTURE_METHODS)):
+            self._wrong_result("save", "None or a concurrent.futures.Future", future)
         return future
 
     def _lock_store(self) -> AbstractContextManager[object]:

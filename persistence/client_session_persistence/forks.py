@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, TypeVarTuple, Unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from concurrent.futures import Future
     from mmap import mmap
 
 Arguments = TypeVarTuple("Arguments")
@@ -31,6 +32,8 @@ FORK_SECONDS = 1.0
 """How long a fork waits for our threads to pause."""
 EXIT_SECONDS = 2.0
 """How long the interpreter waits at exit for sessions to be saved."""
+_CHECK_SECONDS = 0.05
+"""Seconds to wait for a future before checking whether this process was forked meanwhile."""
 
 
 _DATETIME = (dt, sys.modules.get("_datetime"))
@@ -164,6 +167,17 @@ def _renew_child() -> None:
                 memory[:] = data
         finally:
             THIS_PROCESS.renewing_id = 0
+
+
+def wait_for(future: Future[None], process: int) -> bool:
+    """Wait until a future that this process created is done. Return False in a forked child, where it never will be."""
+    while not future.done():
+        with contextlib.suppress(TimeoutError):
+            future.exception(_CHECK_SECONDS)
+        notice_fork()
+        if process != THIS_PROCESS.id:
+            return False
+    return True
 
 
 atexit.register(_at_exit)

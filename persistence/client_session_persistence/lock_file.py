@@ -397,7 +397,7 @@ class ProcessLock(ForkAware):
             self._leases.remove(hold.lease)
         hold.releases += 1
         try:
-            if not self._is_retained:
+            if not self.is_retained:  # in a forked child, the parent may retain the lock
                 hold.file.unlock()
         except BaseException:
             if hold.releases == 1:

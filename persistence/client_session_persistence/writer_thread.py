@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from client_session_persistence.atomic_file import sync_folder
 from client_session_persistence.daemon_thread import DaemonThread
-from client_session_persistence.forks import ForkAware, Stage, register
+from client_session_persistence.forks import THIS_PROCESS, ForkAware, Stage, register, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +50,7 @@ class WriterThread(DaemonThread):
             job()
         else:
             self.add(job)
+            self.ensure_running()  # a fork may have ended the thread before the job was in the queue
 
     def add(self, job: Callable[[], object]) -> None:
         """Queue a job for the thread."""
@@ -129,8 +130,9 @@ class PendingWrites(ForkAware):
     def wait(self) -> None:
         """Wait until the last queued snapshot is durable; raise its error, if any."""
         self.renew_in_child()
-        if self._last is not None:
-            self._last.result()
+        process, last = THIS_PROCESS.id, self._last
+        if last is not None and wait_for(last, process):
+            last.result()
 
     def _write_newest(self, lock: ProcessLock) -> None:
         taken: list[tuple[Callable[[], object], Future[None]]] = []

@@ -244,6 +244,8 @@ def fork_at(
         ignore_closed(recorder.event)
         ignore_closed(recorder.event)
         recorder.session.close()
+        if isinstance(recorder.store, XmlStore):
+            recorder.store.flush()  # a forked child exits without waiting for its background saves
         assert recorder.session.save_error is None, recorder.session.save_error
         reported = {start.session_id for start in recorder.started} | {end.session_id for end in recorder.ended}
         assert not reported & parent_sessions, "the child reported one of its parent's sessions"
