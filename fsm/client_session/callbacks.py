@@ -99,8 +99,7 @@ class Callbacks:
         while queue and not queue.is_delivering:
             queue.is_delivering = True
             try:
-                while queue:
-                    raised = self._run_first(queue, process) or raised
+                raised = self._run_all(queue, process) or raised
             except BaseException as error:  # noqa: BLE001  # it interrupted this call, and is raised after the others
                 raised = error
             finally:
@@ -109,6 +108,13 @@ class Callbacks:
             _thread.queues.pop(self, None)
         if raised is not None:
             raise raised
+
+    def _run_all(self, queue: Queue, process: int) -> BaseException | None:
+        # Not inlined in `deliver`: in Python 3.13, a loop's jump backward may not be covered by the ``try`` around it.
+        raised: BaseException | None = None
+        while queue:
+            raised = self._run_first(queue, process) or raised
+        return raised
 
     def _run_first(self, queue: Queue, process: int) -> BaseException | None:
         """Remove the first call from the queue and run it; return an exception that must reach the caller."""
