@@ -72,7 +72,7 @@ docs: $(INSTALLED)
 mutants: $(INSTALLED)
 	$(BIN)/python tests/mutants.py
 
-# Injects real faults and updates the table in SECURITY.md. Takes up to ten minutes. Skips tests whose tools are not
+# Injects real faults and updates the table in SECURITY.md. Takes about half an hour. Skips tests whose tools are not
 # installed.
 torture: $(INSTALLED)
 	@command -v strace >/dev/null && command -v mkfs.ext4 >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -qq strace e2fsprogs; } || true
