@@ -9,6 +9,7 @@ import uuid
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from client_session_persistence.path_argument import file_path
 from client_session_persistence.snapshot import is_uuid, shown
 
 if TYPE_CHECKING:
@@ -109,24 +110,9 @@ def snapshot_store(
     if not isinstance(save_path, str | os.PathLike):
         msg = f"save_path must be the path of the save file (str or os.PathLike), not {shown(save_path)}; or pass store"
         raise TypeError(msg)
-    try:
-        path = os.fspath(save_path)
-    except TypeError as error:
-        msg = f"save_path must be a str path, not {shown(save_path)}: {error}"
-        raise TypeError(msg) from error
-    if not isinstance(path, str):
-        msg = f"save_path must be a str path, not {shown(path)}"
-        raise TypeError(msg)
-    if not path.strip() or "\0" in path:
-        msg = f"save_path must be the path of a file (not empty, no NUL character), not {shown(path)}"
-        raise ValueError(msg)
-    try:
-        os.fsencode(path)
-    except UnicodeEncodeError as error:
-        msg = f"save_path must be a path that the file system can encode, not {shown(path)}: {error.reason}"
-        raise ValueError(msg) from error
-    if path.endswith(("/", os.sep)) or os.path.isdir(os.path.expanduser(path)):  # noqa: PTH111, PTH112  # a Path would drop the separator
-        msg = f"save_path must be the path of a file, not a folder: {shown(path)}"
+    path = file_path("save_path", save_path)
+    if os.path.isdir(path):  # noqa: PTH112  # Path.is_dir() can raise PermissionError
+        msg = f"save_path must be the path of a file, not a folder: {shown(os.fspath(save_path))}"
         raise ValueError(msg)
     return xml_store()(path)
 

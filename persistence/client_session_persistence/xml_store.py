@@ -16,6 +16,7 @@ from client_session_persistence.atomic_file import path_next_to
 from client_session_persistence.codec import MAX_BYTES, dumps, loads, readable_user_id
 from client_session_persistence.contexts import SafeContext
 from client_session_persistence.lock_file import OwnerLock, ProcessLock
+from client_session_persistence.path_argument import file_path
 from client_session_persistence.snapshot import CorruptSaveFileError, Snapshot, StoreError
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class XmlStore:
             ValueError: ``path`` cannot be the path of a file.
 
         """
-        path = _file_path(path)
+        path = file_path("path", path)
         if not isinstance(background, bool):
             msg = f"background must be True or False, not {background!r}"
             raise TypeError(msg)
@@ -276,20 +277,3 @@ class XmlStore:
             return loads(backup)
         user_id = readable_user_id(data) or readable_user_id(backup)
         return Snapshot(user_id=user_id) if user_id else None
-
-
-def _file_path(path: str | os.PathLike[str]) -> str:
-    """Return the path as a string, with ``~`` expanded; raise an error if it is not the path of a file."""
-    text = os.fspath(path) if isinstance(path, os.PathLike) else path
-    if not isinstance(text, str):
-        msg = f"path must be the path of the save file (str or os.PathLike of str), not {path!r}"
-        raise TypeError(msg)
-    if not text.strip() or "\0" in text or text.endswith(("/", os.sep)):
-        msg = f"path must be the path of a file (not empty, no NUL character, no separator at the end), not {text!r}"
-        raise ValueError(msg)
-    try:
-        os.fsencode(text)
-    except UnicodeEncodeError as error:
-        msg = f"path must consist of characters that file names may have here, not {text!r}: {error}"
-        raise ValueError(msg) from None
-    return os.path.expanduser(text)
