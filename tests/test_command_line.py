@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import pty
 import re
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from client_session.testing.trace import INPUTS
 from client_session.verify import diagram as drawing
 from client_session_persistence import Snapshot, dumps, loads
 from event_ids import event_id
+from terminal import COMMAND, run_on_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 EXAMPLE = str(ROOT / "examples" / "desktop_day.jsonl")
 SCHEMA = json.loads((ROOT / "tests/data/iglu/client_session-1-0-2.json").read_text())
-COMMAND = str(Path(sys.executable).parent / "client-session")
 
 
 def run(
@@ -75,23 +74,9 @@ def test_python_m_client_session_is_the_same_command() -> None:
 
 def test_replay_is_colored_on_a_terminal() -> None:
     """States are colored if the output is a terminal."""
-    master, terminal = pty.openpty()
-    with subprocess.Popen(  # noqa: S603  # our own command
-        [COMMAND, "replay", EXAMPLE], stdout=terminal, env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "150"}
-    ) as process:
-        os.close(terminal)
-        output = b""
-        while True:
-            try:
-                chunk = os.read(master, 65536)
-            except OSError:  # the other end has closed
-                break
-            if not chunk:
-                break
-            output += chunk
-        assert process.wait(timeout=60) == 0
-    os.close(master)
-    assert b"\x1b[32mforeground-active" in output
+    status, output = run_on_terminal("replay", EXAMPLE, columns=150)
+    assert status == 0
+    assert "\x1b[32mforeground-active" in output
 
 
 @pytest.mark.parametrize("columns", [80, 119])

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import pty
 import re
 import subprocess
 import sys
-import termios
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,13 +16,14 @@ from client_session_persistence import Snapshot, dumps
 from client_session_persistence.codec import ARRAYS, INSTANCE, SCHEMA
 from event_ids import event_id
 from hostile_bytes import pair
+from terminal import COMMAND, environment, run_on_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import BinaryIO
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = str(ROOT / "examples" / "desktop_day.jsonl")
-COMMAND = str(Path(sys.executable).parent / "client-session")
 AT = "2026-11-23T09:00:00Z"
 SAVED = Snapshot(
     user_id=event_id(7),
@@ -48,12 +46,6 @@ HOSTILE = {
 FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]|\nError: all fine")
 
 
-def environment(**changes: str) -> dict[str, str]:
-    """Return the environment without the variables that affect output."""
-    ignored = {"FORCE_COLOR", "COLUMNS", "PYTHONIOENCODING", "NO_COLOR"}
-    return {name: value for name, value in os.environ.items() if name not in ignored} | changes
-
-
 def run(*arguments: str | bytes, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
     """Run the command without a terminal."""
     return subprocess.run(  # noqa: S603  # our own command
@@ -61,27 +53,24 @@ def run(*arguments: str | bytes, env: Mapping[str, str] | None = None) -> subpro
     )
 
 
-def run_on_terminal(*arguments: str | bytes, columns: int = 100) -> tuple[int, str]:
+def run_into(output: int | BinaryIO, arguments: list[str], save_path: Path) -> subprocess.CompletedProcess[bytes]:
+    """Run the command on the files it needs, with its output going to a file or descriptor."""
+    save_path.write_bytes(dumps(SAVED))
+    more = {"show": [str(save_path)], "replay": [EXAMPLE], "verify": ["--examples", "1"]}.get(arguments[0], [])
+    return subprocess.run(  # noqa: S603  # our own command
+        [COMMAND, *arguments, *more],
+        stdout=output,
+        stderr=subprocess.PIPE,
+        check=False,
+        timeout=120,
+        env=environment(),
+    )
+
+
+def run_on_plain_terminal(*arguments: str | bytes, columns: int = 100) -> tuple[int, str]:
     """Run the command on a terminal of this width; return its exit status and its output without colors."""
-    leader, follower = pty.openpty()
-    attributes = termios.tcgetattr(follower)
-    attributes[1] &= ~termios.OPOST  # do not translate line breaks
-    termios.tcsetattr(follower, termios.TCSANOW, attributes)
-    with subprocess.Popen(  # noqa: S603  # our own command
-        [COMMAND, *arguments],
-        stdin=follower,
-        stdout=follower,
-        stderr=follower,
-        env=environment(TERM="xterm-256color", COLUMNS=str(columns)),
-    ) as process:
-        os.close(follower)
-        output = b""
-        with contextlib.suppress(OSError):  # raised when the process has closed the terminal
-            while piece := os.read(leader, 65536):
-                output += piece
-        status = process.wait(timeout=60)
-    os.close(leader)
-    return status, re.sub(r"\x1b\[[0-9;]*m", "", output.decode())
+    status, output = run_on_terminal(*arguments, columns=columns)
+    return status, re.sub(r"\x1b\[[0-9;]*m", "", output)
 
 
 def hostile_traces(text: str) -> dict[str, str]:
@@ -161,7 +150,7 @@ def test_save_path_is_escaped_in_warnings(tmp_path: Path) -> None:
     """A warning about a corrupt save file shows its name escaped, in one line."""
     path = tmp_path / "x\x1b[2J\nError: all fine.xml"
     path.write_text("no XML")
-    status, output = run_on_terminal("replay", "--save", str(path), EXAMPLE)
+    status, output = run_on_plain_terminal("replay", "--save", str(path), EXAMPLE)
     assert status == 0
     assert r"Warning: " in output
     assert r"x\x1b[2J\nError: all fine.xml is corrupt" in output
@@ -212,17 +201,8 @@ def test_any_encoding_is_enough(encoding: str, tmp_path: Path) -> None:
 )
 def test_full_disk_is_a_one_line_error(arguments: list[str], save_path: Path) -> None:
     """If standard output cannot be written, the command says so in one line and exits with status 1."""
-    save_path.write_bytes(dumps(SAVED))
-    more = {"show": [str(save_path)], "replay": [EXAMPLE], "verify": ["--examples", "1"]}.get(arguments[0], [])
     with Path("/dev/full").open("wb") as full:
-        result = subprocess.run(  # noqa: S603  # our own command
-            [COMMAND, *arguments, *more],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            check=False,
-            timeout=120,
-            env=environment(),
-        )
+        result = run_into(full, arguments, save_path)
     assert (result.returncode, result.stderr) == (
         1,
         b"Error: standard output cannot be written: No space left on device\n",
@@ -246,19 +226,10 @@ def test_full_disk_is_reported_for_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments", [["replay"], ["replay", "--json"], ["show"], ["diagram"], ["verify"], ["--help"]])
 def test_closed_pipe_ends_the_command_quietly(arguments: list[str], save_path: Path) -> None:
     """If nobody reads the output, the command prints no error."""
-    save_path.write_bytes(dumps(SAVED))
-    more = {"show": [str(save_path)], "replay": [EXAMPLE], "verify": ["--examples", "1"]}.get(arguments[0], [])
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        result = subprocess.run(  # noqa: S603  # our own command
-            [COMMAND, *arguments, *more],
-            stdout=writer,
-            stderr=subprocess.PIPE,
-            check=False,
-            timeout=120,
-            env=environment(),
-        )
+        result = run_into(writer, arguments, save_path)
     finally:
         os.close(writer)
     assert (result.returncode, result.stderr) == (1, b"")
@@ -270,7 +241,7 @@ def test_narrow_terminal_loses_nothing(columns: int, save_path: Path) -> None:
     save_path.write_bytes(dumps(SAVED))
     trace = save_path.with_name("trace.jsonl")
     trace.write_text("".join(f'{{"at": "{AT}", "input": "event", "id": "{event_id(n)}"}}\n' for n in range(12)))
-    status, output = run_on_terminal("replay", "--save", str(save_path), str(trace), columns=columns)
+    status, output = run_on_plain_terminal("replay", "--save", str(save_path), str(trace), columns=columns)
     assert status == 0
     assert max(map(len, output.splitlines())) <= columns
     words = " ".join(output.split())
@@ -279,12 +250,12 @@ def test_narrow_terminal_loses_nothing(columns: int, save_path: Path) -> None:
             rf"2026-11-23 09:00:00 event foreground-active session [0-9a-f]{{8}}, index 2147483647, event {number}\b",
             words,
         )
-    status, output = run_on_terminal("show", str(save_path), columns=columns)
+    status, output = run_on_plain_terminal("show", str(save_path), columns=columns)
     assert status == 0
     assert max(map(len, output.splitlines())) <= columns
     letters = "".join(output.split())
     assert all(value in letters for value in (event_id(7), event_id(8), event_id(9), "2147483647"))
-    status, output = run_on_terminal("verify", "--examples", "1", columns=columns)
+    status, output = run_on_plain_terminal("verify", "--examples", "1", columns=columns)
     assert status in (0, 1)
     assert "expired-checker-stopped" in "".join(output.split())
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import pty
 import re
 import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -25,8 +22,11 @@ from client_session.verify.run import INVARIANTS, Failure, Verification
 from client_session.verify.tally import Sample
 from client_session_persistence import MemoryStore
 from event_ids import event_id
+from terminal import COMMAND, run_on_terminal
 
-COMMAND = str(Path(sys.executable).parent / "client-session")
+if TYPE_CHECKING:
+    from pathlib import Path
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -163,21 +163,8 @@ def test_failing_trace_is_printed_without_a_report(capsys: pytest.CaptureFixture
 
 def test_terminal_output_shows_progress_and_fits_the_width() -> None:
     """On a terminal, each part has a progress bar, and no line is wider than the terminal."""
-    leader, follower = pty.openpty()
-    with subprocess.Popen(  # noqa: S603  # our own command
-        [COMMAND, "verify", "--examples", "1", "--seed", "1"],
-        stdout=follower,
-        stderr=follower,
-        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"},
-    ) as process:
-        os.close(follower)
-        output = b""
-        with contextlib.suppress(OSError):  # raised when the process has closed the terminal
-            while piece := os.read(leader, 65536):
-                output += piece
-        process.wait(timeout=60)
-    os.close(leader)
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output.decode())
+    _, output = run_on_terminal("verify", "--examples", "1", "--seed", "1")
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output)
     assert "exploration" in text
     lines = text[text.index("times taken") :].replace("\r", "").splitlines()
     assert max(map(len, lines)) <= 100

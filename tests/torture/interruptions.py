@@ -144,12 +144,7 @@ def check_interrupted(recorder: Recorder, interruptions: int, *, may_lose_callba
     """Go on using the session; check that callbacks match, and that no number was duplicated and few were skipped."""
     for call in (recorder.event, recorder.session.start_new_session, recorder.event):
         ignore_closed(call)
-    recorder.session.close()
-    assert recorder.session.save_error is None, recorder.session.save_error
-    recorder.session = recorder.open()
-    recorder.event()
-    recorder.session.close()
-    assert recorder.session.save_error is None, recorder.session.save_error
+    recorder.run_again()
     contexts = recorder.contexts
     keys = Counter((context.session_index, context.event_index) for context in contexts)
     assert max(keys.values()) == 1, f"duplicate numbers: {keys}"

@@ -86,14 +86,18 @@ class Recorder:
         expected = [(index, event) for index in sorted(counted) for event in range(1, counted[index] + 1)]
         assert events == expected, listing
 
-    def check(self) -> None:
-        """Close the session and open another; check that numbers are consecutive and callbacks match the entities."""
+    def run_again(self) -> None:
+        """Close the session, and track an event in another one; check that both are saved."""
         self.session.close()
         assert self.session.save_error is None, self.session.save_error
         self.session = self.open()
         self.event()
         self.session.close()
         assert self.session.save_error is None, self.session.save_error
+
+    def check(self) -> None:
+        """Close the session and open another; check that numbers are consecutive and callbacks match the entities."""
+        self.run_again()
         ordered = sorted(self.contexts, key=lambda context: (context.session_index, context.event_index))
         check_invariants(ordered)
         first_contexts = [context for context in ordered if context.event_index == 1]
