@@ -185,15 +185,20 @@ def read_regular_file(path: str, limit: int) -> tuple[bytes, os.stat_result]:
         file_stat = os.fstat(descriptor)
         if not stat.S_ISREG(file_stat.st_mode):
             raise OSError(errno.EINVAL, "Not a regular file", path)
-        data = _read(descriptor, limit, 0)
-        while len(data) < min(limit, file_stat.st_size) and (chunk := _read(descriptor, limit - len(data), len(data))):
+        data = read_at(descriptor, limit, 0)
+        while len(data) < min(limit, file_stat.st_size) and (
+            chunk := read_at(descriptor, limit - len(data), len(data))
+        ):
             data += chunk
     return data, file_stat
 
 
-def _read(descriptor: int, limit: int, offset: int) -> bytes:
-    # Read at an explicit offset: a child forked between two reads would share (and move) the descriptor's offset.
-    return os.pread(descriptor, limit, offset) if hasattr(os, "pread") else os.read(descriptor, limit)
+def read_at(descriptor: int, size: int, offset: int) -> bytes:
+    """Read at an offset. A child forked between two reads at the current offset would share (and move) that offset."""
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, size, offset)
+    os.lseek(descriptor, offset, os.SEEK_SET)  # pragma: no cover - runs on Windows
+    return os.read(descriptor, size)  # pragma: no cover - runs on Windows
 
 
 def write_durably(lease: Lease, path: str, temporary: str, data: bytes, like: os.stat_result | None = None) -> None:

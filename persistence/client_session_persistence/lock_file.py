@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from filelock import lock_descriptor, unlock_descriptor
 
-from client_session_persistence.atomic_file import SAFE_FLAGS, UNSUPPORTED, call_patiently, create_lock_file
+from client_session_persistence.atomic_file import SAFE_FLAGS, UNSUPPORTED, call_patiently, create_lock_file, read_at
 from client_session_persistence.contexts import Finalizer, SafeContext, close_all, open_into
 from client_session_persistence.deadline import LOCK_SECONDS, MAX_LOCK_SECONDS, Wait, is_held
 from client_session_persistence.forks import THIS_PROCESS, ForkAware, Lease, Stage, register
@@ -157,7 +157,7 @@ class LockFile:
         data = b""
         if self._record is not None:
             with contextlib.suppress(OSError):
-                data = _pread(self._record, _RECORD.size, _STAMP)
+                data = read_at(self._record, _RECORD.size, _STAMP)
         stamp: int
         turn: int
         stamp, turn = _RECORD.unpack(data) if len(data) == _RECORD.size else (0, 0)
@@ -242,13 +242,6 @@ def _ignore_missing_locks(*error_numbers: int) -> Generator[None]:
     except OSError as error:
         if error.errno not in (*UNSUPPORTED, *error_numbers):
             raise
-
-
-def _pread(descriptor: int, size: int, offset: int) -> bytes:
-    if hasattr(os, "pread"):
-        return os.pread(descriptor, size, offset)
-    os.lseek(descriptor, offset, os.SEEK_SET)  # pragma: no cover - runs on Windows
-    return os.read(descriptor, size)  # pragma: no cover - runs on Windows
 
 
 def _pwrite(descriptor: int, data: bytes, offset: int) -> None:

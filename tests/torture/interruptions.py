@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import gc
 import importlib.util
 import inspect
 import itertools
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
     from client_session_persistence import SnapshotStore
 
+LOST_SECONDS = 60.0
+"""After this time, an exception is lost; usually, it arrives within milliseconds."""
 SECONDS = 10.0
 """Far more than a save may take."""
 
@@ -222,14 +225,18 @@ class _Worker(threading.Thread):
         while not self.is_stopped:
             next(self.calls)()
 
-    def raise_and_wait(self) -> None:
-        """Raise an exception in the thread, and wait until it has been received."""
+    def raise_and_wait(self) -> bool:
+        """Raise an exception in the thread, and wait until it has been received; return False if it is lost."""
+        end = time.monotonic() + LOST_SECONDS
         while not self.is_armed:
             time.sleep(0)
         before = self.received
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.ident or 0), ctypes.py_object(Interrupted))
         while self.received == before:
+            if time.monotonic() > end:
+                return False
             time.sleep(0)
+        return True
 
 
 def _raise_in_threads(scale: Scale) -> Outcome:
@@ -253,17 +260,20 @@ def _raise_in_threads(scale: Scale) -> Outcome:
     workers = [_Worker(calls) for _ in range(4)]
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
+    gc.collect()
+    gc.disable()  # Python discards an exception that arrives in a finalizer of some other object
     try:
         for worker in workers:
             worker.start()
-        for worker in itertools.islice(itertools.cycle(workers), exceptions):
-            worker.raise_and_wait()
+        is_complete = all(worker.raise_and_wait() for worker in itertools.islice(itertools.cycle(workers), exceptions))
     finally:
+        gc.enable()
         sys.setswitchinterval(interval)
         for worker in workers:
             worker.is_stopped = True
             worker.join()
-    loss = find_damage(recorder, open_descriptors(), exceptions)
+    loss = "" if is_complete else "an exception did not reach the caller"
+    loss = loss or find_damage(recorder, open_descriptors(), exceptions)
     return Outcome(exceptions, (loss,) if loss else ())
 
 
