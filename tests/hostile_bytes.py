@@ -140,6 +140,8 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     ),
     "year 0": (file(pair("lastActivity", "0000-01-01T00:00:00Z", "x:dateTime")), "must be a dateTime with a time zone"),
     "before year 1": (file(pair("lastActivity", "0001-01-01T00:00:00+01:00", "x:dateTime")), "years 1 to 9999"),
+    "not a boolean": (file(pair("background", "True", "x:boolean")), "must be a boolean, not 'True'"),
+    "a number for a boolean": (file(pair("background", "1", "x:int")), "must be of XML Schema type boolean"),
     "not a time": (file(pair("lastActivity", "yesterday", "x:dateTime")), "must be a dateTime with a time zone"),
 }
 

@@ -33,4 +33,6 @@ def snapshots() -> st.SearchStrategy[Snapshot]:
         first_event_timestamp=st.none() | TIMES,
         event_index=st.none() | INDEXES,
         last_activity=st.none() | TIMES,
+        session_start=st.none() | TIMES,
+        background=st.none() | st.booleans(),
     )

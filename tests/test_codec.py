@@ -30,6 +30,8 @@ FULL = Snapshot(
     first_event_timestamp=datetime(2026, 11, 23, 9, 30, 0, 123000, tzinfo=UTC),
     event_index=5,
     last_activity=datetime(2026, 11, 23, 9, 31, 0, 123456, tzinfo=UTC),
+    session_start=datetime(2026, 11, 23, 9, 30, tzinfo=UTC),
+    background=True,
 )
 
 
@@ -66,7 +68,7 @@ def test_our_files_start_with_the_dotnet_bytes(dotnet_file: Path) -> None:
 
 
 def test_every_key_is_written() -> None:
-    """A file has nine keys with .NET's types; null values are nil, and times are in UTC."""
+    """A file has eleven keys with .NET's types; null values are nil, and times are in UTC."""
     text = dumps(FULL).decode()
     keys = [part.split("<")[0] for part in text.split("<Key>")[1:]]
     assert keys == [
@@ -79,9 +81,12 @@ def test_every_key_is_written() -> None:
         "firstEventTimestamp",
         "eventIndex",
         "lastActivity",
+        "sessionStart",
+        "background",
     ]
     assert f'<Value i:type="a:dateTime" xmlns:a="{SCHEMA}">2026-11-23T09:30:00.123Z</Value>' in text
     assert f'<Value i:type="a:int" xmlns:a="{SCHEMA}">5</Value>' in text
+    assert f'<Value i:type="a:boolean" xmlns:a="{SCHEMA}">true</Value>' in text
     nulls = dumps(Snapshot(user_id=USER, session_id=event_id(1))).decode()
     assert '<Key>previousSessionId</Key><Value i:nil="true"/>' in nulls
 

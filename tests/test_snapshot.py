@@ -51,7 +51,7 @@ def test_values_outside_the_schema_are_rejected(field: str, value: Any, allowed:
     assert repr(value) in str(caught.value)
 
 
-@pytest.mark.parametrize("field", ["first_event_timestamp", "last_activity"])
+@pytest.mark.parametrize("field", ["first_event_timestamp", "last_activity", "session_start"])
 @pytest.mark.parametrize(
     ("value", "error"),
     [

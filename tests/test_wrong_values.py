@@ -212,7 +212,15 @@ def test_other_functions_reject_values_by_name(value: Any) -> None:  # noqa: ANN
         "app_name": lambda: default_save_path(value),
         "app_author": lambda: default_save_path("my-app", value),
     }
-    fields = ("user_id", "session_id", "session_index", "storage_mechanism", "event_index", "last_activity")
+    fields = (
+        "user_id",
+        "session_id",
+        "session_index",
+        "storage_mechanism",
+        "event_index",
+        "last_activity",
+        "background",
+    )
     for field in fields:
         calls[field] = lambda field=field: Snapshot(**{"user_id": event_id(1), field: value})  # type: ignore[misc]
     for argument, call in calls.items():

@@ -49,6 +49,8 @@ FIELDS = {
     "firstEventTimestamp": ("first_event_timestamp", "dateTime"),
     "eventIndex": ("event_index", "int"),
     "lastActivity": ("last_activity", "dateTime"),
+    "sessionStart": ("session_start", "dateTime"),
+    "background": ("background", "boolean"),
 }
 """Maps each key in the file to its field in `Snapshot` and the XML Schema type of its value."""
 
@@ -88,7 +90,10 @@ def _value(key: str, value: str | int | datetime | None) -> str:
     # No value needs escaping: the snapshot's validators reject all characters that are special in XML.
     if value is None:
         return _NULL
-    text = iso_time(value) if isinstance(value, datetime) else value
+    if isinstance(value, bool):
+        text: str | int = "true" if value else "false"
+    else:
+        text = iso_time(value) if isinstance(value, datetime) else value
     return f'<Value i:type="a:{FIELDS[key][1]}" xmlns:a="{SCHEMA}">{text}</Value>'
 
 
@@ -281,4 +286,11 @@ def _date_time(key: str, content: str) -> datetime:
         _corrupt(f"{key} must be a dateTime with a time zone, not {content[:40]!r}")
 
 
-_READERS: dict[str, Callable[[str, str], int | datetime]] = {"int": _int, "dateTime": _date_time}
+def _boolean(key: str, content: str) -> bool:
+    if content not in _BOOLEANS:
+        _corrupt(f"{key} must be a boolean, not {content[:40]!r}")
+    return _BOOLEANS[content]
+
+
+_BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
+_READERS: dict[str, Callable[[str, str], int | datetime]] = {"int": _int, "dateTime": _date_time, "boolean": _boolean}

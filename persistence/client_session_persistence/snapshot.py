@@ -60,6 +60,7 @@ _uuid_or_none = _must_be(
     "a UUID string or None", lambda value: value is None or (isinstance(value, str) and is_uuid(value))
 )
 _index = _must_be(f"an int from 0 to {MAX_INDEX}", lambda value: type(value) is int and 0 <= value <= MAX_INDEX)
+_boolean_or_none = _must_be("True, False or None", lambda value: value is None or isinstance(value, bool))
 _storage_mechanism = _must_be(f"one of {', '.join(STORAGE_MECHANISMS)}", STORAGE_MECHANISMS.__contains__)
 
 
@@ -100,6 +101,10 @@ def _last_activity(value: datetime | None) -> datetime | None:
     return None if value is None else as_utc(value, "last_activity")
 
 
+def _session_start(value: datetime | None) -> datetime | None:
+    return None if value is None else as_utc(value, "session_start")
+
+
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
@@ -124,6 +129,10 @@ class Snapshot:
     Values are validated against the ``client_session`` schema 1-0-2, and times are converted to UTC. Every valid
     snapshot can be saved, and compares equal when it is loaded again.
 
+    A later run can resume the session only if ``last_activity`` is set. Ending the session clears it.
+    ``first_event_timestamp`` is the event's own timestamp; the other two times are times of recording. ``background``
+    is the app's focus when the snapshot was taken.
+
     Raises:
         ValueError: a value violates the schema; the message names the field, its value, and what is allowed.
         TypeError: a time is not a ``datetime``.
@@ -139,6 +148,8 @@ class Snapshot:
     first_event_timestamp: datetime | None = attrs.field(default=None, converter=_first_event_timestamp)
     event_index: int | None = attrs.field(default=None, validator=attrs.validators.optional(_index))
     last_activity: datetime | None = attrs.field(default=None, converter=_last_activity)
+    session_start: datetime | None = attrs.field(default=None, converter=_session_start)
+    background: bool | None = attrs.field(default=None, validator=_boolean_or_none)
 
 
 def printable(text: str) -> str:
