@@ -71,8 +71,8 @@ INVALID_ROW = Row(FOREGROUND, Input.RESUME, None, FOREGROUND, (Effect.START_CHEC
     ("rows", "message"),
     [
         (
-            [*TABLE, attrs.evolve(TABLE[0], guard=Guard.OVER)],
-            f"{attrs.evolve(TABLE[0], guard=Guard.OVER)} covers the same case as {TABLE[0]}",
+            [*TABLE, attrs.evolve(TABLE[0], guard=Guard.IS_OVER)],
+            f"{attrs.evolve(TABLE[0], guard=Guard.IS_OVER)} covers the same case as {TABLE[0]}",
         ),
         ([*TABLE[:4], *TABLE[5:]], "input 'event' in state 'background-active' has no row"),
         ([*TABLE, INVALID_ROW], "input 'resume' in state 'foreground-active' has a row"),

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from client_session_persistence.path_argument import file_path
-from client_session_persistence.snapshot import is_uuid, shown
+from client_session_persistence.snapshot import STORAGE_MECHANISM, STORAGE_MECHANISMS, is_uuid, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +49,11 @@ def _number_of_seconds(argument: str, value: Seconds) -> float:
     except OverflowError:
         msg = f"{argument} must be a number of seconds that fits in a float, not {shown(value)}"
         raise ValueError(msg) from None
+
+
+def duration_limit(argument: str, value: Seconds | None) -> float:
+    """Return the longest duration in seconds, infinite for ``None``; raise the same errors as `timeout`."""
+    return math.inf if value is None else timeout(argument, value)
 
 
 def boolean(argument: str, value: object) -> bool:
@@ -98,14 +103,18 @@ def snapshot_store(
 ) -> SnapshotStore:
     """Return ``store``, or an `XmlStore` at ``save_path``; ``xml_store`` imports the class.
 
-    Raise `TypeError` if neither is given or its type is wrong, and `ValueError` if both are given or the path is
-    empty, contains a NUL character, or is a folder.
+    Raise `TypeError` if neither is given or its type is wrong, and `ValueError` if both are given, the path is empty,
+    contains a NUL character or is a folder, or the store's ``storage_mechanism`` is not in the schema.
     """
     if store is not None:
         if save_path is not None:
             msg = f"pass save_path or store, not both: {shown(save_path)} and {shown(store)}"
             raise ValueError(msg)
         require_methods("store", store, "load", "save", "lock")
+        mechanism: object = getattr(store, "storage_mechanism", STORAGE_MECHANISM)
+        if mechanism not in STORAGE_MECHANISMS:
+            msg = f"store.storage_mechanism must be one of {', '.join(STORAGE_MECHANISMS)}, not {shown(mechanism)}"
+            raise ValueError(msg)
         return store
     if not isinstance(save_path, str | os.PathLike):
         msg = f"save_path must be the path of the save file (str or os.PathLike), not {shown(save_path)}; or pass store"

@@ -194,7 +194,9 @@ def show(file: str, *, as_json: bool) -> None:
         echo(json.dumps(values, indent=2))
         return
     output, width = console(), max(map(len, values))
-    description = describe_save_file(snapshot, SystemClock().now(), _DEFAULTS.foreground_timeout)
+    description = describe_save_file(
+        snapshot, SystemClock().now(), _DEFAULTS.foreground_timeout, _DEFAULTS.background_timeout
+    )
     lines = [(key, "-" if value is None else str(value)) for key, value in values.items()]
     lines += [("" if number else "description", line) for number, line in enumerate(description)]
     for key, value in lines:

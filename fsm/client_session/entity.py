@@ -123,7 +123,7 @@ class SessionContext:
 
     @property
     def storage_mechanism(self) -> str:
-        """``LOCAL_STORAGE``, the value that the .NET tracker uses."""
+        """Where the session's store keeps its data: ``LOCAL_STORAGE``, as in the .NET tracker, or ``SQLITE``."""
         return self._facts.storage_mechanism
 
     @property
@@ -185,7 +185,10 @@ class SessionSummary:
     A session ends at its last activity (an event or `ClientSession.touch`), not when the end is detected. Times are
     aware and in UTC, and in order: ``first_event_time <= last_event_time <= last_activity_time``. They are the times at
     which the events were recorded; only entities carry an event's own timestamp. The foreground and background seconds
-    are measured from the first event (or from the restart, if a restart continued the session) to the last activity.
+    are measured from the first event to the last activity, and are ``None`` if the session continued after a restart.
+
+    A run with ``continue_on_restart`` also reports the end of a session whose program is gone. Its times and its event
+    count are those that the program last saved, and its last event counts as the last activity.
     """
 
     user_id: str
@@ -197,6 +200,6 @@ class SessionSummary:
     last_event_time: datetime
     last_activity_time: datetime
     event_count: int
-    foreground_seconds: float
-    background_seconds: float
+    foreground_seconds: float | None
+    background_seconds: float | None
     reason: EndReason

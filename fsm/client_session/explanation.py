@@ -52,10 +52,16 @@ class Explanation:
     after: SessionState
     idle_seconds: float
     """Seconds since the last activity or a new session's start; negative if the saved activity is in the future."""
+    idle_in_focus: float
+    """The part of ``idle_seconds`` since the last focus change."""
     timeout: float
     """The timeout in force before the decision (that of the old state), in seconds."""
     new_timeout: float
     """The timeout in force after the decision, in seconds."""
+    max_duration: float
+    """The maximum duration of a session before the decision, in seconds; infinite if there is none."""
+    new_max_duration: float
+    """The maximum duration of a session after the decision."""
     was_checker_running: bool
     is_checker_running: bool
     ended: Ending | None
@@ -72,23 +78,43 @@ class Explanation:
 
     def _session_clauses(self) -> Iterator[str]:
         if self.ended:
-            yield _ending(self.ended, self.idle_seconds, self.timeout)
+            events = _events_text(self.ended.event_count)
+            yield f"session {self.ended.session_index} ({events}) ended: {self._why_ended()}"
         if self.begun and self.begun.is_continued:
             yield f"session {self.begun.session_index} continues: {_idle_text(self.idle_seconds, self.timeout)}"
         elif self.begun:
             begins = "begins" if self.input == Input.EVENT else "is counted before its first event"
             yield f"session {self.begun.session_index} {begins}"
-        elif self.input == START:
-            yield f"the saved session is over: {_idle_text(self.idle_seconds, self.timeout)}"
         elif self.ended and self.input != Command.CLOSE:
             yield "the next session is pending"
+
+    def _why_ended(self) -> str:
+        match self.ended and self.ended.reason:
+            case EndReason.MAX_DURATION:
+                return f"it reached the maximum duration of {_seconds_text(self.max_duration)}"
+            case EndReason.NEW_SESSION:
+                return "a new session was started manually"
+            case EndReason.FORGET:
+                return "its user was forgotten"
+            case EndReason.CLOSE:
+                return "closed"
+            case reason:
+                focus = "foreground" if reason is EndReason.TIMEOUT else "background"
+        if self.idle_in_focus >= self.idle_seconds:
+            return _idle_text(self.idle_seconds, self.timeout, f" in the {focus}")
+        in_focus = math.floor(self.idle_in_focus) if self.timeout % 1 == 0 else self.idle_in_focus
+        last = "second" if in_focus == 1 else _seconds_text(in_focus)
+        return _idle_text(self.idle_seconds, self.timeout, f", the last {last} in the {focus}")
 
     def _other_clauses(self) -> Iterator[str]:
         was_in_focus, in_focus = (state is SessionState.FOREGROUND_ACTIVE for state in (self.before, self.after))
         if self.input in {Input.BACKGROUND, Input.FOREGROUND} and was_in_focus is not in_focus:
             moved = "came to the foreground" if in_focus else "went to the background"
             yield f"the app {moved} (timeout {_seconds_text(self.new_timeout)})"
-        if self.input == Command.TIMEOUTS and self.new_timeout == self.timeout:
+        if self.new_max_duration != self.max_duration:
+            durations = (_seconds_text(duration) for duration in (self.max_duration, self.new_max_duration))
+            yield "the maximum duration changed from {} to {}".format(*durations)
+        elif self.input == Command.TIMEOUTS and self.new_timeout == self.timeout:
             yield f"the other timeout changed; {_seconds_text(self.timeout)} remains in force"
         elif self.input == Command.TIMEOUTS:
             yield f"the timeout changed from {_seconds_text(self.timeout)} to {_seconds_text(self.new_timeout)}"
@@ -101,8 +127,10 @@ class Explanation:
             yield "checking has started again" if self.is_checker_running else stopped
 
 
-def describe_save_file(saved: Snapshot, now: datetime, timeout: float) -> Iterator[str]:
-    """Describe a save file's newest session and what a run that starts at ``now`` would do with it."""
+def describe_save_file(
+    saved: Snapshot, now: datetime, foreground_timeout: float, background_timeout: float
+) -> Iterator[str]:
+    """Describe a save file's newest session, and what a run that starts at ``now`` would do with it."""
     if saved.session_id is None:
         yield "no session yet: the next event begins session 1"
         return
@@ -115,9 +143,11 @@ def describe_save_file(saved: Snapshot, now: datetime, timeout: float) -> Iterat
     if saved.last_activity:
         yield f"its last activity was at {_time_text(saved.last_activity)}"
     idle, otherwise = idle_time(saved, now), ""
+    timeout = background_timeout if saved.background else foreground_timeout
     if idle is None:
         reasons = {None: "its progress is not recorded (the .NET tracker does not save it)", 0: "it has no events"}
-        yield f"it cannot be resumed: {reasons.get(saved.event_index, 'it has ended')}"
+        ended = "it has ended, or began without continue_on_restart"
+        yield f"it cannot be resumed: {reasons.get(saved.event_index, ended)}"
     else:
         seconds = idle.total_seconds()
         verb = "continue" if 0 <= seconds < timeout else "not continue"
@@ -154,13 +184,3 @@ def _idle_text(idle_seconds: float, timeout: float, where: str = "") -> str:
     if idle_seconds < 0:
         return f"last activity {_seconds_text(-idle_seconds)} in the future {limit}"
     return f"idle for {_seconds_text(idle_seconds)}{where} {limit}"
-
-
-def _ending(ended: Ending, idle_seconds: float, timeout: float) -> str:
-    why = {
-        EndReason.TIMEOUT: _idle_text(idle_seconds, timeout, " in the foreground"),
-        EndReason.BACKGROUND_TIMEOUT: _idle_text(idle_seconds, timeout, " in the background"),
-        EndReason.NEW_SESSION: "a new session was started manually",
-        EndReason.CLOSE: "closed",
-    }
-    return f"session {ended.session_index} ({_events_text(ended.event_count)}) ended: {why[ended.reason]}"

@@ -32,6 +32,8 @@ class Input(enum.StrEnum):
 
     EVENT = "event"
     """An event was tracked."""
+    PASSIVE = "passive"
+    """An event was tracked that is not activity, such as a heartbeat or a crash report."""
     TICK = "tick"
     """A check ran to see whether the session has timed out."""
     BACKGROUND = "background"
@@ -57,7 +59,9 @@ class Command(enum.StrEnum):
     STOP_CHECKER = "stop-checker"
     """Suspend expiry."""
     TIMEOUTS = "timeouts"
-    """Set the timeouts."""
+    """Set the timeouts or the maximum duration."""
+    FORGET = "forget"
+    """End the session, and replace the user."""
     CLOSE = "close"
     """Stop permanently."""
 
@@ -66,16 +70,27 @@ class EndReason(enum.StrEnum):
     """Why a session ended."""
 
     TIMEOUT = "timeout"
+    """Idle in the foreground."""
     BACKGROUND_TIMEOUT = "background-timeout"
+    """Idle in the background."""
+    MAX_DURATION = "max-duration"
+    """The maximum duration was reached before a timeout."""
     NEW_SESSION = "new-session"
+    """Ended manually, or a new run started and did not resume it."""
+    FORGET = "forget"
+    """The user was forgotten."""
     CLOSE = "close"
+    """The session object was closed."""
 
 
 class Guard(enum.StrEnum):
     """A condition that must be true for a row to apply."""
 
-    OVER = "over"
-    """The time since the last activity is at least the state's timeout."""
+    IS_OVER = "over"
+    """The time since the last activity is at least the state's timeout, or that since the session's first event is at
+    least the maximum duration."""
+    HAS_EVENTS = "has events"
+    """The session is not pending."""
 
 
 class Effect(enum.StrEnum):
@@ -83,12 +98,16 @@ class Effect(enum.StrEnum):
 
     ACTIVITY = "activity"
     """Count the event, restart the timeout, and run the checker."""
+    COUNT = "count"
+    """Count the event only."""
     RENEW = "renew"
     """End a session that has events, and replace it with a pending one."""
     START_CHECKER = "start checker"
     """Start checking."""
     STOP_CHECKER = "stop checker"
     """Stop checking."""
+    TOUCH = "touch if so configured"
+    """Restart the timeout if focus changes are activity."""
 
 
 @attrs.frozen
@@ -115,9 +134,9 @@ class Row:
 
 
 _FOREGROUND, _BACKGROUND, _EXPIRED = SessionState
-_EVENT, _TICK, _TO_BACKGROUND, _TO_FOREGROUND, _RESUME = Input
-_ACTIVITY, _RENEW, _START, _STOP = Effect
-_OVER = Guard.OVER
+_EVENT, _PASSIVE, _TICK, _TO_BACKGROUND, _TO_FOREGROUND, _RESUME = Input
+_ACTIVITY, _COUNT, _RENEW, _START, _STOP, _TOUCH = Effect
+_IS_OVER, _HAS_EVENTS = Guard
 
 INITIAL = _FOREGROUND
 """The state of a new session object: a program starts in the foreground unless it says otherwise."""
@@ -126,17 +145,21 @@ INITIAL = _FOREGROUND
 TABLE: tuple[Row, ...] = (
     Row(_FOREGROUND, _EVENT, None, _FOREGROUND, (_ACTIVITY,),
         "A session consists of tracked events."),
-    Row(_FOREGROUND, _TICK, _OVER, _FOREGROUND, (_RENEW,),
+    Row(_FOREGROUND, _PASSIVE, _HAS_EVENTS, _FOREGROUND, (_COUNT,),
+        "A heartbeat belongs to the current session, but neither begins nor extends one."),
+    Row(_FOREGROUND, _TICK, _IS_OVER, _FOREGROUND, (_RENEW,),
         "The user is idle while the app is in focus. Checking continues, since the next session starts here."),
-    Row(_FOREGROUND, _TO_BACKGROUND, None, _BACKGROUND, (),
-        "The app lost focus, so the background timeout now applies. Losing focus is not activity."),
+    Row(_FOREGROUND, _TO_BACKGROUND, None, _BACKGROUND, (_TOUCH,),
+        "The app lost focus, so the background timeout now applies. Only if so configured, this is activity."),
     Row(_FOREGROUND, _TO_FOREGROUND, None, _FOREGROUND, (_START,),
         "The app is in focus already, but reporting focus always starts the checker."),
     Row(_BACKGROUND, _EVENT, None, _BACKGROUND, (_ACTIVITY,),
         "Background work (music, sync) is also activity, but it does not bring the app to the foreground."),
-    Row(_BACKGROUND, _TICK, _OVER, _EXPIRED, (_RENEW, _STOP),
+    Row(_BACKGROUND, _PASSIVE, _HAS_EVENTS, _BACKGROUND, (_COUNT,),
+        "A sync job that is not activity does not keep the session alive in the background."),
+    Row(_BACKGROUND, _TICK, _IS_OVER, _EXPIRED, (_RENEW, _STOP),
         "Expire once, then stop checking: a pending session in the background cannot expire."),
-    Row(_BACKGROUND, _TO_FOREGROUND, None, _FOREGROUND, (_START,),
+    Row(_BACKGROUND, _TO_FOREGROUND, None, _FOREGROUND, (_START, _TOUCH),
         "The user came back in time: the session continues with the foreground timeout."),
     Row(_BACKGROUND, _TO_BACKGROUND, None, _BACKGROUND, (),
         "No effect: already in the background."),
@@ -146,6 +169,8 @@ TABLE: tuple[Row, ...] = (
         "The user came back after the old session expired; the pending one waits for its first event."),
     Row(_EXPIRED, _RESUME, None, _BACKGROUND, (_START,),
         "The app called `start_checker()`; nothing else sends this input."),
+    Row(_EXPIRED, _PASSIVE, None, _EXPIRED, (),
+        "There is no session for the event to belong to, and a passive event does not begin one."),
     Row(_EXPIRED, _TICK, None, _EXPIRED, (),
         "A tick that was already running when checking stopped has nothing to do."),
     Row(_EXPIRED, _TO_BACKGROUND, None, _EXPIRED, (),

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, NoReturn
 from client_session.interruptions import is_from_signal_handler
 from client_session_persistence.deadline import LOCK_SECONDS, is_held
 from client_session_persistence.forks import THIS_PROCESS, notice_fork, wait_for
-from client_session_persistence.snapshot import MAX_INDEX, CorruptSaveFileError, Snapshot, StoreError, shown
+from client_session_persistence.snapshot import (
+    MAX_INDEX,
+    STORAGE_MECHANISM,
+    CorruptSaveFileError,
+    Snapshot,
+    StoreError,
+    shown,
+)
 from client_session_persistence.store import MemoryStore
 
 if TYPE_CHECKING:
@@ -47,7 +54,7 @@ class Ledger:
 
     __slots__ = (
         "_callbacks", "_future", "_lock", "_logger", "_owner", "_saved", "_store", "_transaction", "error",
-        "is_resumable", "newest", "pending_id", "unused_id",
+        "is_resumable", "newest", "pending_id", "storage_mechanism", "unused_id",
     )  # fmt: skip
 
     def __init__(self, store: SnapshotStore, logger: Logger, callbacks: Callbacks, *, continues: bool = False) -> None:
@@ -56,6 +63,7 @@ class Ledger:
         With ``continues``, try to become the owner of the saved session first. `is_resumable` is the outcome.
         """
         self._store = store
+        self.storage_mechanism: str = getattr(store, "storage_mechanism", STORAGE_MECHANISM)
         self._owner: Owner | None = None
         self._logger = logger
         self._callbacks = callbacks
@@ -75,8 +83,8 @@ class Ledger:
         """A pending id that was replaced. If an interrupted call has already numbered it, that number can be reused."""
         self.error: Exception | None = None
         """The last load or save error, until a save succeeds."""
-        self.is_resumable = True
-        """Whether later runs may resume this run's sessions: not if another run owns the saved session."""
+        self.is_resumable = False
+        """Whether this run continues the saved session, and later runs may resume its own: only if it is the owner."""
         try:
             self._open(continues=continues)
         except BaseException:  # the caller gets no session that it could close
@@ -84,9 +92,9 @@ class Ledger:
             raise
 
     def _open(self, *, continues: bool) -> None:
-        self.is_resumable = not continues or self._own()
+        self.is_resumable = continues and self._own()
         stored, error = self._load_or_recover()
-        self.newest = stored or Snapshot(user_id=new_id())
+        self.newest = stored or self.new_user()
         """The newest known session; at first, only a user, which the store may override."""
         if error is not None and not isinstance(error, CorruptSaveFileError):
             self._report(error)  # a store that cannot be read is not overwritten
@@ -134,6 +142,10 @@ class Ledger:
         if is_from_signal_handler(error):
             raise error
 
+    def new_user(self) -> Snapshot:
+        """Return a snapshot of a new user, who has no sessions."""
+        return Snapshot(user_id=new_id(), storage_mechanism=self.storage_mechanism)
+
     def choose_pending_id(self) -> str:
         """Return the pending id. If there is none, choose one, which re-entrant calls then use as well."""
         while not self.pending_id:
@@ -150,6 +162,8 @@ class Ledger:
         now: datetime,
         first_event_id: str | None = None,
         first_event_time: datetime | None = None,
+        *,
+        background: bool,
     ) -> Snapshot:
         """Assign an index and a previous session to the pending session, save it, and return it.
 
@@ -168,10 +182,13 @@ class Ledger:
                 session_id=session_id,
                 previous_session_id=before.previous_session_id if again else before.session_id,
                 session_index=before.session_index if again else min(before.session_index + 1, MAX_INDEX),
+                storage_mechanism=self.storage_mechanism,
                 first_event_id=first_event_id,
                 first_event_timestamp=first_event_time,
                 event_index=0 if first_event_id is None else 1,
                 last_activity=now if self.is_resumable else None,
+                session_start=None if first_event_id is None else now,
+                background=background if self.is_resumable else None,
             )
 
         def decide(stored: Snapshot | None = None) -> Snapshot | None:
@@ -194,6 +211,41 @@ class Ledger:
                 decide()
             newest = self.newest
             return newest if newest.session_id == session_id else follow(newest)
+
+    def mark_ended(self, record: Snapshot) -> bool:
+        """Save the record of a session that no run will resume; return whether this call marked its end durably."""
+        is_marked = False
+
+        def decide(stored: Snapshot | None) -> Snapshot | None:
+            nonlocal is_marked
+            is_marked = stored is not None and stored.session_id == record.session_id and bool(stored.last_activity)
+            return record if is_marked else None
+
+        with self._lock:
+            self.newest = record
+            error = self._transact(decide)
+            future = self._future
+        if error is None and future is not None and wait_for(future, THIS_PROCESS.id):
+            error = _exception(future)
+            self._on_saved(future)
+        return is_marked and error is None
+
+    def replace_user(self, user: Snapshot) -> None:
+        """Replace the user, and everything else in the store, with ``user``; raise the store's error if that fails.
+
+        Idempotent per user id. Other sessions and processes finish their current sessions, then adopt the new user.
+        """
+        with self._lock:
+            if self.newest.user_id == user.user_id:
+                return
+            try:
+                self._replace_in_store(user)
+            except BaseException:
+                self._peek()  # it may have arrived after the replacement; if so, adopt the store's user
+                raise
+            self.newest = self._saved = user
+            self._future = None
+            self._report(None)
 
     def save(self, snapshot: Snapshot | None, *, wait: bool = False) -> Exception | None:
         """Save a session's progress (``None``: that of the newest known session) unless the store has newer progress.
@@ -237,7 +289,7 @@ class Ledger:
         self._lock = threading.RLock()
         self._transaction = None
         self._future = None
-        self.is_resumable = self._owner is None  # the parent remains the owner of the saved session
+        self.is_resumable = self.is_resumable and self._owner is None  # the parent still owns the saved session
         self._owner = None
         self.pending_id = new_id()
 
@@ -331,6 +383,17 @@ class Ledger:
             self._lock.release()
         if not self.is_busy:
             self._callbacks.deliver()
+
+    def _replace_in_store(self, user: Snapshot) -> None:
+        replace: Callable[[Snapshot], object] | None = getattr(self._store, "replace_user", None)
+        if replace is not None:
+            replace(user)
+            return
+        with self._lock_store():
+            future = self._save(user)
+        error = None if future is None else _exception(future)
+        if error is not None:
+            raise error
 
     def _peek(self) -> None:
         """Read the store without locking it and adopt the result: other processes may have numbered more sessions."""

@@ -13,7 +13,7 @@ import attrs
 
 from client_session.focus_time import FocusTime
 from client_session.graph import INITIAL, ROWS, Command, EndReason, Input, SessionState
-from client_session.machine import send
+from client_session.machine import guard_method, send
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,14 +23,17 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Ended:
-    """Decision: the current session has ended. ``event_count`` can be 0 only with ``count_empty_sessions``."""
+    """Decision: the current session has ended. ``event_count`` can be 0 only with ``count_empty_sessions``.
+
+    The seconds in the foreground and in the background are ``None`` if a part of the session was in an earlier run.
+    """
 
     reason: EndReason
     event_count: int
     last_event: float
     last_activity: float
-    foreground_seconds: float
-    background_seconds: float
+    foreground_seconds: float | None
+    background_seconds: float | None
 
 
 @attrs.frozen
@@ -46,6 +49,7 @@ Decision = Ended | StateChanged
 Decisions = tuple[Decision, ...]
 
 _FOREGROUND = SessionState.FOREGROUND_ACTIVE
+_MANUAL_ENDS = {Command.NEW_SESSION: EndReason.NEW_SESSION, Command.FORGET: EndReason.FORGET}
 
 
 @attrs.define(eq=False)
@@ -59,23 +63,34 @@ class Lifecycle:
     foreground_timeout: float
     background_timeout: float
     last_activity: float
-    """The time of the last event or `Command.TOUCH`, or of the current session's start."""
+    """The time of the last activity, or of the current session's start. Events, `Command.TOUCH` and, if so configured,
+    focus changes are activity."""
     count_empty_sessions: bool = False
+    max_duration: float = math.inf
+    extend_on_focus_change: bool = False
+    has_short_path: bool = True
+    """Whether `try_count_event` may count events."""
     event_count: int = 0
     """The number of events in the current session; 0 while it is pending."""
     state: SessionState = INITIAL
     checker_running: bool = True
     observer: Callable[[Row], object] | None = None
     """Called with each row that is taken, before the row's effects run."""
+    started: float = 0.0
+    """The time of the current session's first event; meaningless while it is pending."""
     last_event: float = attrs.field(init=False, default=0.0)
+    short_path_timeout: float = attrs.field(init=False, default=0.0)
+    """The timeout in force if an event would only be counted, or 0."""
     _now: float = attrs.field(init=False, default=0.0)
     _decisions: Decisions = attrs.field(init=False, default=())
-    _focus_since: float = attrs.field(
-        init=False, default=attrs.Factory(lambda self: self.last_activity, takes_self=True)
-    )
-    """When focus timing began: at the first event or at a restart."""
     _focus_time: FocusTime | None = attrs.field(init=False, default=None)
     """``None`` until the session's first focus change."""
+    _is_focus_known: bool = attrs.field(init=False, default=True)
+    """Whether the focus is known since the session's first event."""
+
+    def __attrs_post_init__(self) -> None:
+        """Derive the timeout of the short path."""
+        self._decided()
 
     def copy(self) -> Lifecycle:
         """Return an independent copy for a draft to change."""
@@ -84,11 +99,14 @@ class Lifecycle:
             setattr(copied, name, getattr(self, name))
         return copied
 
-    def resume_saved(self, event_count: int, seconds_since_activity: float) -> None:
+    def resume_saved(self, event_count: int, seconds_since_activity: float, seconds_since_start: float) -> None:
         """Continue a session from an earlier run."""
         self.event_count = event_count
+        self.started = self.last_activity - seconds_since_start
         self.last_activity -= seconds_since_activity
         self.last_event = self.last_activity
+        self._is_focus_known = False
+        self._decided()
 
     def successor(self, now: float) -> Lifecycle:
         """Return a lifecycle in the same state with a pending session, for example for a forked child."""
@@ -97,6 +115,9 @@ class Lifecycle:
             self.background_timeout,
             now,
             self.count_empty_sessions,
+            self.max_duration,
+            self.extend_on_focus_change,
+            self.has_short_path,
             state=self.state,
             checker_running=self.checker_running,
         )
@@ -106,22 +127,39 @@ class Lifecycle:
         """The timeout in force, in seconds."""
         return self.foreground_timeout if self.state is _FOREGROUND else self.background_timeout
 
+    @property
+    def over_at(self) -> float:
+        """The time at which the session reaches its first limit, if nothing happens and checking is not stopped."""
+        return min(self.last_activity + self.timeout, self._max_duration_at)
+
+    @property
+    def _max_duration_at(self) -> float:
+        return self.started + self.max_duration if self.event_count else math.inf
+
     def expires_in(self, now: float) -> float | None:
         """Return the seconds until the session expires: 0.0 if expiry is due, ``None`` if it cannot expire."""
-        if not (self.checker_running and (self.event_count or self.count_empty_sessions)) or self.timeout == math.inf:
+        if not (self.checker_running and (self.event_count or self.count_empty_sessions)):
             return None
-        return max(0.0, self.timeout - (now - self.last_activity))
+        seconds = self.timeout - (now - self.last_activity)
+        if self.event_count:
+            seconds = min(seconds, self.max_duration - (now - self.started))
+        return None if seconds == math.inf else max(0.0, seconds)
 
-    def try_count_event(self, now: float) -> int:
+    def idle_in_focus(self, now: float) -> float:
+        """Return the seconds since the last activity or the last focus change, whichever is later."""
+        since = self._focus_time.since if self._focus_time else self.started
+        return now - max(self.last_activity, since)
+
+    def try_count_event(self, now: float, extend: bool) -> int:  # noqa: FBT001  # a keyword argument takes twice as long
         """Count an event and return its number in the session, or return 0 if the event may change the state.
 
-        The short path: if the session has events, is being checked, and has not timed out, the machine would only count
-        the event. If this returns 0, the caller must send `Input.EVENT`.
+        The short path: if the session has events, is being checked, and is not over, the machine would only count the
+        event. If this returns 0, the caller must send `Input.EVENT`, or, unless ``extend``, `Input.PASSIVE`.
         """
-        timeout = self.foreground_timeout if self.state is _FOREGROUND else self.background_timeout
-        # No function is called from here on, so no signal handler can interrupt and call the session.
-        if self.event_count and self.checker_running and now - self.last_activity < timeout:
-            self.last_activity = self.last_event = now
+        # No function is called here, so no signal handler can interrupt and call the session.
+        if now - self.last_activity < self.short_path_timeout and now - self.started < self.max_duration:
+            if extend:
+                self.last_activity = self.last_event = now
             self.event_count = number = self.event_count + 1
             return number
         return 0
@@ -130,7 +168,7 @@ class Lifecycle:
         """Return True if a tick is known to have no effect, so that the machine can be skipped."""
         if self.state is SessionState.EXPIRED_CHECKER_STOPPED:
             return False
-        if not self.checker_running or now - self.last_activity < self.timeout:
+        if not self.checker_running or not (self._is_idle(now) or self._is_too_long(now)):
             return True
         # In the foreground, a tick can only renew the session, and pending sessions are not renewed.
         pending = not (self.event_count or self.count_empty_sessions)
@@ -154,20 +192,34 @@ class Lifecycle:
                     self.last_activity = now
                 elif given is Command.STOP_CHECKER:
                     self.checker_running = False
-                elif given is Command.NEW_SESSION and self.event_count:
-                    self._end(EndReason.NEW_SESSION)
+                elif given in _MANUAL_ENDS and self.event_count:
+                    self._end(_MANUAL_ENDS[given])
                     self._begin()
             case Input():
                 self._check()
                 self._send(given)
         return self._decided()
 
-    def set_timeouts(self, now: float, foreground: float | None, background: float | None) -> Decisions:
-        """Set one or both timeouts. A session that has already timed out under the old timeouts ends."""
+    def set_limits(
+        self,
+        now: float,
+        foreground_timeout: float | None = None,
+        background_timeout: float | None = None,
+        max_duration: float | None = None,
+    ) -> Decisions:
+        """Set some of the limits (`Command.TIMEOUTS`). A session that is already over under the old limits ends."""
         self._now = now
         self._check()
-        self.foreground_timeout = foreground or self.foreground_timeout
-        self.background_timeout = background or self.background_timeout
+        self.foreground_timeout = foreground_timeout or self.foreground_timeout
+        self.background_timeout = background_timeout or self.background_timeout
+        self.max_duration = max_duration or self.max_duration
+        return self._decided()
+
+    def end(self, reason: EndReason, now: float) -> Decisions:
+        """End a session that has events, without a check."""
+        self._now = now
+        self._end(reason)
+        self._begin()
         return self._decided()
 
     def close(self, now: float, *, may_continue: bool) -> Decisions:
@@ -191,7 +243,7 @@ class Lifecycle:
         before = self.state
         if self.observer is not None:
             row = ROWS[before, given]
-            if row.guard is None or self.is_over():
+            if row.guard is None or getattr(self, guard_method(row.guard))():
                 self.observer(row)
         send(self, given)
         if self.state is before:
@@ -203,15 +255,19 @@ class Lifecycle:
             )
 
     def _decided(self) -> Decisions:
+        has_short_path = self.has_short_path and self.event_count and self.checker_running
+        self.short_path_timeout = self.timeout if has_short_path else 0.0
         decisions, self._decisions = self._decisions, ()
         return decisions
 
     def _current_focus_time(self) -> FocusTime:
-        return self._focus_time or FocusTime(self._focus_since)
+        return self._focus_time or FocusTime(self.started)
 
     def _end(self, reason: EndReason) -> None:
-        foreground, background = self._current_focus_time().until(
-            self.last_activity, foreground=self.state is _FOREGROUND
+        foreground, background = (
+            self._current_focus_time().until(self.last_activity, foreground=self.state is _FOREGROUND)
+            if self._is_focus_known
+            else (None, None)
         )
         self._decisions += (
             Ended(reason, self.event_count, self.last_event, self.last_activity, foreground, background),
@@ -221,25 +277,46 @@ class Lifecycle:
         self.event_count = 0
         self.last_activity = self._now
 
-    # The guard and the effects; client_session.machine derives their method names from the table.
+    def _is_idle(self, now: float) -> bool:
+        return now - self.last_activity >= self.timeout
+
+    def _is_too_long(self, now: float) -> bool:
+        return self.event_count > 0 and now - self.started >= self.max_duration
+
+    # The guards and the effects; client_session.machine derives their method names from the table.
 
     def is_over(self) -> bool:
-        """Guard: the time since the last activity is at least the timeout."""
-        return self._now - self.last_activity >= self.timeout
+        """Guard: the session is idle for the timeout or longer, or has reached its maximum duration."""
+        return self._is_idle(self._now) or self._is_too_long(self._now)
+
+    def has_events(self) -> bool:
+        """Guard: the session is not pending."""
+        return self.event_count > 0
 
     def do_activity(self) -> None:
-        """Effect: count the event."""
+        """Effect: count the event as activity."""
         if not self.event_count:
-            self._focus_since, self._focus_time = self._now, None
+            self.started, self._focus_time, self._is_focus_known = self._now, None, True
         self.event_count += 1
         self.last_activity = self.last_event = self._now
         self.checker_running = True
 
+    def do_count(self) -> None:
+        """Effect: count the event only."""
+        self.event_count += 1
+
     def do_renew(self) -> None:
         """Effect: replace the session with a pending one if it has events (always, with ``count_empty_sessions``)."""
         if self.event_count or self.count_empty_sessions:
-            self._end(EndReason.TIMEOUT if self.state is _FOREGROUND else EndReason.BACKGROUND_TIMEOUT)
+            self._end(self._limit_reached_first())
             self._begin()
+
+    def _limit_reached_first(self) -> EndReason:
+        if self._is_too_long(self._now) and not (
+            self._is_idle(self._now) and self.last_activity + self.timeout <= self._max_duration_at
+        ):
+            return EndReason.MAX_DURATION
+        return EndReason.TIMEOUT if self.state is _FOREGROUND else EndReason.BACKGROUND_TIMEOUT
 
     def do_start_checker(self) -> None:
         """Effect: start checking."""
@@ -248,6 +325,11 @@ class Lifecycle:
     def do_stop_checker(self) -> None:
         """Effect: stop checking."""
         self.checker_running = False
+
+    def do_touch(self) -> None:
+        """Effect: restart the timeout if focus changes are activity."""
+        if self.extend_on_focus_change:
+            self.last_activity = self._now
 
 
 _FIELDS = tuple(field.name for field in attrs.fields(Lifecycle))

@@ -1,6 +1,6 @@
 """The running machine: one `transitions.Machine`, built from the table and shared by all sessions and threads.
 
-It has no models. Instead, it moves a cursor: an object with a ``state`` attribute, an ``is_<guard>`` method for each
+It has no models. Instead, it moves a cursor: an object with a ``state`` attribute, a ``<guard>`` method for each
 guard, and a ``do_<effect>`` method for each effect. The machine does not store session state, so sharing it is safe.
 """
 
@@ -40,7 +40,7 @@ class _Machine(Machine):
 
 def guard_method(guard: Guard) -> str:
     """Return the name of the cursor's method for a guard."""
-    return f"is_{guard.name.lower()}"
+    return guard.name.lower()
 
 
 def effect_method(effect: Effect) -> str:

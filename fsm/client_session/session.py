@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, NoReturn, Self, TypeVar, overload
 from uuid import UUID
 
 from client_session import arguments, history
@@ -18,6 +19,7 @@ from client_session.current import Current, Draft, start
 from client_session.entity import SessionContext, SessionSummary
 from client_session.errors import SessionClosedError
 from client_session.graph import Command, Input, SessionState
+from client_session.input_log import InputLog, InputRecord
 from client_session.ledger import Ledger
 from client_session.lifecycle import Lifecycle
 from client_session.loggers import preformatting
@@ -62,8 +64,8 @@ class ClientSession:
     """
 
     __slots__ = (
-        "__weakref__", "_callbacks", "_check_interval", "_clock", "_continues", "_current", "_is_scheduled",
-        "_ledger", "_lock", "_logger", "_scheduler",
+        "__weakref__", "_callbacks", "_check_interval", "_clock", "_current", "_is_scheduled", "_ledger", "_lock",
+        "_logger", "_scheduler",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913  # the specification's constructor
@@ -79,9 +81,12 @@ class ClientSession:
         scheduler: Scheduler | None = None,
         count_empty_sessions: bool = False,
         continue_on_restart: bool = False,
+        extend_on_focus_change: bool = False,
+        max_duration: Seconds | None = None,
         on_session_start: Callable[[SessionContext], object] | None = None,
         on_session_end: Callable[[SessionSummary], object] | None = None,
         on_state_change: Callable[[SessionState, Input, SessionState], object] | None = None,
+        on_input: Callable[[InputRecord], object] | None = None,
     ) -> None:
         """Load the user and start the checker; the session is pending until its first event.
 
@@ -97,12 +102,18 @@ class ClientSession:
             scheduler: any `Scheduler`; by default, the process's shared checker thread.
             count_empty_sessions: number sessions as the .NET tracker does: each construction and each expiry creates,
                 numbers, and saves a session, even if it has no events.
-            continue_on_restart: resume the saved session if it has not timed out, and own it until `close`. If another
-                run owns it, this waits until that run has had it for 1 s, and for 10 s in total; then this run begins a
-                separate session, which is never resumed.
+            continue_on_restart: resume the session of the last run with this argument, unless it is over; if it is,
+                report its end. Own the saved session until `close`. If another run owns it, this waits until that run
+                has had it for 1 s, and for 10 s in total; then this run begins a separate session, which is never
+                resumed.
+            extend_on_focus_change: count a focus change as activity, since the user made it.
+            max_duration: seconds (or `timedelta`) from its first event after which a session ends, even if it is
+                active; ``None`` or ``math.inf``: no limit.
             on_session_start: called with the entity of a session's first event.
             on_session_end: called with the summary of a session that had events, when it ends.
             on_state_change: called with the old state, the input, and the new state.
+            on_input: called with an `InputRecord` for each input that decides which events share a session. Appended to
+                a log, the records can be sessionized later. Events are slower with this argument.
 
         Raises:
             TypeError: an argument has the wrong type.
@@ -113,15 +124,21 @@ class ClientSession:
         arguments.require_methods("scheduler", scheduler, "start", "stop")
         arguments.require_methods("logger", logger, "info", "warning", "exception")
         callables = arguments.callbacks(
-            on_session_start=on_session_start, on_session_end=on_session_end, on_state_change=on_state_change
+            on_session_start=on_session_start,
+            on_session_end=on_session_end,
+            on_state_change=on_state_change,
+            on_input=on_input,
         )
         self._check_interval = arguments.seconds("check_interval", check_interval)
-        self._continues = arguments.boolean("continue_on_restart", continue_on_restart)
+        continues = arguments.boolean("continue_on_restart", continue_on_restart)
         lifecycle = Lifecycle(
             arguments.timeout("foreground_timeout", foreground_timeout),
             arguments.timeout("background_timeout", background_timeout),
             0.0,
             arguments.boolean("count_empty_sessions", count_empty_sessions),
+            arguments.duration_limit("max_duration", max_duration),
+            arguments.boolean("extend_on_focus_change", extend_on_focus_change),
+            has_short_path=on_input is None,
         )
         store = arguments.snapshot_store(save_path, store, _xml_store)
         self._logger = _LOGGER if logger is None else preformatting(logger)
@@ -133,32 +150,53 @@ class ClientSession:
         self._lock = threading.RLock()
         self._is_scheduled = False
         self._callbacks = Callbacks(self._logger, callables)
-        self._ledger, self._current = within_deadline(lambda: self._start(store, lifecycle))
+        within_deadline(lambda: self._start(store, lifecycle, continues=continues))
         _live_sessions.add(self)
         if self._current.history:
             self._callbacks.log_decision(self._current.history)
         self._update_schedule()
         self._callbacks.deliver()
 
-    def _start(self, store: SnapshotStore, lifecycle: Lifecycle) -> tuple[Ledger, Current]:
-        ledger = Ledger(store, self._logger, self._callbacks, continues=self._continues)
-        self._continues = self._continues and ledger.is_resumable
+    def _start(self, store: SnapshotStore, lifecycle: Lifecycle, *, continues: bool) -> None:
+        self._ledger = ledger = Ledger(store, self._logger, self._callbacks, continues=continues)
         try:
             now = self._now()
-            return ledger, start(lifecycle.successor(now.monotonic), ledger, now, may_continue=self._continues)
+            log = None if lifecycle.has_short_path else InputLog(now)
+            draft = start(lifecycle.successor(now.monotonic), ledger, now, self._callbacks, log)
+            self._current = draft.after
+            self._callbacks.queue.extend(draft.notifications)
         except BaseException:
             ledger.release()
             raise
 
     # Events and focus
 
+    @overload
     def get_session_context(
         self,
         event_id: UUID | str,
         event_timestamp: datetime | None = None,
         *,
         anonymous: bool = False,
-    ) -> SessionContext:
+        extend: Literal[True] = True,
+    ) -> SessionContext: ...
+    @overload
+    def get_session_context(
+        self,
+        event_id: UUID | str,
+        event_timestamp: datetime | None = None,
+        *,
+        anonymous: bool = False,
+        extend: bool,
+    ) -> SessionContext | None: ...
+    def get_session_context(
+        self,
+        event_id: UUID | str,
+        event_timestamp: datetime | None = None,
+        *,
+        anonymous: bool = False,
+        extend: bool = True,
+    ) -> SessionContext | None:
         """Record an event and return its entity.
 
         Args:
@@ -166,11 +204,14 @@ class ClientSession:
             event_timestamp: when the event happened, as an aware `datetime`; by default, now. It affects only the
                 entities' time of the first event. The time of this call decides which session the event belongs to.
             anonymous: replace the user id with the zero UUID, and omit the previous session from the entity.
+            extend: if ``False``, the event is passive, such as a heartbeat or a crash report: the current session
+                counts it, but it neither extends nor begins a session. This returns ``None`` if there is no session to
+                which it could belong.
 
         Raises:
             ValueError: the id is not a UUID, or the timestamp is naive.
-            TypeError: the id is neither a UUID nor a ``str``, the timestamp is not a `datetime`, or ``anonymous`` is
-                not a ``bool``.
+            TypeError: the id is neither a UUID nor a ``str``, the timestamp is not a `datetime`, or ``anonymous`` or
+                ``extend`` is not a ``bool``.
             SessionClosedError: after `close`.
 
         """
@@ -185,13 +226,15 @@ class ClientSession:
             event_timestamp = as_utc(event_timestamp, "event_timestamp")
         if anonymous is not False:
             arguments.boolean("anonymous", anonymous)
+        if extend is not True:
+            arguments.boolean("extend", extend)
         # The short path: the state does not change, so the machine is skipped.
         lock, before = self._lock, self._current
         try:
             if not lock.acquire(False):  # noqa: FBT003  # a keyword argument takes twice as long
                 acquire_soon(lock)
             current = self._current
-            number = current.lifecycle.try_count_event(self._clock.monotonic())
+            number = current.lifecycle.try_count_event(self._clock.monotonic(), extend)
         except BaseException:
             if is_held(lock):  # otherwise, the exception came from outside while this thread was waiting for the lock
                 lock.release()
@@ -202,13 +245,14 @@ class ClientSession:
                 self._deliver()
             facts = current.facts
             return SessionContext(facts.anonymous() if anonymous else facts, number)
-        return self._decide_event(event_id, event_timestamp, anonymous=anonymous)
+        return self._decide_event(event_id, event_timestamp, anonymous=anonymous, extend=extend)
 
     def set_background(self, background: bool) -> None:  # noqa: FBT001  # the signature in the specification and in .NET
         """Report that the app went to the background (``True``) or came to the foreground (``False``).
 
-        Reporting the same value again changes nothing, except that ``False`` always starts the checker. A focus change
-        is not activity. The timeout that applied before the change decides whether the session is over.
+        Reporting the same value again changes nothing, except that ``False`` always starts the checker. The timeout
+        that applied before the change decides whether the session is over. A focus change is activity only with
+        ``extend_on_focus_change``.
 
         Raises:
             TypeError: the value is not a ``bool``.
@@ -220,15 +264,15 @@ class ClientSession:
 
         def apply() -> None:
             self._apply("set_background", given)
-            if self._continues:
+            if self._ledger.is_resumable:
                 self._save_progress()
 
         within_deadline(apply)
 
     def touch(self) -> None:
-        """Report activity that is not a tracked event; this restarts the timeout.
+        """Report activity that is not a tracked event; this restarts the timeout, but not the maximum duration.
 
-        A session that has already timed out is not revived.
+        A session that is already over is not revived.
         """
         self._apply("touch", Command.TOUCH)
 
@@ -254,7 +298,7 @@ class ClientSession:
         notice_fork()
         idle = self._current.lifecycle.is_tick_noop(self._clock.monotonic()) and not self._current.is_closed
         error = self._ledger.error
-        if idle and error is None and not self._continues:
+        if idle and error is None and not self._ledger.is_resumable:
             return
 
         # If the last call waited in vain (for a lock, or for a file that another program had open), do not wait this
@@ -262,7 +306,7 @@ class ClientSession:
         def apply() -> None:
             if not idle:
                 self._apply("tick", Input.TICK)
-            if self._continues or self._ledger.error is not None:
+            if self._ledger.is_resumable or self._ledger.error is not None:
                 self._save_progress()
 
         within_deadline(apply, patient=not isinstance(error, TimeoutError | PermissionError))
@@ -297,6 +341,30 @@ class ClientSession:
         if error is not None:
             raise error
 
+    def forget_user(self) -> None:
+        """End the session, and replace the user with a new one, whose first session has index 1.
+
+        The store deletes everything about the old user, including backups; the history of `explain` is cleared. Other
+        processes finish their current sessions, then adopt the new user.
+
+        Raises:
+            Exception: the store's error, as in `save`; then the user is not replaced.
+            SessionClosedError: after `close`.
+
+        """
+        user = self._ledger.new_user()
+
+        def forget() -> None:
+            self._decide("forget_user", Command.FORGET, lambda draft: draft.forget_user(user))
+
+        try:
+            forget()
+        except BaseException:
+            if self._ledger.newest.user_id == user.user_id:  # interrupted after the user was replaced in the store
+                with contextlib.suppress(SessionClosedError):
+                    forget()
+            raise
+
     def close(self) -> None:
         """Stop checking, save, and shut down the session. Calling this again only retries a failed save.
 
@@ -304,7 +372,7 @@ class ClientSession:
         """
 
         def change(draft: Draft) -> None:
-            draft.apply(draft.after.lifecycle.close(draft.now.monotonic, may_continue=self._continues))
+            draft.apply(draft.after.lifecycle.close(draft.now.monotonic, may_continue=self._ledger.is_resumable))
             draft.after.is_closed = True
 
         def close() -> None:
@@ -339,7 +407,7 @@ class ClientSession:
     @foreground_timeout.setter
     def foreground_timeout(self, value: Seconds) -> None:
         seconds = arguments.timeout("foreground_timeout", value)
-        self._change("foreground_timeout", Command.TIMEOUTS, lambda core, now: core.set_timeouts(now, seconds, None))
+        self._set_limits("foreground_timeout", foreground_timeout=seconds)
 
     @property
     def background_timeout(self) -> float:
@@ -349,7 +417,17 @@ class ClientSession:
     @background_timeout.setter
     def background_timeout(self, value: Seconds) -> None:
         seconds = arguments.timeout("background_timeout", value)
-        self._change("background_timeout", Command.TIMEOUTS, lambda core, now: core.set_timeouts(now, None, seconds))
+        self._set_limits("background_timeout", background_timeout=seconds)
+
+    @property
+    def max_duration(self) -> float | None:
+        """Seconds from its first event after which a session ends; ``None``: no limit. Can be set."""
+        seconds = self._current.lifecycle.max_duration
+        return seconds if math.isfinite(seconds) else None
+
+    @max_duration.setter
+    def max_duration(self, value: Seconds | None) -> None:
+        self._set_limits("max_duration", max_duration=arguments.duration_limit("max_duration", value))
 
     @property
     def check_interval(self) -> float:
@@ -382,7 +460,7 @@ class ClientSession:
     @property
     def checker_running(self) -> bool:
         """Whether checks run; the session can expire only while they do."""
-        return self._read(lambda lifecycle: lifecycle.checker_running)
+        return self._latest.lifecycle.checker_running
 
     @property
     def user_id(self) -> str:
@@ -423,7 +501,7 @@ class ClientSession:
 
     @property
     def storage_mechanism(self) -> str:
-        """``LOCAL_STORAGE``, the value that the .NET tracker uses."""
+        """Where the store keeps its data: ``LOCAL_STORAGE``, as in the .NET tracker, or ``SQLITE``."""
         return self._latest.facts.storage_mechanism
 
     @property
@@ -431,10 +509,9 @@ class ClientSession:
         """Seconds until the session expires if nothing happens.
 
         0.0 if expiry is due but no check has run yet; ``None`` if the session cannot expire because it is pending,
-        checking is stopped, or the timeout is infinite.
+        checking is stopped, or the timeout and the maximum duration are infinite.
         """
-        now = self._clock.monotonic()
-        return self._read(lambda lifecycle: lifecycle.expires_in(now))
+        return self._latest.lifecycle.expires_in(self._clock.monotonic())
 
     def explain(self) -> tuple[Explanation, ...]:
         """Return the last 32 decisions, oldest first: each input and what it changed.
@@ -455,14 +532,6 @@ class ClientSession:
         """The current session; in a child that C code forked, not its parent's."""
         notice_fork()
         return self._current
-
-    def _read(self, read: Callable[[Lifecycle], Result]) -> Result:
-        """Read the lifecycle without the lock, and retry if it was retired (see `_publish`) during the read."""
-        while True:
-            current = self._latest
-            value = read(current.lifecycle)
-            if current is self._current:
-                return value
 
     # Deciding
 
@@ -496,6 +565,7 @@ class ClientSession:
                 draft = Draft(before, next_id, self._now(), ledger, callbacks)
                 result = change(draft)
                 entry = draft.explain(given)
+                draft.log_input(given)
                 next_id = "" if draft.begun else draft.next_id
                 queue = callbacks.queue
                 # No Python code is called from here on, so none can interrupt. A child that is forked later gets its
@@ -504,7 +574,7 @@ class ClientSession:
                     continue
                 if self._current is before and before.lifecycle.event_count == draft.event_count_before:
                     self._current, ledger.pending_id = draft.after, next_id
-                    before.lifecycle.checker_running = False  # retired: it counts no more events
+                    before.lifecycle.short_path_timeout = 0.0  # retired: it counts no more events
                     if draft.unused_id:
                         ledger.unused_id = draft.unused_id
                     queue.extend(draft.notifications)
@@ -519,17 +589,22 @@ class ClientSession:
         return result
 
     def _decide_event(
-        self, event_id: UUID | str, event_timestamp: datetime | None, *, anonymous: bool
-    ) -> SessionContext:
+        self, event_id: UUID | str, event_timestamp: datetime | None, *, anonymous: bool, extend: bool
+    ) -> SessionContext | None:
         """Record an event that changes more than the event count."""
+        given = Input.EVENT if extend else Input.PASSIVE
 
-        def change(draft: Draft) -> SessionContext:
-            draft.apply(draft.after.lifecycle.decide(Input.EVENT, draft.now.monotonic))
-            number = draft.record_event(arguments.event_id_string(event_id), event_timestamp)
+        def change(draft: Draft) -> SessionContext | None:
+            draft.event_id = arguments.event_id_string(event_id)
+            draft.apply(draft.after.lifecycle.decide(given, draft.now.monotonic))
+            number = draft.record_event(draft.event_id, event_timestamp)
             facts = draft.after.facts
-            return SessionContext(facts.anonymous() if anonymous else facts, number)
+            return SessionContext(facts.anonymous() if anonymous else facts, number) if number else None
 
-        return self._decide("get_session_context", Input.EVENT, change)
+        return self._decide("get_session_context", given, change)
+
+    def _set_limits(self, argument: str, **limits: float) -> None:
+        self._change(argument, Command.TIMEOUTS, lambda core, now: core.set_limits(now, **limits))
 
     def _apply(self, method: str, given: Input | Command) -> None:
         """Apply an input or a command without arguments."""
@@ -588,12 +663,12 @@ class ClientSession:
         self._lock = threading.RLock()
         self._callbacks = self._callbacks.after_fork()
         self._ledger.after_fork()
-        self._continues = self._continues and self._ledger.is_resumable
         before, now = self._current, self._now()
         current = Current.pending(before.lifecycle.successor(now.monotonic), self._ledger, now)
         current.is_closed = before.is_closed
+        current.log = before.log and InputLog(now)
         self._current = current
-        before.lifecycle.checker_running = False  # see `_publish`
+        before.lifecycle.short_path_timeout = 0.0  # see `_publish`
         self._is_scheduled = False
         self._update_schedule()
 

@@ -107,12 +107,12 @@ class Harness:
         core, oracle, now = self._core, self._oracle, self._driver.clock.monotonic()
         match step.input:
             case Command.TIMEOUTS:
-                core.set_timeouts(now, step.foreground_timeout, None)
-                core.set_timeouts(now, None, step.background_timeout)
+                core.set_limits(now, foreground_timeout=step.foreground_timeout)
+                core.set_limits(now, background_timeout=step.background_timeout)
             case External.RESTART:
                 core = self._core = self._new_core()
                 if oracle.current is not None:
-                    core.resume_saved(oracle.current.events, oracle.now - oracle.last_activity)
+                    core.resume_saved(oracle.current.events, oracle.now - oracle.last_activity, 0.0)
             case Input() | Command() as given:
                 core.decide(given, now)
             case _:
