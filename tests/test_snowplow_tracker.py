@@ -286,7 +286,7 @@ def test_passive_event_is_counted_without_extending(session: ClientSession, cloc
 
 @pytest.mark.parametrize("has_ended", [False, True])
 def test_passive_event_without_a_session_has_no_entity(
-    session: ClientSession, clock: ManualClock, *, has_ended: bool
+    session: ClientSession, clock: ManualClock, caplog: pytest.LogCaptureFixture, *, has_ended: bool
 ) -> None:
     """Before the first event or after a timeout, a passive event is sent without our entity and begins no session."""
     emitter = RecordingEmitter()
@@ -296,6 +296,7 @@ def test_passive_event_without_a_session_has_no_entity(
         clock.advance(600)
     tracker.track(StructuredEvent("app", "heartbeat", context=[place()]))
     assert entities_of(emitter.events[-1]) == [PLACE]
+    assert not caplog.records
     assert session.session_index is None
     tracker.track(PageView("https://example.com"))
     assert session_of(emitter.events[-1])["sessionIndex"] == 1 + has_ended
