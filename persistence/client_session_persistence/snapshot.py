@@ -109,7 +109,7 @@ _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UT
 
 
 def shifted(time: datetime, seconds: float) -> datetime:
-    """Add seconds to a time in UTC. A result outside the years 1 to 9999 becomes the first or last time in them."""
+    """Add seconds to a time in UTC. A result outside the years 1 to 9999 becomes the first or last possible time."""
     try:
         return time + timedelta(seconds=seconds)
     except OverflowError:
@@ -130,8 +130,8 @@ class Snapshot:
     snapshot can be saved, and compares equal when it is loaded again.
 
     A later run can resume the session only if ``last_activity`` is set. Ending the session clears it.
-    ``first_event_timestamp`` is the event's own timestamp; the other two times are times of recording. ``background``
-    is the app's focus when the snapshot was taken.
+    ``first_event_timestamp`` is the event's own timestamp; ``session_start`` and ``last_activity`` are when the session
+    recorded them. ``background`` is the app's focus when the snapshot was taken.
 
     Raises:
         ValueError: a value violates the schema; the message names the field, its value, and what is allowed.
