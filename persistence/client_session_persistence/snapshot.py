@@ -130,8 +130,8 @@ class Snapshot:
     snapshot can be saved, and compares equal when it is loaded again.
 
     A later run can resume the session only if ``last_activity`` is set. Ending the session clears it.
-    ``first_event_timestamp`` is the event's own timestamp; ``session_start`` and ``last_activity`` are when the session
-    recorded them. ``background`` is the app's focus when the snapshot was taken.
+    ``first_event_timestamp`` is the event's own timestamp; the other two times are times of recording. ``background``
+    is the app's focus when the snapshot was taken.
 
     Raises:
         ValueError: a value violates the schema; the message names the field, its value, and what is allowed.
