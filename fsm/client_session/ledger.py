@@ -49,7 +49,7 @@ def new_id() -> str:
 class Ledger:
     """One session object's view of its store. Thread-safe.
 
-    It never raises the store's errors. `error` is the last error until a later call succeeds. Only the first of several
+    Only `replace_user` raises the store's errors. `error` is the last error until a later call succeeds. Only the first of several
     consecutive errors is logged.
     """
 
@@ -85,7 +85,7 @@ class Ledger:
         self.error: Exception | None = None
         """The last load or save error, until a save succeeds."""
         self.is_resumable = False
-        """Whether this run continues the saved session, and later runs may resume its own: only if it is the owner."""
+        """Whether this run owns the saved session: it may continue it, and later runs may resume this run's sessions."""
         try:
             self._open(continues=continues)
         except BaseException:  # the caller gets no session that it could close
