@@ -178,7 +178,8 @@ class XmlStore:
         Raises:
             OSError: a file could not be deleted (perhaps it is a folder), writing failed, the old file cannot be read
                 or is a mount point, or the lock could not be acquired (`TimeoutError`, see `lock`). The file still has
-                the old user, unless the only failure was the last fsync of its folder; its copies may be gone.
+                the old user, unless the only failure was to make the rename durable or to release the lock. The backup
+                and the corrupt copy may be gone.
             StoreError: the snapshot would not be equal when read back; nothing was written.
 
         """

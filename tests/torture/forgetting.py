@@ -26,6 +26,7 @@ from torture.fault import Fault, Outcome, Scale
 from torture.forked_children import require_fork
 from torture.power_cut import FILE_SYSTEMS, after_every_step, wait_for_locks
 from torture.strace import run_traced
+from torture.survivor import Log
 from torture.worker_pool import fork_child, run_in_workers
 
 if TYPE_CHECKING:
@@ -39,8 +40,9 @@ _OLD_IDS = [event_id(number).encode() for number in (7, 8, 9)]
 
 _CODES = (errno.EIO, errno.ENOSPC, errno.EACCES, errno.EMFILE)
 _CALLS_THAT_REPLACING_NEEDS = {"openat", "write", "fsync", "unlink", "rename"}
-_LAST_CALLS = {"fsync", "flock"}
-"""If one of these fails after the file has been replaced, `replace_user` raises although the user has changed."""
+_LAST_CALLS = {"open", "openat", "fsync", "flock"}
+"""If one of these fails after the file has been replaced, `replace_user` raises although the user has changed: it opens
+the folder, syncs it, and unlocks the lock file."""
 _KILL_SAMPLING_INTERVAL = 12
 _FAILURE_SAMPLING_INTERVAL = 97
 
@@ -92,7 +94,7 @@ def _damage(scenario: Scenario, path: Path) -> str:
 def _replace_again(path: Path) -> str:
     """Restart with a session, then replace the user; return what was lost."""
     was_new = path.read_bytes() == dumps(NEW)
-    with ClientSession(path, scheduler=ManualScheduler()) as session:
+    with ClientSession(path, logger=Log(), scheduler=ManualScheduler()) as session:
         session.get_session_context(event_id(1))
         if session.user_id != (NEW if was_new else OLD).user_id:
             return f"the next start has the user {session.user_id}"
@@ -243,7 +245,7 @@ def _fail_at(scenario: Scenario, path: Path, position: int, code: int, *, is_per
         except OSError:
             raised = True
     is_new = path.read_bytes() == dumps(NEW)
-    if is_new if raised and failing != "fsync" else not raised and not is_new:
+    if (is_new and failing not in _LAST_CALLS) if raised else not is_new:
         return f"replace_user() {'raised' if raised else 'returned'}, and the file has {path.read_bytes()!r}"
     wait_for_locks()
     return _damage(scenario, path) or _replace_again(path)
@@ -312,9 +314,7 @@ def _in_workers(run: Callable[[int, int, Scale], Outcome]) -> Callable[[Scale], 
     return run_all
 
 
-_LOSS = (
-    "the file has neither the old user nor the new one, or it has the new one and another file has the old one's ids"
-)
+_LOSS = "the file has neither the old user nor the new one, or has the new one while another file has the old one's ids"
 
 FAULTS: tuple[Fault, ...] = (
     Fault(
@@ -339,7 +339,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "power cut after every system call of replacing the user, directly and in the background",
-        f"{_LOSS}",
+        _LOSS,
         cut_after_every_step,
     ),
 )
