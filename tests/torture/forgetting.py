@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import tempfile
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,13 +33,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
+    from torture.strace import TracedRun
+
 OLD = Snapshot(user_id=event_id(7), session_id=event_id(8), session_index=41, previous_session_id=event_id(9))
 OLDER = attrs.evolve(OLD, session_index=40)
 NEW = Snapshot(user_id=event_id(17))
 _OLD_IDS = [event_id(number).encode() for number in (7, 8, 9)]
 
 _CODES = (errno.EIO, errno.ENOSPC, errno.EACCES, errno.EMFILE)
-_CALLS_THAT_REPLACING_NEEDS = {"openat", "write", "fsync", "unlink", "rename"}
+_CALLS_THAT_REPLACING_NEEDS = {"write", "fsync", "unlink", "rename"}
 _LAST_CALLS = {"open", "openat", "fsync", "flock"}
 """If one of these fails after the file has been replaced, `replace_user` raises although the user has changed: it opens
 the folder, syncs it, and unlocks the lock file."""
@@ -116,20 +117,18 @@ def _replace_again(path: Path) -> str:
 # Kills and failures, at system calls
 
 
-def _traced_function(
-    path: Path, check: Callable[[OSError | StoreError | None], str] | None = None
-) -> Callable[[AbstractContextManager[None]], list[str]]:
-    """Return the function that a traced child runs: replace the user, and return the result of ``check``."""
+def _traced_function(path: Path) -> Callable[[AbstractContextManager[None]], list[str]]:
+    """Return the function that a traced child runs: replace the user, and return the error, if any."""
 
     def work(traced: AbstractContextManager[None]) -> list[str]:
-        raised: OSError | StoreError | None = None
+        errors: list[str] = []
         store = XmlStore(path)
         with traced:
             try:
                 store.replace_user(NEW)
             except (OSError, StoreError) as error:
-                raised = error
-        return list(filter(None, [check(raised)])) if check is not None else []
+                errors.append(repr(error))
+        return errors
 
     return work
 
@@ -157,14 +156,18 @@ def _kill(shard: int, shards: int, scale: Scale) -> Outcome:
     return Outcome(cases, tuple(losses))
 
 
-def _check_outcome(scenario: Scenario, path: Path, case: Injection, raised: OSError | StoreError | None) -> str:
+def _check_result(scenario: Scenario, path: Path, case: Injection, traced: TracedRun) -> str:
     """Return what was lost in a case, or an empty string."""
+    if traced.status != 0:
+        return f"the process ended with status {traced.status}"
+    if not traced.injected:
+        return "the error was not injected"
     must_fail = case.permanent and case.error != "EINTR" and case.call.name in _CALLS_THAT_REPLACING_NEEDS
     is_new = path.read_bytes() == dumps(NEW)
-    if raised is None and (must_fail or not is_new):
+    if not traced.returned and (must_fail or not is_new):
         return "a failure was not reported"
-    if raised is not None and is_new and case.call.name not in _LAST_CALLS:
-        return f"the user was replaced although replace_user() raised {raised!r}"
+    if traced.returned and is_new and case.call.name not in _LAST_CALLS:
+        return f"the user was replaced although replace_user() raised {traced.returned}"
     return _damage(scenario, path) or _replace_again(path)
 
 
@@ -183,18 +186,11 @@ def _fail(shard: int, shards: int, scale: Scale) -> Outcome:
             injections = itertools.starmap(Injection, itertools.product(calls, ERRORS, (False, True)))
             for case in itertools.islice(injections, shard, None, step):
                 path = scenario.prepare(folder)
-                work = _traced_function(path, partial(_check_outcome, scenario, path, case))
-                traced = run_traced(work, trace, case.expression)
-                lost = traced.returned
-                if traced.status != 0:
-                    lost = [f"the process ended with status {traced.status}"]
-                elif not traced.injected:
-                    lost = ["the error was not injected"]
-                losses += [f"{scenario.name}, {case}: {loss}" for loss in lost]
+                lost = _check_result(scenario, path, case, run_traced(_traced_function(path), trace, case.expression))
+                losses += [f"{scenario.name}, {case}: {lost}"] if lost else []
                 cases += 1
-    return Outcome(
-        cases, tuple(losses), f"{len(names)} system calls ({', '.join(sorted(names))}), {len(ERRORS)} errors"
-    )
+    figures = f"{len(names)} system calls ({', '.join(sorted(names))}), {len(ERRORS)} errors"
+    return Outcome(cases, tuple(losses), figures)
 
 
 # Kills and failures, at file operations of both threads
