@@ -92,6 +92,9 @@ class _WorkingCopy:
     def save(self, snapshot: Snapshot) -> None:
         self.changes.save(snapshot)
 
+    def replace_user(self, snapshot: Snapshot) -> None:
+        self.changes.replace_user(snapshot)
+
     def lock(self) -> AbstractContextManager[object]:
         return self.changes.lock()
 
