@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hypothesis import given
+from hypothesis import strategies as st
 
 from client_session.graph import TABLE, Command, Input
 from client_session.lifecycle import Lifecycle
@@ -46,9 +47,9 @@ def test_sample_of_each_row_is_the_shortest() -> None:
         assert replayed.rows[row]
 
 
-@given(lifecycles())
-def test_short_path_matches_the_machine(drawn: tuple[Lifecycle, float]) -> None:
-    """At random times near the timeout, the short path for events has the same effect as the machine."""
+@given(lifecycles(), st.booleans())
+def test_short_path_matches_the_machine(drawn: tuple[Lifecycle, float], extend: bool) -> None:  # noqa: FBT001  # drawn
+    """At random times near the limits, the short path for events has the same effect as the machine."""
     tally = Tally()
-    check_short_path(*drawn, tally)
+    check_short_path(*drawn, tally, extend=extend)
     assert tally.invariants["short path"] == 1
