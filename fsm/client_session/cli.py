@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
-import os
 import secrets
 from datetime import datetime
 from functools import partial
@@ -30,7 +30,7 @@ from client_session_persistence.codec import FIELDS
 from client_session_persistence.snapshot import iso_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Generator, Iterable
     from contextlib import AbstractContextManager
     from typing import Any, BinaryIO
 
@@ -76,9 +76,8 @@ class _Path(click.Path):
 
 _DEFAULTS = SessionOptions()
 _seconds = partial(click.option, type=float, metavar="SECONDS", show_default=True)
-_OPTIONS = {"save_path": "--save"} | {
-    name: f"--{name.replace('_', '-')}" for name in ("foreground_timeout", "background_timeout", "check_interval", "max_duration")
-}
+_SECONDS = ("foreground_timeout", "background_timeout", "max_duration", "check_interval")
+_OPTIONS = {"save_path": "--save"} | {name: f"--{name.replace('_', '-')}" for name in _SECONDS}
 """The option that sets each argument of the session."""
 
 
@@ -151,28 +150,23 @@ def replay(  # noqa: PLR0913  # one argument per option
         message = "--write needs --save"
         raise click.UsageError(message)
     steps = _read_steps(trace)
-    if log is not None:
-        _check_log(log, trace.name, save_path)
-    records: list[InputRecord] = []
-    on_input = None if log is None else records.append
-    try:
-        store = MemoryStore() if save_path is None else _open(save_path, write=write)
-        run = Replay(steps, store, SessionOptions(**options), ticking=not no_ticks, on_input=on_input)
-    except TraceTooLongError as error:
-        fail(f"{trace.name}: {error}; pass --no-ticks or a longer --foreground-timeout", status=2)
-    except ValueError as error:
-        message = str(error)
-        for name, option in _OPTIONS.items():
-            message = message.replace(name, option)
-        raise click.UsageError(message) from error
-    if as_json:
-        for moment in run.run():
-            if moment.context is not None:
-                echo(moment.context.to_json())
-    else:
-        _print_timeline(run.run())
-    if log is not None:
-        write_file(log, "".join(f"{record.to_json()}\n" for record in records).encode())
+    with _log_writer(log, trace.name, save_path) as on_input:
+        try:
+            store = MemoryStore() if save_path is None else _open(save_path, write=write)
+            run = Replay(steps, store, SessionOptions(**options), ticking=not no_ticks, on_input=on_input)
+        except TraceTooLongError as error:
+            fail(f"{trace.name}: {error}; pass --no-ticks or a longer --foreground-timeout", status=2)
+        except ValueError as error:
+            message = str(error)
+            for name, option in _OPTIONS.items():
+                message = message.replace(name, option)
+            raise click.UsageError(message) from error
+        if as_json:
+            for moment in run.run():
+                if moment.context is not None:
+                    echo(moment.context.to_json())
+        else:
+            _print_timeline(run.run())
     if run.session.save_error is not None:
         fail(f"not saved: {run.session.save_error}")
 
@@ -186,12 +180,22 @@ def _read_steps(trace: BinaryIO) -> list[Step]:
         fail(f"{trace.name} cannot be read: {error.strerror}")
 
 
-def _check_log(log: Path, *inputs: str | None) -> None:
-    """End the command if writing the log would overwrite a file that the replay reads."""
+@contextlib.contextmanager
+def _log_writer(log: Path | None, *inputs: str | None) -> Generator[Callable[[InputRecord], object] | None]:
+    """Yield an ``on_input`` callback whose records are written to the file ``log`` at the end.
+
+    The log must not overwrite the ``inputs``, which are files that the replay reads.
+    """
+    if log is None:
+        yield None
+        return
     for name in inputs:
-        if name is not None and log.exists() and os.path.exists(name) and log.samefile(name):
+        if name is not None and log.exists() and Path(name).exists() and log.samefile(name):
             message = f"--log must not be {name}, which the replay reads"
             raise click.UsageError(message)
+    records: list[InputRecord] = []
+    yield records.append
+    write_file(log, "".join(f"{record.to_json()}\n" for record in records).encode())
 
 
 def _open(save_path: str, *, write: bool) -> SnapshotStore:

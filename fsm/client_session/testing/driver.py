@@ -11,7 +11,7 @@ import attrs
 from client_session.graph import Command, Input
 from client_session.session import ClientSession
 from client_session.testing.manual import ManualClock, ManualScheduler
-from client_session.testing.trace import External
+from client_session.testing.trace import LIMITS, External
 from client_session_persistence.snapshot import shifted
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Driver:
         )  # a sum of floats may be off by microseconds
 
     def apply(self, step: Step) -> SessionContext | None:  # noqa: C901  # one case per input
-        """Advance to the step's time and apply the step. Return the entity if the step tracks an event that gets one."""
+        """Advance to the step's time and apply the step. Return the entity of the event that it tracks, if any."""
         self.move_to(step.at)
         session = self.session
         match step.input:
@@ -113,12 +113,9 @@ class Driver:
             case Command.NEW_SESSION:
                 session.start_new_session()
             case Command.TIMEOUTS:
-                if step.foreground_timeout is not None:
-                    session.foreground_timeout = step.foreground_timeout
-                if step.background_timeout is not None:
-                    session.background_timeout = step.background_timeout
-                if step.max_duration is not None:
-                    session.max_duration = step.max_duration
+                for name in LIMITS:
+                    if (seconds := getattr(step, name)) is not None:
+                        setattr(session, name, seconds)
             case Command.FORGET:
                 session.forget_user()
             case External.RESTART:

@@ -74,7 +74,8 @@ def timelines(max_size: int = 30) -> st.SearchStrategy[list[Step]]:
 
     To run a timeline, apply its steps with a `Driver`, which returns the events' entities.
     """
-    return _steps(st.sampled_from(["event", "event", "event", "passive", "touch", "background", "foreground"]), max_size)
+    names = ["event", "event", "event", "passive", "touch", "background", "foreground"]
+    return _steps(st.sampled_from(names), max_size)
 
 
 def traces(

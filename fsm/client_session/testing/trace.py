@@ -44,11 +44,12 @@ class External(enum.StrEnum):
 _MAX_FAULT = 300
 """The maximum length of an error message: a line may contain long names and values."""
 
-_LIMITS = ("foreground_timeout", "background_timeout", "max_duration")
+LIMITS = ("foreground_timeout", "background_timeout", "max_duration")
+"""The fields of `Command.TIMEOUTS`, named like the session's properties, in the order in which they are set."""
 _FIELDS: dict[str, frozenset[str]] = {
     Input.EVENT: frozenset({"id"}),
     Input.PASSIVE: frozenset({"id"}),
-    Command.TIMEOUTS: frozenset(_LIMITS),
+    Command.TIMEOUTS: frozenset(LIMITS),
     External.WALL: frozenset({"to"}),
     External.OTHER: frozenset({"id"}),
 }
@@ -148,13 +149,13 @@ def _read_step(fields: dict[str, object]) -> Step:
     given = _known_input(cast("str", fields["input"]))
     own = _FIELDS.get(given, frozenset())
     reject_fields(fields.keys() - {"at", "input"} - own, f" for input '{given}'")
-    require_fields(fields, sorted(own - set(_LIMITS)), f" for input '{given}'")
+    require_fields(fields, sorted(own - set(LIMITS)), f" for input '{given}'")
     return Step(
         parse_time("at", fields["at"]),
         given,
         parse_id("id", fields["id"]) if "id" in own else None,
         to=parse_time("to", fields["to"]) if "to" in own else None,
-        **{name: timeout(name, cast("float", fields[name])) for name in _LIMITS if name in fields},
+        **{name: timeout(name, cast("float", fields[name])) for name in LIMITS if name in fields},
     )
 
 
@@ -186,7 +187,7 @@ class LogReader:
             fail(f"'event_id' must be null for input {given!r}, not {event_id!r}")
         self._follow(fields["user_id"], fields["sequence"])
         is_restart = given == External.START and self._given is not None
-        self._given = cast("str", given)
+        self._given = given
         return Step(
             parse_time("time", fields["time"]),
             External.RESTART if is_restart else self._given,
@@ -197,7 +198,7 @@ class LogReader:
         if not (isinstance(user_id, str) and user_id):
             fail(f"'user_id' must be a string, not {user_id!r}")
         if user_id != self._user_id and self._given not in {None, Command.FORGET}:
-            fail(f"the user changed from {self._user_id!r} to {user_id!r} without 'forget'; a log has one program's inputs")
+            fail(f"the user changed from {self._user_id!r} to {user_id!r} without 'forget': a log is of one program")
         if type(sequence) is not int or sequence < 0:
             fail(f"'sequence' must be an integer that is at least 0, not {sequence!r}")
         if 0 < sequence <= self._sequence:

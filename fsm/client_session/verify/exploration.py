@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 INVARIANTS = {
     "expired is idle": "In the expired state, checking has stopped and the session is pending.",
     "check first": "A session that has reached a limit ends before the next input is applied.",
-    "first limit": "The reason of an end is the limit that was reached first: the timeout of the state, also if both were "
-    "reached at the same time, or the maximum duration.",
+    "first limit": "The reason of an end is the limit that was reached first, the timeout or the maximum duration; if "
+    "both were reached at the same time, it is the timeout.",
     "no early end": "A session ends only because of a limit, a request for a new session, `forget_user`, or `close`.",
     "pending never ends": "A pending session never ends (unless empty sessions count).",
     "tick is not activity": "A tick never postpones expiry.",

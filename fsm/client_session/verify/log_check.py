@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from client_session.graph import Command, Input
 from client_session.input_log import LOGGED
 from client_session.testing.manual import START
-from client_session.testing.trace import External, Step
+from client_session.testing.trace import LIMITS, External, Step
 from client_session.verify.reference import Fold
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class LogCheck:
 
     def _set_limits(self, step: Step, user_id: str) -> None:
         time = (self._time(step.at) - START).total_seconds()
-        for name in ("foreground_timeout", "background_timeout", "max_duration"):
+        for name in LIMITS:
             self._fold.check(user_id, time)
             setattr(self._fold, name, getattr(step, name))
 

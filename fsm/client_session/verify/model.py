@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 INVARIANTS = {
     "matches the oracle": "Each entity matches the oracle: session, index, previous session, first event, event index.",
-    "one user": "Between two calls of forget_user, every entity, the session, and the save file have the same user. A new "
-    "user starts at index 1, and nothing of the old user remains in the file.",
+    "one user": "Until forget_user is called, every entity, the session and the save file have the same user. Then "
+    "they have a new user, who starts at index 1, and the file contains nothing else.",
     "unbroken chain": "The indexes and previous sessions of a user's entities form one chain without gaps.",
     "one first event": "All entities of a session have the same first event, with the same time.",
     "events counted": "The events of a session are numbered 1, 2, 3… without gaps.",
@@ -42,10 +42,10 @@ INVARIANTS = {
     "checker": "The checker runs, and the scheduler ticks the session, exactly when the oracle expects that.",
     "follows the core": "The session matches a lifecycle core that received the same inputs at the same times.",
     "expires in": "expires_in is the time left until the first limit, or None while the session cannot expire.",
-    "callbacks in order": "Each start is reported once, and each end at most once, in order, with the correct reason and "
-    "number of events. A restart reports the end of a saved session that it does not resume.",
-    "log of inputs": "A fold over the records of on_input gives each event the same session, indexes, and first event as "
-    "its entity. Each record has the current user, and the records of each run are numbered 0, 1, 2…",
+    "callbacks in order": "Each start and each end is reported once, in order, with the correct reason and number of "
+    "events. A restart reports the end of a saved session that it does not resume.",
+    "log of inputs": "A fold over the records of on_input gives each event the same session, indexes and first event "
+    "as its entity. Each record has the current user, and the records of a run are numbered 0, 1, 2…",
     "save file": "The file contains the newest session, with the progress that a restart needs.",
     "reading": "Reading the session's properties does not change them.",
 }
@@ -65,7 +65,7 @@ class Harness:
         self._tally = tally
         self._path = Path(folder) / "session.xml"
         self._log = LogCheck(options) if logs_inputs else None
-        self._driver = Driver(START, XmlStore(self._path), options, self._log and self._log.receive)
+        self._driver = Driver(START, XmlStore(self._path), options, None if self._log is None else self._log.receive)
         self._oracle = Oracle(
             Options(
                 options.foreground_timeout,

@@ -1,7 +1,7 @@
 """The oracle: a second implementation of the session, based only on the text of the specification.
 
-It imports neither the table nor the session. Times are in seconds, and a limit that is not set is infinite. Since session
-ids are random, ``name`` numbers sessions in order of appearance; ``user`` numbers users in the same way.
+It imports neither the table nor the session. Times are in seconds, and a limit that is not set is infinite. Since
+session ids are random, ``name`` numbers sessions in order of appearance; ``user`` numbers users in the same way.
 """
 
 from __future__ import annotations

@@ -46,7 +46,9 @@ class Fold:
     extend_on_focus_change: bool = False
     _users: dict[str, _User] = attrs.field(init=False, factory=dict[str, "_User"])
 
-    def add(self, user_id: str, time: float, given: str, event_id: str | None = None) -> Place | None:
+    def add(  # noqa: C901, PLR0912  # one case per input
+        self, user_id: str, time: float, given: str, event_id: str | None = None
+    ) -> Place | None:
         """Apply one record. Return the event's place, if the record is an event that belongs to a session.
 
         Raises:

@@ -25,19 +25,18 @@ SECONDS = st.floats(1e-6, 1e9) | st.sampled_from([0.25, 300.0, 600.0])
 @st.composite
 def lifecycles(draw: st.DrawFn) -> tuple[Lifecycle, float]:
     """Draw a lifecycle in any state, and the time of the next event, often at or near a limit."""
-    started = draw(st.floats(0, 1e9))
+    started, state = draw(st.floats(0, 1e9)), draw(st.sampled_from(SessionState))
+    is_expired = state is SessionState.EXPIRED_CHECKER_STOPPED
     lifecycle = Lifecycle(
         draw(SECONDS),
         draw(SECONDS),
         last_activity=started + draw(st.just(0.0) | st.floats(0, 1e6)),
         max_duration=draw(st.just(math.inf) | SECONDS),
         started=started,
-        event_count=draw(st.integers(0, 3)),
-        state=draw(st.sampled_from(SessionState)),
-        checker_running=draw(st.booleans()),
+        event_count=0 if is_expired else draw(st.integers(0, 3)),
+        state=state,
+        checker_running=not is_expired and draw(st.booleans()),
     )
-    if lifecycle.state is SessionState.EXPIRED_CHECKER_STOPPED:
-        lifecycle.checker_running, lifecycle.event_count = False, 0
     ends = [lifecycle.last_activity + lifecycle.timeout, lifecycle.over_at]
     near = [time for end in ends for time in (end, math.nextafter(end, math.inf), math.nextafter(end, 0.0), end + 1.0)]
     now = draw(
@@ -78,9 +77,25 @@ def check_short_path(lifecycle: Lifecycle, now: float, tally: Tally, *, extend: 
         and machine.state is lifecycle.state
     )
     tally.invariants["short path"] += 1
-    require("short path", bool(number) is only_counts, f"{lifecycle} at {now!r}, extend={extend}: got {number} and {decisions}.")
+    require(
+        "short path",
+        bool(number) is only_counts,
+        f"{lifecycle} at {now!r}, extend={extend}: got {number} and {decisions}.",
+    )
     if number:
-        require("short path", _values(short) == _values(machine), f"{lifecycle} at {now!r}, extend={extend}: {short} != {machine}.")
-        require("short path", number == machine.event_count, f"{lifecycle} at {now!r}, extend={extend}: event number {number}.")
+        require(
+            "short path",
+            _values(short) == _values(machine),
+            f"{lifecycle} at {now!r}, extend={extend}: {short} != {machine}.",
+        )
+        require(
+            "short path",
+            number == machine.event_count,
+            f"{lifecycle} at {now!r}, extend={extend}: event number {number}.",
+        )
     else:
-        require("short path", _values(short) == _values(lifecycle), f"{lifecycle} at {now!r}, extend={extend}: changed to {short}.")
+        require(
+            "short path",
+            _values(short) == _values(lifecycle),
+            f"{lifecycle} at {now!r}, extend={extend}: changed to {short}.",
+        )
