@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from client_session import ClientSession
 from client_session.clock import CheckedClock
 from client_session.testing import ManualScheduler
-from client_session_persistence import MemoryStore, XmlStore, dumps, loads
+from client_session_persistence import MemoryStore, Snapshot, XmlStore, dumps, loads
 from client_session_persistence.snapshot import iso_time
 from event_ids import event_id
 from test_entity import VALIDATORS
@@ -124,8 +124,8 @@ def require_order(summary: SessionSummary) -> None:
     times = [summary.first_event_time, summary.last_event_time, summary.last_activity_time]
     assert times == sorted(times)
     assert all(type(time) is datetime and time.tzinfo is UTC for time in times)
-    assert 0 <= summary.foreground_seconds < math.inf
-    assert 0 <= summary.background_seconds < math.inf
+    for seconds in (summary.foreground_seconds, summary.background_seconds):
+        assert seconds is None or 0 <= seconds < math.inf
 
 
 @given(
@@ -319,7 +319,7 @@ def test_summary_has_the_times_of_recording(
 
 @pytest.mark.parametrize("own", [timedelta(hours=-2), timedelta(0), timedelta(days=9)], ids=str)
 def test_summary_of_a_continued_session_is_in_order(make: MakeSession, clock: ManualClock, own: timedelta) -> None:
-    """After a restart, the first event's time comes from the file, and is never after the last activity."""
+    """After a restart, the time at which the first event was recorded comes from the file."""
     ended: list[SessionSummary] = []
     start = clock.now()
     with make(continue_on_restart=True) as session:
@@ -332,7 +332,29 @@ def test_summary_of_a_continued_session_is_in_order(make: MakeSession, clock: Ma
     session.start_new_session()
     require_order(ended[0])
     assert ended[0].last_event_time == start + timedelta(seconds=10)
-    assert ended[0].first_event_time == start + min(own, timedelta(seconds=10))
+    assert ended[0].first_event_time == start
+
+
+@pytest.mark.parametrize("own", [timedelta(hours=-2), timedelta(0), timedelta(days=9)], ids=str)
+def test_summary_of_a_session_from_an_earlier_version_is_in_order(
+    make: MakeSession, store: MemoryStore, clock: ManualClock, own: timedelta
+) -> None:
+    """An earlier version saved only the first event's own time, which is not used if it is after the last activity."""
+    ended: list[SessionSummary] = []
+    saved = Snapshot(
+        user_id=event_id(7),
+        session_id=event_id(8),
+        session_index=1,
+        event_index=2,
+        first_event_timestamp=clock.now() + own,
+        last_activity=clock.now(),
+    )
+    store.save(saved)
+    session = make(continue_on_restart=True, on_session_end=ended.append)
+    assert session.explain()[0].begun is not None
+    session.start_new_session()
+    require_order(ended[0])
+    assert ended[0].first_event_time == clock.now() + min(own, timedelta(0))
 
 
 def use_freezegun(at: datetime) -> Any:  # noqa: ANN401  # a context manager

@@ -69,8 +69,11 @@ def test_explanation_has_every_relevant_fact(make: MakeSession, clock: ManualClo
         before=BACKGROUND,
         after=BACKGROUND,
         idle_seconds=700.0,
+        idle_in_focus=700.0,
         timeout=300.0,
         new_timeout=300.0,
+        max_duration=math.inf,
+        new_max_duration=math.inf,
         was_checker_running=True,
         is_checker_running=True,
         ended=Ending(1, 2, EndReason.BACKGROUND_TIMEOUT),
@@ -194,11 +197,58 @@ def test_restart_explains_whether_the_saved_session_continues(make: MakeSession,
     assert again.explain()[0].begun == Beginning(1, first.session_id, is_continued=True)
     clock.advance(1)
     assert descriptions(make(continue_on_restart=True)) == [
-        "start: the saved session is over: idle for 600 s (timeout 600 s)"
+        (
+            "start: session 1 (1 event) ended: idle for 600 s in the foreground (timeout 600 s); "
+            "the next session is pending"
+        )
     ]
+    assert make(continue_on_restart=True).explain() == ()
+
+
+def test_saved_time_in_the_future_is_explained(make: MakeSession, clock: ManualClock) -> None:
+    """If the wall clock was set back, a new session object says that the last activity is in the future."""
+    apply(make(continue_on_restart=True), clock, (0, "event"), (0, "close"))
     clock.set_wall(clock.now() - timedelta(hours=1))
     assert descriptions(make(continue_on_restart=True)) == [
-        "start: the saved session is over: last activity 3,000 s in the future (timeout 600 s)"
+        (
+            "start: session 1 (1 event) ended: last activity 3,600 s in the future (timeout 600 s); "
+            "the next session is pending"
+        )
+    ]
+
+
+def test_the_part_of_idle_time_in_the_current_focus_is_explained(make: MakeSession, clock: ManualClock) -> None:
+    """A session that was idle mainly before the focus change is not explained by the new focus."""
+    assert apply(make(), clock, (0, "event"), (540, "background"), (1, "event"))[-1] == (
+        "event: session 1 (1 event) ended: idle for 541 s, the last second in the background (timeout 300 s); "
+        "session 2 begins"
+    )
+    session = make(background_timeout=900)
+    inputs = [(0, "event"), (0, "background"), (450, "foreground"), (200, "tick")]
+    assert apply(session, clock, *inputs)[-1] == (
+        "tick: session 3 (1 event) ended: idle for 650 s, the last 200 s in the foreground (timeout 600 s); "
+        "the next session is pending"
+    )
+
+
+def test_maximum_duration_is_explained(make: MakeSession, clock: ManualClock) -> None:
+    """The end of a session at its maximum duration, and changes of that limit, are explained."""
+    session = make(max_duration=900)
+    inputs = [(0, "event"), (500, "event"), (400, "event")]
+    assert apply(session, clock, *inputs)[-1] == (
+        "event: session 1 (2 events) ended: it reached the maximum duration of 900 s; session 2 begins"
+    )
+    session.max_duration = None
+    assert descriptions(session)[-1] == "timeouts: the maximum duration changed from 900 s to infinite"
+
+
+def test_forgetting_is_explained_without_the_old_user(make: MakeSession, clock: ManualClock) -> None:
+    """Forgetting the user clears the history, which contains the old sessions' ids."""
+    session = make()
+    apply(session, clock, (0, "event"), (0, "background"))
+    session.forget_user()
+    assert descriptions(session) == [
+        "forget: session 1 (1 event) ended: its user was forgotten; the next session is pending"
     ]
 
 
@@ -507,6 +557,20 @@ NEXT = "the next event begins session 4"
             [BEGAN, PREVIOUS, "it cannot be resumed: it has ended", NEXT],
         ),
         (
+            attrs.evolve(SAVED, session_start=NOW - timedelta(minutes=30)),
+            [BEGAN, PREVIOUS, LAST, "it cannot be resumed: it began without continue_on_restart", NEXT],
+        ),
+        (
+            attrs.evolve(SAVED, background=True, last_activity=NOW - timedelta(minutes=5)),
+            [
+                BEGAN,
+                PREVIOUS,
+                "its last activity was at 2026-05-04 09:05:00Z",
+                "with continue_on_restart, it would not continue now: idle for 300 s (timeout 300 s)",
+                NEXT,
+            ],
+        ),
+        (
             attrs.evolve(SAVED, event_index=0, first_event_timestamp=None),
             ["session 3 (no events)", PREVIOUS, LAST, "it cannot be resumed: it has no events", NEXT],
         ),
@@ -520,11 +584,21 @@ NEXT = "the next event begins session 4"
             ],
         ),
     ],
-    ids=["no session", "resumable", "timed out", "in the future", "ended", "empty", "written by .NET"],
+    ids=[
+        "no session",
+        "resumable",
+        "timed out",
+        "in the future",
+        "ended",
+        "not resumable",
+        "in the background",
+        "empty",
+        "written by .NET",
+    ],
 )
 def test_save_file_is_described(saved: Snapshot, expected: list[str]) -> None:
     """The description states the saved session's progress and predicts what a restart would do now."""
-    assert list(describe_save_file(saved, NOW, 600)) == expected
+    assert list(describe_save_file(saved, NOW, 600, 300)) == expected
 
 
 @pytest.mark.parametrize(
@@ -537,16 +611,22 @@ def test_save_file_is_described(saved: Snapshot, expected: list[str]) -> None:
 )
 def test_save_file_is_described_with_a_timeout_that_never_ends(timeout: float, until: str) -> None:
     """A session may be resumable beyond the calendar's end."""
-    assert list(describe_save_file(SAVED, NOW, timeout))[-2] == until
+    assert list(describe_save_file(SAVED, NOW, timeout, 300))[-2] == until
 
 
 def test_description_predicts_the_next_start(make: MakeSession, clock: ManualClock) -> None:
     """After a restart, the session does what the description predicted and explains it in the same words."""
-    for minutes, verb in ((9, "session 3 continues"), (10, "the saved session is over")):
+    for minutes, verb in ((9, "session 3 continues: idle"), (10, "session 3 (5 events) ended: idle")):
         store = MemoryStore()
         clock.set_wall(NOW)
         store.save(attrs.evolve(SAVED, last_activity=NOW - timedelta(minutes=minutes)))
         saved = store.load()
         assert saved is not None
-        prediction = list(describe_save_file(saved, NOW, 600))[3].partition(": ")[2]
-        assert descriptions(make(store=store, continue_on_restart=True)) == [f"start: {verb}: {prediction}"]
+        prediction = list(describe_save_file(saved, NOW, 600, 300))[3].partition(": ")[2]
+        description = descriptions(make(store=store, continue_on_restart=True))[0]
+        assert description.startswith(f"start: {verb}")
+        assert (
+            description.replace(" in the foreground", "")
+            .removesuffix("; the next session is pending")
+            .endswith(prediction)
+        )

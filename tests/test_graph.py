@@ -12,16 +12,19 @@ from client_session.graph import TABLE, Effect, Guard, Input, Row, SessionState,
 # A copy of the table in section 2 of the specification.
 SPECIFIED_TABLE = """
 | foreground-active | event | | (same) | activity |
+| foreground-active | passive | has events | (same) | count |
 | foreground-active | tick | over | (same) | renew |
-| foreground-active | background | | background-active | |
+| foreground-active | background | | background-active | touch if so configured |
 | foreground-active | foreground | | (same) | start checker |
 | background-active | event | | (same) | activity |
+| background-active | passive | has events | (same) | count |
 | background-active | tick | over | expired-checker-stopped | renew, stop checker |
-| background-active | foreground | | foreground-active | start checker |
+| background-active | foreground | | foreground-active | start checker, touch if so configured |
 | background-active | background | | (same) | |
 | expired-checker-stopped | event | | background-active | start checker, activity |
 | expired-checker-stopped | foreground | | foreground-active | start checker |
 | expired-checker-stopped | resume | | background-active | start checker |
+| expired-checker-stopped | passive | | (same) | |
 | expired-checker-stopped | tick | | (same) | |
 | expired-checker-stopped | background | | (same) | |
 """
@@ -58,7 +61,7 @@ def test_every_row_has_a_reason() -> None:
 
 def test_row_is_shown_in_uml_notation() -> None:
     """A row's label has the form ``input [guard] / effects``."""
-    row = TABLE[5]
+    row = TABLE[7]
     assert row.label == "tick [over] / renew, stop checker"
     assert str(row) == ("row 'background-active, tick [over] / renew, stop checker → expired-checker-stopped'")
 
@@ -74,7 +77,7 @@ INVALID_ROW = Row(FOREGROUND, Input.RESUME, None, FOREGROUND, (Effect.START_CHEC
             [*TABLE, attrs.evolve(TABLE[0], guard=Guard.IS_OVER)],
             f"{attrs.evolve(TABLE[0], guard=Guard.IS_OVER)} covers the same case as {TABLE[0]}",
         ),
-        ([*TABLE[:4], *TABLE[5:]], "input 'event' in state 'background-active' has no row"),
+        ([*TABLE[:5], *TABLE[6:]], "input 'event' in state 'background-active' has no row"),
         ([*TABLE, INVALID_ROW], "input 'resume' in state 'foreground-active' has a row"),
         (
             [attrs.evolve(row, destination=row.source) for row in TABLE],

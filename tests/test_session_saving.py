@@ -95,6 +95,7 @@ def test_session_is_written_at_its_first_event(make: MakeSession, save_path: Pat
         first_event_timestamp=clock.now(),
         event_index=1,
         last_activity=clock.now(),
+        session_start=clock.now(),
     )
     before = save_path.stat()
     session.get_session_context(event_id(2))
@@ -107,7 +108,7 @@ def test_session_is_written_at_its_first_event(make: MakeSession, save_path: Pat
 @pytest.mark.parametrize("write", ["save", "close"])
 def test_save_and_close_write_the_progress(make: MakeSession, save_path: Path, clock: ManualClock, write: str) -> None:
     """save() and close() update the event count and the wall-clock time of the last activity."""
-    session = make(save_path=save_path)
+    session = make(save_path=save_path, continue_on_restart=True)
     session.get_session_context(event_id(1))
     clock.advance(50)
     session.get_session_context(event_id(2))
@@ -582,11 +583,11 @@ def test_indexing_a_pending_session_is_idempotent(store: MemoryStore) -> None:
     logger = logging.getLogger(__name__)
     ledger = Ledger(store, logger, Callbacks(logger))
     now, first_id = datetime.now(UTC), ledger.pending_id
-    numbered = [ledger.number(first_id, now, event_id(number), now) for number in (1, 2)]
+    numbered = [ledger.number(first_id, now, event_id(number), now, background=False) for number in (1, 2)]
     assert [(record.session_id, record.session_index) for record in numbered] == [(first_id, 1), (first_id, 1)]
     assert ledger.newest == store.load() == numbered[1]
     ledger.pending_id = event_id(3)
-    ledger.number(event_id(4), now, event_id(5), now)
+    ledger.number(event_id(4), now, event_id(5), now, background=False)
     assert ledger.newest == store.load() == numbered[1]
 
 

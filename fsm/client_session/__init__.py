@@ -19,6 +19,7 @@ from client_session.entity import EntityData, SessionContext, SessionSummary
 from client_session.errors import SessionClosedError
 from client_session.explanation import Beginning, Ending, Explanation
 from client_session.graph import Command, EndReason, Input, SessionState
+from client_session.input_log import InputRecord
 from client_session.session import ClientSession
 from client_session.ticking.scheduler import Scheduler, Ticking
 from client_session_persistence import MemoryStore
@@ -30,8 +31,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Beginning", "ClientSession", "Clock", "Command", "EndReason", "Ending", "EntityData", "Explanation", "Input",
-    "Logger", "MemoryStore", "Scheduler", "Seconds", "SessionClosedError", "SessionContext", "SessionState",
-    "SessionSummary", "SystemClock", "Ticking", "XmlStore", "default_save_path",
+    "InputRecord", "Logger", "MemoryStore", "Scheduler", "Seconds", "SessionClosedError", "SessionContext",
+    "SessionState", "SessionSummary", "SystemClock", "Ticking", "XmlStore", "default_save_path",
 ]  # fmt: skip
 
 

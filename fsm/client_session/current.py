@@ -60,7 +60,7 @@ class Current:
         seconds = ((now.wall - time).total_seconds() for time in (last_activity, start))
         lifecycle.resume_saved(record.event_index or 0, *seconds)
         current = cls(lifecycle, SessionFacts.from_snapshot(record), now.at(start))
-        current.adopt(record)
+        current.adopt(attrs.evolve(record, background=bool(record.background)))
         return current
 
     def adopt(self, record: Snapshot) -> None:
@@ -70,22 +70,17 @@ class Current:
         self.is_numbered = True
 
     def progress(self, now: Anchor) -> Snapshot | None:
-        """Return the snapshot to save for the newest numbered session; ``None`` if no session has been numbered.
-
-        A record without a last activity belongs to a run whose sessions are never resumed, and remains without it.
-        """
+        """Return the snapshot to save for the newest numbered session; ``None`` if no session has been numbered."""
         lifecycle, record = self.lifecycle, self.record
         if not (self.is_numbered and lifecycle.event_count and record):
-            return record
-        record = attrs.evolve(record, event_index=min(lifecycle.event_count, MAX_INDEX))
-        if record.last_activity is None:
             return record
         anchor = self.anchor.adjusted(now)
         return attrs.evolve(
             record,
+            event_index=min(lifecycle.event_count, MAX_INDEX),
             last_activity=anchor.wall_time(lifecycle.last_activity),
             session_start=record.session_start and anchor.wall,
-            background=is_in_background(lifecycle),
+            background=None if record.background is None else is_in_background(lifecycle),
         )
 
 
@@ -197,7 +192,7 @@ class Draft:
                     first_event_id=event_id,
                     first_event_timestamp=time,
                     event_index=1,
-                    last_activity=record.last_activity and now,
+                    last_activity=now,
                     session_start=now,
                 )
                 self.must_save = True
@@ -269,14 +264,18 @@ class Draft:
     def _end(self, ended: Ended) -> None:
         """Record the session's final progress for the store, report its end, and replace it with a pending session.
 
-        The last activity is removed so that a restart will not resume the session.
+        The focus is removed from the record, so that a restart will not resume the session. Except after
+        `EndReason.CLOSE`, so is the last activity.
         """
         after, facts, record = self.after, self.after.facts, self.after.record
         if record is not None:
-            self.must_save = record.last_activity is not None  # the end is saved first, so that it is reported once
+            self.must_save = record.background is not None  # the end is saved first, so that it is reported only once
+            last_activity = None
+            if ended.reason is EndReason.CLOSE:
+                last_activity = after.anchor.adjusted(self.now).wall_time(ended.last_activity)
             if after.is_numbered and ended.event_count:
                 record = attrs.evolve(record, event_index=min(ended.event_count, MAX_INDEX))
-            after.record = attrs.evolve(record, last_activity=None, background=None)
+            after.record = attrs.evolve(record, last_activity=last_activity, background=None)
         self.ended = Ending(facts.session_index, ended.event_count, ended.reason)
         if ended.event_count:
             self._notify("on_session_end", self._summary(ended))

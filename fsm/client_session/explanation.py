@@ -146,8 +146,8 @@ def describe_save_file(
     timeout = background_timeout if saved.background else foreground_timeout
     if idle is None:
         reasons = {None: "its progress is not recorded (the .NET tracker does not save it)", 0: "it has no events"}
-        ended = "it has ended, or began without continue_on_restart"
-        yield f"it cannot be resumed: {reasons.get(saved.event_index, ended)}"
+        reason = "it began without continue_on_restart" if saved.last_activity else "it has ended"
+        yield f"it cannot be resumed: {reasons.get(saved.event_index, reason)}"
     else:
         seconds = idle.total_seconds()
         verb = "continue" if 0 <= seconds < timeout else "not continue"

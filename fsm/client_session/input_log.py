@@ -60,21 +60,21 @@ class InputLog:
     """The number of the next record."""
     user_id: str | None = None
     """The user of the last record."""
+    is_started: bool = True
+    """Whether the run's start is logged; if not, as in a forked child, the next input logs it."""
 
     def add(
         self, given: str, now: Anchor, user_id: str, before: Lifecycle, event_id: str | None = None
     ) -> tuple[InputLog, list[InputRecord]]:
         """Return the log after an input, and its new records.
 
-        A user's records begin in the foreground, with checking started. If the user is new in this log, records for the
-        actual state ``before`` the input precede the input's own record.
+        A user's records begin in the foreground, with checking started. If the user has changed since the last record,
+        records for the actual state ``before`` the input precede the input's own record.
         """
         if given not in LOGGED:
             return self, []
-        inputs: list[str] = []
-        if self.user_id != user_id:
-            if self.user_id is None and given != START:  # in a forked child
-                inputs.append(START)
+        inputs: list[str] = [] if self.is_started else [START]
+        if inputs or (self.user_id is not None and self.user_id != user_id):
             if before.state is not SessionState.FOREGROUND_ACTIVE:
                 inputs.append(Input.BACKGROUND)
             if not (before.checker_running or before.state is SessionState.EXPIRED_CHECKER_STOPPED):
@@ -83,4 +83,4 @@ class InputLog:
         time = self.anchor.wall_time(now.monotonic)
         records = [InputRecord(user_id, time, self.sequence + number, name) for number, name in enumerate(inputs)]
         records[-1] = attrs.evolve(records[-1], event_id=event_id)
-        return attrs.evolve(self, sequence=self.sequence + len(records), user_id=user_id), records
+        return InputLog(self.anchor, self.sequence + len(records), user_id), records

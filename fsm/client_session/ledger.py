@@ -19,6 +19,7 @@ from client_session_persistence.snapshot import (
     CorruptSaveFileError,
     Snapshot,
     StoreError,
+    is_resumable,
     shown,
 )
 from client_session_persistence.store import MemoryStore
@@ -186,7 +187,7 @@ class Ledger:
                 first_event_id=first_event_id,
                 first_event_timestamp=first_event_time,
                 event_index=0 if first_event_id is None else 1,
-                last_activity=now if self.is_resumable else None,
+                last_activity=now,
                 session_start=None if first_event_id is None else now,
                 background=background if self.is_resumable else None,
             )
@@ -218,7 +219,7 @@ class Ledger:
 
         def decide(stored: Snapshot | None) -> Snapshot | None:
             nonlocal is_marked
-            is_marked = stored is not None and stored.session_id == record.session_id and bool(stored.last_activity)
+            is_marked = stored is not None and stored.session_id == record.session_id and is_resumable(stored)
             return record if is_marked else None
 
         with self._lock:

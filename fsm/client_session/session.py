@@ -558,6 +558,10 @@ class ClientSession:
             while True:
                 notice_fork()
                 before, next_id = self._current, ledger.pending_id or ledger.choose_pending_id()
+                if (
+                    self._current is not before
+                ):  # a re-entrant call used the pending id, so `next_id` is its successor's
+                    continue
                 if before.is_closed:
                     is_property = isinstance(getattr(type(self), method), property)
                     raise SessionClosedError(method, "set" if is_property else "called")
@@ -666,7 +670,7 @@ class ClientSession:
         before, now = self._current, self._now()
         current = Current.pending(before.lifecycle.successor(now.monotonic), self._ledger, now)
         current.is_closed = before.is_closed
-        current.log = before.log and InputLog(now)
+        current.log = before.log and InputLog(now, is_started=False)
         self._current = current
         before.lifecycle.short_path_timeout = 0.0  # see `_publish`
         self._is_scheduled = False

@@ -129,9 +129,8 @@ class Snapshot:
     Values are validated against the ``client_session`` schema 1-0-2, and times are converted to UTC. Every valid
     snapshot can be saved, and compares equal when it is loaded again.
 
-    A later run can resume the session only if ``last_activity`` is set. Ending the session clears it.
-    ``first_event_timestamp`` is the event's own timestamp; the other two times are times of recording. ``background``
-    is the app's focus when the snapshot was taken.
+    ``first_event_timestamp`` is the event's own timestamp; the other times are times of recording. ``background`` is
+    the app's focus, and is set only while a later run may resume the session (see `is_resumable`).
 
     Raises:
         ValueError: a value violates the schema; the message names the field, its value, and what is allowed.
@@ -157,14 +156,22 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
-def idle_time(saved: Snapshot, now: datetime) -> timedelta | None:
-    """Return the time since a saved session's last activity; it is negative if the activity is in the future.
+def is_resumable(saved: Snapshot) -> bool:
+    """Return whether a later run may resume the session.
 
-    Return ``None`` if there is nothing to resume: there is no session, it has ended, or it has no events.
+    It must have events, must not have ended, and must belong to a run that allows this. Earlier versions of this
+    package, which always allowed it, saved neither ``session_start`` nor ``background``.
     """
-    if not (saved.session_id and saved.event_index and saved.last_activity):
-        return None
-    return now - saved.last_activity
+    is_allowed = saved.background is not None or saved.session_start is None
+    return bool(saved.session_id and saved.event_index and saved.last_activity and is_allowed)
+
+
+def idle_time(saved: Snapshot, now: datetime) -> timedelta | None:
+    """Return the time since a resumable session's last activity; it is negative if the activity is in the future.
+
+    Return ``None`` if there is nothing to resume.
+    """
+    return now - saved.last_activity if saved.last_activity and is_resumable(saved) else None
 
 
 class StoreError(Exception):

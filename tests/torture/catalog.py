@@ -8,6 +8,7 @@ from torture import (
     background_saves,
     failing_system_calls,
     forks,
+    gone_sessions,
     hostile_files,
     hostile_paths,
     hung_lock_holder,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 FAULTS: tuple[Fault, ...] = (
     *kill_at_system_calls.FAULTS,
+    *gone_sessions.FAULTS,
     *failing_system_calls.FAULTS,
     *unwritable_folders.FAULTS,
     *background_saves.FAULTS,

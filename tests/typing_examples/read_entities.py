@@ -38,10 +38,10 @@ session.get_session_context(str(uuid.uuid4()), datetime.now(UTC), anonymous=True
 
 entity.event_index = 2  # type: ignore[misc]
 entity.userId  # type: ignore[attr-defined]  # noqa: B018
-session.get_session_context(1)  # type: ignore[arg-type]
-session.get_session_context(uuid.uuid4(), "2026-01-01T00:00:00Z")  # type: ignore[arg-type]
-session.get_session_context(uuid.uuid4(), None, True)  # type: ignore[call-arg]  # noqa: FBT003
-session.get_session_context()  # type: ignore[call-arg]
+session.get_session_context(1)  # type: ignore[call-overload]
+session.get_session_context(uuid.uuid4(), "2026-01-01T00:00:00Z")  # type: ignore[call-overload]
+session.get_session_context(uuid.uuid4(), None, True)  # type: ignore[call-overload]  # noqa: FBT003
+session.get_session_context()  # type: ignore[call-overload]
 
 assert_type(session.session_index, int | None)
 assert_type(session.expires_in, float | None)
@@ -58,7 +58,7 @@ def on_start(context: SessionContext) -> None:
 def on_end(summary: SessionSummary) -> str:
     """Accept a summary; a callback's return value is ignored."""
     assert_type(summary.last_event_time, datetime)
-    assert_type(summary.foreground_seconds, float)
+    assert_type(summary.foreground_seconds, float | None)
     assert_type(summary.reason, EndReason)
     return summary.reason
 
