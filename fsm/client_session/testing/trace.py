@@ -180,7 +180,7 @@ class LogReader:
         given = fields["input"]
         if given == "clock":
             fail("'clock' occurs only in the logs of visitors, not in the log of a program")
-        if given not in LOGGED:
+        if not isinstance(given, str) or given not in LOGGED:
             fail(f"'input' must be one of {', '.join(LOGGED)}, not {given!r}")
         event_id, is_event = fields.get("event_id"), given in {Input.EVENT, Input.PASSIVE}
         if event_id is not None and not is_event:
