@@ -6,7 +6,6 @@ every edge can be checked: the exploration is a proof, not a sample.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import deque
 from datetime import timedelta
@@ -114,6 +113,18 @@ def key_of(lifecycle: Lifecycle, now: float) -> Key:
     )
 
 
+def configurations(tally: Tally) -> list[Lifecycle]:
+    """Return a new lifecycle at time 0 for each combination of options."""
+    booleans = (False, True)
+    return [
+        Lifecycle(*timeouts, 0.0, count_empty_sessions, max_duration, extend_on_focus_change, observer=tally.count)
+        for max_duration in MAX_DURATIONS
+        for extend_on_focus_change in booleans
+        for count_empty_sessions in booleans
+        for timeouts in ((LONG, SHORT), (SHORT, LONG))
+    ]
+
+
 def explore(tally: Tally) -> Exploration:
     """Explore every reachable state, and check the invariants on every edge.
 
@@ -121,12 +132,7 @@ def explore(tally: Tally) -> Exploration:
         ExplorationError: an invariant is violated; the message names the state and the input.
 
     """
-    configurations = itertools.product(MAX_DURATIONS, (False, True), (False, True), ((LONG, SHORT), (SHORT, LONG)))
-    starts = [
-        Lifecycle(*timeouts, 0.0, count_empty, max_duration, extend, observer=tally.count)
-        for max_duration, extend, count_empty, timeouts in configurations
-    ]
-    unexplored: deque[_Node] = deque(_Node(lifecycle, 0.0, ()) for lifecycle in starts)
+    unexplored: deque[_Node] = deque(_Node(lifecycle, 0.0, ()) for lifecycle in configurations(tally))
     known_keys = {key_of(node.lifecycle, node.now) for node in unexplored}
     edges = 0
     while unexplored:
