@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from client_session import EndReason
 from client_session_persistence import MemoryStore, XmlStore
 from torture.fault import CannotRunError, Fault, Outcome, Scale
 from torture.recorder import OPERATIONS, Recorder, ignore_closed
@@ -27,6 +28,7 @@ from torture.reentrancy import call_at_point
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from client_session import SessionContext
     from client_session_persistence import SnapshotStore
 
 LOST_SECONDS = 60.0
@@ -44,7 +46,15 @@ def _open(recorder: Recorder) -> None:
     recorder.session = recorder.open()
 
 
-INTERRUPTED_OPERATIONS = {**OPERATIONS, "constructing a session": (_close, _open)}
+def _forget(recorder: Recorder) -> None:
+    recorder.session.forget_user()
+
+
+INTERRUPTED_OPERATIONS = {
+    **OPERATIONS,
+    "constructing a session": (_close, _open),
+    "forgetting the user": (Recorder.two_events, _forget),
+}
 
 
 class Interrupted(BaseException):
@@ -97,13 +107,22 @@ def find_damage(
             return f"the {name}'s lock is still held"
     if isinstance(recorder.store, XmlStore) and (loss := _find_held_lock(recorder.store)):
         return loss
-    if leaked := open_descriptors() - descriptors:
+    if leaked := _find_leaked(descriptors):
         return f"open descriptors: {leaked}"
     try:
         check_interrupted(recorder, interruptions, may_lose_callbacks=may_lose_callbacks)
     except Exception as damage:  # noqa: BLE001  # any exception is a loss
         return f"{type(damage).__name__}: {damage}"
     return ""
+
+
+def _find_leaked(descriptors: set[str]) -> set[str]:
+    """Return the descriptors that are open in addition to these, and that no thread is about to close."""
+    for _ in range(1000):
+        if not (leaked := open_descriptors() - descriptors):
+            return leaked
+        threading.Event().wait(0.001)  # the worker thread closes the lock file right after it has released the lock
+    return leaked
 
 
 def open_descriptors() -> set[str]:
@@ -149,22 +168,31 @@ def check_interrupted(recorder: Recorder, interruptions: int, *, may_lose_callba
         ignore_closed(call)
     recorder.run_again()
     contexts = recorder.contexts
-    keys = Counter((context.session_index, context.event_index) for context in contexts)
-    assert max(keys.values()) == 1, f"duplicate numbers: {keys}"
-    assert len({context.user_id for context in contexts}) == 1, "another user"
-    ids = {context.session_index: context.session_id for context in contexts}
+    last_user, users = contexts[-1].user_id, {context.user_id for context in contexts}
+    forgotten = {summary.user_id for summary in recorder.ended if summary.reason is EndReason.FORGET}
+    assert users == forgotten | {last_user}, f"users {users}, forgotten {forgotten}"
+    ids = {(context.user_id, context.session_index): context.session_id for context in contexts}
     assert len(set(ids.values())) == len(ids), f"one session has several indexes: {ids}"
-    skipped = max(ids) - len(ids)
-    for index in ids:
-        numbers = [event for session, event in keys if session == index]
-        skipped += max(numbers) - len(numbers)
-    assert skipped <= interruptions, f"skipped numbers: {sorted(keys)}"
+    skipped = sum(_skipped_numbers([context for context in contexts if context.user_id == user]) for user in users)
+    assert skipped <= interruptions, f"skipped numbers: {contexts}"
     started = Counter(context.session_id for context in recorder.started)
     ended = Counter(summary.session_id for summary in recorder.ended)
     assert max((*started.values(), *ended.values())) == 1, f"reported twice: {started}, {ended}"
     if not may_lose_callbacks:
         assert set(ids.values()) <= set(started), "on_session_start was not called"
         assert started == ended, f"started {started}, ended {ended}"
+
+
+def _skipped_numbers(contexts: list[SessionContext]) -> int:
+    """Return how many numbers a user's entities skip; check that none is duplicated."""
+    keys = Counter((context.session_index, context.event_index) for context in contexts)
+    assert max(keys.values()) == 1, f"duplicate numbers: {keys}"
+    indexes = {index for index, _ in keys}
+    skipped = max(indexes) - len(indexes)
+    for index in indexes:
+        numbers = [event for session, event in keys if session == index]
+        skipped += max(numbers) - len(numbers)
+    return skipped
 
 
 def _memory_store(_: Path) -> MemoryStore:

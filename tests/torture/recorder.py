@@ -58,6 +58,12 @@ class Recorder:
         self.contexts.append(context)
         return context
 
+    def passive_event(self) -> None:
+        """Track a passive event, which belongs to the current session, if there is one."""
+        context = self.session.get_session_context(uuid.uuid4(), extend=False)
+        if context is not None:
+            self.contexts.append(context)
+
     def two_events(self) -> None:
         """Track two events."""
         self.event()
@@ -112,6 +118,7 @@ class Recorder:
 OPERATIONS: dict[str, tuple[Callable[[Recorder], object], Callable[[Recorder], object]]] = {
     "a first event": (lambda _: None, Recorder.event),
     "a second event": (Recorder.event, Recorder.event),
+    "a passive event": (Recorder.event, Recorder.passive_event),
     "an event after the timeout": (Recorder.event_then_timeout, Recorder.event),
     "a move to the background": (Recorder.event, lambda r: r.session.set_background(True)),
     "a tick after the timeout": (Recorder.event_then_timeout, lambda r: r.session.tick()),

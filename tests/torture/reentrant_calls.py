@@ -43,7 +43,7 @@ HANG_SECONDS = 60.0
 PROPERTIES = (
     "state", "background", "checker_running", "user_id", "session_id", "previous_session_id", "session_index",
     "first_event_id", "first_event_timestamp", "event_index", "storage_mechanism", "expires_in", "save_error",
-    "foreground_timeout", "background_timeout", "check_interval",
+    "foreground_timeout", "background_timeout", "max_duration", "check_interval",
 )  # fmt: skip
 
 
@@ -54,6 +54,7 @@ def _read_properties(session: ClientSession) -> None:
 
 METHODS: dict[str, Callable[[ClientSession], object]] = {
     "event": lambda session: session.get_session_context(uuid.uuid4()),
+    "passive event": lambda session: session.get_session_context(uuid.uuid4(), extend=False),
     "background": lambda session: session.set_background(True),
     "foreground": lambda session: session.set_background(False),
     "tick": lambda session: session.tick(),
@@ -65,6 +66,7 @@ METHODS: dict[str, Callable[[ClientSession], object]] = {
     "read properties": _read_properties,
     "set foreground timeout": lambda session: setattr(session, "foreground_timeout", 600),
     "set background timeout": lambda session: setattr(session, "background_timeout", 300),
+    "set maximum duration": lambda session: setattr(session, "max_duration", 86_400),
     "set check interval": lambda session: setattr(session, "check_interval", 15),
     "close": lambda session: session.close(),
 }
@@ -236,20 +238,27 @@ def _use_with_interruptions(
     def event(session: ClientSession) -> None:
         contexts.append(session.get_session_context(uuid.uuid4()))
 
+    def passive_event(session: ClientSession) -> None:
+        context = session.get_session_context(uuid.uuid4(), extend=False)
+        if context is not None:
+            contexts.append(context)
+
+    calls = {**METHODS, "event": event, "passive event": passive_event}
+
     def interrupt() -> None:
         name = next(names)
         losses: list[str] = []
-        call = event if name == "event" else METHODS[name]
+        call = calls[name]
         _call_unless_refused(call, ClientSession(folder / "other.xml") if name == "close" else session, losses)
         cases.extend(losses or [""])
 
     arm(interrupt)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        for name, call in METHODS.items():
+        for name, call in calls.items():
             if name != "close":
                 provoke()
-                _call_unless_closed(event if name == "event" else call, session, cases)
+                _call_unless_closed(call, session, cases)
     arm(lambda: _call_unless_closed(METHODS["close"], session, cases))
     while not getattr(session, "_current").is_closed:  # noqa: B009  # until an interruption closes it
         provoke()
