@@ -97,7 +97,6 @@ def start(lifecycle: Lifecycle, ledger: Ledger, now: Anchor, callbacks: Callback
     """Return the draft of a run's first session: a saved or pending one, or, if they are counted, an empty one."""
     if ledger.is_resumable and idle_time(ledger.newest, now.wall) is not None:
         before = Current.saved(lifecycle, ledger.newest, now)
-        log = log and attrs.evolve(log, user_id=ledger.newest.user_id)  # its records follow those of the earlier run
     else:
         before = Current.pending(lifecycle, ledger, now)
     before.log = log
