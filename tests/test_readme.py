@@ -53,7 +53,7 @@ def test_test_kit_example_runs(tmp_path: Path) -> None:
     """The example test passes with the toy tracker and fails with one that sends every event twice."""
     assert len(EXAMPLES) == 5
     correct = EXAMPLES[4]
-    repeating = correct.replace("self.sent.append(", "self.sent.extend(2 * [").replace("uuid4()))", "uuid4())])")
+    repeating = correct.replace("self.sent.append(entity)", "self.sent.extend([entity, entity])")
     for name, example, status in (("correct", correct, 0), ("repeating", repeating, 1)):
         (tmp_path / f"test_{name}.py").write_text(example, encoding="utf-8")
         result = subprocess.run(  # noqa: S603  # our own interpreter

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from datetime import datetime, timedelta
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +19,15 @@ from client_session.machine import send
 from client_session.testing import SessionOptions, check_invariants, traces
 from client_session.testing.replay import Moment, Replay
 from client_session.testing.trace import Step, read_trace
+from client_session.verify.schedules import OPTIONS
 from client_session_persistence import MemoryStore, XmlStore
 from event_ids import event_id
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from client_session.entity import EntityData
+    from client_session.input_log import InputRecord
     from client_session.machine import Cursor
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "desktop_day.jsonl"
@@ -53,7 +60,7 @@ def test_example_day_covers_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 55 <= len(day) <= 75
     moments = list(Replay(day, MemoryStore(), SessionOptions()).run())
     # Events that do not change the state take the short path and bypass the machine.
-    covered |= {(moment.state, Input.EVENT) for moment in moments if moment.context and moment.event_index > 1}
+    covered |= {(moment.state, Input(moment.input)) for moment in moments if moment.context and moment.event_index > 1}
     assert covered == {(row.source, row.input) for row in TABLE}
 
 
@@ -122,13 +129,43 @@ def test_timeouts_can_change_independently(setting: dict[str, Any], indexes: lis
     assert [moment.session_index for moment in moments if moment.input == "event"] == indexes
 
 
-@given(traces(several_runs=True))
+def entities(
+    trace: list[Step], options: SessionOptions, on_input: Callable[[InputRecord], object] | None = None
+) -> list[EntityData]:
+    """Replay a trace and return the data of its entities."""
+    moments = Replay(trace, MemoryStore(), options, on_input=on_input).run()
+    return [moment.context.data for moment in moments if moment.context]
+
+
+@given(traces(several_runs=True, several_users=True))
 def test_any_trace_can_be_written_read_and_replayed(trace: list[Step]) -> None:
     """A random trace survives a round trip through JSON, and the replayed entities satisfy the session invariants."""
     lines = [step.to_json().encode() for step in trace]
     assert read_trace(lines, "random") == trace
     contexts = [moment.context for moment in Replay(trace, MemoryStore(), SessionOptions()).run() if moment.context]
-    check_invariants(contexts)
+    for _, group in itertools.groupby(contexts, key=attrgetter("user_id")):
+        check_invariants(group)
+
+
+@given(traces(several_runs=True, several_users=True), OPTIONS)
+def test_log_of_a_replay_has_the_same_sessions(trace: list[Step], options: SessionOptions) -> None:
+    """A log that a replay writes can be replayed: each event has the same place in the same session.
+
+    A log does not contain changes of the limits, the wall clock, or other processes. Even if the first run resumed
+    sessions after restarts, its log needs no option.
+    """
+    trace = [step for step in trace if step.input not in {"timeouts", "wall", "other"}] or [Step(START, "start")]
+    options = attrs.evolve(options, count_empty_sessions=False)
+    log: list[InputRecord] = []
+    first = entities(trace, options, log.append)
+    lines = [record.to_json().encode() for record in log]
+    second = entities(read_trace(lines, "log"), attrs.evolve(options, continue_on_restart=False))
+    assert [place(data) for data in first] == [place(data) for data in second]
+
+
+def place(data: EntityData) -> tuple[object, ...]:
+    """Return what identifies an event's session and its place in it, without random ids."""
+    return data["sessionIndex"], data["eventIndex"], data["firstEventId"], data["firstEventTimestamp"]
 
 
 def test_a_century_of_idle_time_replays_quickly() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from datetime import UTC, datetime
 
 import pytest
@@ -27,12 +28,15 @@ def test_every_input_is_read() -> None:
     for name in INPUTS[1:]:
         fields: dict[str, object] = {"at": "2026-11-23T10:00:00+01:00", "input": name}
         step = Step(at, name)
-        if name == "other":
+        if name == "start":
+            continue  # only the first input
+        if name in {"other", "passive"}:
             fields["id"], step = event_id(2), Step(at, name, event_id(2))
         elif name == "wall":
             fields["to"], step = "2030-01-01T00:00:00Z", Step(at, name, to=datetime(2030, 1, 1, tzinfo=UTC))
         elif name == "timeouts":
-            fields["background_timeout"], step = 5, Step(at, name, background_timeout=5.0)
+            fields |= {"background_timeout": 5, "max_duration": math.inf}
+            step = Step(at, name, background_timeout=5.0, max_duration=math.inf)
         lines.append(json.dumps(fields).encode())
         steps.append(step)
     assert read_trace(lines, "x") == steps
@@ -65,7 +69,7 @@ def test_every_input_is_read() -> None:
         ),
         (b"[]", "expected a JSON object, got []"),
         (b"7", "expected a JSON object, got 7"),
-        (line(input="explode"), "'input' must be one of event, tick, background, foreground, touch, new-session"),
+        (line(input="explode"), "'input' must be one of event, passive, tick, background, foreground, touch"),
         (line(input=None), "'input' must be one of"),
         (line(input=[]), "'input' must not be an array or an object"),
         (line(input="tick"), "unknown field 'id' for input 'tick'"),
@@ -75,6 +79,9 @@ def test_every_input_is_read() -> None:
             b'{"at": "2026-11-23T09:00:00Z", "input": "timeouts", "foreground_timeout": "1"}',
             "foreground_timeout must be",
         ),
+        (b'{"at": "2026-11-23T09:00:00Z", "input": "timeouts", "max_duration": null}', "max_duration must be"),
+        (b'{"at": "2026-11-23T09:00:00Z", "input": "start"}', "'start' must be the first input; use 'restart'"),
+        (b'{"at": "2026-11-23T09:00:00Z", "input": "passive"}', "missing field 'id' for input 'passive'"),
         (b'{"at": "2026-11-23T09:00:00Z", "input": "wall"}', "missing field 'to' for input 'wall'"),
         (line(id="x"), "'id' must be a 36-character UUID string, not 'x'"),
         (line(id=None), "'id' must be a 36-character UUID string, not None"),
@@ -101,6 +108,59 @@ def test_bad_line_is_named_in_the_error(bad_line: bytes, problem: str) -> None:
 def test_files_from_windows_are_read() -> None:
     """A byte order mark at the beginning of the file and CRLF line ends are accepted."""
     assert read_trace([b"\xef\xbb\xbf" + line() + b"\r\n", b"\r\n"], "x") == read_trace([line()], "x")
+
+
+def record(**fields: object) -> bytes:
+    """Return one record of a log of inputs (an event by default)."""
+    record = {"user_id": event_id(7), "time": TIME, "sequence": 2, "input": "event", "event_id": event_id(1)}
+    return json.dumps(record | fields).encode()
+
+
+START = record(sequence=0, input="start", event_id=None)
+
+
+def test_log_of_inputs_is_read_as_a_trace() -> None:
+    """The first start constructs the session, later ones restart it, and the user may change after forget."""
+    names = ["start", "event", "passive", "start", "background", "touch", "stop-checker", "forget", "foreground"]
+    ids = {"event": event_id(1), "passive": event_id(2)}
+    users = [event_id(7)] * 8 + [event_id(8)]
+    numbers = [0, 1, 2, 0, 1, 2, 3, 4, 5]
+    lines = [
+        record(sequence=number, input=name, event_id=ids.get(name), user_id=user)
+        for number, name, user in zip(numbers, names, users, strict=True)
+    ]
+    at = datetime(2026, 11, 23, 9, tzinfo=UTC)
+    names[3] = "restart"
+    assert read_trace(lines, "x") == [Step(at, name, ids.get(name)) for name in names]
+
+
+@pytest.mark.parametrize(
+    ("bad_record", "problem"),
+    [
+        (record(input="clock", event_id=None), "'clock' occurs only in the logs of visitors"),
+        (record(input="tick", event_id=None), "'input' must be one of start, event, passive, background, foreground"),
+        (record(input=7), "'input' must be one of start, event, passive,"),
+        (record(user_id=event_id(8)), f"the user changed from '{event_id(7)}' to '{event_id(8)}' without 'forget'"),
+        (record(user_id=""), "'user_id' must be a string, not ''"),
+        (record(user_id=None), "'user_id' must be a string, not None"),
+        (record(sequence=-1), "'sequence' must be an integer that is at least 0, not -1"),
+        (record(sequence=True), "'sequence' must be an integer that is at least 0, not True"),
+        (record(sequence="2"), "'sequence' must be an integer that is at least 0, not '2'"),
+        (record(sequence=1), "'sequence' must increase until the program restarts, from 1 to 1"),
+        (record(event_id=None), "'event_id' must be a 36-character UUID string, not None"),
+        (record(input="touch"), "'event_id' must be null for input 'touch'"),
+        (record(time="today"), "'time' must be a time with a time zone"),
+        (record(time="2026-11-23T08:59:59Z"), "'time' must not go backwards"),
+        (record(at=TIME), "unknown field 'at' in a log of inputs"),
+        (line(), "missing field 'user_id'"),
+        (record(user_id=["x"]), "'user_id' must not be an array or an object"),
+    ],
+)
+def test_bad_record_is_named_in_the_error(bad_record: bytes, problem: str) -> None:
+    """The error names the file, the line and the problem, such as the log of several users."""
+    with pytest.raises(TraceError) as caught:
+        read_trace([START, record(sequence=1), bad_record], "inputs.jsonl")
+    assert str(caught.value).startswith(f"inputs.jsonl:3: {problem}")
 
 
 @pytest.mark.parametrize("lines", [[], [b"\n", b" "]])

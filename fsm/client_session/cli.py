@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import secrets
@@ -20,20 +21,22 @@ from client_session.explanation import describe_save_file
 from client_session.graph import SessionState
 from client_session.terminal import Program, console, echo, fail, print_beside, print_indented, write_file
 from client_session.testing.driver import SessionOptions
+from client_session.testing.json_lines import MAX_LINE_BYTES
 from client_session.testing.replay import Replay, TraceTooLongError
-from client_session.testing.trace import MAX_LINE_BYTES, TraceError, read_trace
+from client_session.testing.trace import TraceError, read_trace
 from client_session.verify import diagram as drawing
 from client_session_persistence import CorruptSaveFileError, MemoryStore, XmlStore
 from client_session_persistence.codec import FIELDS
 from client_session_persistence.snapshot import iso_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Generator, Iterable
     from contextlib import AbstractContextManager
     from typing import Any, BinaryIO
 
     from rich.console import Console
 
+    from client_session.input_log import InputRecord
     from client_session.testing.replay import Moment
     from client_session.testing.trace import Step
     from client_session_persistence import Snapshot, SnapshotStore
@@ -73,9 +76,8 @@ class _Path(click.Path):
 
 _DEFAULTS = SessionOptions()
 _seconds = partial(click.option, type=float, metavar="SECONDS", show_default=True)
-_OPTIONS = {"save_path": "--save"} | {
-    name: f"--{name.replace('_', '-')}" for name in ("foreground_timeout", "background_timeout", "check_interval")
-}
+_SECONDS = ("foreground_timeout", "background_timeout", "max_duration", "check_interval")
+_OPTIONS = {"save_path": "--save"} | {name: f"--{name.replace('_', '-')}" for name in _SECONDS}
 """The option that sets each argument of the session."""
 
 
@@ -112,17 +114,26 @@ class _WorkingCopy:
 @click.option("--json", "as_json", is_flag=True, help="Print the entity of each event, one JSON object per line.")
 @_seconds("--foreground-timeout", default=_DEFAULTS.foreground_timeout, help="Timeout in the foreground; inf: never.")
 @_seconds("--background-timeout", default=_DEFAULTS.background_timeout, help="Timeout in the background; inf: never.")
+@_seconds("--max-duration", help="Maximum duration of a session. Default: no limit.")
+@click.option("--extend-on-focus-change", is_flag=True, help="Count a focus change as activity.")
 @_seconds("--check-interval", default=_DEFAULTS.check_interval, help="Time between checks.")
 @click.option("--no-ticks", is_flag=True, help="Apply only the ticks in the trace.")
 @click.option("--count-empty-sessions", is_flag=True, help="Number sessions as the .NET tracker does.")
-@click.option("--continue-on-restart", is_flag=True, help="Resume the saved session unless it has timed out.")
-def replay(
+@click.option("--continue-on-restart", is_flag=True, help="Resume the saved session unless it is over.")
+@click.option(
+    "--log",
+    type=_Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write the inputs that decide which events share a session to this file, as on_input receives them.",
+)
+def replay(  # noqa: PLR0913  # one argument per option
     trace: BinaryIO,
     save_path: str | None,
     *,
     write: bool,
     as_json: bool,
     no_ticks: bool,
+    log: Path | None,
     **options: Any,  # noqa: ANN401  # click passes the type-checked options by name
 ) -> None:
     """Replay TRACE in a session with a virtual clock, and print what happens.
@@ -131,31 +142,34 @@ def replay(
 
     {"at": "2026-11-23T09:00:00Z", "input": "event", "id": "<uuid>"}
 
-    The inputs are event (with an id), background, foreground, new-session, touch, start-checker, stop-checker, timeouts
-    (with foreground_timeout, background_timeout), tick (an extra check), save, restart, sleep (the machine sleeps until
-    the next line), wall (the wall clock is set "to" a time), other (another process that uses the save file tracks an
-    event, with an id).
+    The inputs are event and passive (with an id), touch, background, foreground, new-session, forget, start-checker,
+    stop-checker, timeouts (with foreground_timeout, background_timeout, max_duration), tick (an extra check), save,
+    start (only first), restart, sleep (the machine sleeps until the next line), wall (the wall clock is set "to" a
+    time), other (another process that uses the save file tracks an event, with an id).
+
+    TRACE can also be the log of one program's inputs: the records that on_input receives, or that --log writes.
     """
     if write and save_path is None:
         message = "--write needs --save"
         raise click.UsageError(message)
     steps = _read_steps(trace)
-    try:
-        store = MemoryStore() if save_path is None else _open(save_path, write=write)
-        run = Replay(steps, store, SessionOptions(**options), ticking=not no_ticks)
-    except TraceTooLongError as error:
-        fail(f"{trace.name}: {error}; pass --no-ticks or a longer --foreground-timeout", status=2)
-    except ValueError as error:
-        message = str(error)
-        for name, option in _OPTIONS.items():
-            message = message.replace(name, option)
-        raise click.UsageError(message) from error
-    if as_json:
-        for moment in run.run():
-            if moment.context is not None:
-                echo(moment.context.to_json())
-    else:
-        _print_timeline(run.run())
+    with _log_writer(log, trace.name, save_path) as on_input:
+        try:
+            store = MemoryStore() if save_path is None else _open(save_path, write=write)
+            run = Replay(steps, store, SessionOptions(**options), ticking=not no_ticks, on_input=on_input)
+        except TraceTooLongError as error:
+            fail(f"{trace.name}: {error}; pass --no-ticks or a longer --foreground-timeout", status=2)
+        except ValueError as error:
+            message = str(error)
+            for name, option in _OPTIONS.items():
+                message = message.replace(name, option)
+            raise click.UsageError(message) from error
+        if as_json:
+            for moment in run.run():
+                if moment.context is not None:
+                    echo(moment.context.to_json())
+        else:
+            _print_timeline(run.run())
     if run.session.save_error is not None:
         fail(f"not saved: {run.session.save_error}")
 
@@ -167,6 +181,24 @@ def _read_steps(trace: BinaryIO) -> list[Step]:
         fail(str(error), status=2)
     except OSError as error:
         fail(f"{trace.name} cannot be read: {error.strerror}")
+
+
+@contextlib.contextmanager
+def _log_writer(log: Path | None, *inputs: str | None) -> Generator[Callable[[InputRecord], object] | None]:
+    """Yield an ``on_input`` callback whose records are written to the file ``log`` at the end.
+
+    The log must not overwrite the ``inputs``, which are files that the replay reads.
+    """
+    if log is None:
+        yield None
+        return
+    for name in inputs:
+        if name is not None and log.exists() and Path(name).exists() and log.samefile(name):
+            message = f"--log must not be {name}, which the replay reads"
+            raise click.UsageError(message)
+    records: list[InputRecord] = []
+    yield records.append
+    write_file(log, "".join(f"{record.to_json()}\n" for record in records).encode())
 
 
 def _open(save_path: str, *, write: bool) -> SnapshotStore:

@@ -11,15 +11,17 @@ import attrs
 from client_session.graph import Command, Input
 from client_session.session import ClientSession
 from client_session.testing.manual import ManualClock, ManualScheduler
-from client_session.testing.trace import External
+from client_session.testing.trace import LIMITS, External
 from client_session_persistence.snapshot import shifted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
     from client_session.entity import SessionContext, SessionSummary
     from client_session.explanation import Explanation
     from client_session.graph import SessionState
+    from client_session.input_log import InputRecord
     from client_session.testing.trace import Step
     from client_session_persistence import SnapshotStore
 
@@ -33,6 +35,8 @@ class SessionOptions:
     check_interval: float = 15
     count_empty_sessions: bool = False
     continue_on_restart: bool = False
+    extend_on_focus_change: bool = False
+    max_duration: float | None = None
 
 
 class _Explanations(logging.LoggerAdapter[logging.Logger]):
@@ -55,7 +59,13 @@ class Driver:
     Both clocks follow the times of the steps. A ``wall`` step sets the wall clock, which then advances from that time.
     """
 
-    def __init__(self, start: datetime, store: SnapshotStore, options: SessionOptions) -> None:
+    def __init__(
+        self,
+        start: datetime,
+        store: SnapshotStore,
+        options: SessionOptions,
+        on_input: Callable[[InputRecord], object] | None = None,
+    ) -> None:
         """Construct the session at time ``start``. Raises the same errors as `ClientSession`."""
         self.at = start
         self.clock = ManualClock(start)
@@ -66,6 +76,7 @@ class Driver:
         self.explanations: list[Explanation] = []
         self._store = store
         self._options = options
+        self._on_input = on_input
         self._wall_offset = timedelta(0)
         self.session = self._construct()
 
@@ -78,6 +89,7 @@ class Driver:
             on_session_start=self.started.append,
             on_session_end=self.ended.append,
             on_state_change=lambda before, given, after: self.changes.append((before, given, after)),
+            on_input=self._on_input,
             **attrs.asdict(self._options),
         )
 
@@ -90,21 +102,22 @@ class Driver:
         )  # a sum of floats may be off by microseconds
 
     def apply(self, step: Step) -> SessionContext | None:  # noqa: C901  # one case per input
-        """Advance to the step's time and apply the step. Return the entity if the step tracks an event."""
+        """Advance to the step's time and apply the step. Return the entity of the event that it tracks, if any."""
         self.move_to(step.at)
         session = self.session
         match step.input:
-            case Input.EVENT:
-                return session.get_session_context(str(step.event_id))
+            case Input.EVENT | Input.PASSIVE:
+                return session.get_session_context(str(step.event_id), extend=step.input is Input.EVENT)
             case Input.BACKGROUND | Input.FOREGROUND:
                 session.set_background(step.input == Input.BACKGROUND)
             case Command.NEW_SESSION:
                 session.start_new_session()
             case Command.TIMEOUTS:
-                if step.foreground_timeout is not None:
-                    session.foreground_timeout = step.foreground_timeout
-                if step.background_timeout is not None:
-                    session.background_timeout = step.background_timeout
+                for name in LIMITS:
+                    if (seconds := getattr(step, name)) is not None:
+                        setattr(session, name, seconds)
+            case Command.FORGET:
+                session.forget_user()
             case External.RESTART:
                 session.close()
                 self.session = self._construct()
@@ -114,8 +127,8 @@ class Driver:
             case External.OTHER:
                 with ClientSession(store=self._store, clock=self.clock, scheduler=ManualScheduler()) as other:
                     return other.get_session_context(str(step.event_id))
-            case External.SLEEP:
-                pass  # nothing happens until the next step
+            case External.START | External.SLEEP:
+                pass  # the session has been constructed; nothing happens until the next step
             case name:  # the input is named after a session method
                 getattr(session, name.replace("-", "_"))()
         return None

@@ -12,11 +12,12 @@ from client_session.graph import SessionState
 from client_session.testing.driver import Driver
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
     from client_session.entity import SessionContext, SessionSummary
     from client_session.explanation import Explanation
+    from client_session.input_log import InputRecord
     from client_session.session import ClientSession
     from client_session.testing.driver import SessionOptions
     from client_session.testing.trace import Step
@@ -64,7 +65,13 @@ class Replay:
     """Runs a trace once, on a session that is constructed at the first step's time and closed after the last step."""
 
     def __init__(
-        self, steps: Sequence[Step], store: SnapshotStore, options: SessionOptions, *, ticking: bool = True
+        self,
+        steps: Sequence[Step],
+        store: SnapshotStore,
+        options: SessionOptions,
+        *,
+        ticking: bool = True,
+        on_input: Callable[[InputRecord], object] | None = None,
     ) -> None:
         """Construct the session. Without ``ticking``, only ``tick`` steps tick it.
 
@@ -74,7 +81,7 @@ class Replay:
             _check_length(steps, options)
         self._steps = steps
         self._ticking = ticking
-        self._driver = Driver(steps[0].at, store, options)
+        self._driver = Driver(steps[0].at, store, options, on_input)
 
     @property
     def session(self) -> ClientSession:
@@ -117,8 +124,7 @@ class Replay:
 
     def _over_at(self) -> float:
         """Return the monotonic time before which ticks change nothing."""
-        core = self.session._current.lifecycle  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # a pending session in the background has no `expires_in`
-        return core.last_activity + core.timeout
+        return self.session._current.lifecycle.over_at  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # a pending session in the background has no `expires_in`
 
     def _moment(self, given: str, context: SessionContext | None = None) -> Moment:
         driver, session = self._driver, self.session

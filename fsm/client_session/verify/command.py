@@ -112,6 +112,8 @@ def _flags(sample: Sample) -> str:
     options = sample.options
     flags = ["--no-ticks", f"--foreground-timeout {options.foreground_timeout:g}"]
     flags.append(f"--background-timeout {options.background_timeout:g}")
+    flags += [] if options.max_duration is None else [f"--max-duration {options.max_duration:g}"]
+    flags += ["--extend-on-focus-change"] * options.extend_on_focus_change
     flags += ["--count-empty-sessions"] * options.count_empty_sessions
     flags += ["--continue-on-restart"] * options.continue_on_restart
     return " ".join(flags)

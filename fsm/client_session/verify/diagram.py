@@ -74,7 +74,7 @@ def dot(suffix: str = "") -> str:
     """Return the graph in Graphviz's DOT language, with ``suffix`` after each row's label."""
     lines = [
         "digraph lifecycle {",
-        '    graph [rankdir=TB, nodesep=0.6, ranksep=0.9, pad=0.2, bgcolor=white, fontname="Helvetica"]',
+        '    graph [rankdir=TB, nodesep=1.5, ranksep=1.2, pad=0.2, bgcolor=white, fontname="Helvetica"]',
         '    node [shape=box, style="rounded,filled", penwidth=1.6, margin="0.25,0.14"]',
         f'    node [fontname="Helvetica-Bold", fontsize=14, fontcolor="{_INK}"]',
         f'    edge [fontname="Helvetica", fontsize=12, color="#57606a", fontcolor="{_INK}", arrowsize=0.8]',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from datetime import timedelta
 from pathlib import Path
@@ -15,20 +16,24 @@ from client_session.lifecycle import Lifecycle
 from client_session.testing.driver import Driver, SessionOptions
 from client_session.testing.invariants import check_invariants, require
 from client_session.testing.manual import START
-from client_session.testing.strategies import GAPS, WALL_SHIFTS, make_step
+from client_session.testing.strategies import GAPS, MAX_DURATIONS, WALL_SHIFTS, make_step
 from client_session.testing.trace import INPUTS, External
-from client_session.verify.oracle import ExpectedSession, Oracle
+from client_session.verify.log_check import LogCheck
+from client_session.verify.oracle import ExpectedSession, Options, Oracle
 from client_session.verify.tally import Tally
 from client_session_persistence import Snapshot, XmlStore
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from client_session.entity import SessionContext
     from client_session.testing.trace import Step
 
 INVARIANTS = {
     "matches the oracle": "Each entity matches the oracle: session, index, previous session, first event, event index.",
-    "one user": "Every entity, the session and the save file always have the same user.",
-    "unbroken chain": "The indexes and previous sessions of all entities form one chain without gaps.",
+    "one user": "Until forget_user is called, every entity, the session and the save file have the same user. Then "
+    "they have a new user, who starts at index 1, and the file contains nothing else.",
+    "unbroken chain": "The indexes and previous sessions of a user's entities form one chain without gaps.",
     "one first event": "All entities of a session have the same first event, with the same time.",
     "events counted": "The events of a session are numbered 1, 2, 3… without gaps.",
     "no empty session": "A session without events is never counted, reported or saved.",
@@ -36,8 +41,11 @@ INVARIANTS = {
     "state": "The session and the oracle are in the same state.",
     "checker": "The checker runs, and the scheduler ticks the session, exactly when the oracle expects that.",
     "follows the core": "The session matches a lifecycle core that received the same inputs at the same times.",
-    "expires in": "expires_in is the time left until the timeout, or None while the session cannot expire.",
-    "callbacks in order": "Each start is reported once, and each end at most once, with the correct number of events.",
+    "expires in": "expires_in is the time left until the first limit, or None while the session cannot expire.",
+    "callbacks in order": "Each start and each end is reported once, in order, with the correct reason and number of "
+    "events. A restart reports the end of a saved session that it does not resume.",
+    "log of inputs": "A fold over the records of on_input gives each event the same session, indexes and first event "
+    "as its entity. Each record has the current user, and the records of a run are numbered 0, 1, 2…",
     "save file": "The file contains the newest session, with the progress that a restart needs.",
     "reading": "Reading the session's properties does not change them.",
 }
@@ -47,19 +55,34 @@ INVARIANTS = {
 class Harness:
     """One run of the model-based test. `steps` lists the steps applied so far."""
 
-    def __init__(self, folder: Path, options: SessionOptions, tally: Tally) -> None:
-        """Construct the oracle, and a session with a new save file in ``folder``."""
+    def __init__(self, folder: Path, options: SessionOptions, tally: Tally, *, logs_inputs: bool = False) -> None:
+        """Construct the oracle, and a session with a new save file in ``folder``.
+
+        A session that logs its inputs does not use the short path for events.
+        """
         self.steps: list[Step] = []
         self.options = options
         self._tally = tally
         self._path = Path(folder) / "session.xml"
-        self._driver = Driver(START, XmlStore(self._path), options)
-        self._oracle = Oracle(options.foreground_timeout, options.background_timeout, options.continue_on_restart)
+        self._log = LogCheck(options) if logs_inputs else None
+        self._driver = Driver(START, XmlStore(self._path), options, None if self._log is None else self._log.receive)
+        self._oracle = Oracle(
+            Options(
+                options.foreground_timeout,
+                options.background_timeout,
+                _limit(options.max_duration),
+                options.extend_on_focus_change,
+                options.continue_on_restart,
+            )
+        )
         self._core = self._new_core()
         self._contexts: list[SessionContext] = []
+        """The entities of the current user."""
         self._ids: dict[int, str] = {}
         self._pending: str | None = None
         self._user = self._driver.session.user_id
+        if self._log is not None:
+            self._require("log of inputs", not (fault := self._log.start(self._user)), fault)
         self._check()
 
     def apply(self, step: Step) -> None:
@@ -74,6 +97,15 @@ class Harness:
         context = self._driver.apply(step)
         self.steps.append(step)
         expected = self._apply_to_oracle(step)
+        self._require(
+            "matches the oracle", (context is None) == (expected is None), f"Expected {expected}, got {context}."
+        )
+        if self._log is not None:
+            self._require("log of inputs", not (fault := self._log.compare(step, self._user, context)), fault)
+        if step.input == "forget":
+            old, self._user = self._user, self._driver.session.user_id
+            self._require("one user", self._user != old, f"{old} is still the user.")
+            self._contexts.clear()
         if context is not None and expected is not None:
             self._check_entity(context, expected)
         self._apply_to_core(step)
@@ -85,10 +117,12 @@ class Harness:
         match step.input:
             case "event":
                 return oracle.event(str(step.event_id))
+            case "passive":
+                return oracle.passive()
             case "other":
                 return oracle.event_elsewhere(str(step.event_id))
             case "timeouts":
-                oracle.timeouts(step.foreground_timeout or 0.0, step.background_timeout or 0.0)
+                oracle.timeouts(*_limits(step))
             case "wall":
                 oracle.set_wall(((step.to or step.at) - START).total_seconds())
             case "sleep":
@@ -100,7 +134,14 @@ class Harness:
     def _new_core(self) -> Lifecycle:
         options = self.options
         now = self._driver.clock.monotonic()
-        return Lifecycle(options.foreground_timeout, options.background_timeout, now, observer=self._tally.count)
+        return Lifecycle(
+            options.foreground_timeout,
+            options.background_timeout,
+            now,
+            max_duration=_limit(options.max_duration),
+            extend_on_focus_change=options.extend_on_focus_change,
+            observer=self._tally.count,
+        )
 
     def _apply_to_core(self, step: Step) -> None:
         """Apply a step to a separate lifecycle core, which counts the rows that are taken."""
@@ -109,10 +150,12 @@ class Harness:
             case Command.TIMEOUTS:
                 core.set_limits(now, foreground_timeout=step.foreground_timeout)
                 core.set_limits(now, background_timeout=step.background_timeout)
+                core.set_limits(now, max_duration=step.max_duration)
             case External.RESTART:
                 core = self._core = self._new_core()
                 if oracle.current is not None:
-                    core.resume_saved(oracle.current.events, oracle.now - oracle.last_activity, 0.0)
+                    ages = oracle.now - oracle.last_activity, oracle.now - oracle.started
+                    core.resume_saved(oracle.current.events, *ages)
             case Input() | Command() as given:
                 core.decide(given, now)
             case _:
@@ -192,14 +235,19 @@ class Harness:
 
     def _check_callbacks(self) -> None:
         started = [context.session_id for context in self._driver.started]
-        ended = {summary.session_id: summary for summary in self._driver.ended}
-        own_ids = {context.session_id for context in self._contexts if context.session_id in started}
-        self._require("no empty session", len(own_ids) == len(started) == len(set(started)), f"Started: {started}.")
-        matches = len(ended) == len(self._driver.ended) == self._oracle.ended
-        self._require("callbacks in order", matches, f"Expected {self._oracle.ended} ends, got {self._driver.ended}.")
+        ended = self._driver.ended
+        is_known = set(started) <= set(self._ids.values())
+        self._require("no empty session", is_known and len(started) == len(set(started)), f"Started: {started}.")
+        expected = [(self._ids[name], reason) for name, reason in self._oracle.ended]
+        actual = [(summary.session_id, summary.reason.value) for summary in ended]
+        self._require("callbacks in order", actual == expected, f"Expected {expected}, got {actual}.")
+        is_unique = len(ended) == len({summary.session_id for summary in ended})
+        self._require("callbacks in order", is_unique, f"An end was reported twice: {actual}.")
         counts = {context.session_id: context.event_index for context in self._contexts}
-        is_correct = all(counts.get(key) == summary.event_count for key, summary in ended.items())
-        self._require("callbacks in order", is_correct, f"Wrong event counts: {self._driver.ended}.")
+        is_correct = all(counts.get(each.session_id, each.event_count) == each.event_count for each in ended)
+        self._require("callbacks in order", is_correct, f"Wrong event counts: {ended}.")
+        is_ordered = all(each.first_event_time <= each.last_event_time <= each.last_activity_time for each in ended)
+        self._require("callbacks in order", is_ordered, f"Times out of order: {ended}.")
 
     def _check_file(self) -> None:
         saved, expected = XmlStore(self._path).load(), self._oracle.file
@@ -214,18 +262,44 @@ class Harness:
             previous_session_id=self._id_of(expected.previous),
             session_index=expected.index,
             first_event_id=expected.first_event,
-            first_event_timestamp=START + timedelta(seconds=expected.first_time),
+            first_event_timestamp=_time(expected.first_time),
             event_index=expected.events,
-            last_activity=None if expected.last_activity is None else START + timedelta(seconds=expected.last_activity),
+            last_activity=_time(expected.last_activity),
+            session_start=_time(expected.start),
+            background=expected.background,
         )
         self._require("save file", saved == snapshot, f"Expected {snapshot}, got {saved}.")
 
 
+def _time(seconds: float | None) -> datetime | None:
+    return None if seconds is None else START + timedelta(seconds=seconds)
+
+
+def _limit(seconds: float | None) -> float:
+    return math.inf if seconds is None else seconds
+
+
+def _limits(step: Step) -> tuple[float, float, float]:
+    return step.foreground_timeout or 0.0, step.background_timeout or 0.0, step.max_duration or 0.0
+
+
 FOCUS_CHANGES = (Input.BACKGROUND, Input.FOREGROUND)
 OTHER_INPUTS = tuple(
-    given for given in INPUTS if given not in (Input.EVENT, Input.TICK, *FOCUS_CHANGES, Command.TIMEOUTS, External.WALL)
+    given
+    for given in INPUTS
+    if given
+    not in {Input.EVENT, Input.PASSIVE, Input.TICK, *FOCUS_CHANGES, Command.TIMEOUTS, External.START, External.WALL}
 )
 TIMEOUTS = st.sampled_from([(600.0, 300.0), (300.0, 600.0), (0.25, 0.25), (30.0, 1e9)])
+OPTIONS: st.SearchStrategy[SessionOptions] = TIMEOUTS.flatmap(
+    lambda timeouts: st.builds(
+        SessionOptions,
+        *map(st.just, timeouts),
+        continue_on_restart=st.booleans(),
+        extend_on_focus_change=st.booleans(),
+        max_duration=MAX_DURATIONS,
+    )
+)
 
 
 class SessionModel(RuleBasedStateMachine):
@@ -236,12 +310,11 @@ class SessionModel(RuleBasedStateMachine):
     last_run: ClassVar[tuple[SessionOptions, list[Step]]] = (SessionOptions(), [])
     """The options and steps of the last run; after a failure, those of the shortest failing run."""
 
-    @initialize(timeouts=TIMEOUTS, continue_on_restart=st.booleans())
-    def construct(self, timeouts: tuple[float, float], *, continue_on_restart: bool) -> None:
+    @initialize(options=OPTIONS, logs_inputs=st.booleans())
+    def construct(self, options: SessionOptions, *, logs_inputs: bool) -> None:
         """Construct a session with a new save file."""
         self.folder = tempfile.TemporaryDirectory(prefix="client-session-verify-")
-        options = SessionOptions(*timeouts, continue_on_restart=continue_on_restart)
-        self.harness = Harness(Path(self.folder.name), options, self.tally)
+        self.harness = Harness(Path(self.folder.name), options, self.tally, logs_inputs=logs_inputs)
         self.at = START
         type(self).last_run = (options, self.harness.steps)
 
@@ -250,9 +323,12 @@ class SessionModel(RuleBasedStateMachine):
         if hasattr(self, "folder"):
             self.folder.cleanup()
 
-    def _apply(self, name: str, gap: float, *, shift: float = 0.0, timeout: float = 0.0) -> None:
+    def _apply(
+        self, name: str, gap: float, *, shift: float = 0.0, timeout: float = 0.0, max_duration: float | None = None
+    ) -> None:
         self.at += timedelta(seconds=gap)
-        step = make_step(self.at, name, len(self.harness.steps), shift=shift, timeout=timeout)
+        number = len(self.harness.steps)
+        step = make_step(self.at, name, number, shift=shift, timeout=timeout, max_duration=max_duration)
         # Record the step before applying it, so that a trace includes the step that fails.
         type(self).last_run = (self.harness.options, [*self.harness.steps, step])
         self.harness.apply(step)
@@ -261,6 +337,11 @@ class SessionModel(RuleBasedStateMachine):
     def event(self, gap: float) -> None:
         """Track an event."""
         self._apply("event", gap)
+
+    @rule(gap=GAPS)
+    def passive(self, gap: float) -> None:
+        """Track a passive event."""
+        self._apply("passive", gap)
 
     @rule(gap=GAPS, name=st.sampled_from(FOCUS_CHANGES))
     def change_focus(self, gap: float, name: str) -> None:
@@ -279,10 +360,10 @@ class SessionModel(RuleBasedStateMachine):
         """Apply any other input that has no arguments: a command, restart, sleep, or another process's event."""
         self._apply(name, gap)
 
-    @rule(gap=GAPS, timeout=GAPS)
-    def timeouts(self, gap: float, timeout: float) -> None:
-        """Change the timeouts."""
-        self._apply("timeouts", gap, timeout=timeout)
+    @rule(gap=GAPS, timeout=GAPS, max_duration=MAX_DURATIONS)
+    def timeouts(self, gap: float, timeout: float, max_duration: float | None) -> None:
+        """Change the timeouts and the maximum duration."""
+        self._apply("timeouts", gap, timeout=timeout, max_duration=max_duration)
 
     @rule(gap=GAPS, shift=WALL_SHIFTS)
     def wall(self, gap: float, shift: float) -> None:

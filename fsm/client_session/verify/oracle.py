@@ -1,10 +1,12 @@
 """The oracle: a second implementation of the session, based only on the text of the specification.
 
-It imports neither the table nor the session. Times are in seconds. Since session ids are random, ``name``
-numbers sessions in order of appearance.
+It imports neither the table nor the session. Times are in seconds, and a limit that is not set is infinite. Since
+session ids are random, ``name`` numbers sessions in order of appearance; ``user`` numbers users in the same way.
 """
 
 from __future__ import annotations
+
+import math
 
 import attrs
 
@@ -18,52 +20,86 @@ class ExpectedSession:
     previous: int | None
     first_event: str
     first_time: float
-    """Wall time."""
+    """Wall time of the first event, as its entities report it."""
     events: int
     last_activity: float | None
-    """Wall time; ``None`` once the session has ended, since a restart must not resume it."""
+    """Wall time; ``None`` if no restart may resume the session, since it has ended or began without
+    ``continue_on_restart``."""
+    start: float | None
+    """Wall time of the first event, adjusted whenever the wall clock is set; ``None`` if it is unknown."""
+    background: bool | None
+    """Whether the app was in the background; ``None`` if ``last_activity`` is."""
+
+
+@attrs.frozen
+class Options:
+    """The arguments of a session object."""
+
+    foreground_timeout: float
+    background_timeout: float
+    max_duration: float = math.inf
+    extend_on_focus_change: bool = False
+    continue_on_restart: bool = False
 
 
 @attrs.define
 class Oracle:
     """One installation: its current session object and the contents of its save file."""
 
-    default_foreground_timeout: float
-    default_background_timeout: float
-    continue_on_restart: bool
+    options: Options
     now: float = 0.0
     """Monotonic time, which includes sleep."""
     wall: float = 0.0
     file: ExpectedSession | None = None
+    """The session in the save file; ``None`` if the file has only a user."""
     names: int = 0
+    user: int = 0
     foreground_timeout: float = attrs.field(init=False)
     background_timeout: float = attrs.field(init=False)
+    max_duration: float = attrs.field(init=False)
     in_focus: bool = attrs.field(init=False, default=True)
     expired: bool = attrs.field(init=False, default=False)
     checking: bool = attrs.field(init=False, default=True)
     current: ExpectedSession | None = attrs.field(init=False, default=None)
     """The current session after its last event; ``None`` while the session is pending."""
     last_activity: float = attrs.field(init=False, default=0.0)
+    started: float = attrs.field(init=False, default=0.0)
+    """Monotonic time of the current session's first event."""
     newest: ExpectedSession | None = attrs.field(init=False, default=None)
     """The last session that this object resumed or ended."""
-    ended: int = attrs.field(init=False, default=0)
+    ended: list[tuple[int, str]] = attrs.field(init=False, factory=list[tuple[int, str]])
+    """The name and the reason of each end, in order."""
 
     def __attrs_post_init__(self) -> None:
         """Construct the first session object."""
         self._construct()
 
     def _construct(self) -> None:
-        self.foreground_timeout = self.default_foreground_timeout
-        self.background_timeout = self.default_background_timeout
+        options = self.options
+        self.foreground_timeout = options.foreground_timeout
+        self.background_timeout = options.background_timeout
+        self.max_duration = options.max_duration
         self.in_focus, self.expired, self.checking = True, False, True
         self.current, self.newest, self.last_activity = None, None, self.now
         saved = self.file
-        if not (self.continue_on_restart and saved and saved.last_activity is not None):
-            return
-        idle = self.wall - saved.last_activity
-        if 0 <= idle < self.foreground_timeout:
-            self.current = self.newest = saved
-            self.last_activity = self.now - idle
+        if options.continue_on_restart and saved is not None and saved.last_activity is not None:
+            self._resume(saved, saved.last_activity)
+
+    def _resume(self, saved: ExpectedSession, saved_activity: float) -> None:
+        """Continue the saved session with its focus, unless it is over; then bring the app to the foreground."""
+        self.current = saved
+        self.in_focus = not saved.background
+        self.last_activity = self.now - (self.wall - saved_activity)
+        self.started = self.last_activity if saved.start is None else self.now - (self.wall - saved.start)
+        if max(self.last_activity, self.started) > self.now:  # a time in the future
+            self._end(self._timeout_reason())
+        elif saved.start is None and self.max_duration < math.inf:  # an unknown start
+            self._end("max-duration")
+        elif self._is_over():
+            self._end(self._reason())
+        elif not self.in_focus and self.options.extend_on_focus_change:
+            self.last_activity = self.now
+        self.in_focus, self.newest = True, self.current or self.newest
 
     @property
     def state(self) -> str:
@@ -77,33 +113,58 @@ class Oracle:
         """Seconds until the session expires, or ``None`` while it cannot expire."""
         if not self.checking or self.current is None:
             return None
-        return max(0.0, self._timeout() - (self.now - self.last_activity))
+        seconds = min(self._idle_limit(), self._duration_limit()) - self.now
+        return max(0.0, seconds) if seconds < math.inf else None
 
-    def _timeout(self) -> float:
-        return self.foreground_timeout if self.in_focus else self.background_timeout
+    def _idle_limit(self) -> float:
+        return self.last_activity + (self.foreground_timeout if self.in_focus else self.background_timeout)
 
-    def _timed_out(self) -> bool:
-        return self.now - self.last_activity >= self._timeout()
+    def _duration_limit(self) -> float:
+        return math.inf if self.current is None else self.started + self.max_duration
+
+    def _is_over(self) -> bool:
+        return self.now >= min(self._idle_limit(), self._duration_limit())
+
+    def _reason(self) -> str:
+        """Return the limit that was reached first; the timeout, if both were reached at the same time."""
+        return "max-duration" if self._duration_limit() < self._idle_limit() else self._timeout_reason()
+
+    def _timeout_reason(self) -> str:
+        return "timeout" if self.in_focus else "background-timeout"
 
     def _progress(self) -> ExpectedSession | None:
-        if self.current is None:
+        """Return the newest session as it would be saved now."""
+        ours = self.current
+        if ours is None:
             return self.newest
-        return attrs.evolve(self.current, last_activity=self.wall - (self.now - self.last_activity))
+        if ours.last_activity is None:
+            return ours
+        to_wall = self.wall - self.now
+        return attrs.evolve(
+            ours,
+            last_activity=self.last_activity + to_wall,
+            start=None if ours.start is None else self.started + to_wall,
+            background=not self.in_focus,
+        )
 
-    def _end(self) -> None:
-        if self.current is not None:
-            self.newest = attrs.evolve(self.current, last_activity=None)
-            self.current = None
-            self.last_activity = self.now
-            self.ended += 1
+    def _end(self, reason: str) -> None:
+        """End the session, if it has events. If it could be resumed, its end is saved before it is reported."""
+        if self.current is None:
+            return
+        self.newest = attrs.evolve(self.current, last_activity=None, background=None)
+        self.ended.append((self.current.name, reason))
+        could_be_resumed = self.current.last_activity is not None
+        self.current, self.last_activity = None, self.now
+        if could_be_resumed:
+            self.save()
 
     def _expire(self) -> None:
-        self._end()
+        self._end(self._reason())
         if not self.in_focus:
             self.expired, self.checking = True, False
 
     def _check_first(self) -> None:
-        if self.checking and self.current is not None and self._timed_out():
+        if self.checking and self.current is not None and self._is_over():
             self._expire()
 
     def pass_time(self, seconds: float) -> None:
@@ -120,12 +181,22 @@ class Oracle:
         self._check_first()
         self.expired, self.checking, self.last_activity = False, True, self.now
         if self.current is None:
-            self.current = self.file = self._number(event_id)
+            self.started = self.now
+            self.current = self.file = self._number(
+                event_id, may_resume=self.options.continue_on_restart, background=not self.in_focus
+            )
         else:
             self.current = attrs.evolve(self.current, events=self.current.events + 1)
         return self.current
 
-    def _number(self, event_id: str) -> ExpectedSession:
+    def passive(self) -> ExpectedSession | None:
+        """Track a passive event, and return the session to which it belongs, if any."""
+        self._check_first()
+        if self.current is not None:
+            self.current = attrs.evolve(self.current, events=self.current.events + 1)
+        return self.current
+
+    def _number(self, event_id: str, *, may_resume: bool, background: bool) -> ExpectedSession:
         self.names += 1
         before = self.file
         return ExpectedSession(
@@ -135,33 +206,39 @@ class Oracle:
             first_event=event_id,
             first_time=self.wall,
             events=1,
-            last_activity=self.wall,
+            last_activity=self.wall if may_resume else None,
+            start=self.wall,
+            background=background if may_resume else None,
         )
 
     def event_elsewhere(self, event_id: str) -> ExpectedSession:
         """Track an event in another process that uses the same save file."""
-        self.file = self._number(event_id)
+        self.file = self._number(event_id, may_resume=False, background=False)
         return self.file
 
     def tick(self) -> None:
         """Check whether the session has expired."""
-        if self.checking and self._timed_out():
+        if self.checking and self._is_over():
             self._expire()
-        if self.continue_on_restart:
+        if self.options.continue_on_restart:
             self.save()
 
     def background(self) -> None:
         """Go to the background."""
         self._check_first()
+        if self.in_focus and self.options.extend_on_focus_change:
+            self.last_activity = self.now
         self.in_focus = False
-        if self.continue_on_restart:
+        if self.options.continue_on_restart:
             self.save()
 
     def foreground(self) -> None:
         """Go to the foreground."""
         self._check_first()
+        if not (self.in_focus or self.expired) and self.options.extend_on_focus_change:
+            self.last_activity = self.now
         self.in_focus, self.expired, self.checking = True, False, True
-        if self.continue_on_restart:
+        if self.options.continue_on_restart:
             self.save()
 
     def touch(self) -> None:
@@ -181,14 +258,23 @@ class Oracle:
     def new_session(self) -> None:
         """End the session explicitly."""
         self._check_first()
-        self._end()
+        self._end("new-session")
 
-    def timeouts(self, foreground: float, background: float) -> None:
-        """Set one timeout, then the other; each takes effect immediately."""
+    def forget(self) -> None:
+        """End the session and replace the user; the file has only the new user."""
+        self._check_first()
+        self._end("forget")
+        self.file = self.newest = None
+        self.user += 1
+
+    def timeouts(self, foreground: float, background: float, max_duration: float) -> None:
+        """Set one limit after the other; each takes effect immediately."""
         self._check_first()
         self.foreground_timeout = foreground
         self._check_first()
         self.background_timeout = background
+        self._check_first()
+        self.max_duration = max_duration
 
     def save(self) -> None:
         """Write the progress of this object's latest session, unless the file has more recent progress."""
@@ -201,7 +287,7 @@ class Oracle:
     def restart(self) -> None:
         """Close the session object and construct a new one."""
         self._check_first()
+        if self.current is not None and not self.options.continue_on_restart:
+            self._end("close")
         self.save()
-        if self.current is not None and not self.continue_on_restart:
-            self.ended += 1
         self._construct()

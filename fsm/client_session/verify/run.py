@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
-from client_session.testing.driver import SessionOptions
 from client_session.testing.strategies import timelines
 from client_session.verify import exploration, model, schedules, short_path
 from client_session.verify.tally import Sample, Tally
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from client_session.lifecycle import Lifecycle
+    from client_session.testing.driver import SessionOptions
     from client_session.testing.trace import Step
     from client_session.verify.exploration import Exploration
     from client_session.verify.schedules import Schedule
@@ -90,20 +90,18 @@ def _explore(result: Verification, _: list[Sample], progress: Callable[[str], ob
 def _short_path(result: Verification, _: list[Sample], progress: Callable[[str], object]) -> None:
     @seed(result.seed)
     @_settings(result.examples)
-    @given(short_path.lifecycles())
-    def compare(drawn: tuple[Lifecycle, float]) -> None:
+    @given(short_path.lifecycles(), st.booleans())
+    def compare(drawn: tuple[Lifecycle, float], extend: bool) -> None:  # noqa: FBT001  # Hypothesis passes it by position
         progress("short path")
-        short_path.check_short_path(*drawn, result.tally)
+        short_path.check_short_path(*drawn, result.tally, extend=extend)
 
     compare()
 
 
 def _schedules(result: Verification, sample: list[Sample], progress: Callable[[str], object]) -> None:
-    options = st.builds(SessionOptions, count_empty_sessions=st.booleans(), continue_on_restart=st.booleans())
-
     @seed(result.seed)
     @_settings(result.examples)
-    @given(timelines(), schedules.SCHEDULES, schedules.SCHEDULES, options)
+    @given(timelines(), schedules.SCHEDULES, schedules.SCHEDULES, schedules.OPTIONS)
     def compare(timeline: list[Step], first: Schedule, second: Schedule, options: SessionOptions) -> None:
         progress("schedules")
         sample[:] = [Sample(options, schedules.with_ticks(timeline, first))]

@@ -1,4 +1,4 @@
-"""Schedule independence: any two tick schedules produce the same entities and the same final save file."""
+"""Schedule independence: any two tick schedules produce the same entities, ends, and final save file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from client_session.testing.driver import Driver, SessionOptions
 from client_session.testing.invariants import require
 from client_session.testing.manual import START
+from client_session.testing.strategies import MAX_DURATIONS
 from client_session.testing.trace import Step
 from client_session_persistence import MemoryStore, Snapshot
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from client_session.verify.tally import Tally
 
 INVARIANTS = {
-    "schedule independence": "Any two tick schedules (no ticks, regular, random, only late) produce the same entities "
-    "and the same final save file.",
+    "schedule independence": "Any two tick schedules (no ticks, regular, random, only late) produce the same entities, "
+    "ends (with their reasons and times), and final save file.",
     "same partition": "With count_empty_sessions, any two tick schedules group the events into the same sessions.",
 }
 
@@ -36,6 +37,14 @@ SCHEDULES: st.SearchStrategy[Schedule] = (
     | st.just((1.0,))  # only late
 )
 
+OPTIONS: st.SearchStrategy[SessionOptions] = st.builds(
+    SessionOptions,
+    count_empty_sessions=st.booleans(),
+    continue_on_restart=st.booleans(),
+    extend_on_focus_change=st.booleans(),
+    max_duration=MAX_DURATIONS,
+)
+
 
 @attrs.frozen
 class Outcome:
@@ -43,6 +52,7 @@ class Outcome:
 
     sessions: tuple[int, ...]
     numbers: tuple[tuple[object, ...], ...]
+    ends: tuple[tuple[object, ...], ...]
     saved: tuple[object, ...]
 
 
@@ -80,6 +90,12 @@ def outcome(steps: Sequence[Step], options: SessionOptions) -> Outcome:
             )
             for c in contexts
         ),
+        tuple(
+            attrs.astuple(
+                attrs.evolve(each, user_id="", session_id=str(names[each.session_id]), previous_session_id=None)
+            )
+            for each in driver.ended
+        ),
         (
             names.get(saved.session_id),
             names.get(saved.previous_session_id),
@@ -88,6 +104,8 @@ def outcome(steps: Sequence[Step], options: SessionOptions) -> Outcome:
             saved.first_event_id,
             saved.first_event_timestamp,
             saved.last_activity,
+            saved.session_start,
+            saved.background,
         ),
     )
 

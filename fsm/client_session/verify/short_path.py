@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from client_session.verify.tally import Tally
 
 INVARIANTS = {
-    "short path": "An event takes the short path exactly when the machine would only count the event. Its effect is "
-    "the same, even one ULP away from the timeout.",
+    "short path": "An event, passive or not, takes the short path exactly when the session is being checked and the "
+    "machine would only count the event. Its effect is the same, even one ULP away from a limit.",
 }
 
 SECONDS = st.floats(1e-6, 1e9) | st.sampled_from([0.25, 300.0, 600.0])
@@ -24,21 +24,24 @@ SECONDS = st.floats(1e-6, 1e9) | st.sampled_from([0.25, 300.0, 600.0])
 
 @st.composite
 def lifecycles(draw: st.DrawFn) -> tuple[Lifecycle, float]:
-    """Draw a lifecycle in any state, and the time of the next event, often at or near the timeout."""
+    """Draw a lifecycle in any state, and the time of the next event, often at or near a limit."""
+    started, state = draw(st.floats(0, 1e9)), draw(st.sampled_from(SessionState))
+    is_expired = state is SessionState.EXPIRED_CHECKER_STOPPED
     lifecycle = Lifecycle(
         draw(SECONDS),
         draw(SECONDS),
-        last_activity=draw(st.floats(0, 1e9)),
-        event_count=draw(st.integers(0, 3)),
-        state=draw(st.sampled_from(SessionState)),
-        checker_running=draw(st.booleans()),
+        last_activity=started + draw(st.just(0.0) | st.floats(0, 1e6)),
+        max_duration=draw(st.just(math.inf) | SECONDS),
+        started=started,
+        event_count=0 if is_expired else draw(st.integers(0, 3)),
+        state=state,
+        checker_running=not is_expired and draw(st.booleans()),
     )
-    if lifecycle.state is SessionState.EXPIRED_CHECKER_STOPPED:
-        lifecycle.checker_running, lifecycle.event_count = False, 0
-    end = lifecycle.last_activity + lifecycle.timeout
-    times = [end, math.nextafter(end, math.inf), math.nextafter(end, 0.0), end + 1.0, lifecycle.last_activity]
+    ends = [lifecycle.last_activity + lifecycle.timeout, lifecycle.over_at]
+    near = [time for end in ends for time in (end, math.nextafter(end, math.inf), math.nextafter(end, 0.0), end + 1.0)]
     now = draw(
-        st.sampled_from(times) | st.floats(0, 2).map(lambda ratio: lifecycle.last_activity + ratio * lifecycle.timeout)
+        st.sampled_from([*near, lifecycle.last_activity])
+        | st.floats(0, 2).map(lambda ratio: lifecycle.last_activity + ratio * lifecycle.timeout)
     )
     return lifecycle, max(now, lifecycle.last_activity)
 
@@ -50,12 +53,13 @@ def _values(lifecycle: Lifecycle) -> tuple[object, ...]:
         lifecycle.event_count,
         lifecycle.last_activity,
         lifecycle.last_event,
+        lifecycle.started,
         lifecycle.foreground_timeout,
         lifecycle.background_timeout,
     )
 
 
-def check_short_path(lifecycle: Lifecycle, now: float, tally: Tally) -> None:
+def check_short_path(lifecycle: Lifecycle, now: float, tally: Tally, *, extend: bool) -> None:
     """Check that an event has the same effect through the short path as through the machine.
 
     Raises:
@@ -63,18 +67,35 @@ def check_short_path(lifecycle: Lifecycle, now: float, tally: Tally) -> None:
 
     """
     short, machine = lifecycle.copy(), lifecycle.copy()
-    number = short.try_count_event(now, True)  # noqa: FBT003  # positional for speed
-    decisions = machine.decide(Input.EVENT, now)
+    number = short.try_count_event(now, extend)
+    decisions = machine.decide(Input.EVENT if extend else Input.PASSIVE, now)
     only_counts = (
-        not decisions
+        lifecycle.checker_running
+        and not decisions
         and machine.event_count == lifecycle.event_count + 1 > 1
         and machine.checker_running is lifecycle.checker_running
         and machine.state is lifecycle.state
     )
     tally.invariants["short path"] += 1
-    require("short path", bool(number) is only_counts, f"{lifecycle} at {now!r}: got {number} and {decisions}.")
+    require(
+        "short path",
+        bool(number) is only_counts,
+        f"{lifecycle} at {now!r}, extend={extend}: got {number} and {decisions}.",
+    )
     if number:
-        require("short path", _values(short) == _values(machine), f"{lifecycle} at {now!r}: {short} != {machine}.")
-        require("short path", number == machine.event_count, f"{lifecycle} at {now!r}: event number {number}.")
+        require(
+            "short path",
+            _values(short) == _values(machine),
+            f"{lifecycle} at {now!r}, extend={extend}: {short} != {machine}.",
+        )
+        require(
+            "short path",
+            number == machine.event_count,
+            f"{lifecycle} at {now!r}, extend={extend}: event number {number}.",
+        )
     else:
-        require("short path", _values(short) == _values(lifecycle), f"{lifecycle} at {now!r}: changed to {short}.")
+        require(
+            "short path",
+            _values(short) == _values(lifecycle),
+            f"{lifecycle} at {now!r}, extend={extend}: changed to {short}.",
+        )

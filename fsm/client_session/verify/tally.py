@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def _begin_at_start(steps: Sequence[Step]) -> tuple[Step, ...]:
     # A replay constructs its session at the first step; the verification constructs its session at START.
-    return (*([Step(START, "sleep")] if steps and steps[0].at > START else []), *steps)
+    return (*([Step(START, "start")] if steps and steps[0].at > START else []), *steps)
 
 
 @attrs.frozen
