@@ -51,8 +51,9 @@ coverage: $(INSTALLED) $(EXAMPLES)
 	$(BIN)/coverage report
 
 diagrams: $(INSTALLED)
-	$(BIN)/client-session diagram -o fsm/client_session/verify/lifecycle.svg
-	cp fsm/client_session/verify/lifecycle.svg diagrams/lifecycle.svg
+	$(BIN)/client-session diagram -o diagrams/lifecycle.svg
+	{ printf '"""The picture of the graph, which `make diagrams` generates."""\n\nPICTURE = """'; \
+		cat diagrams/lifecycle.svg; printf '"""\n'; } > fsm/client_session/verify/picture.py
 	$(BIN)/client-session diagram -o diagrams/lifecycle.mmd
 	$(BIN)/client-session diagram -o diagrams/lifecycle.dot
 
