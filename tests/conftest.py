@@ -32,12 +32,16 @@ SLOW = frozenset(
         "test_docs.py",
         "test_example_desktop.py",
         "test_example_web.py",
+        "test_frozen.py",
         "test_green_threads.py",
         "test_torture.py",
         "test_web_servers.py",
     }
 )
-"""Tests that open windows, run servers or benchmarks, build the site, or inject faults. `make matrix` skips them."""
+"""Tests that open windows, run servers or benchmarks, build the site, freeze programs, or inject faults.
+
+`make matrix` skips them.
+"""
 
 _NO_DEADLINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("dev", _NO_DEADLINE, max_examples=50)
@@ -149,13 +153,17 @@ def slow_callbacks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 @pytest.fixture(scope="session")
-def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the temporary folder that all of pytest-xdist's workers share."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def distributions(shared_folder: Path) -> Path:
     """Build the sdist, then the wheel from it, once for all workers; return the folder that contains both."""
-    base = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        base = base.parent  # the folder that all workers share
-    folder = base / "distributions"
-    with FileLock(base / "distributions.lock"):
+    folder = shared_folder / "distributions"
+    with FileLock(shared_folder / "distributions.lock"):
         if not folder.exists():
             subprocess.run(  # noqa: S603  # our own interpreter
                 [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)],
