@@ -1,0 +1,220 @@
+"""The decision that one input of a visitor causes, made by the same lifecycle core as that of a `ClientSession`."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import attrs
+
+from client_session.entity import SessionContext, SessionFacts, SessionSummary
+from client_session.graph import Command, EndReason, Input, SessionState
+from client_session.input_log import InputRecord
+from client_session.lifecycle import Ended, Lifecycle
+from client_session.visitors import ids
+from client_session.visitors.value import REMEMBERED_EVENTS, VisitorSessionState, VisitorState
+from client_session_persistence.snapshot import MAX_INDEX, STORAGE_MECHANISM
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from client_session.lifecycle import Decision
+
+CLOCK = "clock"
+"""The name in logs of a state store's clock having been set back."""
+MAX_MICROSECONDS_BACK = 60_000_000
+"""By how much the clock may be behind the last activity; if it is further behind, times continue from the clock's."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ID_SIZE = 16
+
+
+def microseconds(time: datetime) -> int:
+    """Return a time in microseconds since 1970."""
+    return (time - _EPOCH) // timedelta(microseconds=1)
+
+
+def time_at(at: int) -> datetime:
+    """Return the time at a number of microseconds since 1970."""
+    return _EPOCH + timedelta(microseconds=at)
+
+
+@attrs.frozen
+class Event:
+    """A tracked event: its id and, if it has one, its own timestamp."""
+
+    id: bytes
+    time: int | None = None
+
+
+@attrs.frozen
+class Outcome:
+    """What an input leads to."""
+
+    state: VisitorState | None
+    """The state to store, or ``None`` if the input changes nothing."""
+    context: SessionContext | None
+    """The event's entity, if it belongs to a session."""
+    notifications: tuple[tuple[str, InputRecord | SessionContext | SessionSummary], ...] = ()
+    """The callbacks to call if the state is stored, with their arguments."""
+
+
+@attrs.frozen
+class Rules:
+    """The settings of a `VisitorSessions`. Timeouts are in microseconds."""
+
+    foreground_timeout: float
+    background_timeout: float
+    max_duration: float
+    extend_on_focus_change: bool
+    namespace: str
+
+    def decide(
+        self, user_id: str, state: VisitorState, given: Input | Command, now: int, event: Event | None = None
+    ) -> Outcome:
+        """Apply an input to a visitor's state at the store's time ``now``."""
+        if event is not None and (context := self._find(user_id, state, event.id)):
+            return Outcome(None, context)
+        before, records = state, list[tuple[str, str | None]]()
+        if now < state.last_activity - MAX_MICROSECONDS_BACK:
+            state = _shifted(state, now - state.last_activity)
+            records.append((CLOCK, None))
+        now = max(now, state.last_activity)
+        core = self._lifecycle(state)
+        decisions = core.decide(given, now)
+        summary = self._summary(user_id, state, decisions)
+        after = self._trimmed(user_id, _with_event(_after(state, core), core, event, now))
+        if after == before:
+            return Outcome(None, None)
+        event_id = None if event is None else str(uuid.UUID(bytes=event.id))
+        records.append((given, event_id))
+        after = attrs.evolve(after, swaps=before.swaps + len(records))
+        context = None
+        if event is not None and core.event_count:
+            context = SessionContext(self._facts(user_id, after), core.event_count)
+        notifications: list[tuple[str, InputRecord | SessionContext | SessionSummary]] = [
+            ("on_input", InputRecord(user_id, time_at(now), before.swaps + number, name, identifier))
+            for number, (name, identifier) in enumerate(records, start=1)
+        ]
+        if summary is not None:
+            notifications.append(("on_session_end", summary))
+        if context is not None and core.event_count == 1:
+            notifications.append(("on_session_start", context))
+        return Outcome(after, context, tuple(notifications))
+
+    def current(self, user_id: str, state: VisitorState, now: int) -> SessionContext | None:
+        """Return the entity of the current session's last event, or ``None`` if no session would be current now."""
+        core = self._lifecycle(state)
+        core.decide(Input.TICK, max(now, state.last_activity))
+        return SessionContext(self._facts(user_id, state), core.event_count) if core.event_count else None
+
+    def _lifecycle(self, state: VisitorState) -> Lifecycle:
+        core = Lifecycle(
+            self.foreground_timeout,
+            self.background_timeout,
+            state.last_activity,
+            max_duration=self.max_duration,
+            extend_on_focus_change=self.extend_on_focus_change,
+            has_short_path=False,
+            event_count=0 if state.is_pending else state.sessions[0].event_count,
+            state=state.lifecycle,
+            checker_running=state.lifecycle is not SessionState.EXPIRED_CHECKER_STOPPED,
+            started=state.started,
+        )
+        core.last_event = state.last_event
+        return core
+
+    def _facts(self, user_id: str, state: VisitorState, number: int = 0) -> SessionFacts:
+        """Return the facts of a session; ``number`` counts from the newest."""
+        session = state.sessions[number]
+        first_event_id = str(uuid.UUID(bytes=session.first_event_id))
+        previous: str | None = None
+        if number + 1 < len(state.sessions):
+            previous = self._session_id(user_id, state.sessions[number + 1])
+        elif state.previous_session_id is not None:
+            previous = str(uuid.UUID(bytes=state.previous_session_id))
+        return SessionFacts(
+            user_id,
+            ids.session_id(self.namespace, user_id, first_event_id),
+            previous,
+            min(state.session_index - number, MAX_INDEX),
+            STORAGE_MECHANISM,
+            first_event_id,
+            time_at(session.first_event_time),
+        )
+
+    def _session_id(self, user_id: str, session: VisitorSessionState) -> str:
+        return ids.session_id(self.namespace, user_id, str(uuid.UUID(bytes=session.first_event_id)))
+
+    def _find(self, user_id: str, state: VisitorState, event_id: bytes) -> SessionContext | None:
+        """Return the entity of a remembered event."""
+        for number, session in enumerate(state.sessions):
+            if index := session.event_index(event_id):
+                return SessionContext(self._facts(user_id, state, number), index)
+        return None
+
+    def _summary(self, user_id: str, state: VisitorState, decisions: Iterable[Decision]) -> SessionSummary | None:
+        ended = next((decision for decision in decisions if isinstance(decision, Ended)), None)
+        if ended is None:
+            return None
+        facts = self._facts(user_id, state)
+        return SessionSummary(
+            user_id=user_id,
+            session_id=facts.session_id,
+            previous_session_id=facts.previous_session_id,
+            session_index=facts.session_index,
+            first_event_id=facts.first_event_id,
+            first_event_time=time_at(state.started),
+            last_event_time=time_at(state.last_event),
+            last_activity_time=time_at(state.last_activity),
+            event_count=ended.event_count,
+            foreground_seconds=None,
+            background_seconds=None,
+            reason=ended.reason,
+        )
+
+    def _trimmed(self, user_id: str, state: VisitorState) -> VisitorState:
+        """Return the state with only the last `REMEMBERED_EVENTS` events."""
+        sessions, room = list[VisitorSessionState](), REMEMBERED_EVENTS
+        for session in state.sessions:
+            if sessions and not room:
+                break
+            event_ids = session.event_ids[-room * _ID_SIZE :] if room else b""
+            room -= len(event_ids) // _ID_SIZE
+            sessions.append(attrs.evolve(session, event_ids=event_ids))
+        if len(sessions) == len(state.sessions):
+            return attrs.evolve(state, sessions=tuple(sessions))
+        previous = uuid.UUID(self._session_id(user_id, state.sessions[len(sessions)])).bytes
+        return attrs.evolve(state, sessions=tuple(sessions), previous_session_id=previous)
+
+
+def _shifted(state: VisitorState, shift: int) -> VisitorState:
+    return attrs.evolve(
+        state,
+        last_activity=state.last_activity + shift,
+        started=state.started + shift,
+        last_event=state.last_event + shift,
+    )
+
+
+def _after(state: VisitorState, core: Lifecycle) -> VisitorState:
+    return attrs.evolve(
+        state,
+        lifecycle=core.state,
+        is_pending=not core.event_count,
+        last_activity=int(core.last_activity) if core.event_count else state.last_activity,
+        last_event=int(core.last_event),
+    )
+
+
+def _with_event(state: VisitorState, core: Lifecycle, event: Event | None, now: int) -> VisitorState:
+    """Return the state with an event, if the lifecycle has counted it."""
+    if event is None or not core.event_count:
+        return state
+    if core.event_count == 1:
+        session = VisitorSessionState(event.id, now if event.time is None else event.time, 1, event.id)
+        return attrs.evolve(
+            state, session_index=state.session_index + 1, started=now, sessions=(session, *state.sessions)
+        )
+    return attrs.evolve(state, sessions=(state.sessions[0].counted(event.id), *state.sessions[1:]))

@@ -1,0 +1,154 @@
+"""The exchange with a state store that applies one input: read, decide, swap, and decide again if another host was first.
+
+It is a generator that yields requests and receives replies, so the same code serves synchronous and asynchronous stores.
+"""
+
+from __future__ import annotations
+
+import operator
+import random
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import attrs
+
+from client_session.clock import SYSTEM_CLOCK
+from client_session.visitors.value import NEW_VISITOR, VisitorState, decode
+from client_session_persistence.forks import THIS_PROCESS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from client_session.entity import SessionContext
+    from client_session.visitors.decision import Outcome
+
+Result = TypeVar("Result")
+Request = "Callable[[Any], Any]"
+"""Makes one call to a state store, and returns its result (of an asynchronous store, an awaitable)."""
+
+CONTENTION_SECONDS = 1.0
+"""How long an input competes with other hosts for a visitor's state."""
+CLOCK_SECONDS = 60.0
+"""How long the store's time is carried forward by this host's monotonic clock."""
+CACHE_SIZE = 10_000
+
+
+@attrs.frozen
+class Entry:
+    """A visitor's state as last seen by this host."""
+
+    value: bytes | None
+    state: VisitorState
+
+
+_NEW = Entry(None, NEW_VISITOR)
+
+
+class Cache:
+    """The last states that this host has seen, so that it can swap without reading first. Thread-safe."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._lock = threading.Lock()
+        self._clock: tuple[float, int] | None = None
+
+    def get(self, key: str) -> Entry | None:
+        """Return a visitor's state, if it is known."""
+        return self._entries.get(key)
+
+    def put(self, key: str, entry: Entry) -> None:
+        """Remember a visitor's state; forget that of the visitor who was used least recently."""
+        with self._lock:
+            self._entries[key] = entry
+            self._entries.move_to_end(key)
+            if len(self._entries) > CACHE_SIZE:
+                self._entries.popitem(last=False)
+
+    def drop(self, key: str) -> None:
+        """Forget a visitor's state."""
+        with self._lock:
+            self._entries.pop(key, None)
+
+    def set_time(self, now: int) -> None:
+        """Note the store's time as of now."""
+        self._clock = SYSTEM_CLOCK.monotonic(), now
+
+    def time(self) -> int | None:
+        """Return the store's time, or ``None`` if its last reply is too long ago."""
+        if self._clock is None:
+            return None
+        at, now = self._clock
+        elapsed = SYSTEM_CLOCK.monotonic() - at
+        return now + int(elapsed * 1e6) if elapsed < CLOCK_SECONDS else None
+
+
+class Exchanges:
+    """Applies inputs to the states of visitors. Thread-safe."""
+
+    def __init__(self, keep: float, *, is_local: bool) -> None:
+        """Keep states for ``keep`` seconds. If the store ``is_local``, reading costs nothing, and nothing is cached."""
+        self._keep = keep
+        self._cache = None if is_local else Cache()
+        self._nonce = random.SystemRandom().getrandbits(32)
+
+    def apply(
+        self, key: str, decide: Callable[[VisitorState, int], Outcome]
+    ) -> Generator[Callable[[Any], Any], Any, Outcome]:
+        """Apply an input, which ``decide`` decides given a state and the store's time. Return the final outcome.
+
+        Raises:
+            TimeoutError: other hosts changed the state first each time, for `CONTENTION_SECONDS`.
+
+        """
+        end = SYSTEM_CLOCK.monotonic() + CONTENTION_SECONDS
+        cache = self._cache
+        entry, now = (None, None) if cache is None else (cache.get(key), cache.time())
+        is_cached = entry is not None and now is not None
+        if entry is None or now is None:
+            entry, now = yield from self._read(key)
+        while True:
+            outcome = decide(entry.state, now)
+            if outcome.state is None:
+                if not is_cached:
+                    return outcome
+                entry, now = yield from self._read(key)
+                is_cached = False
+                continue
+            new = outcome.state.encode((self._nonce + THIS_PROCESS.id) & 0xFFFFFFFF)
+            is_swapped, value, now = yield operator.methodcaller("swap", key, entry.value, new, self._keep)
+            if is_swapped or value == new:  # equal if an earlier try of the client's succeeded, but its reply was lost
+                self._remember(key, Entry(new, outcome.state), now)
+                return outcome
+            entry, is_cached = self._remember(key, _entry(value), now), False
+            if SYSTEM_CLOCK.monotonic() > end:
+                msg = f"other hosts changed the visitor's state first each time for {CONTENTION_SECONDS:g} s"
+                raise TimeoutError(msg)
+
+    def read(
+        self, key: str, look: Callable[[VisitorState, int], Result]
+    ) -> Generator[Callable[[Any], Any], Any, Result]:
+        """Read a visitor's state, and return the result of ``look``."""
+        entry, now = yield from self._read(key)
+        return look(entry.state, now)
+
+    def delete(self, key: str) -> Generator[Callable[[Any], Any], Any, None]:
+        """Delete a visitor's state."""
+        if self._cache is not None:
+            self._cache.drop(key)
+        yield operator.methodcaller("delete", key)
+
+    def _read(self, key: str) -> Generator[Callable[[Any], Any], Any, tuple[Entry, int]]:
+        value, now = yield operator.methodcaller("read", key)
+        return self._remember(key, _entry(value), now), now
+
+    def _remember(self, key: str, entry: Entry, now: int) -> Entry:
+        if self._cache is not None:
+            self._cache.put(key, entry)
+            self._cache.set_time(now)
+        return entry
+
+
+def _entry(value: bytes | None) -> Entry:
+    return _NEW if value is None else Entry(value, decode(value))

@@ -1,0 +1,38 @@
+"""Ids of visitors and their sessions, derived so that SQL engines can compute the same ones.
+
+Each id is a UUIDv8 (RFC 9562): the MD5 hash of an ASCII text, with the version and variant bits set. MD5 is used because
+all engines have it; nothing depends on its strength.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import uuid
+
+_VARIANT, _VERSION = 0x3F, 0x0F
+
+
+def uuid8(text: str, secret: bytes | None = None) -> str:
+    """Return the UUIDv8 of an ASCII text; with a secret, of its HMAC."""
+    data = text.encode("ascii")
+    digest = bytearray(
+        hashlib.md5(data, usedforsecurity=False).digest() if secret is None else hmac.digest(secret, data, "md5")
+    )
+    digest[6] = digest[6] & _VERSION | 0x80
+    digest[8] = digest[8] & _VARIANT | 0x80
+    return str(uuid.UUID(bytes=bytes(digest)))
+
+
+def user_id(namespace: str, key: str, secret: bytes | None = None) -> str:
+    """Return the user id of a visitor's key.
+
+    A key that is a UUID in canonical form is the user id itself, in lowercase. Any other key is hashed; if it is not
+    ASCII, its UTF-8 bytes are written in hexadecimal.
+    """
+    return uuid8(f"client-session/1/{namespace}/user/{key if key.isascii() else key.encode().hex()}", secret)
+
+
+def session_id(namespace: str, user: str, first_event_id: str) -> str:
+    """Return the id of the user's session that begins with an event. Both ids are in lowercase."""
+    return uuid8(f"client-session/1/{namespace}/session/{user}/{first_event_id}")

@@ -1,0 +1,173 @@
+"""What synchronous and asynchronous visitors share: the settings, and the steps of each call."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from client_session import arguments
+from client_session.graph import Command, Input
+from client_session.visitors import ids
+from client_session.visitors.decision import Event, Outcome, Rules, microseconds
+from client_session.visitors.exchange import Exchanges
+from client_session.visitors.value import NEW_VISITOR
+from client_session_persistence.snapshot import as_utc, is_uuid, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+    from datetime import datetime
+
+    from client_session.arguments import Seconds
+    from client_session.entity import SessionContext
+    from client_session.visitors.value import VisitorState
+
+    Steps = Generator[Callable[[Any], Any], Any, Outcome]
+
+MAX_NAMESPACE = 64
+
+
+class Visitors:
+    """The settings of a `VisitorSessions` or an `AsyncVisitorSessions`, and the steps of their calls. Thread-safe."""
+
+    def __init__(  # noqa: PLR0913  # the settings in the specification
+        self,
+        states: object,
+        *,
+        foreground_timeout: Seconds,
+        background_timeout: Seconds,
+        max_duration: Seconds | None,
+        extend_on_focus_change: bool,
+        keep: Seconds,
+        namespace: str,
+        key_secret: bytes | None,
+        callbacks: Mapping[str, Callable[..., object] | None],
+        may_be_coroutines: bool,
+    ) -> None:
+        """Check the settings.
+
+        Raises:
+            TypeError: an argument has the wrong type.
+            ValueError: a value is invalid.
+
+        """
+        if states is None:
+            msg = "states must be a state store, not None"
+            raise TypeError(msg)
+        arguments.require_methods("states", states, "read", "swap", "delete")
+        timeouts = [
+            arguments.timeout("foreground_timeout", foreground_timeout),
+            arguments.timeout("background_timeout", background_timeout),
+            arguments.duration_limit("max_duration", max_duration),
+        ]
+        keep_seconds = arguments.seconds("keep", keep)
+        if keep_seconds <= max((timeout for timeout in timeouts[:2] if timeout < math.inf), default=0.0):
+            msg = f"keep must be longer than every finite timeout, not {shown(keep)}"
+            raise ValueError(msg)
+        self.rules = Rules(
+            *(timeout * 1e6 for timeout in timeouts),
+            arguments.boolean("extend_on_focus_change", extend_on_focus_change),
+            _namespace(namespace),
+        )
+        if not (key_secret is None or (isinstance(key_secret, bytes) and key_secret)):
+            msg = f"key_secret must be non-empty bytes or None, not an object of type {type(key_secret).__name__}"
+            raise TypeError(msg)
+        self._secret = key_secret
+        self.callables = (
+            {name: value for name, value in callbacks.items() if value is not None}
+            if may_be_coroutines and all(value is None or callable(value) for value in callbacks.values())
+            else arguments.callbacks(**callbacks)
+        )
+        self._exchanges = Exchanges(keep_seconds, is_local=getattr(states, "is_local", False) is True)
+
+    def user_id(self, visitor: str | uuid.UUID) -> str:
+        """Return the user id of a visitor's key.
+
+        Raises:
+            TypeError: the key is neither a ``str`` nor a `uuid.UUID`.
+            ValueError: the key is empty, or cannot be encoded as UTF-8.
+
+        """
+        if isinstance(visitor, uuid.UUID):
+            return str(visitor)
+        if not isinstance(visitor, str):
+            msg = f"visitor must be a str or a uuid.UUID, not an object of type {type(visitor).__name__}"
+            raise TypeError(msg)
+        if is_uuid(visitor):
+            return visitor.lower()
+        try:
+            visitor.encode()
+        except UnicodeEncodeError:
+            msg = "visitor must be text that can be encoded as UTF-8"
+            raise ValueError(msg) from None
+        if not visitor:
+            msg = "visitor must not be empty"
+            raise ValueError(msg)
+        return ids.user_id(self.rules.namespace, visitor, self._secret)
+
+    def event(
+        self, user_id: str, event_id: uuid.UUID | str, event_timestamp: datetime | None, *, anonymous: bool, extend: bool
+    ) -> Steps:
+        """Return the steps of `VisitorSession.get_session_context`."""
+        time = None if event_timestamp is None else microseconds(as_utc(event_timestamp, "event_timestamp"))
+        event = Event(uuid.UUID(arguments.event_id_string(event_id)).bytes, time)
+        arguments.boolean("anonymous", anonymous)
+        given = Input.EVENT if arguments.boolean("extend", extend) else Input.PASSIVE
+        return self._apply(user_id, given, event)
+
+    def background(self, user_id: str, background: bool) -> Steps:  # noqa: FBT001  # as in `VisitorSession`
+        """Return the steps of `VisitorSession.set_background`."""
+        return self._apply(
+            user_id, Input.BACKGROUND if arguments.boolean("background", background) else Input.FOREGROUND
+        )
+
+    def command(self, user_id: str, command: Command) -> Steps:
+        """Return the steps of a command."""
+        return self._apply(user_id, command)
+
+    def current(self, user_id: str) -> Generator[Callable[[Any], Any], Any, SessionContext | None]:
+        """Return the steps of `VisitorSession.current`."""
+        return self._exchanges.read(
+            self._key(user_id), lambda state, now: self.rules.current(user_id, state, now)
+        )
+
+    def forget(self, user_id: str) -> Steps:
+        """Return the steps of `VisitorSession.forget_user`."""
+        key = self._key(user_id)
+
+        def decide(state: VisitorState, now: int) -> Outcome:
+            if state == NEW_VISITOR:
+                return Outcome(None, None)
+            return self.rules.decide(user_id, state, Command.FORGET, now)
+
+        outcome = yield from self._exchanges.read(key, decide)
+        yield from self._exchanges.delete(key)
+        return outcome
+
+    def _apply(self, user_id: str, given: Input | Command, event: Event | None = None) -> Steps:
+        return self._exchanges.apply(
+            self._key(user_id), lambda state, now: self.rules.decide(user_id, state, given, now, event)
+        )
+
+    def _key(self, user_id: str) -> str:
+        return f"client-session:{self.rules.namespace}:{user_id}"
+
+
+def _namespace(value: object) -> str:
+    if not isinstance(value, str):
+        msg = f"namespace must be a str, not {shown(value)}"
+        raise TypeError(msg)
+    allowed = value.isascii() and value.isprintable() and not {" ", "/", ":", "{", "}"}.intersection(value)
+    if not (allowed and 0 < len(value) <= MAX_NAMESPACE):
+        msg = (
+            f"namespace must have 1 to {MAX_NAMESPACE} printable ASCII characters other than space, /, :, {{ and }}, "
+            f"not {shown(value)}"
+        )
+        raise ValueError(msg)
+    return value
+
+
+def is_awaitable(value: object) -> bool:
+    """Return whether a callback's result must be awaited."""
+    return inspect.isawaitable(value)

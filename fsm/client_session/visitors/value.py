@@ -1,0 +1,152 @@
+"""A visitor's state, and the small value in which a state store keeps it.
+
+Times are in microseconds since 1970, so that they are exact and can be compared with those in a log.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import attrs
+
+from client_session.graph import INITIAL, SessionState
+from client_session_persistence.snapshot import StoreError
+
+VERSION = 1
+REMEMBERED_EVENTS = 8
+"""The number of a visitor's last events that are recognized if they are sent again."""
+
+_ID_SIZE = 16
+_STATES = tuple(SessionState)
+
+# Version; state, and whether a session is current and the oldest one has a predecessor; swap count; writer; index of the
+# newest session; times of the last activity, the current session's first event and its last event; number of sessions.
+_HEADER = struct.Struct("<BBIIIqqqB")
+# Event count, time of the first event, number of remembered events. Then the first event's id, unless it is remembered,
+# and the ids of the remembered events.
+_SESSION = struct.Struct("<IqB")
+_IS_CURRENT, _HAS_PREVIOUS = 4, 8
+
+
+class NewerStateError(StoreError):
+    """A visitor's state was written by a newer version of this package, and must not be overwritten."""
+
+
+@attrs.frozen
+class VisitorSessionState:
+    """One of a visitor's sessions: what its entities share, and those of its events that are remembered."""
+
+    first_event_id: bytes
+    first_event_time: int
+    """The time of the first event: its own timestamp, or when it was recorded."""
+    event_count: int
+    event_ids: bytes
+    """The ids of its last events, 16 bytes each, in order."""
+
+    def counted(self, event_id: bytes) -> VisitorSessionState:
+        """Return the session with one more event."""
+        return VisitorSessionState(
+            self.first_event_id, self.first_event_time, self.event_count + 1, self.event_ids + event_id
+        )
+
+    def event_index(self, event_id: bytes) -> int:
+        """Return the event's index in the session, or 0 if it is not remembered."""
+        ids, start = self.event_ids, 0
+        while (found := ids.find(event_id, start)) % _ID_SIZE:
+            if found < 0:
+                return 0
+            start = found + 1
+        return self.event_count - len(ids) // _ID_SIZE + found // _ID_SIZE + 1
+
+
+@attrs.frozen
+class VisitorState:
+    """Everything that is known about a visitor. The default is that of a new visitor."""
+
+    lifecycle: SessionState = INITIAL
+    session_index: int = 0
+    """The index of the newest session; 0 if the visitor has had none."""
+    is_pending: bool = True
+    """Whether the newest session has ended, so that the next event begins another."""
+    last_activity: int = 0
+    started: int = 0
+    """When the newest session's first event was recorded."""
+    last_event: int = 0
+    sessions: tuple[VisitorSessionState, ...] = ()
+    """The newest session, then older ones of which events are remembered."""
+    previous_session_id: bytes | None = None
+    """The id of the session before the oldest one in ``sessions``."""
+    swaps: int = 0
+    """How often the state was replaced."""
+
+    def encode(self, writer: int) -> bytes:
+        """Return the value. ``writer`` distinguishes values that different processes write at the same time."""
+        flags = _STATES.index(self.lifecycle)
+        flags |= 0 if self.is_pending else _IS_CURRENT
+        flags |= 0 if self.previous_session_id is None else _HAS_PREVIOUS
+        parts = [
+            _HEADER.pack(
+                VERSION,
+                flags,
+                self.swaps & 0xFFFFFFFF,
+                writer,
+                self.session_index,
+                self.last_activity,
+                self.started,
+                self.last_event,
+                len(self.sessions),
+            ),
+            self.previous_session_id or b"",
+        ]
+        for session in self.sessions:
+            count = len(session.event_ids) // _ID_SIZE
+            first = b"" if count == session.event_count else session.first_event_id
+            parts += (_SESSION.pack(session.event_count, session.first_event_time, count), first, session.event_ids)
+        return b"".join(parts)
+
+
+NEW_VISITOR = VisitorState()
+
+
+def decode(value: bytes | None) -> VisitorState:
+    """Return the state in a value; ``None`` is a new visitor's.
+
+    Raises:
+        NewerStateError: a newer version of this package wrote the value.
+        StoreError: the value is not a visitor's state.
+
+    """
+    if value is None:
+        return NEW_VISITOR
+    if value[:1] > bytes((VERSION,)):
+        msg = f"the visitor's state has version {value[0]}, which is newer than {VERSION}; upgrade client-session"
+        raise NewerStateError(msg)
+    try:
+        return _decode(value)
+    except (struct.error, IndexError, ValueError):
+        msg = f"the stored value of {len(value)} bytes is not a visitor's state; nothing was written"
+        raise StoreError(msg) from None
+
+
+def _decode(value: bytes) -> VisitorState:
+    version, flags, swaps, _, index, last_activity, started, last_event, count = _HEADER.unpack_from(value)
+    position = _HEADER.size
+    previous: bytes | None = None
+    if flags & _HAS_PREVIOUS:
+        previous, position = value[position : position + _ID_SIZE], position + _ID_SIZE
+    sessions: list[VisitorSessionState] = []
+    for _ in range(count):
+        event_count, first_time, remembered = _SESSION.unpack_from(value, position)
+        position += _SESSION.size
+        first_id = value[position : position + _ID_SIZE]
+        if remembered != event_count:
+            position += _ID_SIZE
+        event_ids = value[position : position + remembered * _ID_SIZE]
+        position += remembered * _ID_SIZE
+        sessions.append(VisitorSessionState(first_id, first_time, event_count, event_ids))
+    is_pending = not flags & _IS_CURRENT
+    if version != VERSION or position != len(value) or bool(index) != bool(sessions) or not (is_pending or sessions):
+        raise ValueError
+    return VisitorState(
+        _STATES[flags & 3], index, is_pending, last_activity, started, last_event, tuple(sessions), previous, swaps
+    )
