@@ -29,7 +29,8 @@ FAST_TESTS = (
 )  # fmt: skip
 FIRST_TESTS = {
     "lifecycle": ("session_limits", "exploration"), "input_log": ("input_log", "model"),
-    "current": ("gone_sessions", "forget_user", "reentrancy"), "session": ("reentrancy", "interruptions", "session_saving"),
+    "current": ("gone_sessions", "forget_user", "reentrancy"),
+    "session": ("reentrancy", "interruptions", "session_saving"),
     "ledger": ("session_saving", "interruptions", "reentrancy"),
     "callbacks": ("interruptions", "callbacks"), "machine": ("interruptions", "machine"),
     "entity": ("entity",), "codec": ("codec",), "xml_store": ("xml_store", "session_saving"),
