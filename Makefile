@@ -10,7 +10,7 @@ WORKERS ?= auto
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: demo test lint types suite coverage matrix diagrams api verify mutants torture fuzz bench bench-check docs clean
+.PHONY: demo test lint types suite coverage matrix diagrams api verify mutants torture fuzz freeze bench bench-check docs clean
 
 demo: $(INSTALLED)
 	rm -rf $(dir $(DEMO_SAVE))
@@ -51,8 +51,9 @@ coverage: $(INSTALLED) $(EXAMPLES)
 	$(BIN)/coverage report
 
 diagrams: $(INSTALLED)
-	$(BIN)/client-session diagram -o fsm/client_session/verify/lifecycle.svg
-	cp fsm/client_session/verify/lifecycle.svg diagrams/lifecycle.svg
+	$(BIN)/client-session diagram -o diagrams/lifecycle.svg
+	{ printf '"""The picture of the graph, which `make diagrams` generates."""\n\nPICTURE = """'; \
+		cat diagrams/lifecycle.svg; printf '"""\n'; } > fsm/client_session/verify/picture.py
 	$(BIN)/client-session diagram -o diagrams/lifecycle.mmd
 	$(BIN)/client-session diagram -o diagrams/lifecycle.dot
 
@@ -82,6 +83,13 @@ torture: $(INSTALLED)
 fuzz: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --group fuzz
 	$(BIN)/python tests/fuzz_codec.py -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1
+
+# Compiles a program that embeds the library with Nuitka, and tests it. Takes about ten minutes. Nuitka is not installed
+# into .venv, because `make test` would then compile the program too.
+freeze: $(INSTALLED)
+	@command -v patchelf >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -qq patchelf; } || true
+	$(BIN)/python -m pip install --quiet --upgrade --target build/nuitka --group freeze
+	PYTHONPATH=$(CURDIR)/build/nuitka $(BIN)/pytest tests/test_frozen.py
 
 # Compares a session with minimal implementations, and writes the results and the chart. Takes up to five minutes.
 bench: $(INSTALLED)

@@ -152,7 +152,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--check-interval", type=float, default=15, metavar="SECONDS")
     options = parser.parse_args(arguments)
     app = QApplication()
-    with ClientSession(**vars(options), scheduler=QtScheduler(app), on_state_change=show_change) as session:
+    with ClientSession(
+        **vars(options),
+        scheduler=QtScheduler(app),
+        extend_on_focus_change=True,  # the user switches windows, so this is activity, even without a tracked event
+        on_state_change=show_change,
+    ) as session:
         window = Window(session)
         app.applicationStateChanged.connect(window.report_focus)
         window.show()

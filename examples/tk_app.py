@@ -139,7 +139,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--check-interval", type=float, default=15, metavar="SECONDS")
     options = parser.parse_args(arguments)
     root = tk.Tk(className="TkApp")
-    with ClientSession(**vars(options), scheduler=TkScheduler(root), on_state_change=show_change) as session:
+    with ClientSession(
+        **vars(options),
+        scheduler=TkScheduler(root),
+        extend_on_focus_change=True,  # the user switches windows, so this is activity, even without a tracked event
+        on_state_change=show_change,
+    ) as session:
         Window(root, session)
         root.mainloop()
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,7 +19,7 @@ from hypothesis import HealthCheck, settings
 
 from client_session import ClientSession
 from client_session.testing import ManualClock, ManualScheduler
-from client_session_persistence import MemoryStore
+from client_session_persistence import MemoryStore, deadline, lock_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,12 +33,16 @@ SLOW = frozenset(
         "test_docs.py",
         "test_example_desktop.py",
         "test_example_web.py",
+        "test_frozen.py",
         "test_green_threads.py",
         "test_torture.py",
         "test_web_servers.py",
     }
 )
-"""Tests that open windows, run servers or benchmarks, build the site, or inject faults. `make matrix` skips them."""
+"""Tests that open windows, run servers or benchmarks, build the site, freeze programs, or inject faults.
+
+`make matrix` skips them.
+"""
 
 _NO_DEADLINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("dev", _NO_DEADLINE, max_examples=50)
@@ -71,6 +76,56 @@ def clock() -> ManualClock:
 def scheduler() -> ManualScheduler:
     """Return a manual scheduler."""
     return ManualScheduler()
+
+
+class ManualTime:
+    """The functions of the `time` module that waits for locks use. `sleep` returns at once; other calls take 1 µs.
+
+    It begins at the real `time.monotonic` time, because lock files hold the times of other processes.
+    """
+
+    def __init__(self) -> None:
+        """Begin now."""
+        self.slept = 0.0
+        """The seconds that all threads have slept, in total."""
+        self._now = time.monotonic()
+        self._changed = threading.Condition()
+        self._callers: set[int] = set()
+        self._awaited = 0
+
+    def hold_until_called(self, threads: int) -> None:
+        """Stop time until this many threads have asked for the time."""
+        with self._changed:
+            self._callers.clear()
+            self._awaited = threads
+
+    def monotonic(self) -> float:
+        """Return the time in seconds."""
+        with self._changed:
+            self._callers.add(threading.get_ident())
+            self._changed.notify_all()
+            self._now += 1e-6
+            return self._now
+
+    def monotonic_ns(self) -> int:
+        """Return the time in nanoseconds."""
+        return int(self.monotonic() * 1e9)
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        with self._changed:
+            assert not seconds or self._changed.wait_for(lambda: len(self._callers) >= self._awaited, timeout=60)
+            self._now += seconds
+            self.slept += seconds
+
+
+@pytest.fixture
+def manual_time(monkeypatch: pytest.MonkeyPatch) -> ManualTime:
+    """Make waits for locks return at once, as if the time had passed."""
+    manual = ManualTime()
+    for module in (deadline, lock_file):
+        monkeypatch.setattr(module, "time", manual)
+    return manual
 
 
 @pytest.fixture
@@ -149,13 +204,17 @@ def slow_callbacks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 @pytest.fixture(scope="session")
-def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the temporary folder that all of pytest-xdist's workers share."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def distributions(shared_folder: Path) -> Path:
     """Build the sdist, then the wheel from it, once for all workers; return the folder that contains both."""
-    base = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        base = base.parent  # the folder that all workers share
-    folder = base / "distributions"
-    with FileLock(base / "distributions.lock"):
+    folder = shared_folder / "distributions"
+    with FileLock(shared_folder / "distributions.lock"):
         if not folder.exists():
             subprocess.run(  # noqa: S603  # our own interpreter
                 [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)],

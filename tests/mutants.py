@@ -24,8 +24,8 @@ SOURCES = ("fsm", "persistence")
 # Fast tests, few of which start processes. The most basic come first; the model test, which catches the most, is last.
 FAST_TESTS = (
     "session_lifecycle", "session_limits", "callbacks", "entity", "tracker_cases", "session_saving", "gone_sessions",
-    "forget_user", "input_log", "graph", "machine", "codec", "xml_store", "interruptions", "ticking_thread",
-    "exploration", "schedule_independence", "reentrancy", "writer_thread", "forks", "places", "model",
+    "forget_user", "input_log", "graph", "machine", "codec", "xml_store", "forgetting", "interruptions",
+    "ticking_thread", "exploration", "schedule_independence", "reentrancy", "writer_thread", "forks", "places", "model",
 )  # fmt: skip
 FIRST_TESTS = {
     "lifecycle": ("session_limits", "exploration"), "input_log": ("input_log", "model"),
@@ -33,9 +33,10 @@ FIRST_TESTS = {
     "session": ("reentrancy", "interruptions", "session_saving"),
     "ledger": ("session_saving", "interruptions", "reentrancy"),
     "callbacks": ("interruptions", "callbacks"), "machine": ("interruptions", "machine"),
-    "entity": ("entity",), "codec": ("codec",), "xml_store": ("xml_store", "session_saving"),
-    "atomic_file": ("xml_store", "places"), "lock_file": ("lock_file", "ownership", "session_saving", "xml_store"),
-    "forks": ("forks", "xml_store"), "writer_thread": ("writer_thread", "forks"),
+    "entity": ("entity",), "codec": ("codec",), "xml_store": ("xml_store", "forgetting", "session_saving"),
+    "atomic_file": ("xml_store", "forgetting", "places"),
+    "lock_file": ("lock_file", "ownership", "session_saving", "xml_store"),
+    "forks": ("forks", "xml_store"), "writer_thread": ("writer_thread", "forgetting", "forks"),
 }  # fmt: skip
 """The tests most likely to catch a module's bugs; they run before the others."""
 
@@ -341,8 +342,8 @@ MUTANTS = (
         "PRIVATE if like is None else like.st_mode & 0o777)",
         "PRIVATE)"),
     Mutant("the file is replaced before its bytes are synced", "atomic_file",
-        "            _sync(descriptor)\n        _replace",
-        "        _replace"),
+        "            _sync(descriptor)\n        if delete:\n",
+        "        if delete:\n"),
     Mutant("a failed write leaves its temporary file behind", "atomic_file",
         "        with contextlib.suppress(OSError):\n            lease.call(os.unlink, temporary)\n        raise",
         "        raise"),
@@ -376,6 +377,29 @@ MUTANTS = (
     Mutant("a session that is closed remains owned", "lock_file",
         "        self._file.erase_stamp()\n        self._file.unlock()\n",
         "        self._file.erase_stamp()\n"),
+    # Forgetting
+    Mutant("the old user's corrupt file is kept", "xml_store",
+        'for each in (".corrupt", ".bak")])',
+        'for each in (".bak",)])'),
+    Mutant("the old user's backup is deleted before the copy that cannot be deleted", "xml_store",
+        'for each in (".corrupt", ".bak")])',
+        'for each in (".bak", ".corrupt")])'),
+    Mutant("a corrupt file loses its user if it cannot be replaced", "xml_store",
+        "        if recovered is not None:\n            self._write(lease, dumps(recovered), recovered)\n",
+        ""),
+    Mutant("a power cut brings back copies of the old user's file", "atomic_file",
+        "                _unlink(lease, each)\n            sync_folder(os.path.dirname(path))\n",
+        "                _unlink(lease, each)\n"),
+    Mutant("a copy that cannot be deleted remains next to the new user's file", "atomic_file",
+        "            for each in delete:\n                _unlink(lease, each)\n",
+        "            for each in delete:\n"
+        "                with contextlib.suppress(OSError):\n                    _unlink(lease, each)\n"),
+    Mutant("a queued save supersedes the replacement of the user", "writer_thread",
+        "if is_required or number == len(taken):",
+        "if number == len(taken):"),
+    Mutant("after a failed replacement, the new user is loaded", "writer_thread",
+        "                self.newest = None\n",
+        "                pass\n"),
     # Forks and the writer thread
     Mutant("a child that is forked during a save continues the save", "forks",
         "        if self._process == THIS_PROCESS.id and MARKER[0]:\n            return function",

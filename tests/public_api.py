@@ -26,6 +26,7 @@ MODULES = (
     "client_session.testing.trace",
     "client_session.ticking.asyncio",
     "client_session.ticking.scheduler",
+    "client_session.trackers.logging",
     "client_session.trackers.opentelemetry",
     "client_session.trackers.snowplow",
     "client_session_persistence",

@@ -53,6 +53,25 @@ DOTNET_MEMBERS = {
     *("GetBackgroundTimeout", "GetCheckInterval", "Dispose", "Close"),
 }
 """All public members of the .NET tracker's ClientSession (Snowplow.Tracker/Models/ClientSession.cs)."""
+OTHER_TRACKERS = {
+    ("From Android", "Options"): {
+        *("foregroundTimeout", "backgroundTimeout", "onSessionUpdate", "continueSessionOnRestart"),
+        "userAnonymisation",
+    },
+    ("From Android", "SessionController"): {
+        *("sessionId", "sessionIndex", "userId", "isInBackground", "foregroundIndex", "backgroundIndex", "pause"),
+        *("resume", "startNewSession"),
+    },
+    ("From JavaScript", "Options"): {
+        *("sessionCookieTimeout", "onSessionUpdateCallback", "anonymousTracking", "contexts", "stateStorageStrategy"),
+        "cookieName",
+    },
+    ("From JavaScript", "Functions"): {
+        *("newSession", "getDomainUserId", "getDomainSessionId", "getDomainSessionIndex", "clearUserData"),
+        *("enableAnonymousTracking", "disableAnonymousTracking", "updatePageActivity"),
+    },
+}
+"""What the sections of the migration page must map: the other trackers' options and members that concern sessions."""
 
 
 def page_name(page: Path) -> str:
@@ -201,22 +220,31 @@ def test_graph_page_has_every_row() -> None:
         assert f"| {row.why} |" in section
 
 
-def name_pairs(heading: str) -> list[tuple[str, str]]:
-    """Return the first two columns of the tables under a heading on the migration page."""
+def name_pairs(tracker: str, heading: str) -> list[tuple[str, str]]:
+    """Return the first two columns of the tables under a heading in a tracker's section of the migration page."""
     text = (DOCS / "migrating.md").read_text(encoding="utf-8")
-    section = text.split(f"## {heading}\n")[1].split("\n## ")[0]
-    return re.findall(r"^\| `(\w+)` \| `(\w+)` \|", section, re.MULTILINE)
+    for level, title in (("##", tracker), ("###", heading)):
+        text = text.split(f"\n{level} {title}\n")[1].split(f"\n{level} ")[0]
+    return re.findall(r"^\| `(\w+)` \| `(\w+)` \|", text, re.MULTILINE)
 
 
 def test_every_dotnet_name_has_an_equivalent() -> None:
     """The migration page maps every argument and member of .NET's ClientSession to one that exists in our API."""
-    arguments = name_pairs("The constructor")
+    arguments = name_pairs("From .NET", "The constructor")
     assert [dotnet_name for dotnet_name, _ in arguments] == DOTNET_ARGUMENTS
     assert [our_name for _, our_name in arguments] == list(ClientSession.__init__.__annotations__)[: len(arguments)]
-    members = name_pairs("The members")
+    members = name_pairs("From .NET", "The members")
     assert {dotnet_name for dotnet_name, _ in members} == DOTNET_MEMBERS | {"GetSchema", "GetData", "GetJson"}
     for dotnet_name, our_name in members:
         assert hasattr(ClientSession if dotnet_name in DOTNET_MEMBERS else SessionContext, our_name), our_name
+
+
+@pytest.mark.parametrize(("tracker", "heading"), OTHER_TRACKERS, ids=" ".join)
+def test_every_name_of_another_tracker_has_an_equivalent(tracker: str, heading: str) -> None:
+    """The migration page maps every option and member that concerns sessions to one that exists in our API."""
+    pairs = name_pairs(tracker, heading)
+    assert {their_name for their_name, _ in pairs} == OTHER_TRACKERS[tracker, heading]
+    assert {our_name for _, our_name in pairs} <= {*dir(ClientSession), *ClientSession.__init__.__annotations__}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from client_session import ClientSession, MemoryStore, SessionClosedError, SessionState, XmlStore
 from client_session.graph import EndReason
 from event_ids import event_id
+from torture.reentrancy import call_at_point
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -195,3 +197,18 @@ def test_real_file_is_replaced_for_later_runs(save_path: Path) -> None:
     with ClientSession(save_path) as again:
         assert again.user_id == saved.user_id == session.user_id
         assert again.get_session_context(event_id(2)).session_index == 1
+
+
+def test_save_during_the_replacement_does_not_make_it_fail(make: MakeSession, save_path: Path) -> None:
+    """If a signal handler saves at any point while the user is being replaced, the user is replaced all the same."""
+    points = 1
+    for point in itertools.count():
+        if point >= points:
+            break
+        session = make(save_path=save_path.with_name(f"{point}.xml"))
+        old = session.get_session_context(event_id(1))
+        points = call_at_point(session.forget_user, session.save, point)
+        assert session.user_id != old.user_id
+        assert old.session_id.encode() not in b"".join(
+            path.read_bytes() for path in save_path.parent.glob(f"{point}.*")
+        )

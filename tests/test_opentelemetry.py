@@ -13,6 +13,7 @@ from event_ids import event_id
 
 pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed (extra: opentelemetry)")
 
+from opentelemetry.sdk.trace import Span  # imported after the skip
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, Sampler, SamplingResult  # imported after the skip
 from opentelemetry.trace import (  # imported after the skip
     NonRecordingSpan,
@@ -28,6 +29,7 @@ from telemetry import Logs, Traces, nanoseconds  # imported after the skip
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
+    from opentelemetry.sdk._logs import ReadWriteLogRecord
 
     from client_session.testing import ManualClock, ManualScheduler
 
@@ -105,6 +107,56 @@ def test_inner_spans_and_log_records_do_not_extend_the_session(session: ClientSe
         assert session.expires_in == 60.0
     assert session.event_index == 1
     assert {attributes["session.id"] for attributes in [*traces.attributes, *logs.attributes]} == {session.session_id}
+
+
+def is_heartbeat(item: Span | ReadWriteLogRecord) -> bool:
+    """Return whether a span or log record is named heartbeat."""
+    return (item.name if isinstance(item, Span) else item.log_record.event_name) == "heartbeat"
+
+
+def test_passive_spans_and_records_are_counted_without_extending(session: ClientSession, clock: ManualClock) -> None:
+    """Passive spans and log records have an event index, but do not extend the session; others have none."""
+    traces = Traces(session, lambda span: span.name == "click", is_heartbeat)
+    logs = Logs().of(session, lambda _: False, is_heartbeat)
+    traces.span("click")
+    clock.advance(400)
+    traces.span("heartbeat")
+    logs.logger.emit(event_name="heartbeat")
+    assert session.event_index == 3
+    traces.span("other")
+    logs.logger.emit(event_name="other")
+    assert session.event_index == 3
+    assert session.expires_in == 200.0
+    assert [*traces.attributes, *logs.attributes] == 5 * [{"session.id": session.session_id}]
+
+
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_passive_span_without_a_session_gets_the_pending_id(
+    session: ClientSession, clock: ManualClock, *, has_ended: bool
+) -> None:
+    """Before the first event or after the timeout, passive spans begin no session and get the pending session's id."""
+    traces = Traces(session, lambda span: span.name == "click", is_heartbeat)
+    logs = Logs().of(session, lambda _: False, is_heartbeat)
+    if has_ended:
+        traces.span("click")
+        clock.advance(600)
+    traces.span("heartbeat")
+    logs.logger.emit(event_name="heartbeat")
+    assert session.session_index is None
+    assert [traces.attributes[-1], *logs.attributes] == 2 * [{"session.id": session.session_id}]
+    traces.span("click")
+    assert session.session_index == 1 + has_ended
+    assert session.event_index == 1
+    assert traces.attributes[-1]["session.id"] == logs.attributes[0]["session.id"]
+
+
+def test_activity_takes_precedence_over_passive(session: ClientSession) -> None:
+    """A span or log record for which both predicates are true is activity."""
+    Traces(session, is_heartbeat, is_heartbeat).span("heartbeat")
+    assert (session.session_index, session.event_index) == (1, 1)
+    session.start_new_session()
+    Logs().of(session, is_heartbeat, is_heartbeat).logger.emit(event_name="heartbeat")
+    assert (session.session_index, session.event_index) == (2, 1)
 
 
 def test_pending_session_id_is_used_before_the_first_event(session: ClientSession) -> None:

@@ -6,12 +6,13 @@ import json
 import subprocess
 import sys
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from client_session import ClientSession
+from client_session.testing import ManualClock
 from client_session_persistence import MemoryStore
 from event_ids import event_id
 
@@ -23,7 +24,6 @@ from telemetry import Logs, Traces, nanoseconds  # imported after the skip
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from client_session.testing import ManualClock
     from conftest import MakeSession
 
 
@@ -87,6 +87,51 @@ def test_continued_session_does_not_emit_events_on_restart(make: MakeSession) ->
     assert attributes[0] == attributes[1]
     assert [record.event_name for record in logs.records] == ["session.start"]
     assert logs.attributes == attributes[:1]
+
+
+KILLED_PROGRAM = """
+import sys, uuid
+from client_session import ClientSession
+session = ClientSession("session.xml", continue_on_restart=True)
+print(session.get_session_context(uuid.uuid4()).session_id, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_session_end_is_emitted_for_a_killed_program(make: MakeSession, save_path: Path) -> None:
+    """The first run after the timeout emits the session.end of a session whose program was killed; others do not."""
+    start = nanoseconds(datetime.now(UTC))
+    with subprocess.Popen(  # noqa: S603  # our own interpreter and program
+        [sys.executable, "-c", KILLED_PROGRAM],
+        cwd=save_path.parent,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as program:
+        try:
+            assert program.stdout is not None
+            killed_id = program.stdout.readline().strip()
+        finally:
+            program.kill()
+    end = nanoseconds(datetime.now(UTC))
+    logs, clock = Logs(), ManualClock(datetime.now(UTC) + timedelta(seconds=600))
+    logs.of(make())
+    events = SessionEvents(logs.provider)
+    for _ in range(2):
+        session = make(
+            save_path=save_path,
+            clock=clock,
+            continue_on_restart=True,
+            on_session_start=events.started,
+            on_session_end=events.ended,
+        )
+        session.close()
+    (ended,) = logs.records
+    assert (ended.event_name, logs.attributes) == ("session.end", [{"session.id": killed_id}])
+    assert ended.timestamp is not None
+    assert start <= ended.timestamp <= end
+    make(save_path=save_path, clock=clock, on_session_start=events.started).get_session_context(event_id(1))
+    assert logs.attributes[-1]["session.previous_id"] == killed_id
 
 
 def test_session_events_are_not_activity(make: MakeSession, clock: ManualClock) -> None:

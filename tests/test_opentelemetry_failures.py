@@ -59,9 +59,13 @@ def test_closed_session_still_labels_log_records(session: ClientSession) -> None
     assert logs.attributes == traces.attributes == [{"session.id": session.session_id}]
 
 
-def test_failing_predicate_is_logged(session: ClientSession, caplog: pytest.LogCaptureFixture) -> None:
-    """If the predicate raises, the span is exported, the failure is logged, and no event is counted."""
-    traces = Traces(session, lambda span: span.attributes["kind"] == "click")
+@pytest.mark.parametrize("is_activity_failing", [True, False])
+def test_failing_predicate_is_logged(
+    session: ClientSession, caplog: pytest.LogCaptureFixture, *, is_activity_failing: bool
+) -> None:
+    """If a predicate raises, the span is exported, the failure is logged, and no event is counted."""
+    predicates = [lambda _: False, lambda span: span.attributes["kind"] == "click"]
+    traces = Traces(session, *(predicates[::-1] if is_activity_failing else predicates))
     traces.span()
     assert traces.attributes == [{}]
     assert logged_failures(caplog) == ["A span lacks its session's attributes"]
@@ -116,5 +120,9 @@ def test_invalid_processor_argument_is_named_in_the_error(
     """An invalid session or predicate is rejected when the processor is created."""
     with pytest.raises(TypeError, match=r"session must have the methods get_session_context, tick; 'session\.xml' la"):
         make_processor("session.xml")
+    with pytest.raises(TypeError, match="session must have the methods get_session_context, tick; it is None"):
+        make_processor(None)
     with pytest.raises(TypeError, match="is_activity must be callable, not 7"):
         make_processor(session, 7)
+    with pytest.raises(TypeError, match="is_passive must be callable, not None"):
+        make_processor(session, is_passive=None)

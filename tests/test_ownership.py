@@ -6,7 +6,6 @@ import gc
 import os
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,11 +19,14 @@ from event_ids import event_id
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import MakeSession
+    from conftest import MakeSession, ManualTime
 
 SHORT_RUN = """
 import sys, uuid
 from client_session import ClientSession, XmlStore
+from client_session_persistence import deadline, lock_file
+for module in (deadline, lock_file):  # on a busy machine, a run may have the session for longer than a second
+    module.LOCK_SECONDS = module.MAX_LOCK_SECONDS = 60.0
 sys.stdin.read(1)
 store = XmlStore(sys.argv[1], background=sys.argv[2] == "background")
 with ClientSession(store=store, continue_on_restart=True) as session:
@@ -34,7 +36,7 @@ with ClientSession(store=store, continue_on_restart=True) as session:
 LONG_RUN = """
 import sys, uuid
 from client_session import ClientSession
-session = ClientSession(sys.argv[1], continue_on_restart=True)
+session = ClientSession(sys.argv[1], check_interval=3600, continue_on_restart=True)
 print(session.get_session_context(uuid.uuid4()).session_id, flush=True)
 sys.stdin.read(1)
 session.close()
@@ -48,13 +50,6 @@ def start(program: str, *arguments: str | Path) -> subprocess.Popen[str]:
     return subprocess.Popen(  # noqa: S603  # our own interpreter
         [sys.executable, "-c", program, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-
-
-def wait_until_owned_for_a_second(path: Path) -> None:
-    """Wait until another process has owned the session for so long that a new run does not wait for it."""
-    while OwnerLock(f"{path}.owner").own():
-        pass
-    assert not OwnerLock(f"{path}.owner").own()  # this waits for the rest of the second
 
 
 @pytest.mark.parametrize("mode", ["synchronous", "background"])
@@ -71,20 +66,30 @@ def test_short_runs_take_turns(save_path: Path, mode: str) -> None:
     assert len({session_id for _, _, session_id in printed}) == 1
 
 
-def test_run_does_not_wait_for_a_long_run(make: MakeSession, save_path: Path) -> None:
+def test_run_waits_until_the_owner_has_had_the_session_for_a_second(save_path: Path, manual_time: ManualTime) -> None:
+    """A run waits for an owner that has just begun, until the second is over; a run that begins later does not wait."""
+    owner = OwnerLock(f"{save_path}.owner")
+    assert owner.own()
+    manual_time.sleep(0.25)
+    for _ in range(2):
+        assert not OwnerLock(f"{save_path}.owner").own()
+        assert manual_time.slept == pytest.approx(1.0, abs=0.01)
+    owner.release()
+
+
+def test_run_does_not_wait_for_a_long_run(make: MakeSession, save_path: Path, manual_time: ManualTime) -> None:
     """While a run stays open, others begin separate sessions without waiting; later, the owner's session is resumed."""
     with start(LONG_RUN, save_path) as owner:
         assert owner.stdin is not None
         assert owner.stdout is not None
         owned_id = owner.stdout.readline().strip()
-        wait_until_owned_for_a_second(save_path)
-        began = time.monotonic()
+        manual_time.sleep(3600)
         for number in (1, 2):
             with make(save_path=save_path, continue_on_restart=True) as separate:
                 assert separate.get_session_context(event_id(number)).event_index == 1
                 assert separate.session_index == number + 1
                 assert separate.session_id != owned_id
-        assert time.monotonic() - began < 0.9
+        assert manual_time.slept == 3600
         assert not is_resumable(loads(save_path.read_bytes())), "a separate session is never resumed"
         owner.communicate("xx", timeout=60)
     with make(save_path=save_path, continue_on_restart=True) as after:

@@ -29,6 +29,7 @@ from snowplow_tracker.events.self_describing import SelfDescribing  # imported a
 from snowplow_tracker.events.structured_event import StructuredEvent  # imported after the skip
 from snowplow_tracker.self_describing_json import SelfDescribingJson  # imported after the skip
 from snowplow_tracker.snowplow import Snowplow  # imported after the skip
+from snowplow_tracker.subject import Subject  # imported after the skip
 from snowplow_tracker.tracker import Tracker  # imported after the skip
 
 from client_session.trackers.snowplow import SessionTracker  # imported after the skip
@@ -266,6 +267,116 @@ def test_event_that_cannot_be_built_is_not_counted(session: ClientSession) -> No
     assert session.event_index == 0
 
 
+def is_page_view(event: Event) -> bool:
+    """Return whether the event is a page view."""
+    return isinstance(event, PageView)
+
+
+def test_passive_event_is_counted_without_extending(session: ClientSession, clock: ManualClock) -> None:
+    """An event that is not activity gets the session's entity and an event index, but does not extend the session."""
+    emitter = RecordingEmitter()
+    tracker = SessionTracker("ns", emitter, session=session, is_activity=is_page_view)
+    tracker.track(PageView("https://example.com"))
+    clock.advance(400)
+    tracker.track(StructuredEvent("app", "heartbeat"))
+    assert session.expires_in == 200.0
+    first, heartbeat = map(session_of, emitter.events)
+    assert heartbeat == {**first, "eventIndex": 2}
+
+
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_passive_event_without_a_session_has_no_entity(
+    session: ClientSession, clock: ManualClock, caplog: pytest.LogCaptureFixture, *, has_ended: bool
+) -> None:
+    """Before the first event or after a timeout, a passive event is sent without our entity and begins no session."""
+    emitter = RecordingEmitter()
+    tracker = SessionTracker("ns", emitter, session=session, is_activity=is_page_view)
+    if has_ended:
+        tracker.track(PageView("https://example.com"))
+        clock.advance(600)
+    tracker.track(StructuredEvent("app", "heartbeat", context=[place()]))
+    assert entities_of(emitter.events[-1]) == [PLACE]
+    assert not caplog.records
+    assert session.session_index is None
+    tracker.track(PageView("https://example.com"))
+    assert session_of(emitter.events[-1])["sessionIndex"] == 1 + has_ended
+    assert session_of(emitter.events[-1])["eventIndex"] == 1
+
+
+def test_predicates_are_called_once_with_the_callers_event(session: ClientSession) -> None:
+    """Each predicate is called once per event, with the tracked event itself, even if there are several emitters."""
+    seen: list[tuple[str, Event]] = []
+
+    def see(predicate: str, event: Event) -> bool:
+        seen.append((predicate, event))
+        return True
+
+    tracker = SessionTracker(
+        "ns",
+        [RecordingEmitter(), RecordingEmitter()],
+        session=session,
+        is_activity=lambda event: see("is_activity", event),
+        anonymous=lambda event: see("anonymous", event),
+    )
+    event = PageView("https://example.com")
+    tracker.track(event)
+    assert sorted(name for name, _ in seen) == ["anonymous", "is_activity"]
+    assert all(given is event for _, given in seen)
+
+
+@pytest.mark.parametrize("anonymous", [True, lambda event: not isinstance(event, StructuredEvent)])
+def test_anonymous_event_has_no_user_and_no_previous_session(
+    session: ClientSession, *, anonymous: bool | Callable[[Event], bool]
+) -> None:
+    """An anonymous event's entity is valid and has neither the user nor the previous session, only the session."""
+    session.get_session_context(str(uuid.uuid4()))
+    previous_id = session.session_id
+    session.start_new_session()
+    emitter = RecordingEmitter()
+    tracker = SessionTracker("ns", emitter, session=session, anonymous=anonymous)
+    tracker.track(PageView("https://example.com"))
+    entity = session_of(emitter.events[0])
+    VALIDATOR.validate(entity)
+    assert entity["userId"] == "00000000-0000-0000-0000-000000000000"
+    assert entity["previousSessionId"] is None
+    assert (entity["sessionId"], entity["sessionIndex"], entity["eventIndex"]) == (session.session_id, 2, 1)
+    tracker.track(StructuredEvent("shop", "add"))
+    purchase = session_of(emitter.events[1])
+    shown = (session.user_id, previous_id) if callable(anonymous) else (entity["userId"], None)
+    assert (purchase["userId"], purchase["previousSessionId"]) == shown
+
+
+def test_anonymous_tracking_keeps_the_subjects_identifiers(session: ClientSession) -> None:
+    """Identifiers that the program sets on the subject are sent even with an anonymous entity, as documented."""
+    emitter = RecordingEmitter()
+    subject = Subject().set_user_id("alice")
+    SessionTracker("ns", emitter, subject, session=session, anonymous=True).track(PageView("https://example.com"))
+    assert emitter.events[0]["uid"] == "alice"
+
+
+def fail(event: Event) -> bool:
+    """Raise an error, as a broken predicate would."""
+    raise KeyError(event)
+
+
+@pytest.mark.parametrize(
+    "predicate", [{"is_activity": fail}, {"anonymous": fail}, {"anonymous": lambda _: None}, {"anonymous": lambda _: 1}]
+)
+def test_failing_predicate_does_not_lose_the_event(
+    session: ClientSession, predicate: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """If a predicate fails, events are sent without our entity and are not counted; the first failure is logged."""
+    emitter = RecordingEmitter()
+    tracker = SessionTracker("ns", emitter, session=session, **predicate)
+    for _ in range(2):
+        tracker.track(PageView("https://example.com", context=[place()]))
+    assert [entities_of(event) for event in emitter.events] == [[PLACE], [PLACE]]
+    assert session.event_index == 0
+    (logged,) = [record for record in caplog.records if record.name == "client_session.trackers.snowplow"]
+    assert logged.getMessage() == "An event was sent without its session entity"
+    assert logged.exc_info
+
+
 @pytest.mark.parametrize("cause", ["the session is closed", "the timestamp is out of range"])
 def test_failing_session_does_not_lose_the_event(
     collector: Collector, session: ClientSession, cause: str, caplog: pytest.LogCaptureFixture
@@ -324,14 +435,20 @@ def test_threads_share_a_tracker(collector: Collector, session: ClientSession) -
         VALIDATOR.validate(entity)
 
 
-def test_constructor_adds_one_argument_to_the_plain_tracker() -> None:
-    """The arguments are those of the plain tracker, in the same order and with the same defaults, plus ``session``."""
-    *arguments, session = inspect.signature(SessionTracker).parameters.values()
-    plain = inspect.signature(Tracker).parameters.values()
+def test_constructor_adds_keyword_arguments_to_the_plain_tracker() -> None:
+    """The arguments are those of the plain tracker, in order and with the same defaults, then keyword-only ones."""
+    parameters = list(inspect.signature(SessionTracker).parameters.values())
+    plain = list(inspect.signature(Tracker).parameters.values())
+    arguments, added = parameters[: len(plain)], parameters[len(plain) :]
     assert [(parameter.name, parameter.kind, parameter.default) for parameter in arguments] == [
         (parameter.name, parameter.kind, parameter.default) for parameter in plain
     ]
-    assert (session.name, session.kind, session.default) == ("session", session.KEYWORD_ONLY, session.empty)
+    keyword, required = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.empty
+    assert [(parameter.name, parameter.kind, parameter.default) for parameter in added] == [
+        ("session", keyword, required),
+        ("is_activity", keyword, None),
+        ("anonymous", keyword, False),
+    ]
 
 
 def test_tracker_can_be_registered_with_snowplow(session: ClientSession) -> None:
@@ -341,10 +458,29 @@ def test_tracker_can_be_registered_with_snowplow(session: ClientSession) -> None
     Snowplow.remove_tracker(tracker)
 
 
-def test_invalid_session_is_rejected() -> None:
-    """The error says which argument is invalid."""
-    with pytest.raises(TypeError, match=r"session must have the methods get_session_context; 'session\.xml' lacks"):
-        SessionTracker("ns", RecordingEmitter(), session="session.xml")  # type: ignore[arg-type]  # wrong on purpose
+async def later(event: Event) -> bool:
+    """Return a coroutine, which a predicate must not do."""
+    return event is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"session": "session.xml"}, r"session must have the methods get_session_context; 'session\.xml' lacks"),
+        ({"session": None}, "session must have the methods get_session_context; it is None"),
+        ({"is_activity": True}, "is_activity must be callable or None, not True"),
+        ({"is_activity": later}, "is_activity must be a plain function, not the coroutine function <function later"),
+        ({"anonymous": "yes"}, "anonymous must be True, False or callable, not 'yes'"),
+        ({"anonymous": None}, "anonymous must be True, False or callable, not None"),
+        ({"anonymous": later}, "anonymous must be a plain function, not the coroutine function <function later"),
+    ],
+)
+def test_invalid_argument_is_named_in_the_error(
+    session: ClientSession, arguments: dict[str, Any], message: str
+) -> None:
+    """The error names the invalid argument, its value, and what is allowed."""
+    with pytest.raises(TypeError, match=message):
+        SessionTracker("ns", RecordingEmitter(), **{"session": session, **arguments})
 
 
 def test_example_program_sends_the_session(collector: Collector, tmp_path: Path) -> None:

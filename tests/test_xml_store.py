@@ -11,7 +11,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,8 @@ from event_ids import event_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from conftest import ManualTime
 
 OLD = Snapshot(user_id=event_id(7), session_id=event_id(1), session_index=1)
 NEW = Snapshot(user_id=event_id(7), session_id=event_id(2), session_index=2)
@@ -296,17 +297,16 @@ def test_leftover_temporary_file_is_removed(save_path: Path) -> None:
         assert names_in(save_path.parent) == ["session.xml.lock"]
 
 
-def test_load_removes_leftovers_but_not_a_live_writers_file(save_path: Path) -> None:
+def test_load_removes_leftovers_but_not_a_live_writers_file(save_path: Path, manual_time: ManualTime) -> None:
     """Loading removes a temporary file left behind by a killed writer, but not one whose writer holds the lock."""
     XmlStore(save_path).save(OLD)
     leftover = save_path.with_name("session.xml.tmp")
     leftover.write_bytes(b"half")
-    start = time.monotonic()
     with XmlStore(save_path).lock():
         leftover.write_bytes(b"being written")
         assert XmlStore(save_path).load() == OLD
         assert leftover.exists()
-    assert time.monotonic() - start < 0.9
+    assert manual_time.slept == 0.0
     assert XmlStore(save_path).load() == OLD
     assert names_in(save_path.parent) == ["session.xml", "session.xml.lock"]
 
@@ -584,7 +584,7 @@ def hold_lock(path: str, held: Any, release: Any) -> None:  # noqa: ANN401  # mu
         release.wait(60)
 
 
-def test_hung_lock_holder_delays_a_save_by_one_second(save_path: Path) -> None:
+def test_hung_lock_holder_delays_a_save_by_one_second(save_path: Path, manual_time: ManualTime) -> None:
     """While another process holds the lock, a save raises TimeoutError after one second; afterward, saving works."""
     context = multiprocessing.get_context("spawn")
     held, release = context.Event(), context.Event()
@@ -592,10 +592,9 @@ def test_hung_lock_holder_delays_a_save_by_one_second(save_path: Path) -> None:
     holder.start()
     assert held.wait(60)
     store = XmlStore(save_path)
-    start = time.monotonic()
     with pytest.raises(TimeoutError):
         store.save(NEW)
-    assert 0.9 < time.monotonic() - start < 3
+    assert manual_time.slept == pytest.approx(1.0, abs=0.01)
     assert store.load() is None
     release.set()
     holder.join(60)

@@ -78,7 +78,7 @@ def require_methods(argument: str, value: object, *methods: str) -> None:
 def callbacks(**values: Callable[..., object] | None) -> dict[str, Callable[..., object]]:
     """Return the values that are not ``None``, keyed by argument name.
 
-    Raise `TypeError` if any is not callable, or if calling it would not run it, like a coroutine function.
+    Raise `TypeError` if any is not callable, or if a call would not run its body, as with a coroutine function.
     """
     for argument, value in values.items():
         if value is not None and not callable(value):
@@ -95,7 +95,7 @@ def callbacks(**values: Callable[..., object] | None) -> dict[str, Callable[...,
 
 
 _DEFERRED = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
-"""Whether a call to a function returns an object that runs the function's body later."""
+"""The tests for functions that, when called, return an object that runs their body later."""
 
 
 def snapshot_store(
@@ -129,8 +129,8 @@ def snapshot_store(
 def event_id_string(value: uuid.UUID | str) -> str:
     """Return an event id as a lowercase string.
 
-    Raise `TypeError` if it is neither a string nor an object like `uuid.UUID` (such as one of the package
-    ``uuid_utils``), and `ValueError` if it is not a UUID.
+    Raise `TypeError` if it is neither a string nor an object like `uuid.UUID` (``uuid_utils.UUID``, for example), and
+    `ValueError` if it is not a UUID.
     """
     if isinstance(value, str):
         if is_uuid(value):

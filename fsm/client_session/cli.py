@@ -15,6 +15,7 @@ import attrs
 import click
 from rich.text import Text
 
+from client_session import __version__
 from client_session.arguments import snapshot_store
 from client_session.clock import SystemClock
 from client_session.explanation import describe_save_file
@@ -56,7 +57,7 @@ _STATE_STYLES = {
 
 
 @click.group(cls=Program, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="client-session")
+@click.version_option(__version__)
 @click.pass_context
 def client_session(context: click.Context) -> None:
     """Client sessions for trackers."""
@@ -93,6 +94,9 @@ class _WorkingCopy:
 
     def save(self, snapshot: Snapshot) -> None:
         self.changes.save(snapshot)
+
+    def replace_user(self, snapshot: Snapshot) -> None:
+        self.changes.replace_user(snapshot)
 
     def lock(self) -> AbstractContextManager[object]:
         return self.changes.lock()

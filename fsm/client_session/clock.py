@@ -32,7 +32,7 @@ class Clock(Protocol):
 def sleep_counting_clock(platform: str) -> int | None:
     """Return the id of the platform's monotonic clock that includes system sleep, or ``None`` if there is none.
 
-    Some kernels, emulators and system call filters refuse a clock that the C library knows.
+    The clock is tried once, because some kernels, emulators and system call filters refuse it.
 
     Linux and Android: ``CLOCK_BOOTTIME`` (man 2 clock_gettime: "includes any time that the system is suspended").
     macOS and iOS: ``CLOCK_MONOTONIC``, which includes sleep there, unlike `time.monotonic`.
@@ -74,9 +74,10 @@ _MAX_SECONDS_BACK = 60.0
 class CheckedClock:
     """An embedder's clock, with readings that a session can rely on. Thread-safe if the embedder's clock is.
 
-    If the monotonic clock goes backwards, it stands still until it catches up, or, if it is more than a minute behind,
-    continues from there. A reading that is not a finite number is replaced with the last one. A wall time without
-    a time zone is taken as UTC; any other invalid wall time is replaced with the last valid one.
+    If the monotonic clock goes backwards, time stands still until the clock catches up. If the clock is more than a
+    minute behind, time continues immediately, at the clock's pace. A reading that is not a finite number is replaced
+    with the last result. A wall time without a time zone is taken as UTC; any other invalid wall time is replaced with
+    the last valid one.
     """
 
     __slots__ = ("_clock", "_faults", "_state", "_wall")
@@ -94,7 +95,7 @@ class CheckedClock:
         self._faults: dict[str, str | None] = {"monotonic": None, "now": None}
         """The first fault of each method; an empty string once it has been taken."""
         self._state = 0.0, float(seconds) if abs(seconds) < _MAX_SECONDS else 0.0
-        """What is added to readings, and the last result. One object, so that threads never see a part of a change."""
+        """The offset to add to readings, and the last result; one tuple, so that threads never see a partial change."""
         self._wall = SYSTEM_CLOCK.now()
 
     def monotonic(self) -> float:
@@ -126,7 +127,7 @@ class CheckedClock:
         return self._wall
 
     def take_faults(self) -> list[str]:
-        """Describe the first fault of each method, each only once."""
+        """Describe the first fault of each method, unless an earlier call has described it."""
         faults = [(method, fault) for method, fault in self._faults.items() if fault]
         self._faults.update((method, "") for method, _ in faults)
         return [f"The session's clock does not work correctly: {method}() {fault}" for method, fault in faults]
@@ -164,5 +165,5 @@ class Anchor:
         return Anchor(self.monotonic, shifted(self.wall, shift)) if abs(shift) >= 1 else self
 
     def at(self, wall: datetime) -> Anchor:
-        """Return an anchor that converts times in the same way, at this wall time."""
+        """Return the anchor at another wall time that converts times in the same way."""
         return Anchor(self.monotonic + (wall - self.wall).total_seconds(), wall)

@@ -49,8 +49,8 @@ def new_id() -> str:
 class Ledger:
     """One session object's view of its store. Thread-safe.
 
-    It never raises the store's errors. `error` is the last error until a later call succeeds. Only the first of several
-    consecutive errors is logged.
+    Only `replace_user` raises the store's errors. `error` is the last error until a later call succeeds. Only the first
+    of several consecutive errors is logged.
     """
 
     __slots__ = (
@@ -85,7 +85,7 @@ class Ledger:
         self.error: Exception | None = None
         """The last load or save error, until a save succeeds."""
         self.is_resumable = False
-        """Whether this run continues the saved session, and later runs may resume its own: only if it is the owner."""
+        """Whether this run owns the saved session: it may continue it, and later runs may resume its own sessions."""
         try:
             self._open(continues=continues)
         except BaseException:  # the caller gets no session that it could close
@@ -239,11 +239,23 @@ class Ledger:
         with self._lock:
             if self.newest.user_id == user.user_id:
                 return
+            is_nested = self._transaction is not None
             try:
-                self._replace_in_store(user)
+                while True:
+                    mine = self._transaction = object()
+                    try:
+                        self._replace_in_store(user)
+                    except Exception:
+                        if self._transaction is mine:
+                            raise
+                    else:
+                        break  # otherwise, a re-entrant call saved during the replacement, which is tried again
             except BaseException:
-                self._peek()  # it may have arrived after the replacement; if so, adopt the store's user
+                self._peek()  # the store may have failed after the replacement; if so, adopt its user
                 raise
+            finally:
+                if not is_nested:
+                    self._transaction = None
             self.newest = self._saved = user
             self._future = None
             self._report(None)

@@ -1,4 +1,4 @@
-"""Loggers that do not come from the standard library, such as loguru's, and may not format messages with ``%``."""
+"""Support for loggers from other libraries, such as loguru, which may not format messages with ``%``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STANDARD: tuple[type, ...] = (logging.Logger, logging.LoggerAdapter)
 
 
 class _PreformattingLogger:
-    """Passes complete messages to an embedder's logger. Without arguments, no logger formats a message again."""
+    """Passes complete messages to an embedder's logger, without arguments, so that the logger does not format them."""
 
     __slots__ = ("_target",)
 

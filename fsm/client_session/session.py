@@ -103,9 +103,8 @@ class ClientSession:
             count_empty_sessions: number sessions as the .NET tracker does: each construction and each expiry creates,
                 numbers, and saves a session, even if it has no events.
             continue_on_restart: resume the session of the last run with this argument, unless it is over; if it is,
-                report its end. Own the saved session until `close`. If another run owns it, this waits until that run
-                has had it for 1 s, and for 10 s in total; then this run begins a separate session, which is never
-                resumed.
+                report its end. Own the saved session until `close`. If another run owns it, wait until that run has had
+                it for 1 s, but no longer than 10 s; then begin a separate session, which is never resumed.
             extend_on_focus_change: count a focus change as activity, since the user made it.
             max_duration: seconds (or `timedelta`) from its first event after which a session ends, even if it is
                 active; ``None`` or ``math.inf``: no limit.
@@ -312,11 +311,17 @@ class ClientSession:
         within_deadline(apply, patient=not isinstance(error, TimeoutError | PermissionError))
 
     def start_checker(self) -> None:
-        """Start checking again, so that sessions can expire."""
+        """Start checking again, so that sessions can expire.
+
+        Time during which checking was stopped counts as idle time. If it was activity, call `touch` first.
+        """
         self._apply("start_checker", Command.START_CHECKER)
 
     def stop_checker(self) -> None:
-        """Suspend expiry (say, while a video plays) until `start_checker`, an event, or a return to the foreground."""
+        """Suspend expiry (say, while a video plays) until `start_checker`, an event, or a return to the foreground.
+
+        The session ends at the next check after that if a limit has passed since its last activity, or its start.
+        """
         self._apply("stop_checker", Command.STOP_CHECKER)
 
     # Saving

@@ -33,7 +33,7 @@ _MIN_TABLE_WIDTH = 80
 
 
 class Program(click.Group):
-    """A group of commands. If one fails, it prints one line, after the usage if its arguments are invalid."""
+    """A group of commands. A command that fails prints one line, preceded by the usage if its arguments are invalid."""
 
     def main(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401  # click's signature
         """Run a command and exit: with status 2 if the input is invalid, and with status 1 after any other error."""
@@ -144,7 +144,7 @@ def _show(error: click.ClickException) -> None:
 
 
 def _discard_output() -> None:
-    """Point standard output at the null device, so that the interpreter does not try again to write it at exit."""
+    """Point standard output at the null device, so that the interpreter does not retry the write at exit."""
     with contextlib.suppress(OSError):
         descriptor = os.open(os.devnull, os.O_WRONLY)
         os.dup2(descriptor, sys.stdout.fileno())

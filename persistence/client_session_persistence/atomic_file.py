@@ -18,7 +18,7 @@ from client_session_persistence.contexts import SafeContext, close_all, open_int
 from client_session_persistence.deadline import NEVER, Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from client_session_persistence.forks import Lease
 
@@ -201,15 +201,20 @@ def read_at(descriptor: int, size: int, offset: int) -> bytes:
     return os.read(descriptor, size)  # pragma: no cover - runs on Windows
 
 
-def write_durably(lease: Lease, path: str, temporary: str, data: bytes, like: os.stat_result | None = None) -> None:
+def write_durably(
+    lease: Lease, path: str, temporary: str, content: tuple[bytes, os.stat_result | None], delete: Sequence[str] = ()
+) -> None:
     """Replace a file's contents via a temporary file. The rename is not durable until `sync_folder` is called.
 
-    Without ``like``, the file is private, and root gives it to the folder's owner; otherwise, it gets the mode of
-    ``like`` and, if this process may set it, the owner. The lease makes the caller the only writer, so any temporary
-    file is left over from a writer that was killed.
+    ``content`` is the data and the status of a file whose mode and, if this process may set it, owner the new file
+    gets. Without a status, the file is private, and root gives it to the folder's owner. The lease makes the caller the
+    only writer, so any temporary file is left over from a writer that was killed.
+
+    The files in ``delete``, which are in the same folder, are deleted in order right before the rename. This is made
+    durable first: even after a power failure, none of them exists next to the new contents.
     """
-    with contextlib.suppress(FileNotFoundError):
-        call_patiently(lambda: lease.call(os.unlink, temporary))
+    data, like = content
+    _unlink(lease, temporary)
     descriptors: list[int] = []
 
     def create() -> int:
@@ -224,11 +229,20 @@ def write_durably(lease: Lease, path: str, temporary: str, data: bytes, like: os
             while view:
                 view = view[lease.call(os.write, descriptor, view) :]
             _sync(descriptor)
+        if delete:
+            for each in delete:
+                _unlink(lease, each)
+            sync_folder(os.path.dirname(path))
         _replace(lease, temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             lease.call(os.unlink, temporary)
         raise
+
+
+def _unlink(lease: Lease, path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        call_patiently(lambda: lease.call(os.unlink, path))
 
 
 def _replace(lease: Lease, source: str, target: str) -> None:
@@ -254,7 +268,7 @@ def keep_copy(lease: Lease, path: str, copy: str, temporary: str, content: tuple
         # If both names already link to the same file, os.replace leaves both in place (man 2 rename).
         _replace(lease, temporary, copy)
     except (AttributeError, NotImplementedError, OSError):
-        write_durably(lease, copy, temporary, *content)
+        write_durably(lease, copy, temporary, content)
 
 
 def sync_folder(folder: str) -> None:

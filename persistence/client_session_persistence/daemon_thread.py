@@ -37,7 +37,7 @@ class DaemonThread(ABC):
         """Return whether to call `_work` again after it has returned."""
 
     def _wait(self, seconds: float | None = None) -> None:
-        """In `_work`, wait for a call to `_wake`. Check for work first: calls made before the thread began are lost."""
+        """In `_work`, wait for a call to `_wake`. Check for work first: calls from before the thread began are lost."""
         if self._wakeup is not None:
             with contextlib.suppress(queue.Empty):
                 self._wakeup.get(timeout=seconds)

@@ -34,7 +34,7 @@ function, even the ``__exit__`` of a context manager, from doing so."""
 
 
 def within_deadline(function: Callable[[], Result], *, until: float | None = None, patient: bool = True) -> Result:
-    """Treat everything that this thread does in the function as one call, or as part of the call already in progress.
+    """Run a function as one call, or as part of the call that is already in progress on this thread.
 
     The call stops waiting for locks at ``until``, in `time.monotonic` time (default: ten seconds from now). A call that
     is not ``patient`` tries each lock only once.

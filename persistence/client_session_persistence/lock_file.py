@@ -48,7 +48,7 @@ _open_files: dict[int, list[int]] = {}
 
 
 class LockFile:
-    """A file that is created when first locked. It is never removed, or else two processes could lock it.
+    """A file that is created when first locked. It is never removed: otherwise, two processes could lock it at once.
 
     Not thread-safe. On a file system without lock support, it behaves as if there were no other processes.
     """
@@ -64,7 +64,7 @@ class LockFile:
         """Store the paths of the lock file and of the file that it guards, if any; nothing is created yet."""
         self._path, self._guarded = path, guarded
         self._descriptors: list[int] = []
-        """The open descriptor, if any. Each is in this list at all times, even if an exception arrives from outside."""
+        """The open descriptor, if any. No descriptor is ever outside this list, even if an exception arrives."""
         self._finalizer = Finalizer(partial(_close, self._descriptors))
         """Closes the descriptor if this object is deallocated while it is open."""
         self._record: int | None = None
@@ -103,7 +103,7 @@ class LockFile:
             raise TimeoutError(errno.ETIMEDOUT, "Another process holds the lock", self._path)
 
     def show_progress(self) -> None:
-        """Show waiting processes that the holder does not hang."""
+        """Show waiting processes that the holder is making progress."""
         self._write(_STAMP, self._new_stamp())
 
     def erase_stamp(self) -> None:
@@ -153,7 +153,7 @@ class LockFile:
         return _RETRY_SECONDS_IN_LINE if is_in_line else _RETRY_SECONDS
 
     def _read_record(self) -> int:
-        """Notice whether the lock has changed hands. Return since when the next process has been waiting, or 0."""
+        """Note whether the lock has changed hands. Return when the next process began to wait, or 0."""
         data = b""
         if self._record is not None:
             with contextlib.suppress(OSError):
@@ -197,7 +197,7 @@ class LockFile:
 
 
 class OwnerLock:
-    """The lock on a saved session. Its owner has it from construction to close, and children do not keep it."""
+    """The lock on a saved session. The owner holds it from construction to close; forked children do not inherit it."""
 
     __slots__ = ("_file",)
 
@@ -208,7 +208,7 @@ class OwnerLock:
     def own(self) -> bool:
         """Try to become the owner; return whether this succeeded.
 
-        A present owner may be a short run, so this waits until it has been the owner for 1 s, and for 10 s in total.
+        The present owner may be a short run, so this waits until it has been the owner for 1 s, but at most 10 s.
         Raise `OSError` if the file cannot be created, opened, or locked.
         """
         file, begin = self._file, time.monotonic()
@@ -305,7 +305,7 @@ class ProcessLock(ForkAware):
         return self._is_retained
 
     def show_progress(self) -> None:
-        """Show waiting processes that this process, which holds the lock, does not hang."""
+        """Show waiting processes that this process, which holds the lock, is making progress."""
         self._file.show_progress()
 
     def retain(self) -> None:

@@ -34,7 +34,7 @@ def file_path(argument: str, value: str | os.PathLike[str]) -> str:
         os.fsencode(path)
     except UnicodeEncodeError as error:
         msg = (
-            f"{argument} must be encodable: a path must consist of characters that file names may have here, "
+            f"{argument} must consist of characters that file names can contain on this system, "
             f"not {shown(path)}: {error.reason}"
         )
         raise ValueError(msg) from error

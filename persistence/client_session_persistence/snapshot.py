@@ -109,7 +109,7 @@ _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UT
 
 
 def shifted(time: datetime, seconds: float) -> datetime:
-    """Add seconds to a time in UTC. A result outside the years 1 to 9999 becomes the first or last time in them."""
+    """Add seconds to a time in UTC. A result outside the years 1 to 9999 becomes the first or last possible time."""
     try:
         return time + timedelta(seconds=seconds)
     except OverflowError:

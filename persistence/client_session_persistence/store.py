@@ -20,6 +20,12 @@ class SnapshotStore(Protocol):
     Every method must be thread-safe. Methods raise `OSError` for system errors and `StoreError` for others; the session
     then continues and retries later. It treats any other `Exception` from a store in the same way, unless a signal
     handler raised it.
+
+    At run time, a store that keeps nothing but the newest snapshot does not need `replace_user`: without it, a session
+    calls `save` while holding the lock.
+
+    Entities report a store's attribute ``storage_mechanism``, if it has one: ``"SQLITE"``, ``"COOKIE_1"``,
+    ``"COOKIE_3"``, ``"LOCAL_STORAGE"`` (the default) or ``"FLASH_LSO"``.
     """
 
     def load(self) -> Snapshot | None:
@@ -36,6 +42,14 @@ class SnapshotStore(Protocol):
 
         A store may instead return at once, with a future that completes when the snapshot is durable. Until then,
         `load` must already return the new snapshot in this process, and no other process may acquire the lock.
+        """
+
+    def replace_user(self, snapshot: Snapshot) -> None:
+        """Replace the user: delete all that the store keeps of earlier snapshots, such as backups, and save this one.
+
+        Acquire the lock, unless this thread holds it. Return once nothing of the earlier snapshots remains and the new
+        one is durable, even if `save` returns earlier. The store is never empty in between. Raise if this is not
+        possible; then the snapshot that `load` returns has not changed.
         """
 
     def lock(self) -> AbstractContextManager[object]:
@@ -78,6 +92,10 @@ class MemoryStore(ForkAware):
         """Replace the snapshot."""
         with self.lock():
             self._snapshot = snapshot
+
+    def replace_user(self, snapshot: Snapshot) -> None:
+        """Replace the snapshot; nothing of the old one remains."""
+        self.save(snapshot)
 
     def lock(self) -> AbstractContextManager[object]:
         """Return a context manager that excludes other threads."""

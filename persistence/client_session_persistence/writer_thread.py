@@ -22,6 +22,7 @@ from client_session_persistence.forks import THIS_PROCESS, ForkAware, Stage, reg
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from client_session_persistence.forks import Lease
     from client_session_persistence.lock_file import ProcessLock
     from client_session_persistence.snapshot import Snapshot
 
@@ -88,23 +89,26 @@ register(
 
 
 class PendingWrites(ForkAware):
-    """The snapshots that one store has queued. If several are waiting, only the newest is written."""
+    """The snapshots that one store has queued. If several are waiting, only the newest and any new user are written."""
 
     __slots__ = ("_last", "_waiting", "_writing", "newest", "unsynced")
 
-    newest: Snapshot
-    """The most recently queued snapshot."""
+    newest: Snapshot | None
+    """The most recently queued snapshot, or ``None`` if it was a new user that could not be written."""
 
     def renew(self) -> None:
         """Start over with an empty queue: the parent writes the snapshots that were queued before the fork."""
-        self._waiting: deque[tuple[Callable[[], object], Future[None]]] = deque()
+        self._waiting: deque[tuple[Callable[[], object], Future[None], bool]] = deque()
+        """How to write each snapshot, its future, and whether it must be written even if newer ones are waiting."""
         self._writing = threading.RLock()
         """Held while writing: at the interpreter's exit, two threads may try to write."""
         self._last: Future[None] | None = None
         self.unsynced: deque[str] = deque()
         """Folders with new entries that the thread must make durable before it writes."""
 
-    def add(self, lock: ProcessLock, snapshot: Snapshot, write: Callable[[], object]) -> Future[None]:
+    def add(
+        self, lock: ProcessLock, snapshot: Snapshot, write: Callable[[], object], *, is_required: bool = False
+    ) -> Future[None]:
         """Queue a snapshot and return its future. The lock, which the caller holds, is retained until the save is done.
 
         Raise `BlockingIOError` if too many other stores' lock files are already open.
@@ -120,12 +124,27 @@ class PendingWrites(ForkAware):
             WRITER.retained.add(lock)
             self.newest = snapshot
             self._last = future
-            self._waiting.append((write, future))
+            self._waiting.append((write, future, is_required))
             WRITER.run(job)
         except BaseException:
             WRITER.run(job)  # an exception from outside may have interrupted the first try
             raise
         return future
+
+    def replace_user(self, lock: ProcessLock, lease: Lease, snapshot: Snapshot, write: Callable[[], object]) -> None:
+        """Queue a new user's snapshot behind all others and wait until it is durable; raise its error, if any."""
+        self.renew_in_child()
+        process, last = THIS_PROCESS.id, self._last
+        if last is not None:
+            wait_for(last, process)  # so that a failure here is not reported as a failure of that save
+        future = lease.call(partial(self.add, is_required=True), lock, snapshot, write)
+        wait_for(future, process)
+        try:
+            lease.call(future.result)
+        except BaseException:
+            if self.newest is snapshot:
+                self.newest = None
+            raise
 
     def wait(self) -> None:
         """Wait until the last queued snapshot is durable; raise its error, if any."""
@@ -135,18 +154,20 @@ class PendingWrites(ForkAware):
             last.result()
 
     def _write_newest(self, lock: ProcessLock) -> None:
-        taken: list[tuple[Callable[[], object], Future[None]]] = []
+        taken: list[tuple[Callable[[], object], Future[None], bool]] = []
         error: BaseException | None = None
         try:
             with self._writing:
                 with contextlib.suppress(IndexError):
                     taken.extend(iter(self._waiting.popleft, None))  # no Python code runs in between, so none is lost
-                if taken:  # otherwise, an earlier job wrote this job's snapshot or a newer one
-                    self._write(lock, taken[-1][0])
+                # If nothing was taken, an earlier job wrote this job's snapshot or a newer one.
+                for number, (write, _, is_required) in enumerate(taken, 1):
+                    if is_required or number == len(taken):
+                        self._write(lock, write)
         except BaseException as raised:  # noqa: BLE001  # whatever it is, the futures must report it
             error = raised
         try:
-            _complete([future for _, future in taken], error)
+            _complete([future for _, future, _ in taken], error)
         finally:
             self._release(lock)
 

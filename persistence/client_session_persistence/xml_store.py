@@ -20,6 +20,7 @@ from client_session_persistence.path_argument import file_path
 from client_session_persistence.snapshot import CorruptSaveFileError, Snapshot, StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from concurrent.futures import Future
     from contextlib import AbstractContextManager
 
@@ -27,6 +28,15 @@ if TYPE_CHECKING:
     from client_session_persistence.lock_file import Hold
     from client_session_persistence.store import Owner
     from client_session_persistence.writer_thread import PendingWrites
+
+
+def _verified_dump(snapshot: Snapshot) -> bytes:
+    """Return a snapshot's save file; raise `StoreError` if it would not be equal when read back."""
+    data = dumps(snapshot)
+    if loads(data) != snapshot:
+        msg = f"{snapshot!r} is not equal when read back, and was not written"
+        raise StoreError(msg)
+    return data
 
 
 @attrs.frozen
@@ -120,7 +130,7 @@ class XmlStore:
         """
         try:
             self._resolve()
-            if self._pending is not None and self._lock.is_retained:
+            if self._pending is not None and self._lock.is_retained and self._pending.newest is not None:
                 return self._pending.newest
             is_locked = self._lock.own_lease is not None
             # Delete a killed writer's temporary file. If the lock is held, the file may belong to an active writer.
@@ -150,15 +160,36 @@ class XmlStore:
             StoreError: the snapshot would not be equal when read back; nothing was written.
 
         """
-        data = dumps(snapshot)
-        if loads(data) != snapshot:
-            msg = f"{snapshot!r} is not equal when read back, and was not written"
-            raise StoreError(msg)
-        # In a child forked while the caller held the lock, the inherited lease is void: this save is up to the parent.
-        own_lease = self._lock.own_lease
-        with self._locked() if own_lease is None else contextlib.nullcontext(own_lease) as lease:
+        data = _verified_dump(snapshot)
+        with self._leased() as lease:
             write = partial(self._write, lease, data, snapshot)
             return write() if self._pending is None else lease.call(self._pending.add, self._lock, snapshot, write)
+
+    def replace_user(self, snapshot: Snapshot) -> None:
+        """Replace the file with a new user's, and delete ``<name>.corrupt``, ``<name>.bak`` and any temporary file.
+
+        Return once both would survive a power failure, even with ``background``; a queued snapshot is written first.
+        The file always has its complete old or new contents, and as soon as it has the new ones, no other file has any
+        old ones. If one of the names is a symbolic link, the link is deleted, not its target.
+
+        No copy of a corrupt file is kept. If a user can be recovered from it or its backup, it is repaired first, so
+        that a failure does not lose that user.
+
+        Raises:
+            OSError: a file could not be deleted (perhaps it is a folder), writing failed, the old file cannot be read
+                or is a mount point, or the lock could not be acquired (`TimeoutError`, see `lock`). The file still has
+                the old user, unless the only failure was to make the rename durable or to release the lock. The backup
+                and the corrupt copy may be gone.
+            StoreError: the snapshot would not be equal when read back; nothing was written.
+
+        """
+        data = _verified_dump(snapshot)
+        with self._leased() as lease:
+            write = partial(self._write_new_user, lease, data, snapshot)
+            if self._pending is None:
+                write()
+            else:
+                self._pending.replace_user(self._lock, lease, snapshot, write)
 
     def flush(self) -> None:
         """Wait until the last queued snapshot is durable; without ``background``, return at once.
@@ -189,6 +220,14 @@ class XmlStore:
         self._resolve()
         self._create_folder()
         return OwnerLock(path_next_to(self._path, ".owner"), self._path)
+
+    def _leased(self) -> AbstractContextManager[Lease]:
+        """Return a context manager that holds the lock, unless this thread already does.
+
+        In a child forked while the caller held the lock, the inherited lease is void: the write is up to the parent.
+        """
+        own_lease = self._lock.own_lease
+        return self._locked() if own_lease is None else contextlib.nullcontext(own_lease)
 
     def _locked(self, *, wait: bool = True) -> SafeContext[Lease]:
         entered: list[tuple[ProcessLock, Hold]] = []
@@ -234,18 +273,32 @@ class XmlStore:
                     self._temporary,
                     (before.data, before.stat),
                 )
-        self._content = None
-        like = None if before is None else before.stat
         try:
-            atomic_file.write_durably(lease, self._path, self._temporary, data, like)
+            self._replace(lease, data, snapshot, before)
         except OSError as error:
             if error.errno == errno.EBUSY and before is not None and before.error:
                 # A mount point cannot be replaced. If it has no snapshot of its own, the next run finds this one.
-                atomic_file.write_durably(lease, path_next_to(self._path, ".bak"), self._temporary, data, like)
+                backup = path_next_to(self._path, ".bak")
+                atomic_file.write_durably(lease, backup, self._temporary, (data, before.stat))
             raise
+
+    def _write_new_user(self, lease: Lease, data: bytes, snapshot: Snapshot) -> None:
+        before = self._content or self._read()
+        recovered = before.error.recovered if before is not None and before.error is not None else None
+        if recovered is not None:
+            self._write(lease, dumps(recovered), recovered)
+        # The backup comes last: if the other file cannot be deleted, the backup remains.
+        self._replace(lease, data, snapshot, before, [path_next_to(self._path, each) for each in (".corrupt", ".bak")])
+
+    def _replace(
+        self, lease: Lease, data: bytes, snapshot: Snapshot, before: _Content | None, delete: Sequence[str] = ()
+    ) -> None:
+        self._content = None
+        like = None if before is None else before.stat
+        atomic_file.write_durably(lease, self._path, self._temporary, (data, like), delete)
+        self._written = data, snapshot
         self._lock.show_progress()
         atomic_file.sync_folder(os.path.dirname(self._path))
-        self._written = data, snapshot
 
     def _set_path(self, path: str) -> None:
         self._path, self._temporary = path, path_next_to(path, ".tmp")

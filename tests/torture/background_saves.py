@@ -32,7 +32,7 @@ _SESSIONS = 2
 
 
 @contextlib.contextmanager
-def _before_each_operation(callback: Callable[[str, int], None]) -> Iterator[list[str]]:
+def before_each_operation(callback: Callable[[str, int], None]) -> Iterator[list[str]]:
     """Call ``callback`` with the name and number of each file operation in the block, and yield their names."""
     names: list[str] = []
 
@@ -64,7 +64,7 @@ def _use_session(path: Path, acknowledged: Callable[[int], object] = lambda _: N
 
 
 def _count_operations(folder: Path) -> int:
-    with _before_each_operation(lambda _name, _number: None) as names:
+    with before_each_operation(lambda _name, _number: None) as names:
         _use_session(folder / "counted" / "session.xml")
     return len(names)
 
@@ -82,7 +82,7 @@ def _kill_at(path: Path, position: int) -> str:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def work() -> None:
-        with _before_each_operation(kill):
+        with before_each_operation(kill):
             _use_session(path, lambda index: acknowledge(writer, bytes([index])))
 
     acknowledge = os.write
@@ -114,7 +114,7 @@ def _fail_at(path: Path, position: int, code: int, *, is_permanent: bool) -> str
         if number == position or (is_permanent and name == failing):
             raise OSError(code, os.strerror(code))
 
-    with _before_each_operation(fail):
+    with before_each_operation(fail):
         session = _use_session(path)
     for _ in range(2):
         session.tick()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from torture import (
     background_saves,
     failing_system_calls,
+    forgetting,
     forks,
     gone_sessions,
     hostile_files,
@@ -35,6 +36,7 @@ FAULTS: tuple[Fault, ...] = (
     *background_saves.FAULTS,
     *random_kills.FAULTS,
     *power_cut.FAULTS,
+    *forgetting.FAULTS,
     *simultaneous_starts.FAULTS,
     *hung_lock_holder.FAULTS,
     *forks.FAULTS,

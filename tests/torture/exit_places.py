@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 METHODS: dict[str, str] = {
+    "forget_user": "session.forget_user()",
     "get_session_context": "session.get_session_context(new_id())",
     "get_session_context(extend=False)": "session.get_session_context(new_id(), extend=False)",
     "set_background": "session.set_background(not session.background)",
@@ -15,7 +16,6 @@ METHODS: dict[str, str] = {
     "check_interval": "session.check_interval = 0.002",
     "foreground_timeout": "session.foreground_timeout = 500",
     "max_duration": "session.max_duration = 3600",
-    "forget_user": "session.forget_user()",
     "explain": "str(session.explain())",
     "expires_in": "session.expires_in",
     "close": "session.close()",

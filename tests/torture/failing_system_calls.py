@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ERRORS = ("EIO", "ENOSPC", "EDQUOT", "EACCES", "EROFS", "EMFILE", "EINTR", "ENOMEM")
 
 # These calls do not involve a file or cannot fail.
-_UNAFFECTED_CALLS = {
+UNAFFECTED_CALLS = {
     "clock_nanosleep",
     "exit_group",
     "futex",
@@ -73,18 +73,17 @@ SCENARIOS = (
 
 
 @attrs.frozen
-class Case:
+class Injection:
     """One error, injected into one system call and, if ``permanent``, into all later calls of the same name."""
 
-    scenario: Scenario
     call: Call
     error: str
     permanent: bool
 
     def __str__(self) -> str:
-        """Describe the case."""
+        """Describe the error."""
         duration = "permanently" if self.permanent else "once"
-        return f"{self.scenario.name}, {self.call.name} {self.call.number} fails with {self.error} {duration}"
+        return f"{self.call.name} {self.call.number} fails with {self.error} {duration}"
 
     @property
     def expression(self) -> str:
@@ -92,6 +91,17 @@ class Case:
         first = self.call.number
         when = f"{first}..{first + 99}" if self.error == "EINTR" else f"{first}+"
         return f"inject={self.call.name}:error={self.error}:when={when if self.permanent else first}"
+
+
+@attrs.frozen(str=False)
+class Case(Injection):
+    """One error in one scenario."""
+
+    scenario: Scenario
+
+    def __str__(self) -> str:
+        """Describe the case."""
+        return f"{self.scenario.name}, {super().__str__()}"
 
     @property
     def saves_fail(self) -> bool:
@@ -139,8 +149,8 @@ def find_cases(folder: Path) -> list[Case]:
         lost = run_survivor(Survivor(scenario.prepare(folder), scenario.running), scenario, contextlib.nullcontext())
         traced = run(scenario, folder)
         assert not lost + traced.returned, (scenario.name, lost, traced.returned)
-        calls = [call for call in traced.calls if call.name not in _UNAFFECTED_CALLS]
-        found += itertools.starmap(Case, itertools.product((scenario,), calls, ERRORS, (False, True)))
+        calls = [call for call in traced.calls if call.name not in UNAFFECTED_CALLS]
+        found += itertools.starmap(Case, itertools.product(calls, ERRORS, (False, True), (scenario,)))
     return found
 
 

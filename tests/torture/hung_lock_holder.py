@@ -6,6 +6,7 @@ import os
 import signal
 import stat
 import sys
+import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +19,8 @@ import attrs
 
 from client_session import ClientSession, SessionClosedError
 from client_session.testing import ManualClock, ManualScheduler
-from client_session_persistence import loads
-from client_session_persistence.deadline import LOCK_SECONDS
+from client_session_persistence import loads, lock_file
+from client_session_persistence.deadline import MAX_LOCK_SECONDS, Wait
 from torture.fault import Fault, Outcome, Scale
 from torture.worker_pool import fork_child, print_report, run_in_fresh_interpreters
 
@@ -28,11 +29,30 @@ if TYPE_CHECKING:
 
     from client_session import SessionContext
 
-BUSY_SECONDS = 0.5
-"""Extra seconds allowed for a call on a busy machine; waiting for the lock twice would take longer."""
-
 _TICKS = 60
 _SESSIONS = 20
+
+
+class _WaitCount(threading.local):
+    value = 0
+
+
+_WAITS = _WaitCount()
+"""How many of this thread's waits have ended without the lock. Each takes a second, as test_deadline.py shows."""
+
+
+class _CountedWait(Wait):
+    __slots__ = ("_is_waiting",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._is_waiting = False
+
+    def seconds_left(self, changed_at: float, timed_out_at: float) -> float:
+        seconds = super().seconds_left(changed_at, timed_out_at)
+        _WAITS.value += self._is_waiting and not seconds
+        self._is_waiting = seconds > 0
+        return seconds
 
 
 class _WarningCounter:
@@ -81,6 +101,8 @@ class _Case:
     holder: int = 0
     seconds: float = 0.0
     """The duration of the longest call."""
+    waits: int = 0
+    """How often a call waited in vain for the lock."""
 
     def start(self) -> None:
         """Start another session."""
@@ -111,12 +133,13 @@ class _Case:
         os.waitpid(self.holder, os.WUNTRACED)
 
     def run(self) -> None:
-        """Make the call, and measure its duration."""
+        """Make the call, measure its duration, and count its waits."""
         if self.call == "ticks of 20 sessions":
             with ThreadPoolExecutor(_SESSIONS) as pool:
                 list(pool.map(_track_event, self.sessions))
-        seconds = _measure_seconds(lambda: CALLS[self.call](self))
-        self.seconds = self.seconds or seconds
+        measured = _measure(lambda: CALLS[self.call](self))
+        if not self.seconds:
+            self.seconds, self.waits = measured
 
     def find_loss(self) -> str | None:
         """Return any loss that occurred during the hang or after the lock holder continued."""
@@ -124,14 +147,10 @@ class _Case:
         return during or after
 
     def _find_loss_during_hang(self) -> str | None:
-        ticking = 0.0
-        for _ in range(_TICKS):
-            if self.call != "close" and ticking < BUSY_SECONDS:
-                ticking += _measure_seconds(self.session.tick)
-        if self.seconds > LOCK_SECONDS + BUSY_SECONDS:
-            return f"the call took {self.seconds:.2f} s"
-        if ticking > BUSY_SECONDS:
-            return f"ticks during the hang took {ticking:.2f} s"
+        if self.waits > 1 or self.seconds > MAX_LOCK_SECONDS:
+            return f"the call waited {self.waits} times and took {self.seconds:.2f} s"
+        if self.call != "close" and any(_measure(self.session.tick)[1] for _ in range(_TICKS)):
+            return "a tick during the hang waited"
         if not isinstance(self.session.save_error, TimeoutError):
             return "the call did not wait for the lock"
         if self.logger.count != len(self.sessions):
@@ -163,11 +182,12 @@ class _Case:
         return saved.session_index, saved.session_id
 
 
-def _measure_seconds(call: Callable[[], object]) -> float:
-    start = time.monotonic()
+def _measure(call: Callable[[], object]) -> tuple[float, int]:
+    """Return how many seconds a call takes, and how often it waits in vain for the lock."""
+    start, waits = time.monotonic(), _WAITS.value
     with suppress(TimeoutError):  # raised by save()
         call()
-    return time.monotonic() - start
+    return time.monotonic() - start, _WAITS.value - waits
 
 
 def _track_event(session: ClientSession) -> SessionContext:
@@ -178,7 +198,8 @@ def _call_from_four_threads(case: _Case) -> None:
     """Make four concurrent calls that need the same session's lock."""
     calls = [lambda: _track_event(case.session), case.session.save, case.session.save, case.session.tick]
     with ThreadPoolExecutor(len(calls)) as pool:
-        case.seconds = max(pool.map(_measure_seconds, calls))  # a thread that starts late may wait on its own
+        seconds, waits = zip(*pool.map(_measure, calls), strict=True)
+    case.seconds, case.waits = max(seconds), max(waits)  # a thread that starts late may wait on its own
 
 
 def _tick_all(case: _Case) -> None:
@@ -207,9 +228,10 @@ def _call_during_hang(folder: Path, calls: list[str], options: list[str]) -> Non
     ]
     for case in cases:
         case.prepare()
-    with ThreadPoolExecutor(len(cases)) as pool:
-        list(pool.map(_Case.run, cases))
-    losses = [f"{case.call} {case.option}: {loss}" for case in cases if (loss := case.find_loss())]
+    with mock.patch.object(lock_file, "Wait", _CountedWait):
+        with ThreadPoolExecutor(len(cases)) as pool:
+            list(pool.map(_Case.run, cases))
+        losses = [f"{case.call} {case.option}: {loss}" for case in cases if (loss := case.find_loss())]
     print_report(len(cases), losses, longest=max(case.seconds for case in cases))
 
 
@@ -223,7 +245,7 @@ def call_during_hang(scale: Scale) -> Outcome:
 FAULTS: tuple[Fault, ...] = (
     Fault(
         "calls while another process hangs holding the lock, including calls from four threads and with 20 sessions",
-        "a call takes more than 1 s, a session fails, warns twice or is not saved afterward, or two sessions are "
+        "a call waits for the lock twice, a session fails, warns twice or is not saved afterward, or two sessions are "
         "saved with the same index",
         call_during_hang,
     ),

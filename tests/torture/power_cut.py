@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from torture.disk import Disk
 
-_FILE_SYSTEMS: tuple[tuple[tuple[str, ...], str], ...] = (
+FILE_SYSTEMS: tuple[tuple[tuple[str, ...], str], ...] = (
     ((), "commit=600"),  # the journal commits on fsync rather than every five seconds
     ((), "commit=600,noauto_da_alloc"),
     ((), "commit=600,nodelalloc"),
@@ -53,7 +53,7 @@ def _backup(path: Path) -> Path:
     return path.with_name(path.name + ".bak")
 
 
-def _wait_for_locks() -> None:
+def wait_for_locks() -> None:
     """Wait until the writer thread has closed all lock files, since a disk with open files cannot be unmounted.
 
     `XmlStore.flush` returns as soon as the save is durable, right before the thread releases the lock.
@@ -85,7 +85,7 @@ def _cut_after_saves(disk: Disk, path: str, rounds: int, *, is_background: bool 
                 session.get_session_context(event_id(2))
                 session.save()
         before = _load_if_valid(disk.folder / path)
-    _wait_for_locks()
+    wait_for_locks()
 
 
 def _cut_without_fsync(disk: Disk) -> Iterator[str]:
@@ -101,7 +101,7 @@ def cut_after_a_save(scale: Scale, *, is_background: bool = False) -> Outcome:
     sample = scale is Scale.SAMPLE
     losses: list[str] = []
     cuts = 0
-    for mkfs_arguments, options in _FILE_SYSTEMS[1:2] if sample else _FILE_SYSTEMS:
+    for mkfs_arguments, options in FILE_SYSTEMS[1:2] if sample else FILE_SYSTEMS:
         with mounted_disk(mkfs_arguments, options) as disk:
             for path in _PATHS:
                 lost = _cut_after_saves(disk, path, 2 if sample else 12, is_background=is_background)
@@ -117,7 +117,7 @@ _STEPS = ("open", "link", "write", "fsync", "replace", "unlink")
 
 
 @contextlib.contextmanager
-def _after_every_step(callback: Callable[[str], None]) -> Iterator[None]:
+def after_every_step(callback: Callable[[str], None]) -> Iterator[None]:
     """Call ``callback`` after each system call in the block, except for calls that ``callback`` makes itself."""
     is_calling = False
 
@@ -161,19 +161,19 @@ def _cut_after_steps(disk: Disk, saves: int, *, is_background: bool) -> Iterator
                 elif new.session_index > _SAVES_BEFORE_A_BACKUP and backup is None:
                     lost.append(f"{prefix} no good backup")
 
-        with _after_every_step(cut):
+        with after_every_step(cut):
             store.save(new)
             store.flush()
-    _wait_for_locks()
+    wait_for_locks()
     yield from lost
 
 
-def cut_after_every_step(scale: Scale, *, is_background: bool = False) -> Outcome:
+def cutafter_every_step(scale: Scale, *, is_background: bool = False) -> Outcome:
     """Cut the power after every system call of a save; the disk must have the old or new session and a good backup."""
     sample = scale is Scale.SAMPLE
     losses: list[str] = []
     cuts = 0
-    for mkfs_arguments, options in _FILE_SYSTEMS[1:2] if sample else _FILE_SYSTEMS:
+    for mkfs_arguments, options in FILE_SYSTEMS[1:2] if sample else FILE_SYSTEMS:
         with mounted_disk(mkfs_arguments, options) as disk:
             lost = _cut_after_steps(disk, 3 if sample else 20, is_background=is_background)
             losses += [f"{options}: {loss}" for loss in lost]
@@ -190,7 +190,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "power cut after every system call of a save",
         "the disk has neither the old session nor the new one",
-        cut_after_every_step,
+        cutafter_every_step,
     ),
     Fault(
         "power cut right after a background save is durable",
@@ -200,6 +200,6 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "power cut after every system call of a background save",
         "the disk has neither the old session nor the new one",
-        partial(cut_after_every_step, is_background=True),
+        partial(cutafter_every_step, is_background=True),
     ),
 )

@@ -77,6 +77,10 @@ class VariableStore:
         """Replace the snapshot."""
         self.snapshot = snapshot
 
+    def replace_user(self, snapshot: Snapshot) -> None:
+        """Replace the snapshot."""
+        self.snapshot = snapshot
+
     def lock(self) -> contextlib.AbstractContextManager[object]:
         """Return a context manager that does nothing."""
         return contextlib.nullcontext()
@@ -93,6 +97,9 @@ class FutureStore:
         """Return a future."""
         del snapshot
         return Future()
+
+    def replace_user(self, snapshot: Snapshot) -> None:
+        """Do nothing."""
 
     def lock(self) -> contextlib.AbstractContextManager[object]:
         """Return a context manager that does nothing."""

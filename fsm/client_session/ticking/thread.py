@@ -44,7 +44,7 @@ class Checker(DaemonThread):
     def start(self, session: Ticking, now: float) -> None:  # noqa: ARG002  # this scheduler runs in real time
         """Tick the session every `check_interval` seconds; the first tick is at most one interval away.
 
-        Raise `RuntimeError` if the thread cannot be started. If a later call starts it, it also ticks this session.
+        Raise `RuntimeError` if the thread cannot be started. Once a later call starts it, this session is ticked too.
         """
         reference, interval = reference_to(session, self._forget), session.check_interval
         self._requests.append((reference, interval))

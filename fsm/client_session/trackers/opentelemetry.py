@@ -10,8 +10,11 @@ Names follow OpenTelemetry's semantic conventions for sessions (``docs/general/s
 ``session.id`` and ``session.previous_id``, and the events ``session.start`` and ``session.end``.
 
 Belonging to a session and extending it are different (opentelemetry-android#2049). Every span or log record that a
-processor sees gets the attributes. Only activity, as decided by the processor's predicate, is recorded as an event and
-starts or extends a session.
+processor sees gets the attributes. Two predicates decide what else happens:
+
+- *Activity* is recorded as an event: it starts or extends a session.
+- *Passive* spans and records, such as those of a heartbeat, are counted in the current session without extending it.
+- The others are neither counted nor extend the session.
 
 Requires ``opentelemetry-sdk`` 1.39 or newer (the ``opentelemetry`` extra); otherwise the import raises `ImportError`.
 """
@@ -23,10 +26,11 @@ import sys
 import uuid
 from datetime import UTC, datetime, timedelta
 from time import time_ns
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
-from client_session import arguments
+from client_session.trackers.due_check import check_if_due
 from client_session.trackers.failures import Failures
+from client_session.trackers.requirements import require_predicate, require_session
 
 try:
     from opentelemetry._logs import get_logger
@@ -49,12 +53,14 @@ if TYPE_CHECKING:
 SESSION_ID = "session.id"
 SESSION_PREVIOUS_ID = "session.previous_id"
 
+_Item = TypeVar("_Item")
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
 def is_root_operation(span: Span) -> bool:
-    """Return whether a span is a root span of kind SERVER, CLIENT or INTERNAL. This is the default predicate.
+    """Return whether a span is a root span of kind SERVER, CLIENT or INTERNAL. By default, such spans are activity.
 
     A span with a parent belongs to an operation that was already counted or began in another program. Programs
     also send and receive messages (PRODUCER, CONSUMER) without user activity.
@@ -62,37 +68,49 @@ def is_root_operation(span: Span) -> bool:
     return span.parent is None and span.kind in {SpanKind.SERVER, SpanKind.CLIENT, SpanKind.INTERNAL}
 
 
-def is_never_activity(record: ReadWriteLogRecord) -> bool:
-    """Return ``False``. This is the default predicate, since programs also log when the user is idle."""
-    del record
+def never(_: object) -> bool:
+    """Return ``False``. By default, nothing is passive, and log records are not activity: idle programs log, too."""
     return False
 
 
 class SessionSpanProcessor(SpanProcessor):
-    """Span processor that sets ``session.id`` and ``session.previous_id``, and records activity in the session.
+    """Span processor that sets ``session.id`` and ``session.previous_id``, and counts spans in the session.
 
-    If a span is activity, it is recorded as an event, which starts or extends the session. Its event id is the trace id
-    as a UUID, so the session's ``first_event_id`` identifies the trace; the timestamp is the span's start. Any other
-    span gets the current session's id without extending the session. A pending session has no ``session.previous_id``
-    yet. A span that already has a ``session.id`` belongs to another session: it is left unchanged and is not recorded.
+    - A span that is *activity* is recorded as an event, which starts or extends the session. Its event id is the trace
+      id as a UUID, so the session's ``first_event_id`` identifies the trace; the timestamp is the span's start.
+    - A *passive* span is counted as an event of the current session, but neither starts nor extends a session. If the
+      session has no events yet, the span is not counted.
+    - Any other span is not counted.
+
+    All three get the current session's ids. A pending session has no ``session.previous_id`` yet. A span that already
+    has a ``session.id`` belongs to another session: it is left unchanged and is not counted.
 
     Processors do not see spans that the sampler drops, so such spans never extend the session. With sampling, call
     `ClientSession.touch` whenever the user is active; otherwise the session may time out between two sampled spans.
 
-    Thread-safe. Errors from the predicate or the session (such as `SessionClosedError`) never reach the program:
+    Thread-safe. Errors from a predicate or the session (such as `SessionClosedError`) never reach the program:
     the span lacks the attributes, and only the first of several consecutive failures is logged. `shutdown` does not
     close the session; the session's owner must.
     """
 
-    def __init__(self, session: ClientSession, is_activity: Callable[[Span], bool] = is_root_operation) -> None:
-        """Initialize with a session and the predicate that decides whether a span is activity.
+    def __init__(
+        self,
+        session: ClientSession,
+        is_activity: Callable[[Span], bool] = is_root_operation,
+        is_passive: Callable[[Span], bool] = never,
+    ) -> None:
+        """Initialize with a session and the predicates, which are called when a span starts.
+
+        Args:
+            session: the session that counts the spans.
+            is_activity: whether a span is activity.
+            is_passive: whether a span that is not activity is passive.
 
         Raises:
-            TypeError: ``session`` is not a session, or ``is_activity`` is not callable.
+            TypeError: ``session`` is not a session, or a predicate is not callable or is a coroutine function.
 
         """
-        self._session = _require_session(session, is_activity)
-        self._is_activity = is_activity
+        self._counter = _Counter(session, is_activity, is_passive)
         self._failures = Failures(logging.getLogger(__name__))
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
@@ -100,11 +118,7 @@ class SessionSpanProcessor(SpanProcessor):
         del parent_context
         with self._failures.log_errors("A span lacks its session's attributes"):
             if SESSION_ID not in (span.attributes or {}):
-                if self._is_activity(span):
-                    found = _record_event(self._session, span.get_span_context().trace_id, span.start_time)
-                else:
-                    found = _current_attributes(self._session)
-                span.set_attributes(found)
+                span.set_attributes(self._counter.count(span, span.get_span_context().trace_id, span.start_time))
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Return ``True``: there is nothing to flush."""
@@ -113,24 +127,31 @@ class SessionSpanProcessor(SpanProcessor):
 
 
 class SessionLogRecordProcessor(LogRecordProcessor):
-    """Log record processor that sets ``session.id`` and ``session.previous_id``; by default, it records no activity.
+    """Log record processor that sets ``session.id`` and ``session.previous_id``; by default, it counts no records.
 
     Add it to the provider before the exporting processor: processors run in the order in which they were added. It
-    treats log records the way `SessionSpanProcessor` treats spans. If a record is activity, the event id is its trace
-    id, or a random id if the record has no trace.
+    treats log records the way `SessionSpanProcessor` treats spans. The event id of a record that is counted is its
+    trace id, or a random id if the record has no trace.
     """
 
     def __init__(
-        self, session: ClientSession, is_activity: Callable[[ReadWriteLogRecord], bool] = is_never_activity
+        self,
+        session: ClientSession,
+        is_activity: Callable[[ReadWriteLogRecord], bool] = never,
+        is_passive: Callable[[ReadWriteLogRecord], bool] = never,
     ) -> None:
-        """Initialize with a session and the predicate that decides whether a log record is activity.
+        """Initialize with a session and the predicates, which are called when a log record is emitted.
+
+        Args:
+            session: the session that counts the log records.
+            is_activity: whether a log record is activity.
+            is_passive: whether a log record that is not activity is passive.
 
         Raises:
-            TypeError: ``session`` is not a session, or ``is_activity`` is not callable.
+            TypeError: ``session`` is not a session, or a predicate is not callable or is a coroutine function.
 
         """
-        self._session = _require_session(session, is_activity)
-        self._is_activity = is_activity
+        self._counter = _Counter(session, is_activity, is_passive)
         self._failures = Failures(logging.getLogger(__name__))
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
@@ -139,11 +160,8 @@ class SessionLogRecordProcessor(LogRecordProcessor):
             record = log_record.log_record
             attributes = cast("MutableMapping[str, AnyValue]", record.attributes)  # the SDK creates a mutable mapping
             if SESSION_ID not in attributes:
-                if self._is_activity(log_record):
-                    found = _record_event(self._session, record.trace_id, record.timestamp or record.observed_timestamp)
-                else:
-                    found = _current_attributes(self._session)
-                attributes.update(found)
+                time = record.timestamp or record.observed_timestamp
+                attributes.update(self._counter.count(log_record, record.trace_id, time))
 
     def enabled(self, **_: object) -> bool:
         """Return ``False``: this processor exports nothing, so the SDK need not create log records for it."""
@@ -162,10 +180,15 @@ class SessionEvents:
     """Callbacks that emit the events ``session.start`` and ``session.end`` as log records.
 
     ``session.start`` is emitted at a session's first event, with that event's own time. ``session.end`` is emitted when
-    the end is detected, with the time at which the session's last event was recorded, but never an earlier time than
-    that of ``session.start``. If one call ends a session and starts another,
-    ``session.end`` comes first. Neither event is emitted when a session continues after a restart. Threads and
-    sessions may share an instance. The session logs exceptions raised here, as it does for any callback.
+    the end is detected, with the time at which the session's last event was recorded; within one run, that is never
+    earlier than the time of ``session.start``. If one call ends a session and starts another, ``session.end`` comes
+    first. Neither event is emitted when a session continues after a restart.
+
+    With ``continue_on_restart``, the start of a run also emits the ``session.end`` of an earlier run's session that is
+    over, even if that program was killed. The session's constructor emits it, so the provider must be able to export
+    before the session is created.
+
+    Threads and sessions may share an instance. The session logs exceptions raised here, as it does for any callback.
 
     Examples:
         >>> events = SessionEvents()
@@ -202,26 +225,35 @@ class SessionEvents:
         )
 
 
-def _require_session(session: ClientSession, is_activity: object) -> ClientSession:
-    arguments.require_methods("session", session, "get_session_context", "tick")
-    if not callable(is_activity):
-        msg = f"is_activity must be callable, not {is_activity!r}"
-        raise TypeError(msg)
-    return session
+class _Counter(Generic[_Item]):
+    """Counts spans or log records in a session."""
 
+    def __init__(
+        self, session: ClientSession, is_activity: Callable[[_Item], bool], is_passive: Callable[[_Item], bool]
+    ) -> None:
+        require_session(session, "get_session_context", "tick")
+        require_predicate("is_activity", is_activity)
+        require_predicate("is_passive", is_passive)
+        self._session = session
+        self._is_activity = is_activity
+        self._is_passive = is_passive
 
-def _record_event(session: ClientSession, trace_id: int | None, nanoseconds: int | None) -> dict[str, str]:
-    """Record activity as an event in the session, and return the session's attributes."""
-    event_id = uuid.UUID(int=trace_id) if trace_id else uuid.uuid4()
-    time = None if nanoseconds is None else _EPOCH + nanoseconds // 1000 * _MICROSECOND
-    context = session.get_session_context(event_id, time)
-    return _attributes(context.session_id, context.previous_session_id)
+    def count(self, item: _Item, trace_id: int | None, nanoseconds: int | None) -> dict[str, str]:
+        """Count a span or log record unless it is neither activity nor passive; return its session's attributes."""
+        context = None
+        extend = bool(self._is_activity(item))
+        if extend or self._is_passive(item):
+            event_id = uuid.UUID(int=trace_id) if trace_id else uuid.uuid4()
+            time = None if nanoseconds is None else _EPOCH + nanoseconds // 1000 * _MICROSECOND
+            context = self._session.get_session_context(event_id, time, extend=extend)
+        if context is None:
+            return _current_attributes(self._session)
+        return _attributes(context.session_id, context.previous_session_id)
 
 
 def _current_attributes(session: ClientSession) -> dict[str, str]:
     """Return the current session's attributes without extending the session."""
-    if session.expires_in == 0:
-        session.tick()  # the session has timed out, but no tick has run yet
+    check_if_due(session)
     while True:  # retry until both ids belong to the same session
         session_id, previous_id = session.session_id, session.previous_session_id
         if session.session_id == session_id:

@@ -18,8 +18,8 @@ import logging
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from client_session import arguments
 from client_session.trackers.failures import Failures
+from client_session.trackers.requirements import require_predicate, require_session
 
 try:
     from snowplow_tracker.constants import CONTEXT_SCHEMA, DEFAULT_ENCODE_BASE64
@@ -31,6 +31,8 @@ except ImportError as error:
     raise ImportError(msg, name=error.name) from error
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from snowplow_tracker.events.event import Event
     from snowplow_tracker.subject import Subject
     from snowplow_tracker.typing import EmitterProtocol, JsonEncoderFunction
@@ -50,14 +52,14 @@ class SessionTracker(Tracker):
     `Tracker`, and the session does not count the event. The event object and its list of contexts are not modified, so
     several threads may track the same event at once.
 
-    If the session fails (because it is closed, or the timestamp is outside the years 1 to 9999), the event is sent
-    without the entity, and only the first of several consecutive failures is logged.
+    If the session fails (because it is closed, or the timestamp is outside the years 1 to 9999) or a predicate raises,
+    the event is sent without the entity, and only the first of several consecutive failures is logged.
 
     The methods may be called from any thread from which the emitters may be called. The caller owns the session; the
     tracker never closes it.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917  # Tracker's arguments plus one
+    def __init__(  # noqa: PLR0913, PLR0917  # Tracker's arguments plus ours
         self,
         namespace: str,
         emitters: list[EmitterProtocol] | EmitterProtocol,
@@ -67,8 +69,15 @@ class SessionTracker(Tracker):
         json_encoder: JsonEncoderFunction | None = None,
         *,
         session: ClientSession,
+        is_activity: Callable[[Event], bool] | None = None,
+        anonymous: bool | Callable[[Event], bool] = False,
     ) -> None:
-        """Initialize with the arguments of `Tracker`, plus a session.
+        """Initialize with the arguments of `Tracker`, plus a session and how events affect it.
+
+        With ``anonymous``, entities are those that Snowplow's mobile trackers send with ``userAnonymisation``. It has
+        no other effect: the subject's identifiers (user id, domain user id, network user id, IP address) are still
+        sent, the session id still links the events of a session, and the collector is not asked to discard IP address
+        and cookie (header ``SP-Anonymous``).
 
         Args:
             namespace: identifies the tracker.
@@ -78,15 +87,26 @@ class SessionTracker(Tracker):
             encode_base64: whether to encode JSON in the payload as base64.
             json_encoder: converts values that JSON does not support.
             session: the session that records the events. Several trackers may share it.
+            is_activity: whether an event is activity; by default, every event is. An event that is not activity is
+                passive: it gets the current session's entity, or none if there is no session, and neither begins nor
+                extends a session.
+            anonymous: whether an event's entity is anonymous, with the zero UUID as its user id and without the
+                previous session. A predicate must return ``True`` or ``False``; any other result counts as a failure.
 
         Raises:
-            TypeError: ``session`` is not a session.
+            TypeError: ``session`` is not a session, or another argument has the wrong type or is a coroutine function.
             ValueError: ``emitters`` is empty.
 
         """
-        arguments.require_methods("session", session, "get_session_context")
+        require_session(session, "get_session_context")
+        if is_activity is not None:
+            require_predicate("is_activity", is_activity, "callable or None")
+        if not isinstance(anonymous, bool):
+            require_predicate("anonymous", anonymous, "True, False or callable")
         super().__init__(namespace, emitters, subject, app_id, encode_base64, json_encoder)
         self.session = session
+        self._is_activity = is_activity
+        self._anonymous = anonymous
         self._failures = Failures(logging.getLogger(__name__))
 
     def complete_payload(self, event: Event) -> Payload:
@@ -96,16 +116,24 @@ class SessionTracker(Tracker):
         copied.payload = Payload(event.payload.get())
         payload = super().complete_payload(copied)
         with self._failures.log_errors("An event was sent without its session entity"):
-            self._attach_entity(payload)
+            self._attach_entity(payload, event)
         return payload
 
-    def _attach_entity(self, payload: Payload) -> None:
-        """Record the event in the session, and append the session's entity to the payload's entities."""
+    def _attach_entity(self, payload: Payload, event: Event) -> None:
+        """Record the event in the session, and append the session's entity, if any, to the payload's entities."""
         pairs = payload.get()
         # Read the entities from the payload: an event class may add entities that are not in the event's contexts.
         entities = self._read_entities(pairs)
         time = _EPOCH + timedelta(milliseconds=int(pairs["ttm"] if "ttm" in pairs else pairs["dtm"]))
-        entities.append(self.session.get_session_context(pairs["eid"], time).to_dict())
+        context = self.session.get_session_context(
+            pairs["eid"],
+            time,
+            anonymous=self._anonymous if isinstance(self._anonymous, bool) else self._anonymous(event),
+            extend=self._is_activity is None or bool(self._is_activity(event)),
+        )
+        if context is None:
+            return
+        entities.append(context.to_dict())
         envelope = SelfDescribingJson(CONTEXT_SCHEMA, entities).to_json()
         payload.add_json(envelope, self.encode_base64, "cx", "co")
 

@@ -1,6 +1,6 @@
 """Diagrams of the graph, generated from the table: Mermaid and DOT source, and an SVG picture.
 
-The package ships the picture. Graphviz is needed only to redraw it after the table changes.
+The package contains the picture. Graphviz is needed only to redraw it after the table changes.
 """
 
 from __future__ import annotations
@@ -8,18 +8,17 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
-from importlib.resources import files
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from client_session.graph import INITIAL, TABLE, SessionState
+from client_session.verify.picture import PICTURE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from client_session.graph import Row
 
-_PICTURE = files("client_session.verify") / "lifecycle.svg"
 _SVG = "http://www.w3.org/2000/svg"
 
 _COLORS = {
@@ -92,9 +91,9 @@ def dot(suffix: str = "") -> str:
 
 def svg() -> str:
     """Return the shipped picture, or redraw it if the table has changed (`StalePictureError` without Graphviz)."""
-    shipped, svg_id = _PICTURE.read_text(encoding="utf-8"), picture_id()
-    if f'id="{svg_id}"' in shipped:
-        return shipped
+    svg_id = picture_id()
+    if f'id="{svg_id}"' in PICTURE:
+        return PICTURE
     program = shutil.which("dot")
     if program is None:
         raise StalePictureError

@@ -5,13 +5,13 @@ from __future__ import annotations
 import platform
 from datetime import UTC, datetime
 from html import escape
-from importlib.metadata import version
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from client_session import __version__
 from client_session.graph import TABLE, SessionState
 from client_session.testing.replay import Replay
 from client_session.verify import diagram
+from client_session.verify.style import STYLE
 from client_session_persistence import MemoryStore
 
 if TYPE_CHECKING:
@@ -25,9 +25,6 @@ _STATE_CLASSES = {
     SessionState.BACKGROUND_ACTIVE: "background",
     SessionState.EXPIRED_CHECKER_STOPPED: "expired",
 }
-
-_STYLE = (files("client_session.verify") / "report.css").read_text(encoding="utf-8")
-
 
 _LEAD = """
 A client session is a series of events with no gap of the timeout or longer. This page shows the graph of its lifecycle,
@@ -55,13 +52,13 @@ def page(result: Verification) -> str:
     }
     facts_html = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
     footer = (
-        f"client-session {version('client-session')}, CPython {platform.python_version()}, {platform.system()}, "
+        f"client-session {__version__}, CPython {platform.python_version()}, {platform.system()}, "
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     )
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>client-session: verification</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>client-session: verification</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
         "<h1>Verification of the lifecycle</h1>\n"
         f'<p class="lead">{escape(_LEAD)}</p>\n'
         f'<dl class="facts"><div><dt>result</dt>{verdict}</div>{facts_html}</dl>\n'

@@ -1,8 +1,11 @@
-/* Styles of the report, copied into the page. */
+"""The style sheet of the report."""
+
+STYLE = """\
 :root { --ink: #24292f; --soft: #57606a; --line: #d0d7de; --paper: #ffffff; --wash: #f6f8fa;
   --foreground: #1d7a4b; --background: #2459a8; --expired: #a4501c; --bad: #cf222e; --good: #1d7a4b; }
 * { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, "Liberation Sans", sans-serif; }
+body { margin: 0; background: var(--paper); color: var(--ink);
+  font: 16px/1.5 system-ui, "Liberation Sans", sans-serif; }
 main { max-width: 70rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
 h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 .25rem; }
 h2 { font-size: 1.25rem; margin: 3rem 0 .75rem; }
@@ -30,15 +33,16 @@ ol.timeline .gap { color: var(--soft); font-variant-numeric: tabular-nums; }
 ol.timeline .bar { height: .5rem; margin: .2rem 0 .3rem; background: currentColor; border-radius: .25rem; }
 ol.timeline .bar.pending { opacity: .3; }
 ol.timeline .input { font-weight: 600; color: var(--ink); }
-ol.timeline li.here .input::after { content: " ◂"; color: var(--bad); }
+ol.timeline li.here .input::after { content: " \u25c2"; color: var(--bad); }
 ol.timeline .session { color: var(--soft); }
-pre { background: var(--wash); border: 1px solid var(--line); border-radius: .5rem; padding: .75rem 1rem; overflow-x: auto;
-  font-size: .85rem; }
+pre { background: var(--wash); border: 1px solid var(--line); border-radius: .5rem; padding: .75rem 1rem;
+  overflow-x: auto; font-size: .85rem; }
 @media (max-width: 44rem) {
   main { padding-top: 1.25rem; }
   table.stack thead { display: none; }
   table.stack tr { display: block; padding: .6rem 0; border-bottom: 1px solid var(--line); }
   table.stack td { display: block; border: 0; padding: 0; text-align: left; }
-  table.stack td.count::before { content: "× "; }
+  table.stack td.count::before { content: "\u00d7 "; }
   ol.timeline li { width: 7.2rem; }
 }
+"""
