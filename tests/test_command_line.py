@@ -132,6 +132,8 @@ def test_replay_saves_and_show_prints_the_file(save_path: Path) -> None:
         "firstEventTimestamp": "2026-11-23T09:00:00.000Z",
         "eventIndex": 2,
         "lastActivity": "2026-11-23T09:02:00.000Z",
+        "sessionStart": "2026-11-23T09:00:00.000Z",
+        "background": None,
     }
 
 
@@ -166,6 +168,53 @@ def test_replay_applies_the_session_options(options: list[str], indexes: list[in
     assert [json.loads(line)["data"]["sessionIndex"] for line in result.stdout.splitlines()] == indexes
 
 
+def test_replay_applies_the_limits_and_the_meaning_of_focus_changes() -> None:
+    """``--max-duration`` ends a busy session, and ``--extend-on-focus-change`` extends an idle one."""
+    busy = trace(("09:00:00", "event"), ("09:05:00", "event"), ("09:10:00", "event"))
+    assert "session 1 (2 events) ended: it reached the maximum duration of 600 s" in (
+        run("replay", "--max-duration", "600", "-", stdin=busy).stdout
+    )
+    assert "ended: closed" in run("replay", "--max-duration", "inf", "-", stdin=busy).stdout
+    idle = trace(("09:00:00", "event"), ("09:09:00", "background"), ("09:13:00", "event"))
+    assert "session 2 begins" in run("replay", "-", stdin=idle).stdout
+    assert "session 2 begins" not in run("replay", "--extend-on-focus-change", "-", stdin=idle).stdout
+
+
+def test_replay_writes_a_log_that_it_can_read(tmp_path: Path) -> None:
+    """The records that ``--log`` writes have the same sessions as the trace."""
+    log = tmp_path / "inputs.jsonl"
+    log.write_text("older")
+    result = run("replay", "--json", "--log", str(log), EXAMPLE)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert log.read_text().startswith('{"user_id":"')
+    places = [
+        [(data["sessionIndex"], data["eventIndex"], data["firstEventId"]) for data in map(data_of_line, lines)]
+        for lines in (result.stdout.splitlines(), run("replay", "--json", str(log)).stdout.splitlines())
+    ]
+    assert places[0] == places[1]
+
+
+def data_of_line(line: str) -> dict[str, object]:
+    """Return the data of an entity that ``--json`` printed."""
+    data: dict[str, object] = json.loads(line)["data"]
+    return data
+
+
+def test_log_does_not_overwrite_what_the_replay_reads(tmp_path: Path) -> None:
+    """If the log is the trace or the save file, also by another name, the exit status is 2 and the file is kept."""
+    day = tmp_path / "day.jsonl"
+    day.write_text(TWO_EVENTS)
+    (tmp_path / "link.jsonl").symlink_to(day)
+    for arguments in (["--log", str(tmp_path / "link.jsonl"), str(day)], ["--save", str(day), "--log", str(day), "-"]):
+        result = run("replay", *arguments, stdin=TWO_EVENTS)
+        assert (result.returncode, result.stdout) == (2, "")
+        assert result.stderr.splitlines()[-1] == f"Error: --log must not be {day}, which the replay reads"
+    assert day.read_text() == TWO_EVENTS
+    missing = run("replay", "--log", str(tmp_path / "none" / "log"), str(day))
+    assert missing.returncode == 1
+    assert missing.stderr == f"Error: {tmp_path / 'none' / 'log'} cannot be written: No such file or directory\n"
+
+
 def test_bad_line_is_reported_and_nothing_is_saved(save_path: Path, tmp_path: Path) -> None:
     """For a bad line, stderr shows the file, line number and error; the exit status is 2, and nothing is saved."""
     bad = tmp_path / "bad.jsonl"
@@ -180,7 +229,8 @@ def test_bad_line_is_reported_and_nothing_is_saved(save_path: Path, tmp_path: Pa
     ("option", "value"),
     [
         *itertools.product(
-            ["foreground-timeout", "background-timeout", "check-interval"], ["0", "-1", "nan", "-inf", "soon"]
+            ["foreground-timeout", "background-timeout", "max-duration", "check-interval"],
+            ["0", "-1", "nan", "-inf", "soon"],
         ),
         ("check-interval", "inf"),
     ],
@@ -201,6 +251,7 @@ def test_bad_option_is_named_in_the_error(option: str, value: str) -> None:
         (["replay", "--save", "", EXAMPLE], "--save"),
         (["replay", "--save", " ", EXAMPLE], "--save"),
         (["replay", "--save", "none/", EXAMPLE], "--save"),
+        (["replay", "--log", "", EXAMPLE], "--log"),
         (["diagram", "-o", ""], "-o"),
         (["diagram", "--output", "x.jpg"], ".svg, .dot, .gv, .mmd"),
         (["diagram", "--format", "jpg"], "--format"),

@@ -28,12 +28,12 @@ def test_model_that_has_run_no_rules_can_be_torn_down() -> None:
     SessionModel().teardown()
 
 
-@given(OPTIONS, st.none() | AGES, st.none() | AGES, st.booleans())
+@given(OPTIONS, st.none() | AGES, st.none() | AGES, st.none() | st.booleans())
 def test_start_with_any_saved_session_matches_the_oracle(
     options: SessionOptions,
     idle: float | None,
     age: float | None,
-    background: bool,  # noqa: FBT001  # drawn
+    background: bool | None,  # noqa: FBT001  # drawn
 ) -> None:
     """A saved session, even with times in the future or an unknown start, is resumed, or ends with the same reason."""
     last_activity, start = (None if seconds is None else -seconds for seconds in (idle, age))

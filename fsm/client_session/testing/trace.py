@@ -44,7 +44,7 @@ class External(enum.StrEnum):
 _MAX_FAULT = 300
 """The maximum length of an error message: a line may contain long names and values."""
 
-LIMITS = ("foreground_timeout", "background_timeout", "max_duration")
+LIMITS: tuple[str, ...] = ("foreground_timeout", "background_timeout", "max_duration")
 """The fields of `Command.TIMEOUTS`, named like the session's properties, in the order in which they are set."""
 _FIELDS: dict[str, frozenset[str]] = {
     Input.EVENT: frozenset({"id"}),
@@ -114,9 +114,10 @@ class Step:
 
 
 def read_trace(lines: Iterable[bytes], name: str) -> list[Step]:
-    """Read a trace, or the log of a program's inputs (see `LogReader`), skipping empty lines.
+    """Read a trace, or the log of one program's inputs as `InputRecord.to_json` writes it, skipping empty lines.
 
-    Raise `TraceError` with the file's ``name`` at the first invalid line.
+    In a log, the user may change only after ``forget``. Raise `TraceError` with the file's ``name`` at the first
+    invalid line.
     """
     steps: list[Step] = []
     number = 0
@@ -128,7 +129,7 @@ def read_trace(lines: Iterable[bytes], name: str) -> list[Step]:
         try:
             fields = read_fields(text)
             if read is None:
-                read = LogReader().read if "user_id" in fields else _read_step
+                read = _LogReader().read if "user_id" in fields else _read_step
             step = read(fields)
             if steps and step.at < steps[-1].at:
                 time = "at" if "at" in fields else "time"
@@ -159,22 +160,17 @@ def _read_step(fields: dict[str, object]) -> Step:
     )
 
 
-class LogReader:
-    """Converts the records of one program's log, as `InputRecord.to_json` writes them, to the steps of a trace.
-
-    The first ``start`` constructs the session; later ones are restarts. The user can change only after ``forget``.
-    """
+class _LogReader:
+    """Converts records to steps. The first ``start`` constructs the session; later ones are restarts."""
 
     _FIELDS = ("user_id", "time", "sequence", "input", "event_id")
 
     def __init__(self) -> None:
-        """Start before the first record."""
         self._user_id: object = None
         self._sequence = -1
         self._given: str | None = None
 
     def read(self, fields: dict[str, object]) -> Step:
-        """Return a record's step. Raise `ValueError` if the record is invalid or does not follow the previous one."""
         require_fields(fields, self._FIELDS[:-1])
         reject_fields(fields.keys() - set(self._FIELDS), " in a log of inputs")
         given = fields["input"]

@@ -23,12 +23,17 @@ class ExpectedSession:
     """Wall time of the first event, as its entities report it."""
     events: int
     last_activity: float | None
-    """Wall time; ``None`` if no restart may resume the session, since it has ended or began without
-    ``continue_on_restart``."""
+    """Wall time; ``None`` once the session has ended, unless `close` ended it."""
     start: float | None
     """Wall time of the first event, adjusted whenever the wall clock is set; ``None`` if it is unknown."""
     background: bool | None
-    """Whether the app was in the background; ``None`` if ``last_activity`` is."""
+    """Whether the app was in the background; ``None`` if no restart may resume the session, since it has ended or began
+    without ``continue_on_restart``."""
+
+    @property
+    def may_resume(self) -> bool:
+        """Whether a restart may resume the session. Old versions, which always allowed it, saved no start or focus."""
+        return self.last_activity is not None and (self.background is not None or self.start is None)
 
 
 @attrs.frozen
@@ -82,14 +87,14 @@ class Oracle:
         self.in_focus, self.expired, self.checking = True, False, True
         self.current, self.newest, self.last_activity = None, None, self.now
         saved = self.file
-        if options.continue_on_restart and saved is not None and saved.last_activity is not None:
-            self._resume(saved, saved.last_activity)
+        if options.continue_on_restart and saved is not None and saved.may_resume:
+            self._resume(saved)
 
-    def _resume(self, saved: ExpectedSession, saved_activity: float) -> None:
+    def _resume(self, saved: ExpectedSession) -> None:
         """Continue the saved session with its focus, unless it is over; then bring the app to the foreground."""
-        self.current = saved
+        self.current = attrs.evolve(saved, background=bool(saved.background))
         self.in_focus = not saved.background
-        self.last_activity = self.now - (self.wall - saved_activity)
+        self.last_activity = self.now - (self.wall - (saved.last_activity or 0.0))
         self.started = self.last_activity if saved.start is None else self.now - (self.wall - saved.start)
         if max(self.last_activity, self.started) > self.now:  # a time in the future
             self._end(self._timeout_reason())
@@ -137,23 +142,24 @@ class Oracle:
         ours = self.current
         if ours is None:
             return self.newest
-        if ours.last_activity is None:
-            return ours
-        to_wall = self.wall - self.now
         return attrs.evolve(
             ours,
-            last_activity=self.last_activity + to_wall,
-            start=None if ours.start is None else self.started + to_wall,
-            background=not self.in_focus,
+            last_activity=self._to_wall(self.last_activity),
+            start=None if ours.start is None else self._to_wall(self.started),
+            background=None if ours.background is None else not self.in_focus,
         )
+
+    def _to_wall(self, monotonic: float) -> float:
+        return monotonic + (self.wall - self.now)
 
     def _end(self, reason: str) -> None:
         """End the session, if it has events. If it could be resumed, its end is saved before it is reported."""
         if self.current is None:
             return
-        self.newest = attrs.evolve(self.current, last_activity=None, background=None)
+        last_activity = self._to_wall(self.last_activity) if reason == "close" else None
+        self.newest = attrs.evolve(self.current, last_activity=last_activity, background=None)
         self.ended.append((self.current.name, reason))
-        could_be_resumed = self.current.last_activity is not None
+        could_be_resumed = self.current.background is not None
         self.current, self.last_activity = None, self.now
         if could_be_resumed:
             self.save()
@@ -206,7 +212,7 @@ class Oracle:
             first_event=event_id,
             first_time=self.wall,
             events=1,
-            last_activity=self.wall if may_resume else None,
+            last_activity=self.wall,
             start=self.wall,
             background=background if may_resume else None,
         )

@@ -30,18 +30,18 @@ def lifecycles(draw: st.DrawFn) -> tuple[Lifecycle, float]:
     lifecycle = Lifecycle(
         draw(SECONDS),
         draw(SECONDS),
-        last_activity=started + draw(st.just(0.0) | st.floats(0, 1e6)),
-        max_duration=draw(st.just(math.inf) | SECONDS),
+        last_activity=started + draw(st.sampled_from([0.0, 0.25, 299.75]) | st.floats(0, 1e6)),
+        max_duration=draw(st.sampled_from([math.inf, 300.0, 1e9]) | SECONDS),
         started=started,
-        event_count=0 if is_expired else draw(st.integers(0, 3)),
+        event_count=0 if is_expired else draw(st.sampled_from([1, 2, 0])),
         state=state,
-        checker_running=not is_expired and draw(st.booleans()),
+        checker_running=not is_expired and draw(st.sampled_from([True, True, False])),
     )
     ends = [lifecycle.last_activity + lifecycle.timeout, lifecycle.over_at]
     near = [time for end in ends for time in (end, math.nextafter(end, math.inf), math.nextafter(end, 0.0), end + 1.0)]
     now = draw(
-        st.sampled_from([*near, lifecycle.last_activity])
-        | st.floats(0, 2).map(lambda ratio: lifecycle.last_activity + ratio * lifecycle.timeout)
+        st.sampled_from([lifecycle.last_activity, *near])
+        | st.floats(0, 1.5).map(lambda ratio: lifecycle.last_activity + ratio * lifecycle.timeout)
     )
     return lifecycle, max(now, lifecycle.last_activity)
 
