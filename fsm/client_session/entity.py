@@ -172,6 +172,10 @@ class SessionContext:
         before, after = self._facts.json
         return f"{before}{self.event_index}{after}"
 
+    def anonymized(self) -> SessionContext:
+        """Return the entity without the user and the previous session."""
+        return SessionContext(self._facts.anonymous(), self._event_number)
+
     def __repr__(self) -> str:
         """Show the data."""
         fields = ", ".join(f"{key}={value!r}" for key, value in self.data.items())

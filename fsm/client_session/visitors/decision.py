@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from client_session.entity import SessionContext, SessionFacts, SessionSummary
-from client_session.graph import Command, EndReason, Input, SessionState
+from client_session.graph import Command, Input, SessionState
 from client_session.input_log import InputRecord
 from client_session.lifecycle import Ended, Lifecycle
 from client_session.visitors import ids
@@ -42,10 +42,11 @@ def time_at(at: int) -> datetime:
 
 @attrs.frozen
 class Event:
-    """A tracked event: its id and, if it has one, its own timestamp."""
+    """A tracked event: its id, its own timestamp, if it has one, and whether its entity is anonymous."""
 
     id: bytes
     time: int | None = None
+    is_anonymous: bool = False
 
 
 @attrs.frozen
@@ -75,7 +76,7 @@ class Rules:
     ) -> Outcome:
         """Apply an input to a visitor's state at the store's time ``now``."""
         if event is not None and (context := self._find(user_id, state, event.id)):
-            return Outcome(None, context)
+            return Outcome(None, _for_event(context, event))
         before, records = state, list[tuple[str, str | None]]()
         if now < state.last_activity - MAX_MICROSECONDS_BACK:
             state = _shifted(state, now - state.last_activity)
@@ -101,7 +102,8 @@ class Rules:
             notifications.append(("on_session_end", summary))
         if context is not None and core.event_count == 1:
             notifications.append(("on_session_start", context))
-        return Outcome(after, context, tuple(notifications))
+        own = None if context is None or event is None else _for_event(context, event)
+        return Outcome(after, own, tuple(notifications))
 
     def current(self, user_id: str, state: VisitorState, now: int) -> SessionContext | None:
         """Return the entity of the current session's last event, or ``None`` if no session would be current now."""
@@ -187,6 +189,10 @@ class Rules:
             return attrs.evolve(state, sessions=tuple(sessions))
         previous = uuid.UUID(self._session_id(user_id, state.sessions[len(sessions)])).bytes
         return attrs.evolve(state, sessions=tuple(sessions), previous_session_id=previous)
+
+
+def _for_event(context: SessionContext, event: Event) -> SessionContext:
+    return context.anonymized() if event.is_anonymous else context
 
 
 def _shifted(state: VisitorState, shift: int) -> VisitorState:

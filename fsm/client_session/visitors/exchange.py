@@ -1,6 +1,6 @@
-"""The exchange with a state store that applies one input: read, decide, swap, and decide again if another host was first.
+"""The exchange with a state store that applies one input: read, decide, and swap, until no other host was faster.
 
-It is a generator that yields requests and receives replies, so the same code serves synchronous and asynchronous stores.
+It is a generator that yields requests and receives replies, so one code serves synchronous and asynchronous stores.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from client_session_persistence.forks import THIS_PROCESS
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from client_session.entity import SessionContext
     from client_session.visitors.decision import Outcome
 
 Result = TypeVar("Result")

@@ -1,7 +1,7 @@
 """Ids of visitors and their sessions, derived so that SQL engines can compute the same ones.
 
-Each id is a UUIDv8 (RFC 9562): the MD5 hash of an ASCII text, with the version and variant bits set. MD5 is used because
-all engines have it; nothing depends on its strength.
+Each id is a UUIDv8 (RFC 9562): the MD5 hash of an ASCII text, with the version and variant bits set. All engines have
+MD5, and nothing depends on its strength.
 """
 
 from __future__ import annotations

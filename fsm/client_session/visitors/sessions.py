@@ -62,9 +62,9 @@ class VisitorSessions:
             extend_on_focus_change: count a focus change as activity.
             keep: how long a visitor who does not return is remembered; longer than every finite timeout.
             namespace: separates services that share a store; a part of all ids.
-            key_secret: makes user ids that cannot be computed from keys without it. Keep it secret, and never change it.
+            key_secret: makes user ids that cannot be computed from keys without it. Never change it.
             on_session_start: called with the entity of a session's first event.
-            on_session_end: called with the summary of a session when its end is noticed, by the process that notices it.
+            on_session_end: called with the summary of a session, by the process that notices its end.
             on_input: called with an `InputRecord` for each input that changed a visitor's state, for a log.
 
         Raises:
@@ -83,7 +83,9 @@ class VisitorSessions:
             namespace=namespace,
             key_secret=key_secret,
             callbacks={
-                "on_session_start": on_session_start, "on_session_end": on_session_end, "on_input": on_input,
+                "on_session_start": on_session_start,
+                "on_session_end": on_session_end,
+                "on_input": on_input,
             },
             may_be_coroutines=False,
         )
@@ -157,8 +159,7 @@ class VisitorSession:
     ) -> SessionContext | None:
         """Record an event and return its entity; see `ClientSession.get_session_context`."""
         steps = self._visitors.event(self.user_id, event_id, event_timestamp, anonymous=anonymous, extend=extend)
-        context = self._finish(steps).context
-        return context.anonymous() if anonymous and context is not None else context
+        return self._finish(steps).context
 
     def set_background(self, background: bool) -> None:  # noqa: FBT001  # as in `ClientSession`
         """Report that the app went to the background (``True``) or came to the foreground (``False``)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -56,17 +55,17 @@ class Visitors:
             msg = "states must be a state store, not None"
             raise TypeError(msg)
         arguments.require_methods("states", states, "read", "swap", "delete")
-        timeouts = [
-            arguments.timeout("foreground_timeout", foreground_timeout),
-            arguments.timeout("background_timeout", background_timeout),
-            arguments.duration_limit("max_duration", max_duration),
-        ]
+        foreground = arguments.timeout("foreground_timeout", foreground_timeout)
+        background = arguments.timeout("background_timeout", background_timeout)
+        duration = arguments.duration_limit("max_duration", max_duration)
         keep_seconds = arguments.seconds("keep", keep)
-        if keep_seconds <= max((timeout for timeout in timeouts[:2] if timeout < math.inf), default=0.0):
+        if keep_seconds <= max(timeout if timeout < math.inf else 0.0 for timeout in (foreground, background)):
             msg = f"keep must be longer than every finite timeout, not {shown(keep)}"
             raise ValueError(msg)
         self.rules = Rules(
-            *(timeout * 1e6 for timeout in timeouts),
+            foreground * 1e6,
+            background * 1e6,
+            duration * 1e6,
             arguments.boolean("extend_on_focus_change", extend_on_focus_change),
             _namespace(namespace),
         )
@@ -107,12 +106,18 @@ class Visitors:
         return ids.user_id(self.rules.namespace, visitor, self._secret)
 
     def event(
-        self, user_id: str, event_id: uuid.UUID | str, event_timestamp: datetime | None, *, anonymous: bool, extend: bool
+        self,
+        user_id: str,
+        event_id: uuid.UUID | str,
+        event_timestamp: datetime | None,
+        *,
+        anonymous: bool,
+        extend: bool,
     ) -> Steps:
         """Return the steps of `VisitorSession.get_session_context`."""
         time = None if event_timestamp is None else microseconds(as_utc(event_timestamp, "event_timestamp"))
-        event = Event(uuid.UUID(arguments.event_id_string(event_id)).bytes, time)
-        arguments.boolean("anonymous", anonymous)
+        identifier = uuid.UUID(arguments.event_id_string(event_id)).bytes
+        event = Event(identifier, time, is_anonymous=arguments.boolean("anonymous", anonymous))
         given = Input.EVENT if arguments.boolean("extend", extend) else Input.PASSIVE
         return self._apply(user_id, given, event)
 
@@ -128,9 +133,7 @@ class Visitors:
 
     def current(self, user_id: str) -> Generator[Callable[[Any], Any], Any, SessionContext | None]:
         """Return the steps of `VisitorSession.current`."""
-        return self._exchanges.read(
-            self._key(user_id), lambda state, now: self.rules.current(user_id, state, now)
-        )
+        return self._exchanges.read(self._key(user_id), lambda state, now: self.rules.current(user_id, state, now))
 
     def forget(self, user_id: str) -> Steps:
         """Return the steps of `VisitorSession.forget_user`."""
@@ -166,8 +169,3 @@ def _namespace(value: object) -> str:
         )
         raise ValueError(msg)
     return value
-
-
-def is_awaitable(value: object) -> bool:
-    """Return whether a callback's result must be awaited."""
-    return inspect.isawaitable(value)

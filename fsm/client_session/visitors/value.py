@@ -19,8 +19,9 @@ REMEMBERED_EVENTS = 8
 _ID_SIZE = 16
 _STATES = tuple(SessionState)
 
-# Version; state, and whether a session is current and the oldest one has a predecessor; swap count; writer; index of the
-# newest session; times of the last activity, the current session's first event and its last event; number of sessions.
+# Version; state, and whether a session is current, and whether the oldest one has a predecessor; swap count; writer;
+# index of the newest session; times of the last activity and of the newest session's first and last events; number of
+# sessions.
 _HEADER = struct.Struct("<BBIIIqqqB")
 # Event count, time of the first event, number of remembered events. Then the first event's id, unless it is remembered,
 # and the ids of the remembered events.
