@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -13,13 +12,13 @@ from client_session.graph import Command, Input, SessionState
 from client_session.input_log import InputRecord
 from client_session.lifecycle import Ended, Lifecycle
 from client_session.visitors import ids
-from client_session.visitors.value import REMEMBERED_EVENTS, VisitorSessionState, VisitorState
+from client_session.visitors.value import ID_SIZE, REMEMBERED_EVENTS, VisitorSessionState, VisitorState
 from client_session_persistence.snapshot import MAX_INDEX, STORAGE_MECHANISM
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from client_session.lifecycle import Decision
+    from client_session.lifecycle import Decision, Decisions
 
 CLOCK = "clock"
 """The name in logs of a state store's clock having been set back."""
@@ -27,7 +26,9 @@ MAX_MICROSECONDS_BACK = 60_000_000
 """By how much the clock may be behind the last activity; if it is further behind, times continue from the clock's."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ID_SIZE = 16
+
+Notification = tuple[str, InputRecord | SessionContext | SessionSummary]
+"""The name of a callback, and its argument."""
 
 
 def microseconds(time: datetime) -> int:
@@ -57,7 +58,7 @@ class Outcome:
     """The state to store, or ``None`` if the input changes nothing."""
     context: SessionContext | None
     """The event's entity, if it belongs to a session."""
-    notifications: tuple[tuple[str, InputRecord | SessionContext | SessionSummary], ...] = ()
+    notifications: tuple[Notification, ...] = ()
     """The callbacks to call if the state is stored, with their arguments."""
 
 
@@ -77,28 +78,27 @@ class Rules:
         """Apply an input to a visitor's state at the store's time ``now``."""
         if event is not None and (context := self._find(user_id, state, event.id)):
             return Outcome(None, _for_event(context, event))
-        before, records = state, list[tuple[str, str | None]]()
-        if now < state.last_activity - MAX_MICROSECONDS_BACK:
+        before = state
+        is_set_back = now < state.last_activity - MAX_MICROSECONDS_BACK
+        if is_set_back:
             state = _shifted(state, now - state.last_activity)
-            records.append((CLOCK, None))
         now = max(now, state.last_activity)
         core = self._lifecycle(state)
-        decisions = core.decide(given, now)
-        summary = self._summary(user_id, state, decisions)
-        after = self._trimmed(user_id, _with_event(_after(state, core), core, event, now))
-        if after == before:
+        decisions: Decisions = ()
+        if event is None or not core.try_count_event(now, given is Input.EVENT):
+            decisions = core.decide(given, now)
+        after = self._after(user_id, state, core, event, now, is_set_back=is_set_back)
+        if after is None:
             return Outcome(None, None)
-        event_id = None if event is None else str(uuid.UUID(bytes=event.id))
-        records.append((given, event_id))
-        after = attrs.evolve(after, swaps=before.swaps + len(records))
         context = None
         if event is not None and core.event_count:
             context = SessionContext(self._facts(user_id, after), core.event_count)
-        notifications: list[tuple[str, InputRecord | SessionContext | SessionSummary]] = [
-            ("on_input", InputRecord(user_id, time_at(now), before.swaps + number, name, identifier))
-            for number, (name, identifier) in enumerate(records, start=1)
-        ]
-        if summary is not None:
+        notifications: list[Notification] = []
+        if is_set_back:
+            notifications.append(("on_input", InputRecord(user_id, time_at(now), before.swaps + 1, CLOCK)))
+        event_id = None if event is None else ids.uuid_text(event.id)
+        notifications.append(("on_input", InputRecord(user_id, time_at(now), after.swaps, given, event_id)))
+        if summary := self._summary(user_id, state, decisions):
             notifications.append(("on_session_end", summary))
         if context is not None and core.event_count == 1:
             notifications.append(("on_session_start", context))
@@ -118,7 +118,6 @@ class Rules:
             state.last_activity,
             max_duration=self.max_duration,
             extend_on_focus_change=self.extend_on_focus_change,
-            has_short_path=False,
             event_count=0 if state.is_pending else state.sessions[0].event_count,
             state=state.lifecycle,
             checker_running=state.lifecycle is not SessionState.EXPIRED_CHECKER_STOPPED,
@@ -130,12 +129,12 @@ class Rules:
     def _facts(self, user_id: str, state: VisitorState, number: int = 0) -> SessionFacts:
         """Return the facts of a session; ``number`` counts from the newest."""
         session = state.sessions[number]
-        first_event_id = str(uuid.UUID(bytes=session.first_event_id))
+        first_event_id = ids.uuid_text(session.first_event_id)
         previous: str | None = None
         if number + 1 < len(state.sessions):
             previous = self._session_id(user_id, state.sessions[number + 1])
         elif state.previous_session_id is not None:
-            previous = str(uuid.UUID(bytes=state.previous_session_id))
+            previous = ids.uuid_text(state.previous_session_id)
         return SessionFacts(
             user_id,
             ids.session_id(self.namespace, user_id, first_event_id),
@@ -147,7 +146,7 @@ class Rules:
         )
 
     def _session_id(self, user_id: str, session: VisitorSessionState) -> str:
-        return ids.session_id(self.namespace, user_id, str(uuid.UUID(bytes=session.first_event_id)))
+        return ids.session_id(self.namespace, user_id, ids.uuid_text(session.first_event_id))
 
     def _find(self, user_id: str, state: VisitorState, event_id: bytes) -> SessionContext | None:
         """Return the entity of a remembered event."""
@@ -176,19 +175,56 @@ class Rules:
             reason=ended.reason,
         )
 
-    def _trimmed(self, user_id: str, state: VisitorState) -> VisitorState:
-        """Return the state with only the last `REMEMBERED_EVENTS` events."""
-        sessions, room = list[VisitorSessionState](), REMEMBERED_EVENTS
-        for session in state.sessions:
-            if sessions and not room:
-                break
-            event_ids = session.event_ids[-room * _ID_SIZE :] if room else b""
-            room -= len(event_ids) // _ID_SIZE
-            sessions.append(attrs.evolve(session, event_ids=event_ids))
-        if len(sessions) == len(state.sessions):
-            return attrs.evolve(state, sessions=tuple(sessions))
-        previous = uuid.UUID(self._session_id(user_id, state.sessions[len(sessions)])).bytes
-        return attrs.evolve(state, sessions=tuple(sessions), previous_session_id=previous)
+    def _after(  # noqa: PLR0913  # what the new state is made of
+        self,
+        user_id: str,
+        state: VisitorState,
+        core: Lifecycle,
+        event: Event | None,
+        now: int,
+        *,
+        is_set_back: bool,
+    ) -> VisitorState | None:
+        """Return the state after an input, or ``None`` if the input changed nothing."""
+        index, started, sessions = state.session_index, state.started, state.sessions
+        previous = state.previous_session_id
+        if event is not None and core.event_count == 1:
+            index, started = index + 1, now
+            time = now if event.time is None else event.time
+            sessions, previous = self._trimmed(
+                user_id, (VisitorSessionState(event.id, time, 1, event.id), *sessions), previous
+            )
+        elif event is not None and core.event_count:
+            sessions, previous = self._trimmed(user_id, (sessions[0].counted(event.id), *sessions[1:]), previous)
+        elif not is_set_back and not core.event_count and state.is_pending and core.state is state.lifecycle:
+            return None
+        after = VisitorState(
+            core.state,
+            index,
+            not core.event_count,
+            int(core.last_activity) if core.event_count else state.last_activity,
+            started,
+            int(core.last_event),
+            sessions,
+            previous,
+            state.swaps + 1 + is_set_back,
+        )
+        if event is None and not is_set_back and attrs.evolve(after, swaps=state.swaps) == state:
+            return None
+        return after
+
+    def _trimmed(
+        self, user_id: str, sessions: tuple[VisitorSessionState, ...], previous: bytes | None
+    ) -> tuple[tuple[VisitorSessionState, ...], bytes | None]:
+        """Return the sessions of the last `REMEMBERED_EVENTS` events, and the id of the session before them."""
+        room, kept = REMEMBERED_EVENTS * ID_SIZE, list[VisitorSessionState]()
+        for session in sessions:
+            if kept and not room:
+                oldest = ids.session_id(self.namespace, user_id, ids.uuid_text(session.first_event_id))
+                return tuple(kept), ids.uuid_bytes(oldest)
+            kept.append(session.remembering(room))
+            room -= len(kept[-1].event_ids)
+        return tuple(kept), previous
 
 
 def _for_event(context: SessionContext, event: Event) -> SessionContext:
@@ -202,25 +238,3 @@ def _shifted(state: VisitorState, shift: int) -> VisitorState:
         started=state.started + shift,
         last_event=state.last_event + shift,
     )
-
-
-def _after(state: VisitorState, core: Lifecycle) -> VisitorState:
-    return attrs.evolve(
-        state,
-        lifecycle=core.state,
-        is_pending=not core.event_count,
-        last_activity=int(core.last_activity) if core.event_count else state.last_activity,
-        last_event=int(core.last_event),
-    )
-
-
-def _with_event(state: VisitorState, core: Lifecycle, event: Event | None, now: int) -> VisitorState:
-    """Return the state with an event, if the lifecycle has counted it."""
-    if event is None or not core.event_count:
-        return state
-    if core.event_count == 1:
-        session = VisitorSessionState(event.id, now if event.time is None else event.time, 1, event.id)
-        return attrs.evolve(
-            state, session_index=state.session_index + 1, started=now, sessions=(session, *state.sessions)
-        )
-    return attrs.evolve(state, sessions=(state.sessions[0].counted(event.id), *state.sessions[1:]))

@@ -116,7 +116,7 @@ class Visitors:
     ) -> Steps:
         """Return the steps of `VisitorSession.get_session_context`."""
         time = None if event_timestamp is None else microseconds(as_utc(event_timestamp, "event_timestamp"))
-        identifier = uuid.UUID(arguments.event_id_string(event_id)).bytes
+        identifier = ids.uuid_bytes(arguments.event_id_string(event_id))
         event = Event(identifier, time, is_anonymous=arguments.boolean("anonymous", anonymous))
         given = Input.EVENT if arguments.boolean("extend", extend) else Input.PASSIVE
         return self._apply(user_id, given, event)

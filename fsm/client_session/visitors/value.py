@@ -16,7 +16,7 @@ VERSION = 1
 REMEMBERED_EVENTS = 8
 """The number of a visitor's last events that are recognized if they are sent again."""
 
-_ID_SIZE = 16
+ID_SIZE = 16
 _STATES = tuple(SessionState)
 
 # Version; state, and whether a session is current, and whether the oldest one has a predecessor; swap count; writer;
@@ -50,14 +50,21 @@ class VisitorSessionState:
             self.first_event_id, self.first_event_time, self.event_count + 1, self.event_ids + event_id
         )
 
+    def remembering(self, size: int) -> VisitorSessionState:
+        """Return the session with at most this many bytes of event ids."""
+        if len(self.event_ids) <= size:
+            return self
+        event_ids = self.event_ids[-size:] if size else b""
+        return VisitorSessionState(self.first_event_id, self.first_event_time, self.event_count, event_ids)
+
     def event_index(self, event_id: bytes) -> int:
         """Return the event's index in the session, or 0 if it is not remembered."""
         ids, start = self.event_ids, 0
-        while (found := ids.find(event_id, start)) % _ID_SIZE:
+        while (found := ids.find(event_id, start)) % ID_SIZE:
             if found < 0:
                 return 0
             start = found + 1
-        return self.event_count - len(ids) // _ID_SIZE + found // _ID_SIZE + 1
+        return self.event_count - len(ids) // ID_SIZE + found // ID_SIZE + 1
 
 
 @attrs.frozen
@@ -100,7 +107,7 @@ class VisitorState:
             self.previous_session_id or b"",
         ]
         for session in self.sessions:
-            count = len(session.event_ids) // _ID_SIZE
+            count = len(session.event_ids) // ID_SIZE
             first = b"" if count == session.event_count else session.first_event_id
             parts += (_SESSION.pack(session.event_count, session.first_event_time, count), first, session.event_ids)
         return b"".join(parts)
@@ -134,16 +141,16 @@ def _decode(value: bytes) -> VisitorState:
     position = _HEADER.size
     previous: bytes | None = None
     if flags & _HAS_PREVIOUS:
-        previous, position = value[position : position + _ID_SIZE], position + _ID_SIZE
+        previous, position = value[position : position + ID_SIZE], position + ID_SIZE
     sessions: list[VisitorSessionState] = []
     for _ in range(count):
         event_count, first_time, remembered = _SESSION.unpack_from(value, position)
         position += _SESSION.size
-        first_id = value[position : position + _ID_SIZE]
+        first_id = value[position : position + ID_SIZE]
         if remembered != event_count:
-            position += _ID_SIZE
-        event_ids = value[position : position + remembered * _ID_SIZE]
-        position += remembered * _ID_SIZE
+            position += ID_SIZE
+        event_ids = value[position : position + remembered * ID_SIZE]
+        position += remembered * ID_SIZE
         sessions.append(VisitorSessionState(first_id, first_time, event_count, event_ids))
     is_pending = not flags & _IS_CURRENT
     if version != VERSION or position != len(value) or bool(index) != bool(sessions) or not (is_pending or sessions):
