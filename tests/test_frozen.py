@@ -48,7 +48,11 @@ FREEZERS = (
     ),
     Freezer(
         "nuitka",
-        ("--standalone", "--nofollow-import-to=hypothesis,pygments"),  # pygments would take most of the time
+        (
+            "--standalone",
+            "--nofollow-import-to=hypothesis,pygments",  # pygments would take most of the time
+            "--no-deployment-flag=excluded-module-usage",  # packages that are excluded look as if they were missing
+        ),
         "frozen_program.dist/frozen_program.bin",
         "needs Nuitka, gcc and patchelf (make freeze)",
         ("gcc", "patchelf"),

@@ -123,7 +123,7 @@ def test_modules_are_imported_under_only_one_name_in_a_clone() -> None:
 
 
 def test_program_works_as_a_zip_file(installation: Installation, wheel_path: Path, tmp_path: Path) -> None:
-    """A zipapp that contains both packages saves sessions and finds its data files."""
+    """A zipapp that contains both packages saves sessions and draws the graph."""
     content = tmp_path / "content"
     with zipfile.ZipFile(wheel_path) as wheel:
         wheel.extractall(content)
