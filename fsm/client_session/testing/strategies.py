@@ -69,12 +69,14 @@ def make_step(  # noqa: PLR0913  # the values that inputs can have
             return Step(at, name)
 
 
-def timelines(max_size: int = 30) -> st.SearchStrategy[list[Step]]:
+def timelines(max_size: int = 30, *, manual_ends: bool = False) -> st.SearchStrategy[list[Step]]:
     """Draw timelines, which consist of events, passive events, touches and focus changes.
 
-    To run a timeline, apply its steps with a `Driver`, which returns the events' entities.
+    With ``manual_ends``, sessions are also ended manually. To run a timeline, apply its steps with a `Driver`, which
+    returns the events' entities.
     """
     names = ["event", "event", "event", "passive", "touch", "background", "foreground"]
+    names += ["new-session"] if manual_ends else []
     return _steps(st.sampled_from(names), max_size)
 
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
+from hypothesis import strategies as st
+
 from client_session.graph import Command, Input
 from client_session.testing.driver import Driver
 from client_session.testing.invariants import require
 from client_session.testing.manual import START, ManualClock
 from client_session.testing.states import ManualStates
+from client_session.testing.strategies import timelines
+from client_session.verify.schedules import OPTIONS
 from client_session.visitors import VisitorSessions
 from client_session_persistence import MemoryStore
 
@@ -25,6 +30,12 @@ INVARIANTS = {
     "visitors": "A visitor's entities and ends are those of a ClientSession with the same inputs, except for the ids; "
     "sessions that ended are reported at the visitor's next input.",
 }
+
+TIMELINES: st.SearchStrategy[tuple[list[Step], SessionOptions]] = st.tuples(
+    timelines(manual_ends=True),
+    OPTIONS.map(lambda options: attrs.evolve(options, count_empty_sessions=False, continue_on_restart=False)),
+)
+"""Timelines, and settings that visitors have, too."""
 
 _SEEN = ("session_index", "event_index", "first_event_id", "first_event_timestamp")
 _ENDED = ("session_index", "event_count", "reason", "first_event_time", "last_event_time", "last_activity_time")
