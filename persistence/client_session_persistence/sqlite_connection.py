@@ -1,0 +1,361 @@
+"""A connection to a database file, shared by the threads of one process.
+
+SQLite does not work across forks: a child would have its parent's view of the locks, but not the locks. Therefore,
+connections are closed before each fork and opened again when needed. A child that was forked without Python's hooks
+(by uWSGI, for example) while a database was open cannot use that database.
+
+While a connection is open, nothing else here opens the database file: closing any descriptor of a file releases all
+locks that the process has on it (man 2 fcntl). If that happens nevertheless, another program may delete the write-ahead
+log, so each use first checks that the connection's files are still in place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sqlite3
+import stat
+import threading
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+import attrs
+
+from client_session_persistence.contexts import Finalizer, SafeContext
+from client_session_persistence.deadline import NEVER, Wait, is_held
+from client_session_persistence.forks import ForkAware, Stage, notice_fork, register
+from client_session_persistence.snapshot import CorruptSaveFileError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from client_session_persistence.forks import Lease
+
+APPLICATION_ID = 0x436C5365  # "ClSe"
+SCHEMA_VERSION = 1
+TABLE = """\
+CREATE TABLE sessions (
+    name TEXT NOT NULL PRIMARY KEY,
+    user_id TEXT NOT NULL,
+    session_id TEXT,
+    previous_session_id TEXT,
+    session_index INTEGER NOT NULL,
+    storage_mechanism TEXT NOT NULL,
+    first_event_id TEXT,
+    first_event_timestamp TEXT,
+    event_index INTEGER,
+    last_activity TEXT,
+    session_start TEXT,
+    background INTEGER
+) WITHOUT ROWID"""
+
+MAX_VALUE_BYTES = 64 * 1024
+"""The longest value that is read from a database."""
+_CHECKPOINT_PAGES = 100
+"""The size of the write-ahead log, in pages, from which on a save also writes it back to the database."""
+_SETTINGS = (
+    "journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", f"wal_autocheckpoint = {_CHECKPOINT_PAGES}",
+)  # fmt: skip
+_connect: Callable[[str], sqlite3.Connection] = partial(
+    sqlite3.connect, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=16, uri=True
+)
+
+FileId = tuple[int, int]
+"""A file's device and inode."""
+Row = tuple[str | int | None, ...]
+
+_opening = threading.RLock()
+"""Held while a connection is being opened, and during forks."""
+_inherited: set[FileId | None] = set()
+"""The databases that the parent of this process had open when it forked without the hooks."""
+_leaked: list[sqlite3.Connection] = []
+"""Connections that must never be closed."""
+
+
+@attrs.define(eq=False)
+class _Handle:
+    """An open connection, if any. It does not refer to the `SqliteConnection`, whose deallocation closes it."""
+
+    path: str
+    mutex: threading.RLock = attrs.field(factory=threading.RLock)
+    connections: list[sqlite3.Connection] = attrs.field(factory=list[sqlite3.Connection])
+    files: list[FileId | None] = attrs.field(factory=list["FileId | None"])
+    """The ids of the database and its write-ahead log."""
+
+    def close(self) -> None:
+        """Close the connection if it is open."""
+        notice_fork()
+        now: list[FileId | None] = []
+        with contextlib.suppress(OSError):
+            now = identify(self.path)
+        # Closing a database's last connection deletes the log by its name. SQLite does not do this if the database has
+        # been replaced, but it does not notice if only the log has been.
+        is_log_replaced = now[:1] == self.files[:1] and now != self.files
+        while self.connections:
+            connection = self.connections.pop()
+            if is_log_replaced:
+                _leak(connection)
+            else:
+                connection.close()
+        _open_handles.pop(id(self), None)
+
+
+_open_handles: dict[int, _Handle] = {}
+"""The handles whose connections are open, by their ids."""
+
+
+def in_uri(path: str, *options: str) -> str:
+    """Return the URI that opens an existing database file with these options."""
+    # Escaping every byte keeps the URI valid for any path, also one that is not UTF-8.
+    escaped = "".join(f"%{byte:02x}" for byte in os.fsencode(path))
+    return f"file:{'///' if os.name == 'nt' else ''}{escaped}?{'&'.join(options)}"
+
+
+def identify(path: str) -> list[FileId | None]:
+    """Return the ids of a database and of its write-ahead log, if any.
+
+    Raise `FileNotFoundError` if the database does not exist or is empty, and `OSError` if it is not a regular file.
+    """
+    try:
+        log_stat = os.lstat(f"{path}-wal")
+        log = (log_stat.st_dev, log_stat.st_ino)
+    except FileNotFoundError:
+        log = None
+    file_stat = os.lstat(path)
+    if stat.S_ISDIR(file_stat.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(file_stat.st_mode):
+        raise OSError(errno.EINVAL, "Not a regular file", path)
+    if not file_stat.st_size:
+        raise FileNotFoundError(errno.ENOENT, "The database is empty", path)
+    return [(file_stat.st_dev, file_stat.st_ino), log]
+
+
+class SqliteConnection(ForkAware):
+    """A connection to one database file, opened when it is first needed. Thread-safe."""
+
+    __slots__ = ("_finalizer", "_handle", "has_leftovers")
+
+    def __init__(self, path: str) -> None:
+        """Store the path of the database; nothing is opened yet."""
+        self._handle = _Handle(path)
+        self._finalizer = Finalizer(self._handle.close)
+        self.has_leftovers = False
+        """Whether the write-ahead log had contents when the database was opened. They may be a killed process's."""
+        super().__init__()
+
+    def renew(self) -> None:
+        """Create a new mutex, as a forked child must."""
+        self._handle.mutex = threading.RLock()
+
+    def run(
+        self, statement: str, *values: str | int | None, lease: Lease | None = None, wait: bool = True
+    ) -> list[Row]:
+        """Run one statement, which is a transaction of its own, and return its rows.
+
+        A statement that writes needs the lease of the lock's holder. It is durable when this returns.
+
+        Raises:
+            FileNotFoundError: the database does not exist or is empty.
+            TimeoutError: another program has the database locked, and still did after 1 s or without ``wait``.
+            CorruptSaveFileError: the file is not a database, or it is malformed.
+            OSError: the database cannot be read or written.
+            StoreError: the database belongs to another application or to a newer version, or SQLite failed otherwise.
+
+        """
+        self.renew_in_child()
+        with self._held():
+            while True:
+                connection = self._opened()
+                try:
+                    connection.execute(f"PRAGMA busy_timeout = {_milliseconds() if wait else 0}")
+                    # In a variable, the cursor of an interrupted call would keep its transaction open.
+                    if lease is None:
+                        return connection.execute(statement, values).fetchall()
+                    return lease.call(partial(connection.execute, statement, values)).fetchall()
+                except sqlite3.Error as error:
+                    if connection in self._handle.connections:
+                        raise self._failure(error) from error
+                    # Otherwise, a signal handler has forked, and the connection was closed before that.
+
+    def close(self) -> None:
+        """Close the connection if it is open; the next `run` opens it again."""
+        with self._held():
+            self._finalizer.close()
+            self._finalizer.closed = True
+
+    def _held(self) -> SafeContext[None]:
+        mutex = self._handle.mutex
+        is_outermost = not is_held(mutex)
+
+        def enter() -> None:
+            if not mutex.acquire(timeout=Wait().seconds_left(NEVER, NEVER)):
+                raise TimeoutError(errno.ETIMEDOUT, "Another thread is using the database", self._handle.path)
+
+        def leave() -> None:
+            while is_outermost and is_held(mutex):
+                mutex.release()
+
+        return SafeContext(enter, leave)
+
+    def _opened(self) -> sqlite3.Connection:
+        """Return the open connection. If it is not open, or if its files have been replaced, open it."""
+        files = identify(self._handle.path)
+        if self._handle.connections and files == self._handle.files:
+            return self._handle.connections[0]
+        self.close()
+        with _opening:
+            try:
+                return self._open(files)
+            except BaseException as error:
+                with contextlib.suppress(OSError):
+                    self._handle.files[:] = identify(self._handle.path)  # opening the database may have created the log
+                self.close()
+                if isinstance(error, sqlite3.Error):
+                    raise self._failure(error) from error
+                raise
+
+    def _open(self, files: list[FileId | None]) -> sqlite3.Connection:
+        if files[0] in _inherited:
+            message = "This process was forked without Python's fork hooks while the database was open"
+            raise OSError(errno.ECANCELED, message, self._handle.path)
+        self._handle.files[:] = files
+        self._finalizer.closed = False
+        _open_handles[id(self._handle)] = self._handle
+        # No Python code runs in between, so no connection is lost.
+        self._handle.connections.extend(map(_connect, (in_uri(self._handle.path, "mode=rw"),)))
+        connection = self._handle.connections[0]
+        connection.execute(f"PRAGMA busy_timeout = {_milliseconds()}")
+        _check_path(connection, self._handle.path, files[0])
+        log_bytes = 0
+        with contextlib.suppress(FileNotFoundError):
+            log_bytes = os.lstat(f"{self._handle.path}-wal").st_size
+        prepare(connection, self._handle.path)
+        for setting in _SETTINGS:
+            connection.execute(f"PRAGMA {setting}")
+        self.has_leftovers = log_bytes > 0
+        self._handle.files[:] = identify(self._handle.path)
+        return connection
+
+    def _failure(self, error: sqlite3.Error) -> OSError | StoreError:
+        """Return the error to raise instead of SQLite's, and close the connection unless it is only busy."""
+        failure = translated(error, self._handle.path)
+        if not isinstance(failure, TimeoutError):
+            self.close()
+        return failure
+
+
+def prepare(connection: sqlite3.Connection, path: str) -> None:
+    """Distrust a database, and check that it is one of ours.
+
+    Raises:
+        StoreError: it belongs to another application or to a newer version.
+        CorruptSaveFileError: its table has been changed.
+
+    """
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
+    connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute("PRAGMA cell_size_check = ON")
+    ((application_id,),) = connection.execute("PRAGMA application_id").fetchall()
+    ((version,),) = connection.execute("PRAGMA user_version").fetchall()
+    if application_id != APPLICATION_ID:
+        msg = f"{path} is the database of another application (application_id {application_id}, not {APPLICATION_ID})"
+        raise StoreError(msg)
+    if version != SCHEMA_VERSION:
+        msg = f"{path} has schema version {version}, but this version of client-session can use only {SCHEMA_VERSION}"
+        raise StoreError(msg)
+    # A view in place of the table could compute forever, and a trigger could change what is saved.
+    if connection.execute("SELECT sql FROM sqlite_master WHERE tbl_name = 'sessions'").fetchall() != [(TABLE,)]:
+        reason = "the table sessions is not as it was created"
+        raise CorruptSaveFileError(reason, path)
+
+
+def translated(error: sqlite3.Error, path: str) -> OSError | StoreError:  # noqa: PLR0911  # one for each kind
+    """Return the `OSError` or `StoreError` that corresponds to an error of SQLite."""
+    # Without a code, a value that was read is not valid UTF-8.
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+    match code & 0xFF:
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED | sqlite3.SQLITE_PROTOCOL:
+            return TimeoutError(errno.ETIMEDOUT, "Another program has the database locked", path)
+        case sqlite3.SQLITE_FULL:
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        case sqlite3.SQLITE_IOERR:
+            return OSError(errno.EIO, f"{os.strerror(errno.EIO)} ({error.sqlite_errorname})", path)
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
+            return PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        case sqlite3.SQLITE_CANTOPEN:
+            if _is_readable(path):
+                return OSError(errno.EIO, "SQLite cannot open the database, or its -wal and -shm files", path)
+            return PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_TOOBIG | sqlite3.SQLITE_FORMAT:
+            return CorruptSaveFileError(str(error), path)
+        case _:
+            return StoreError(f"{path}: SQLite failed: {error}")
+
+
+def _is_readable(path: str) -> bool:
+    return os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _milliseconds() -> int:
+    """Return how long this thread's call may wait for other programs."""
+    return int(Wait().seconds_left(NEVER, NEVER) * 1000)
+
+
+def _check_path(connection: sqlite3.Connection, path: str, file: FileId | None) -> None:
+    """Raise `PermissionError` if SQLite followed a link that was put in place of the database in the meantime."""
+    connection.text_factory = os.fsdecode
+    ((_, _, opened),) = connection.execute("PRAGMA database_list").fetchall()
+    connection.text_factory = str
+    if identify(opened)[0] != file:
+        raise PermissionError(errno.EACCES, "The database was replaced while it was being opened", path)
+
+
+def _leak(connection: sqlite3.Connection) -> None:
+    """Keep a connection that must not be closed, not even when the interpreter exits."""
+    import ctypes  # noqa: PLC0415  # rarely needed
+
+    _leaked.append(connection)
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
+def _close_all(until: float) -> None:
+    """Close all connections, except those that other threads keep using until then."""
+    for handle in list(_open_handles.values()):
+        mutex = handle.mutex
+        if mutex.acquire(timeout=max(0.0, until - time.monotonic())):
+            try:
+                handle.close()
+            finally:
+                mutex.release()
+
+
+def _before_fork(until: float) -> None:
+    _opening.acquire(timeout=max(0.0, until - time.monotonic()))
+    _close_all(until)
+
+
+def _after_fork_in_parent() -> None:
+    if is_held(_opening):
+        _opening.release()
+
+
+def _after_fork_in_child() -> None:
+    global _opening  # noqa: PLW0603  # the inherited lock is the parent's
+    _opening = threading.RLock()
+    for handle in _open_handles.values():
+        _inherited.update(handle.files[:1])
+        while handle.connections:
+            _leak(handle.connections.pop())
+    _open_handles.clear()
+
+
+register(
+    Stage.FILES,
+    before_fork=_before_fork,
+    after_fork_in_parent=_after_fork_in_parent,
+    after_fork_in_child=_after_fork_in_child,
+    at_exit=_close_all,
+)
