@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from client_session_persistence.sqlite_connection import Row
     from client_session_persistence.store import Owner
 
+_MAGIC = b"SQLite format 3\0"
 MAX_NAME_BYTES = 50
 """The longest name of a session, in UTF-8."""
 _MAX_SEARCHED_BYTES = 1024 * 1024
@@ -302,6 +303,14 @@ class SqliteStore(FileStore):
         return rows
 
 
+def is_sqlite(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file begins as SQLite databases do. Any other file, or one that cannot be read, does not."""
+    with contextlib.suppress(OSError):
+        data, _ = atomic_file.read_regular_file(atomic_file.follow_links(file_path("path", path)), len(_MAGIC))
+        return data == _MAGIC
+    return False
+
+
 def read_sessions(path: str | os.PathLike[str]) -> dict[str, Snapshot]:
     """Return the snapshot of each session in a database, by name. No file is changed or created next to it.
 
@@ -311,7 +320,7 @@ def read_sessions(path: str | os.PathLike[str]) -> dict[str, Snapshot]:
         StoreError: the database belongs to another application or to a newer version of this package.
 
     """
-    path = file_path("path", path)
+    path = atomic_file.follow_links(file_path("path", path))
     identify(path)
     log, index = f"{path}-wal", f"{path}-shm"
     database, options = (
