@@ -53,6 +53,8 @@ CREATE TABLE sessions (
 
 MAX_VALUE_BYTES = 64 * 1024
 """The longest value that is read from a database."""
+_MIN_BYTES = 512
+"""The size of the smallest page, and so of the smallest database."""
 _CHECKPOINT_PAGES = 100
 """The size of the write-ahead log, in pages, from which on a save also writes it back to the database."""
 _SETTINGS = (
@@ -62,6 +64,8 @@ _connect: Callable[[str], sqlite3.Connection] = partial(
     sqlite3.connect, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=16, uri=True
 )
 
+SqliteError = (sqlite3.Error, UnicodeDecodeError)
+"""What the sqlite3 module raises. A message that quotes a corrupt schema may not be UTF-8."""
 FileId = tuple[int, int]
 """A file's device and inode."""
 Row = tuple[str | int | None, ...]
@@ -88,7 +92,7 @@ class _Handle:
         """Close the connection if it is open."""
         notice_fork()
         now: list[FileId | None] = []
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, StoreError):
             now = identify(self.path)
         # Closing a database's last connection deletes the log by its name. SQLite does not do this if the database has
         # been replaced, but it does not notice if only the log has been.
@@ -116,7 +120,8 @@ def in_uri(path: str, *options: str) -> str:
 def identify(path: str) -> list[FileId | None]:
     """Return the ids of a database and of its write-ahead log, if any.
 
-    Raise `FileNotFoundError` if the database does not exist or is empty, and `OSError` if it is not a regular file.
+    Raise `FileNotFoundError` if the database does not exist or is empty, `OSError` if it is not a regular file, and
+    `CorruptSaveFileError` if it is too short.
     """
     try:
         log_stat = os.lstat(f"{path}-wal")
@@ -130,6 +135,9 @@ def identify(path: str) -> list[FileId | None]:
         raise OSError(errno.EINVAL, "Not a regular file", path)
     if not file_stat.st_size:
         raise FileNotFoundError(errno.ENOENT, "The database is empty", path)
+    if file_stat.st_size < _MIN_BYTES:  # SQLite would treat it as an empty database
+        reason = f"{file_stat.st_size} bytes are too few for a database"
+        raise CorruptSaveFileError(reason, path)
     return [(file_stat.st_dev, file_stat.st_ino), log]
 
 
@@ -175,7 +183,7 @@ class SqliteConnection(ForkAware):
                     if lease is None:
                         return connection.execute(statement, values).fetchall()
                     return lease.call(partial(connection.execute, statement, values)).fetchall()
-                except sqlite3.Error as error:
+                except SqliteError as error:
                     if connection in self._handle.connections:
                         raise self._failure(error) from error
                     # Otherwise, a signal handler has forked, and the connection was closed before that.
@@ -210,10 +218,10 @@ class SqliteConnection(ForkAware):
             try:
                 return self._open(files)
             except BaseException as error:
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, StoreError):
                     self._handle.files[:] = identify(self._handle.path)  # opening the database may have created the log
                 self.close()
-                if isinstance(error, sqlite3.Error):
+                if isinstance(error, SqliteError):
                     raise self._failure(error) from error
                 raise
 
@@ -239,7 +247,7 @@ class SqliteConnection(ForkAware):
         self._handle.files[:] = identify(self._handle.path)
         return connection
 
-    def _failure(self, error: sqlite3.Error) -> OSError | StoreError:
+    def _failure(self, error: sqlite3.Error | UnicodeDecodeError) -> OSError | StoreError:
         """Return the error to raise instead of SQLite's, and close the connection unless it is only busy."""
         failure = translated(error, self._handle.path)
         if not isinstance(failure, TimeoutError):
@@ -256,6 +264,7 @@ def prepare(connection: sqlite3.Connection, path: str) -> None:
 
     """
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
+    connection.text_factory = partial(str, encoding="utf-8", errors="replace")  # what was invalid is rejected later
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.execute("PRAGMA cell_size_check = ON")
     ((application_id,),) = connection.execute("PRAGMA application_id").fetchall()
@@ -272,11 +281,11 @@ def prepare(connection: sqlite3.Connection, path: str) -> None:
         raise CorruptSaveFileError(reason, path)
 
 
-def translated(error: sqlite3.Error, path: str) -> OSError | StoreError:  # noqa: PLR0911  # one for each kind
+def translated(error: sqlite3.Error | UnicodeDecodeError, path: str) -> OSError | StoreError:  # noqa: PLR0911  # one for each kind
     """Return the `OSError` or `StoreError` that corresponds to an error of SQLite."""
-    # Without a code, a value that was read is not valid UTF-8.
-    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
-    match code & 0xFF:
+    if isinstance(error, UnicodeDecodeError):
+        return CorruptSaveFileError("its schema is not valid UTF-8", path)
+    match getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED | sqlite3.SQLITE_PROTOCOL:
             return TimeoutError(errno.ETIMEDOUT, "Another program has the database locked", path)
         case sqlite3.SQLITE_FULL:
@@ -308,7 +317,6 @@ def _check_path(connection: sqlite3.Connection, path: str, file: FileId | None) 
     """Raise `PermissionError` if SQLite followed a link that was put in place of the database in the meantime."""
     connection.text_factory = os.fsdecode
     ((_, _, opened),) = connection.execute("PRAGMA database_list").fetchall()
-    connection.text_factory = str
     if identify(opened)[0] != file:
         raise PermissionError(errno.EACCES, "The database was replaced while it was being opened", path)
 

@@ -25,6 +25,7 @@ from client_session_persistence.sqlite_connection import (
     SCHEMA_VERSION,
     TABLE,
     SqliteConnection,
+    SqliteError,
     identify,
     in_uri,
     prepare,
@@ -43,6 +44,9 @@ MAX_NAME_BYTES = 50
 """The longest name of a session, in UTF-8."""
 _MAX_SEARCHED_BYTES = 1024 * 1024
 """How much of a corrupt database is searched for user ids."""
+
+_NOT_OPENED = (errno.EACCES, errno.EIO)
+"""The errors if SQLite cannot create its files, because a folder or a disk can only be read."""
 
 _FIELDS = tuple(field.name for field in attrs.fields(Snapshot))
 _TIMES = frozenset({"first_event_timestamp", "last_activity", "session_start"})
@@ -126,12 +130,10 @@ class SqliteStore(FileStore):
             snapshot = self._read()
         except FileNotFoundError:
             return None
-        except TimeoutError:
-            raise
-        except OSError:
-            # SQLite may be unable to create its files: in a folder, or on a disk, that can only be read.
-            with contextlib.suppress(OSError, StoreError):
-                return read_sessions(self._path).get(self._name)
+        except OSError as error:
+            if error.errno in _NOT_OPENED:
+                with contextlib.suppress(OSError, StoreError):
+                    return read_sessions(self._path).get(self._name)
             raise
         if self._connection.has_leftovers:
             with contextlib.suppress(OSError), self._locked(wait=False):
@@ -341,7 +343,7 @@ def read_sessions(path: str | os.PathLike[str]) -> dict[str, Snapshot]:
             stack.enter_context(contextlib.closing(connection))
             prepare(connection, path)
             return {row[0]: _snapshot(row, path) for row in connection.execute(_SELECT_ALL)}
-        except sqlite3.Error as error:
+        except SqliteError as error:
             raise translated(error, path) from error
 
 
