@@ -23,10 +23,9 @@ if TYPE_CHECKING:
 
 SHORT_RUN = """
 import sys, uuid
-from client_session import ClientSession, SqliteStore, XmlStore
+from client_session import ClientSession, XmlStore
 sys.stdin.read(1)
-stores = {"synchronous": XmlStore, "background": lambda path: XmlStore(path, background=True), "sqlite": SqliteStore}
-store = stores[sys.argv[2]](sys.argv[1])
+store = XmlStore(sys.argv[1], background=sys.argv[2] == "background")
 with ClientSession(store=store, continue_on_restart=True) as session:
     entity = session.get_session_context(uuid.uuid4())
     print(entity.session_index, entity.event_index, entity.session_id)
@@ -57,7 +56,7 @@ def wait_until_owned_for_a_second(path: Path) -> None:
     assert not OwnerLock(f"{path}.owner").own()  # this waits for the rest of the second
 
 
-@pytest.mark.parametrize("mode", ["synchronous", "background", "sqlite"])
+@pytest.mark.parametrize("mode", ["synchronous", "background"])
 def test_short_runs_take_turns(save_path: Path, mode: str) -> None:
     """Eight runs that start at once number their events from 1 to 8, in one session."""
     runs = [start(SHORT_RUN, save_path, mode) for _ in range(8)]

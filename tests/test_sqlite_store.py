@@ -622,6 +622,31 @@ def test_flipped_bytes_never_cause_another_error(tmp_path: Path, shard: int) -> 
 # Processes and threads
 
 
+def test_each_session_has_its_own_owner(path: Path) -> None:
+    """A second run does not become the owner of a session, but it can own another session in the same database."""
+    owner = SqliteStore(path).ownership()
+    assert owner.own()
+    assert not SqliteStore(path).ownership().own()
+    for name in ("worker_1", "a/b", "名前"):
+        assert SqliteStore(path, name).ownership().own()
+    owner.release()
+    assert SqliteStore(path).ownership().own()
+    names = names_in(path.parent)
+    assert len(names) == 4
+    assert {"sessions.db.default.owner", "sessions.db.worker_1.owner"} < set(names)
+
+
+def test_session_is_resumed(path: Path) -> None:
+    """A run with continue_on_restart resumes the session of the same name, and no other one."""
+    contexts = []
+    for name in ("default", "other", "default"):
+        store = SqliteStore(path, name)
+        with ClientSession(store=store, continue_on_restart=True, scheduler=ManualScheduler()) as session:
+            contexts.append(session.get_session_context(uuid.uuid4()))
+            session.save()
+    assert [(context.session_index, context.event_index) for context in contexts] == [(1, 1), (1, 1), (1, 2)]
+
+
 @needs_fork
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12
 def test_forked_child_opens_its_own_connection(path: Path) -> None:
@@ -693,7 +718,7 @@ def test_signal_handler_may_fork_between_statements(path: Path, monkeypatch: pyt
     """If a signal handler forks while a call is about to run a statement, the call completes in the parent."""
     store = SqliteStore(path)
     store.save(OLD)
-    opened = sqlite_connection.SqliteConnection._opened  # noqa: SLF001  # right after it returns is the moment under test
+    opened = sqlite_connection.SqliteConnection._connection  # noqa: SLF001  # right after it returns is the moment under test
     children: list[int] = []
 
     def opened_then_fork(connection: sqlite_connection.SqliteConnection) -> sqlite3.Connection:
@@ -704,7 +729,7 @@ def test_signal_handler_may_fork_between_statements(path: Path, monkeypatch: pyt
                 os._exit(0)
         return result
 
-    monkeypatch.setattr(sqlite_connection.SqliteConnection, "_opened", opened_then_fork)
+    monkeypatch.setattr(sqlite_connection.SqliteConnection, "_connection", opened_then_fork)
     store.save(NEW)
     assert os.waitpid(children[0], 0)[1] == 0
     assert store.load() == NEW

@@ -18,14 +18,13 @@ import sqlite3
 import stat
 import threading
 import time
+import weakref
 from functools import partial
 from typing import TYPE_CHECKING
 
-import attrs
-
 from client_session_persistence.contexts import Finalizer, SafeContext
 from client_session_persistence.deadline import NEVER, Wait, is_held
-from client_session_persistence.forks import ForkAware, Stage, notice_fork, register
+from client_session_persistence.forks import ForkAware, Stage, register
 from client_session_persistence.snapshot import CorruptSaveFileError, StoreError
 
 if TYPE_CHECKING:
@@ -78,36 +77,8 @@ _leaked: list[sqlite3.Connection] = []
 """Connections that must never be closed."""
 
 
-@attrs.define(eq=False)
-class _Handle:
-    """An open connection, if any. It does not refer to the `SqliteConnection`, whose deallocation closes it."""
-
-    path: str
-    mutex: threading.RLock = attrs.field(factory=threading.RLock)
-    connections: list[sqlite3.Connection] = attrs.field(factory=list[sqlite3.Connection])
-    files: list[FileId | None] = attrs.field(factory=list["FileId | None"])
-    """The ids of the database and its write-ahead log."""
-
-    def close(self) -> None:
-        """Close the connection if it is open."""
-        notice_fork()
-        now: list[FileId | None] = []
-        with contextlib.suppress(OSError, StoreError):
-            now = identify(self.path)
-        # Closing a database's last connection deletes the log by its name. SQLite does not do this if the database has
-        # been replaced, but it does not notice if only the log has been.
-        is_log_replaced = now[:1] == self.files[:1] and now != self.files
-        while self.connections:
-            connection = self.connections.pop()
-            if is_log_replaced:
-                _leak(connection)
-            else:
-                connection.close()
-        _open_handles.pop(id(self), None)
-
-
-_open_handles: dict[int, _Handle] = {}
-"""The handles whose connections are open, by their ids."""
+_connections: dict[int, weakref.ref[SqliteConnection]] = {}
+"""The objects whose connections may be open, by their ids."""
 
 
 def in_uri(path: str, *options: str) -> str:
@@ -144,19 +115,28 @@ def identify(path: str) -> list[FileId | None]:
 class SqliteConnection(ForkAware):
     """A connection to one database file, opened when it is first needed. Thread-safe."""
 
-    __slots__ = ("_finalizer", "_handle", "has_leftovers")
+    __slots__ = (
+        "__weakref__", "_files", "_finalizer", "_mutex", "_opened", "_path", "_timed_out_at", "has_leftovers",
+    )  # fmt: skip
 
     def __init__(self, path: str) -> None:
         """Store the path of the database; nothing is opened yet."""
-        self._handle = _Handle(path)
-        self._finalizer = Finalizer(self._handle.close)
+        self._path = path
+        self._opened: list[sqlite3.Connection] = []
+        """The open connection, if any."""
+        self._files: list[FileId | None] = []
+        """The ids of its database and, once that is open, of its write-ahead log."""
+        self._finalizer = Finalizer(_no_connection)
+        """Closes the connection when this object is deallocated, without running Python code."""
+        self._timed_out_at = NEVER
+        """When a call last timed out waiting for another program."""
         self.has_leftovers = False
         """Whether the write-ahead log had contents when the database was opened. They may be a killed process's."""
         super().__init__()
 
     def renew(self) -> None:
         """Create a new mutex, as a forked child must."""
-        self._handle.mutex = threading.RLock()
+        self._mutex = threading.RLock()
 
     def run(
         self, statement: str, *values: str | int | None, lease: Lease | None = None, wait: bool = True
@@ -176,31 +156,64 @@ class SqliteConnection(ForkAware):
         self.renew_in_child()
         with self._held():
             while True:
-                connection = self._opened()
                 try:
-                    connection.execute(f"PRAGMA busy_timeout = {_milliseconds() if wait else 0}")
+                    connection = self._connection()
+                    connection.execute(f"PRAGMA busy_timeout = {self._milliseconds() if wait else 0}")
                     # In a variable, the cursor of an interrupted call would keep its transaction open.
                     if lease is None:
                         return connection.execute(statement, values).fetchall()
                     return lease.call(partial(connection.execute, statement, values)).fetchall()
                 except SqliteError as error:
-                    if connection in self._handle.connections:
+                    # If the connection was closed, a signal handler has forked.
+                    if self._opened or not isinstance(error, sqlite3.ProgrammingError):
                         raise self._failure(error) from error
-                    # Otherwise, a signal handler has forked, and the connection was closed before that.
 
     def close(self) -> None:
         """Close the connection if it is open; the next `run` opens it again."""
         with self._held():
-            self._finalizer.close()
+            now: list[FileId | None] = []
+            with contextlib.suppress(OSError, StoreError):
+                now = identify(self._path)
+            # Closing a database's last connection deletes the log by its name. SQLite does not do this if the database
+            # has been replaced, but it does not notice if only the log has been.
+            if len(self._files) > 1 and now[:1] == self._files[:1] and now != self._files:
+                self.leak()
             self._finalizer.closed = True
+            while self._opened:
+                self._opened.pop().close()
+            _connections.pop(id(self), None)
+
+    def close_before(self, until: float) -> None:
+        """Close the connection, unless another thread keeps using it until then (`time.monotonic`)."""
+        mutex = self._mutex
+        if mutex.acquire(timeout=max(0.0, until - time.monotonic())):
+            try:
+                self.close()
+            finally:
+                mutex.release()
+
+    def leak(self) -> None:
+        """Keep the connection open, even when the interpreter exits, and forget it."""
+        import ctypes  # noqa: PLC0415  # rarely needed
+
+        self._finalizer.closed = True
+        while self._opened:
+            _leaked.append(self._opened.pop())
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(_leaked[-1]))
+
+    def leak_in_child(self) -> None:
+        """Leak a connection that this process has inherited, and remember that its database cannot be used."""
+        if self._opened:
+            _inherited.update(self._files[:1])
+            self.leak()
 
     def _held(self) -> SafeContext[None]:
-        mutex = self._handle.mutex
+        mutex = self._mutex
         is_outermost = not is_held(mutex)
 
         def enter() -> None:
             if not mutex.acquire(timeout=Wait().seconds_left(NEVER, NEVER)):
-                raise TimeoutError(errno.ETIMEDOUT, "Another thread is using the database", self._handle.path)
+                raise TimeoutError(errno.ETIMEDOUT, "Another thread is using the database", self._path)
 
         def leave() -> None:
             while is_outermost and is_held(mutex):
@@ -208,51 +221,55 @@ class SqliteConnection(ForkAware):
 
         return SafeContext(enter, leave)
 
-    def _opened(self) -> sqlite3.Connection:
+    def _connection(self) -> sqlite3.Connection:
         """Return the open connection. If it is not open, or if its files have been replaced, open it."""
-        files = identify(self._handle.path)
-        if self._handle.connections and files == self._handle.files:
-            return self._handle.connections[0]
+        files = identify(self._path)
+        if self._opened and files == self._files:
+            return self._opened[0]
         self.close()
         with _opening:
             try:
                 return self._open(files)
-            except BaseException as error:
-                with contextlib.suppress(OSError, StoreError):
-                    self._handle.files[:] = identify(self._handle.path)  # opening the database may have created the log
+            except SqliteError:
+                raise
+            except BaseException:
                 self.close()
-                if isinstance(error, SqliteError):
-                    raise self._failure(error) from error
                 raise
 
     def _open(self, files: list[FileId | None]) -> sqlite3.Connection:
         if files[0] in _inherited:
             message = "This process was forked without Python's fork hooks while the database was open"
-            raise OSError(errno.ECANCELED, message, self._handle.path)
-        self._handle.files[:] = files
-        self._finalizer.closed = False
-        _open_handles[id(self._handle)] = self._handle
+            raise OSError(errno.ECANCELED, message, self._path)
+        self._files[:] = files[:1]  # opening the database may create the log
+        _connections[id(self)] = weakref.ref(self)
         # No Python code runs in between, so no connection is lost.
-        self._handle.connections.extend(map(_connect, (in_uri(self._handle.path, "mode=rw"),)))
-        connection = self._handle.connections[0]
-        connection.execute(f"PRAGMA busy_timeout = {_milliseconds()}")
-        _check_path(connection, self._handle.path, files[0])
+        self._opened.extend(map(_connect, (in_uri(self._path, "mode=rw"),)))
+        connection = self._opened[0]
+        self._finalizer.close, self._finalizer.closed = connection.close, False
+        connection.execute(f"PRAGMA busy_timeout = {self._milliseconds()}")
+        _check_path(connection, self._path, files[0])
         log_bytes = 0
         with contextlib.suppress(FileNotFoundError):
-            log_bytes = os.lstat(f"{self._handle.path}-wal").st_size
-        prepare(connection, self._handle.path)
+            log_bytes = os.lstat(f"{self._path}-wal").st_size
+        prepare(connection, self._path)
         for setting in _SETTINGS:
             connection.execute(f"PRAGMA {setting}")
         self.has_leftovers = log_bytes > 0
-        self._handle.files[:] = identify(self._handle.path)
+        self._files[:] = identify(self._path)
         return connection
 
     def _failure(self, error: sqlite3.Error | UnicodeDecodeError) -> OSError | StoreError:
         """Return the error to raise instead of SQLite's, and close the connection unless it is only busy."""
-        failure = translated(error, self._handle.path)
-        if not isinstance(failure, TimeoutError):
+        failure = translated(error, self._path)
+        if isinstance(failure, TimeoutError):
+            self._timed_out_at = time.monotonic()
+        if len(self._files) == 1 or not isinstance(failure, TimeoutError):
             self.close()
         return failure
+
+    def _milliseconds(self) -> int:
+        """Return how long this thread's call may wait for other programs."""
+        return int(Wait().seconds_left(NEVER, self._timed_out_at) * 1000)
 
 
 def prepare(connection: sqlite3.Connection, path: str) -> None:
@@ -308,11 +325,6 @@ def _is_readable(path: str) -> bool:
     return os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
-def _milliseconds() -> int:
-    """Return how long this thread's call may wait for other programs."""
-    return int(Wait().seconds_left(NEVER, NEVER) * 1000)
-
-
 def _check_path(connection: sqlite3.Connection, path: str, file: FileId | None) -> None:
     """Raise `PermissionError` if SQLite followed a link that was put in place of the database in the meantime."""
     connection.text_factory = os.fsdecode
@@ -321,23 +333,17 @@ def _check_path(connection: sqlite3.Connection, path: str, file: FileId | None) 
         raise PermissionError(errno.EACCES, "The database was replaced while it was being opened", path)
 
 
-def _leak(connection: sqlite3.Connection) -> None:
-    """Keep a connection that must not be closed, not even when the interpreter exits."""
-    import ctypes  # noqa: PLC0415  # rarely needed
-
-    _leaked.append(connection)
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+def _no_connection() -> None:
+    """Close nothing."""
 
 
 def _close_all(until: float) -> None:
-    """Close all connections, except those that other threads keep using until then."""
-    for handle in list(_open_handles.values()):
-        mutex = handle.mutex
-        if mutex.acquire(timeout=max(0.0, until - time.monotonic())):
-            try:
-                handle.close()
-            finally:
-                mutex.release()
+    for key, reference in list(_connections.items()):
+        connection = reference()
+        if connection is None:
+            _connections.pop(key, None)
+        else:
+            connection.close_before(until)
 
 
 def _before_fork(until: float) -> None:
@@ -353,11 +359,11 @@ def _after_fork_in_parent() -> None:
 def _after_fork_in_child() -> None:
     global _opening  # noqa: PLW0603  # the inherited lock is the parent's
     _opening = threading.RLock()
-    for handle in _open_handles.values():
-        _inherited.update(handle.files[:1])
-        while handle.connections:
-            _leak(handle.connections.pop())
-    _open_handles.clear()
+    for reference in list(_connections.values()):
+        connection = reference()
+        if connection is not None:
+            connection.leak_in_child()
+    _connections.clear()
 
 
 register(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from torture import (
     background_saves,
+    databases,
     failing_system_calls,
     forks,
     hostile_files,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 FAULTS: tuple[Fault, ...] = (
     *kill_at_system_calls.FAULTS,
     *failing_system_calls.FAULTS,
+    *databases.FAULTS,
     *unwritable_folders.FAULTS,
     *background_saves.FAULTS,
     *random_kills.FAULTS,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from torture.disk import Disk
 
-_FILE_SYSTEMS: tuple[tuple[tuple[str, ...], str], ...] = (
+FILE_SYSTEMS: tuple[tuple[tuple[str, ...], str], ...] = (
     ((), "commit=600"),  # the journal commits on fsync rather than every five seconds
     ((), "commit=600,noauto_da_alloc"),
     ((), "commit=600,nodelalloc"),
@@ -31,7 +31,7 @@ _FILE_SYSTEMS: tuple[tuple[tuple[str, ...], str], ...] = (
 )
 """The arguments of mkfs.ext4 and the mount options. The last file system has no journal, like ext2."""
 
-_PATHS = ("session.xml", "new/session.xml", "a/new/one/session.xml")
+PATHS = ("session.xml", "new/session.xml", "a/new/one/session.xml")
 
 
 def _snapshot(number: int) -> Snapshot:
@@ -101,9 +101,9 @@ def cut_after_a_save(scale: Scale, *, is_background: bool = False) -> Outcome:
     sample = scale is Scale.SAMPLE
     losses: list[str] = []
     cuts = 0
-    for mkfs_arguments, options in _FILE_SYSTEMS[1:2] if sample else _FILE_SYSTEMS:
+    for mkfs_arguments, options in FILE_SYSTEMS[1:2] if sample else FILE_SYSTEMS:
         with mounted_disk(mkfs_arguments, options) as disk:
-            for path in _PATHS:
+            for path in PATHS:
                 lost = _cut_after_saves(disk, path, 2 if sample else 12, is_background=is_background)
                 losses += [f"{options}: {loss}" for loss in lost]
             cuts += disk.cuts
@@ -173,7 +173,7 @@ def cut_after_every_step(scale: Scale, *, is_background: bool = False) -> Outcom
     sample = scale is Scale.SAMPLE
     losses: list[str] = []
     cuts = 0
-    for mkfs_arguments, options in _FILE_SYSTEMS[1:2] if sample else _FILE_SYSTEMS:
+    for mkfs_arguments, options in FILE_SYSTEMS[1:2] if sample else FILE_SYSTEMS:
         with mounted_disk(mkfs_arguments, options) as disk:
             lost = _cut_after_steps(disk, 3 if sample else 20, is_background=is_background)
             losses += [f"{options}: {loss}" for loss in lost]
