@@ -22,6 +22,7 @@ import weakref
 from functools import partial
 from typing import TYPE_CHECKING
 
+from client_session_persistence.atomic_file import sync_folder
 from client_session_persistence.contexts import Finalizer, SafeContext
 from client_session_persistence.deadline import NEVER, Wait, is_held
 from client_session_persistence.forks import ForkAware, Stage, register
@@ -116,7 +117,8 @@ class SqliteConnection(ForkAware):
     """A connection to one database file, opened when it is first needed. Thread-safe."""
 
     __slots__ = (
-        "__weakref__", "_files", "_finalizer", "_mutex", "_opened", "_path", "_timed_out_at", "has_leftovers",
+        "__weakref__", "_files", "_finalizer", "_is_log_new", "_mutex", "_opened", "_path", "_timed_out_at",
+        "has_leftovers",
     )  # fmt: skip
 
     def __init__(self, path: str) -> None:
@@ -128,6 +130,8 @@ class SqliteConnection(ForkAware):
         """The ids of its database and, once that is open, of its write-ahead log."""
         self._finalizer = Finalizer(_no_connection)
         """Closes the connection when this object is deallocated, without running Python code."""
+        self._is_log_new = False
+        """Whether the name of the write-ahead log may not be durable yet."""
         self._timed_out_at = NEVER
         """When a call last timed out waiting for another program."""
         self.has_leftovers = False
@@ -162,6 +166,9 @@ class SqliteConnection(ForkAware):
                     # In a variable, the cursor of an interrupted call would keep its transaction open.
                     if lease is None:
                         return connection.execute(statement, values).fetchall()
+                    if self._is_log_new:  # SQLite syncs the folder too, but ignores errors
+                        sync_folder(os.path.dirname(self._path))
+                        self._is_log_new = False
                     return lease.call(partial(connection.execute, statement, values)).fetchall()
                 except SqliteError as error:
                     # If the connection was closed, a signal handler has forked.
@@ -240,7 +247,7 @@ class SqliteConnection(ForkAware):
         if files[0] in _inherited:
             message = "This process was forked without Python's fork hooks while the database was open"
             raise OSError(errno.ECANCELED, message, self._path)
-        self._files[:] = files[:1]  # opening the database may create the log
+        self._files[:], self._is_log_new = files[:1], files[1] is None  # opening the database may create the log
         _connections[id(self)] = weakref.ref(self)
         # No Python code runs in between, so no connection is lost.
         self._opened.extend(map(_connect, (in_uri(self._path, "mode=rw"),)))
@@ -259,12 +266,11 @@ class SqliteConnection(ForkAware):
         return connection
 
     def _failure(self, error: sqlite3.Error | UnicodeDecodeError) -> OSError | StoreError:
-        """Return the error to raise instead of SQLite's, and close the connection unless it is only busy."""
+        """Return the error to raise instead of SQLite's, and close the connection, which may be what is locked."""
         failure = translated(error, self._path)
         if isinstance(failure, TimeoutError):
             self._timed_out_at = time.monotonic()
-        if len(self._files) == 1 or not isinstance(failure, TimeoutError):
-            self.close()
+        self.close()
         return failure
 
     def _milliseconds(self) -> int:

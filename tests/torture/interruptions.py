@@ -365,7 +365,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "a signal handler raises at each point in each operation and its save in a database",
         _LOSS,
-        _raise_in(SqliteStore, 31),
+        _raise_in(SqliteStore, 149),
     ),
     Fault(
         "another thread raises in four threads that make all kinds of calls to one session",
