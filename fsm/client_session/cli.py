@@ -180,14 +180,14 @@ def show(file: str, *, as_json: bool) -> None:
 
     If it is corrupt or unreadable, print why and exit with status 1. No file is changed or created.
     """
+    is_database = is_sqlite(file)
     try:
-        is_database = is_sqlite(file)
         sessions = read_sessions(file) if is_database else {"": XmlStore(file).load(read_only=True)}
-    except CorruptSaveFileError as error:
+    except StoreError as error:
+        if is_database or not isinstance(error, CorruptSaveFileError):
+            fail(str(error))
         user = f"the next run recovers user {error.recovered.user_id}" if error.recovered else "no user id to recover"
         fail(f"{error}; {user}")
-    except StoreError as error:
-        fail(str(error))
     except OSError as error:
         fail(f"{file} cannot be read: {error.strerror}")
     shown: dict[str, dict[str, object]] = {}

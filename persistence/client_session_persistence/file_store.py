@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from abc import ABC, abstractmethod
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,14 +15,16 @@ from client_session_persistence.contexts import SafeContext
 from client_session_persistence.lock_file import OwnerLock, ProcessLock
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
     from contextlib import AbstractContextManager
 
     from client_session_persistence.forks import Lease
     from client_session_persistence.lock_file import Hold
+    from client_session_persistence.snapshot import Snapshot
     from client_session_persistence.store import Owner
 
 
-class FileStore:
+class FileStore(ABC):
     """A store that keeps its snapshot in a file and uses ``<name>.lock`` to exclude other threads and processes."""
 
     __slots__ = ("__weakref__", "_is_resolved", "_lock", "_path", "_temporary")
@@ -35,6 +38,14 @@ class FileStore:
         self._set_path(path)
         with contextlib.suppress(OSError):
             self._resolve()
+
+    @abstractmethod
+    def load(self) -> Snapshot | None:
+        """Return the snapshot, or ``None`` if there is none."""
+
+    @abstractmethod
+    def save(self, snapshot: Snapshot) -> Future[None] | None:
+        """Replace the snapshot."""
 
     @property
     def path(self) -> Path:

@@ -82,9 +82,6 @@ class SqliteStore(FileStore):
 
     __slots__ = ("_connection", "_corrupt", "_corrupt_log", "_name")
 
-    storage_mechanism = "SQLITE"
-    """The storage mechanism of sessions that are kept here."""
-
     def __init__(self, path: str | os.PathLike[str], name: str = "default") -> None:
         """Store the path and the session's name, without reading or creating any files. No file error is raised here.
 
@@ -114,6 +111,11 @@ class SqliteStore(FileStore):
     def name(self) -> str:
         """The name of the session."""
         return self._name
+
+    @property
+    def storage_mechanism(self) -> str:
+        """The storage mechanism of sessions that are kept here."""
+        return "SQLITE"
 
     def load(self) -> Snapshot | None:
         """Return the session's snapshot, or ``None`` if there is none; complete an interrupted `replace_user`.
