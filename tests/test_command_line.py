@@ -292,14 +292,8 @@ def test_show_prints_each_session_of_a_database(tmp_path: Path, state: str) -> N
         copies = tmp_path / "copies"
         copies.mkdir()
         for suffix in ("", "-wal", *(["-shm"] if state == "after a kill" else [])):
-            command = [
-                sys.executable,
-                "-c",
-                "import shutil, sys; shutil.copy(*sys.argv[1:])",
-                f"{path}{suffix}",
-                copies,
-            ]
-            subprocess.run([*command, str(copies)], check=True)  # noqa: S603  # our own interpreter and program
+            program = "import shutil, sys; shutil.copy(*sys.argv[1:])"
+            subprocess.run([sys.executable, "-c", program, f"{path}{suffix}", str(copies)], check=True)  # noqa: S603  # our own
         path = copies / path.name
     before = contents_of(path.parent) if state != "closed" else {}
     result = run("show", str(path), "--json")

@@ -195,7 +195,7 @@ class _Kills:
 
 def _load_after_power_cut(disk: Disk, path: str, name: str = "default") -> tuple[bool, Snapshot | None]:
     """Return whether the database exists on the disk after a power cut, and its snapshot, if it is readable."""
-    with disk.after_power_cut() as after:
+    with disk.after_power_cut(checked=True) as after:
         exists = (after / path).exists()
         try:
             return exists, SqliteStore(after / path, name).load()
