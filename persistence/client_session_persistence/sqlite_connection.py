@@ -4,9 +4,9 @@ SQLite does not work across forks: a child would have its parent's view of the l
 connections are closed before each fork and opened again when needed. A child that was forked without Python's hooks
 (by uWSGI, for example) while a database was open cannot use that database.
 
-While a connection is open, nothing else here opens the database file: closing any descriptor of a file releases all
-locks that the process has on it (man 2 fcntl). If that happens nevertheless, another program may delete the write-ahead
-log, so each use first checks that the connection's files are still in place.
+While a connection is open, nothing else opens the database file, unless it is corrupt: closing any descriptor of a file
+releases all locks that the process has on it (man 2 fcntl). Then, another program may delete the write-ahead log, so
+each use first checks that the connection's files are still in place.
 """
 
 from __future__ import annotations

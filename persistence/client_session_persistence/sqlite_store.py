@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import re
-import shutil
 import sqlite3
-import tempfile
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +35,10 @@ if TYPE_CHECKING:
     from client_session_persistence.forks import Lease
     from client_session_persistence.sqlite_connection import Row
     from client_session_persistence.store import Owner
+
+if not hasattr(sqlite3.Connection, "serialize"):  # pragma: no cover - Python was built with another SQLite
+    msg = f"SqliteStore needs SQLite 3.36 or later, or sqlite3_serialize() in SQLite {sqlite3.sqlite_version}"
+    raise ImportError(msg)
 
 _MAGIC = b"SQLite format 3\0"
 MAX_NAME_BYTES = 50
@@ -335,6 +336,9 @@ def read_sessions(path: str | os.PathLike[str]) -> dict[str, Snapshot]:
         if os.path.lexists(log) and os.path.getsize(log):
             options = ["mode=ro", "readonly_shm=1"]
             if not os.path.lexists(index):  # no program has the database open, and SQLite would create the index
+                import shutil  # noqa: PLC0415  # rarely needed
+                import tempfile  # noqa: PLC0415
+
                 folder = stack.enter_context(tempfile.TemporaryDirectory())
                 database = os.path.join(folder, "copy")
                 shutil.copyfile(path, database)
@@ -354,6 +358,8 @@ def _is_name(name: str) -> bool:
 
 
 def _hash(name: str) -> str:
+    import hashlib  # noqa: PLC0415  # few names need it
+
     return hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
@@ -402,7 +408,7 @@ def _new_database(rows: Iterable[Row]) -> bytes:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute(TABLE)
-        connection.executemany(_REPLACE, rows)
+        connection.executemany(_REPLACE, {row[0]: row for row in rows}.values())  # a replaced row would leave traces
         data = connection.serialize()
     # A database in memory cannot have a log, but two bytes of the header make it have one when it is opened.
     return data[:18] + b"\2\2" + data[20:]
