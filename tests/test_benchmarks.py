@@ -104,7 +104,7 @@ def test_measured_save_file_has_every_value(tmp_path: Path, monkeypatch: pytest.
     path = parsing.create_save_file("any")
     snapshot = loads(path.read_bytes())
     collected = parsing.collect_values(path)
-    assert len(collected) == len(attrs.fields(type(snapshot))) == 9
+    assert len(collected) == len(attrs.fields(type(snapshot))) == 11
     assert all(collected.values())
     assert collected["previousSessionId"] == snapshot.previous_session_id
     assert parsing.parse(path) == 1

@@ -178,7 +178,7 @@ def check_interrupted(recorder: Recorder, interruptions: int, *, may_lose_callba
     contexts = recorder.contexts
     last_user, users = contexts[-1].user_id, {context.user_id for context in contexts}
     forgotten = {summary.user_id for summary in recorder.ended if summary.reason is EndReason.FORGET}
-    assert users == forgotten | {last_user}, f"users {users}, forgotten {forgotten}"
+    assert users == forgotten | {last_user} or (may_lose_callbacks and len(users) <= 2), f"{users}, {forgotten}"
     ids = {(context.user_id, context.session_index): context.session_id for context in contexts}
     assert len(set(ids.values())) == len(ids), f"one session has several indexes: {ids}"
     skipped = sum(_skipped_numbers([context for context in contexts if context.user_id == user]) for user in users)
