@@ -217,7 +217,7 @@ def test_save_during_the_replacement_does_not_make_it_fail(make: MakeSession, sa
 
 @pytest.mark.parametrize("name", ["event", "forget", "tick", "new session"])
 def test_calls_at_each_point_of_forgetting_lose_nothing(name: str) -> None:
-    """If a signal handler calls the session at any point, each user's numbers are complete, and the old user is gone."""
+    """If a signal handler calls the session at any point, no number is lost, and the old user is gone."""
     points = 1
     for point in itertools.count():
         if point >= points:

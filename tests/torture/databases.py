@@ -111,7 +111,7 @@ def find_loss_of_session(folder: Path, calls: tuple[Call, ...]) -> str | None:
     found = load(folder)
     old = OLD if found is not None and load(folder, "neighbor") == NEIGHBOR else None
     user = [] if old else [None]
-    states = [*user, old or (found and Snapshot(user_id=found.user_id))]
+    states = [*user, old or (found and Snapshot(user_id=found.user_id, storage_mechanism="SQLITE"))]
     saves = states.index(found) if found in states else len(states) - 1 + ((found and found.event_index) or 0)
     if saves != expected:
         return f"expected {expected} saves, found {saves}: {found}"

@@ -177,7 +177,8 @@ class Survivor:
         saved = found is not None and found.session_id == self.context.session_id
         if self.before is not None and (found is None or found.user_id != self.before.user_id):
             self.record_loss(f"the user id is lost: {found}")
-        if not saved and found not in (self.before, Snapshot(user_id=self.session.user_id)):
+        user = Snapshot(user_id=self.session.user_id, storage_mechanism=self.session.storage_mechanism)
+        if not saved and found not in (self.before, user):
             self.record_loss(f"the file has neither the old nor the new contents: {found}")
         if (self.saves_fail or not saved) and self.session.save_error is None:
             self.record_loss("the session was not saved, but save_error is None")
