@@ -21,7 +21,8 @@ def create_save_file(name: str, folder: Path = FOLDER) -> Path:
     path = folder / name / "session.xml"
     if not path.exists():
         for _ in range(2):
-            with ClientSession(path) as session:
+            with ClientSession(path, continue_on_restart=True) as session:
+                session.start_new_session()
                 session.get_session_context(uuid.uuid4())
     return path
 

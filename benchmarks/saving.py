@@ -1,4 +1,7 @@
-"""Compares `save()` with a bare durable write of the same bytes, alternating between them on the same file system."""
+"""Compares `save()` with a bare durable write of the same bytes, and both stores with each other.
+
+Both alternate on the same file system.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.parsing import FOLDER, create_save_file
 from benchmarks.results import Bar, Row
-from client_session import ClientSession
+from client_session import ClientSession, SqliteStore, XmlStore
 from client_session.testing import ManualScheduler
 
 PAIRS = 1_000
@@ -24,6 +27,7 @@ def measure() -> list[Row]:
     FOLDER.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=FOLDER) as folder:
         saves, writes = time_pairs(Path(folder), PAIRS + _WARM_UP)
+        in_database, in_file = time_stores(Path(folder), PAIRS + _WARM_UP)
     size = PAIRS // _GROUPS
     groups = [slice(begin, begin + size) for begin in range(_WARM_UP, _WARM_UP + PAIRS, size)]
     return [
@@ -34,7 +38,15 @@ def measure() -> list[Row]:
             against="write, fsync, replace, fsync",
             unit="ms",
             bar=Bar(1.4),
-        )
+        ),
+        Row.of_rounds(
+            "save() with SqliteStore, p50",
+            [_median(in_database[group]) for group in groups],
+            [_median(in_file[group]) for group in groups],
+            against="save() with XmlStore",
+            unit="ms",
+            bar=Bar(0.5),
+        ),
     ]
 
 
@@ -55,6 +67,22 @@ def time_pairs(folder: Path, pairs: int) -> tuple[list[float], list[float]]:
             writes.append((time.perf_counter() - start) * 1e3)
             saves.append((middle - begin) * 1e3)
     return saves, writes
+
+
+def time_stores(folder: Path, pairs: int) -> tuple[list[float], list[float]]:
+    """Return the milliseconds taken by each `save()` of a new event in a database, and in a save file."""
+    stores = SqliteStore(folder / "sessions.db"), XmlStore(folder / "session.xml")
+    durations: tuple[list[float], list[float]] = [], []
+    sessions = [ClientSession(store=store, scheduler=ManualScheduler()) for store in stores]
+    for _ in range(pairs):
+        for session, milliseconds in zip(sessions, durations, strict=True):
+            session.get_session_context(uuid.uuid4())
+            begin = time.perf_counter()
+            session.save()
+            milliseconds.append((time.perf_counter() - begin) * 1e3)
+    for session in sessions:
+        session.close()
+    return durations
 
 
 def write_bare(path: Path, data: bytes) -> None:

@@ -83,6 +83,17 @@ class MachineSession:
             self._foreground_timeout if in_foreground else self._background_timeout
         )
 
+    def has_events(self) -> bool:
+        """Guard: return whether the session has events."""
+        return self._event_index > 0
+
+    def do_count(self) -> None:
+        """Effect: count a passive event."""
+        self._event_index += 1
+
+    def do_touch(self) -> None:
+        """Effect: nothing, since focus changes are not activity by default."""
+
     def do_activity(self) -> None:
         """Effect: count an event."""
         self._event_index += 1

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings
 
 from client_session import ClientSession
 from client_session.testing import ManualClock, ManualScheduler
-from client_session_persistence import MemoryStore, deadline, lock_file
+from client_session_persistence import MemoryStore, SqliteStore, XmlStore, deadline, lock_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,6 +138,13 @@ def store() -> MemoryStore:
 def save_path(tmp_path: Path) -> Path:
     """Return the path of a save file in the test's temporary folder."""
     return tmp_path / "session.xml"
+
+
+@pytest.fixture(params=[XmlStore, SqliteStore])
+def file_store(request: pytest.FixtureRequest) -> type[XmlStore | SqliteStore]:
+    """Return a class of stores in files, for the promises that both classes make."""
+    store: type[XmlStore | SqliteStore] = request.param
+    return store
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[1]
-MAX_LAYERS = 11
+MAX_LAYERS = 12
 PACKAGES = ("client_session", "client_session_persistence")
 
 
@@ -95,7 +95,7 @@ def test_no_import_cycles(*, include_type_checking: bool) -> None:
 
 
 def test_import_chains_are_short() -> None:
-    """The longest chain of imports, from the command line down to the graph, has at most 11 modules."""
+    """The longest chain of imports, from the command line down to the graph, has at most 12 modules."""
     found = layers(include_type_checking=False)
     highest = max(found.values())
     assert highest <= MAX_LAYERS, {module for module, layer in found.items() if layer == highest}

@@ -17,7 +17,7 @@ from benchmarks import contention, many_sessions, minimal, parsing, saving, stat
 from benchmarks.chart import draw
 from benchmarks.results import EVENT_ROW, Bar, Row, find_changes, machine, read, write
 from client_session import ClientSession
-from client_session_persistence import MemoryStore, loads
+from client_session_persistence import MemoryStore, SqliteStore, XmlStore, loads
 from event_ids import event_id
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def test_measured_save_file_has_every_value(tmp_path: Path, monkeypatch: pytest.
     path = parsing.create_save_file("any")
     snapshot = loads(path.read_bytes())
     collected = parsing.collect_values(path)
-    assert len(collected) == len(attrs.fields(type(snapshot))) == 9
+    assert len(collected) == len(attrs.fields(type(snapshot))) == 11
     assert all(collected.values())
     assert collected["previousSessionId"] == snapshot.previous_session_id
     assert parsing.parse(path) == 1
@@ -117,6 +117,16 @@ def test_each_measured_save_writes_the_file(tmp_path: Path) -> None:
     saved, bare = (parsing.create_save_file(name, tmp_path).read_bytes() for name in ("save", "bare"))
     assert loads(bare).event_index == 3
     assert loads(saved).session_id == loads(bare).session_id
+
+
+def test_each_measured_save_of_a_store_is_a_new_event(tmp_path: Path) -> None:
+    """The sessions in both stores track and save the same number of events."""
+    in_database, in_file = saving.time_stores(tmp_path, 3)
+    assert len(in_database) == len(in_file) == 3
+    for store in (SqliteStore(tmp_path / "sessions.db"), XmlStore(tmp_path / "session.xml")):
+        saved = store.load()
+        assert saved is not None
+        assert saved.event_index == 3
 
 
 @pytest.mark.parametrize("threads", [1, 8])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +20,7 @@ from jsonschema import Draft4Validator, FormatChecker
 
 from client_session.testing.trace import INPUTS
 from client_session.verify import diagram as drawing
-from client_session_persistence import Snapshot, dumps, loads
+from client_session_persistence import Snapshot, SqliteStore, dumps, loads
 from event_ids import event_id
 from terminal import COMMAND, run_on_terminal
 
@@ -318,6 +321,58 @@ def test_show_reports_a_file_that_vanishes(save_path: Path) -> None:
     )
     done = run("show", str(save_path), command=(sys.executable, "-c", program))
     assert (done.returncode, done.stderr) == (1, f"Error: {save_path} was removed\n")
+
+
+def contents_of(folder: Path) -> dict[str, bytes]:
+    """Return the contents of each file in a folder, read by another process, so that ours keeps its locks."""
+    program = "import pathlib, sys; print({p.name: p.read_bytes() for p in pathlib.Path(sys.argv[1]).iterdir()})"
+    printed = subprocess.check_output([sys.executable, "-c", program, folder], text=True)  # noqa: S603  # our own
+    contents: dict[str, bytes] = ast.literal_eval(printed)
+    return contents
+
+
+@pytest.mark.parametrize("state", ["closed", "open", "after a kill", "without an index"])
+def test_show_prints_each_session_of_a_database(tmp_path: Path, state: str) -> None:
+    """``show`` prints every session with its name, whether or not a program has the database open; no file changes."""
+    path = tmp_path / "sessions.db"
+    store, other = SqliteStore(path), SqliteStore(path, "évil")
+    store.save(Snapshot(user_id=event_id(7)))
+    other.save(Snapshot(user_id=event_id(8), session_id=event_id(9), session_index=3))
+    if state == "closed":
+        del store, other
+    elif state != "open":
+        copies = tmp_path / "copies"
+        copies.mkdir()
+        for suffix in ("", "-wal", *(["-shm"] if state == "after a kill" else [])):
+            program = "import shutil, sys; shutil.copy(*sys.argv[1:])"
+            subprocess.run([sys.executable, "-c", program, f"{path}{suffix}", str(copies)], check=True)  # noqa: S603  # our own
+        path = copies / path.name
+    before = contents_of(path.parent) if state != "closed" else {}
+    result = run("show", str(path), "--json")
+    assert result.stderr == ""
+    assert {name: values["sessionIndex"] for name, values in json.loads(result.stdout).items()} == {
+        "default": 0,
+        "évil": 3,
+    }
+    printed = run("show", str(path)).stdout
+    assert re.findall(r"^name +(\S+)$", printed, re.MULTILINE) == ["default", "évil"]
+    assert f"userId                {event_id(8)}" in printed
+    if state != "closed":
+        assert contents_of(path.parent) == before
+
+
+def test_show_explains_a_database_that_it_cannot_use(tmp_path: Path) -> None:
+    """A corrupt database, and one of another application, give a one-line error and status 1."""
+    path = tmp_path / "sessions.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE t (x)")
+    result = run("show", str(path))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"Error: {path} is the database of another application (application_id 0")
+    path.write_bytes(b"SQLite format 3\0" + bytes(4080))
+    result = run("show", str(path))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"Error: {path} is corrupt: ")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root to switch users")

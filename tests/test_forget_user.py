@@ -10,14 +10,15 @@ import pytest
 
 from client_session import ClientSession, MemoryStore, SessionClosedError, SessionState, XmlStore
 from client_session.graph import EndReason
+from client_session.testing import ManualClock, ManualScheduler, check_invariants
 from event_ids import event_id
 from torture.reentrancy import call_at_point
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-    from client_session import SessionSummary
-    from client_session.testing import ManualClock, ManualScheduler
+    from client_session import SessionContext, SessionSummary
     from client_session_persistence import Snapshot
     from conftest import MakeSession
 
@@ -212,3 +213,33 @@ def test_save_during_the_replacement_does_not_make_it_fail(make: MakeSession, sa
         assert old.session_id.encode() not in b"".join(
             path.read_bytes() for path in save_path.parent.glob(f"{point}.*")
         )
+
+
+@pytest.mark.parametrize("name", ["event", "forget", "tick", "new session"])
+def test_calls_at_each_point_of_forgetting_lose_nothing(name: str) -> None:
+    """If a signal handler calls the session at any point, no number is lost, and the old user is gone."""
+    points = 1
+    for point in itertools.count():
+        if point >= points:
+            break
+        store = MemoryStore()
+        session = ClientSession(store=store, clock=ManualClock(), scheduler=ManualScheduler())
+        contexts = [session.get_session_context(event_id(0))]
+
+        def track(session: ClientSession = session, contexts: list[SessionContext] = contexts) -> None:
+            contexts.append(session.get_session_context(event_id(len(contexts))))
+
+        calls: dict[str, Callable[[], object]] = {
+            "event": track,
+            "forget": session.forget_user,
+            "tick": session.tick,
+            "new session": session.start_new_session,
+        }
+        points = call_at_point(session.forget_user, calls[name], point)
+        for _ in range(2):
+            track()
+        for user in {context.user_id for context in contexts}:
+            check_invariants([context for context in contexts if context.user_id == user])
+        saved = store.load()
+        assert saved is not None
+        assert contexts[-1].user_id == saved.user_id != contexts[0].user_id

@@ -1,4 +1,7 @@
-"""XmlStore on a real disk: atomic, durable and private saves, locking, and files that are never overwritten."""
+"""XmlStore on a real disk: atomic, durable and private saves, locking, and files that are never overwritten.
+
+Tests of promises that SqliteStore makes too run on both.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ import attrs
 import pytest
 from filelock import FileLock
 
-from client_session_persistence import CorruptSaveFileError, Snapshot, StoreError, XmlStore, dumps, loads
+from client_session_persistence import CorruptSaveFileError, Snapshot, SqliteStore, StoreError, XmlStore, dumps, loads
 from client_session_persistence.atomic_file import create_folder
 from event_ids import event_id
 
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from conftest import ManualTime
+
+    FileStoreClass = type[XmlStore | SqliteStore]
 
 OLD = Snapshot(user_id=event_id(7), session_id=event_id(1), session_index=1)
 NEW = Snapshot(user_id=event_id(7), session_id=event_id(2), session_index=2)
@@ -47,19 +52,19 @@ def zero_umask() -> Iterator[None]:
     os.umask(before)
 
 
-def test_missing_file_is_an_empty_store(save_path: Path) -> None:
+def test_missing_file_is_an_empty_store(save_path: Path, file_store: FileStoreClass) -> None:
     """Loading from a missing file returns None and does not create any files."""
-    assert XmlStore(save_path).load() is None
+    assert file_store(save_path).load() is None
     assert names_in(save_path.parent) == []
 
 
-def test_saved_snapshot_can_be_loaded(tmp_path: Path) -> None:
-    """The file contains the snapshot in the save file format, and missing parent folders are created."""
+def test_saved_snapshot_can_be_loaded(tmp_path: Path, file_store: FileStoreClass) -> None:
+    """The snapshot can be loaded, also by another store, and missing parent folders are created."""
     path = tmp_path / "a" / "b" / "session.xml"
-    store = XmlStore(path)
+    store = file_store(path)
     store.save(OLD)
     store.save(NEW)
-    assert store.load() == XmlStore(str(path)).load() == loads(path.read_bytes()) == NEW
+    assert store.load() == file_store(str(path)).load() == NEW
 
 
 def test_last_good_file_is_the_backup(save_path: Path) -> None:
@@ -136,9 +141,9 @@ def test_umask_does_not_lock_out_the_owner(save_path: Path, umask: int) -> None:
 
 @posix
 @pytest.mark.usefixtures("zero_umask")
-def test_created_folder_is_private(tmp_path: Path) -> None:
+def test_created_folder_is_private(tmp_path: Path, file_store: FileStoreClass) -> None:
     """A folder that the store creates has mode 0700 under any umask, so that other users cannot plant files in it."""
-    XmlStore(tmp_path / "a" / "b" / "session.xml").save(OLD)
+    file_store(tmp_path / "a" / "b" / "session.xml").save(OLD)
     assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700
 
 
@@ -165,24 +170,26 @@ def test_existing_file_keeps_its_mode(save_path: Path) -> None:
 
 
 @posix
-def test_symbolic_link_is_followed(tmp_path: Path) -> None:
+def test_symbolic_link_is_followed(tmp_path: Path, file_store: FileStoreClass) -> None:
     """A symbolic link at the save path is followed, not replaced."""
     target, link = tmp_path / "real" / "session.xml", tmp_path / "link.xml"
     target.parent.mkdir()
     link.symlink_to(target)
-    XmlStore(link).save(OLD)
-    XmlStore(link).save(NEW)
+    file_store(link).save(OLD)
+    file_store(link).save(NEW)
     assert link.is_symlink()
-    assert loads(target.read_bytes()) == NEW
+    assert file_store(target).load() == NEW
     assert names_in(tmp_path) == ["link.xml", "real"]
 
 
 @posix
 @pytest.mark.parametrize("call", ["lstat", "readlink"])
-def test_unreadable_link_is_never_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+def test_unreadable_link_is_never_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, file_store: FileStoreClass
+) -> None:
     """While a link is unreadable, load() and save() raise, but the constructor does not; later, saves follow it."""
     target, link = tmp_path / "real" / "session.xml", tmp_path / "link.xml"
-    XmlStore(target).save(OLD)
+    file_store(target).save(OLD)
     link.symlink_to(target)
 
     def fail(path: Path, **_: object) -> None:
@@ -190,35 +197,37 @@ def test_unreadable_link_is_never_replaced(tmp_path: Path, monkeypatch: pytest.M
 
     with monkeypatch.context() as patch:
         patch.setattr(os, call, fail)
-        store = XmlStore(link)
+        store = file_store(link)
         for attempt in (store.load, lambda: store.save(NEW)):
             with pytest.raises(OSError, match="Input/output error"):
                 attempt()
     store.save(NEW)
     assert link.is_symlink()
-    assert loads(target.read_bytes()) == NEW
+    assert file_store(target).load() == NEW
     assert names_in(tmp_path) == ["link.xml", "real"]
 
 
 @posix
-def test_circular_links_are_an_error(tmp_path: Path) -> None:
+def test_circular_links_are_an_error(tmp_path: Path, file_store: FileStoreClass) -> None:
     """With a link loop at the save path, load() and save() raise, but the constructor does not."""
     link = tmp_path / "link.xml"
     link.symlink_to(link)
-    store = XmlStore(link)
+    store = file_store(link)
     for attempt in (store.load, lambda: store.save(NEW)):
         with pytest.raises(OSError, match="symbolic links"):
             attempt()
 
 
 @posix
-def test_missing_current_folder_is_an_error_on_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_current_folder_is_an_error_on_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_store: FileStoreClass
+) -> None:
     """A relative path is resolved once the current folder exists; a later chdir() does not change the resolved path."""
     folder = tmp_path / "deleted"
     folder.mkdir()
     monkeypatch.chdir(folder)
     folder.rmdir()
-    store = XmlStore("session.xml")
+    store = file_store("session.xml")
     with pytest.raises(FileNotFoundError):
         store.save(OLD)
     monkeypatch.chdir(tmp_path)
@@ -226,7 +235,7 @@ def test_missing_current_folder_is_an_error_on_save(tmp_path: Path, monkeypatch:
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
     store.save(NEW)
-    assert loads((tmp_path / "session.xml").read_bytes()) == NEW
+    assert file_store(tmp_path / "session.xml").load() == NEW
 
 
 @posix
@@ -279,21 +288,21 @@ def test_corrupt_file_that_cannot_be_kept_is_not_overwritten(save_path: Path) ->
 
 
 @posix
-def test_planted_lock_link_is_rejected(save_path: Path) -> None:
+def test_planted_lock_link_is_rejected(save_path: Path, file_store: FileStoreClass) -> None:
     """A symbolic link at the lock file's path causes an error, and the link's target is left unchanged."""
     target = save_path.with_name("target.txt")
     target.write_text("precious")
     save_path.with_name("session.xml.lock").symlink_to(target)
     with pytest.raises(OSError, match="symbolic link"):
-        XmlStore(save_path).save(OLD)
+        file_store(save_path).save(OLD)
     assert target.read_text() == "precious"
     assert not save_path.exists()
 
 
-def test_leftover_temporary_file_is_removed(save_path: Path) -> None:
+def test_leftover_temporary_file_is_removed(save_path: Path, file_store: FileStoreClass) -> None:
     """The next process that acquires the lock removes the temporary file that a killed writer left behind."""
     save_path.with_name("session.xml.tmp").write_bytes(b"half")
-    with XmlStore(save_path).lock():
+    with file_store(save_path).lock():
         assert names_in(save_path.parent) == ["session.xml.lock"]
 
 
@@ -416,12 +425,12 @@ class PreciseTime(datetime):
         return self is other
 
 
-def test_snapshot_that_reads_back_differently_is_rejected(save_path: Path) -> None:
+def test_snapshot_that_reads_back_differently_is_rejected(save_path: Path, file_store: FileStoreClass) -> None:
     """A time that is more precise than the save file format allows raises ValueError before anything is written."""
     snapshot = attrs.evolve(NEW)
     object.__setattr__(snapshot, "last_activity", PreciseTime(2026, 11, 23, tzinfo=UTC))  # past the converter
     with pytest.raises(StoreError, match="is not equal when read back, and was not written"):
-        XmlStore(save_path).save(snapshot)
+        file_store(save_path).save(snapshot)
     assert names_in(save_path.parent) == []
 
 
@@ -438,22 +447,26 @@ def make_folder_syncs_fail(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
 
 
 @posix
-def test_failed_folder_sync_is_an_error(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_folder_sync_is_an_error(
+    save_path: Path, monkeypatch: pytest.MonkeyPatch, file_store: FileStoreClass
+) -> None:
     """If syncing the folder fails, save() raises, since the new name might not survive a power failure."""
     with monkeypatch.context() as patch:
         make_folder_syncs_fail(patch, errno.EIO)
         with pytest.raises(OSError, match="Input/output error"):
-            XmlStore(save_path).save(NEW)
+            file_store(save_path).save(NEW)
 
 
 @posix
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP])
-def test_unsupported_folder_sync_is_not_an_error(save_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+def test_unsupported_folder_sync_is_not_an_error(
+    save_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, file_store: FileStoreClass
+) -> None:
     """A file system that does not support fsync on folders (some network and FUSE ones) can still save."""
     with monkeypatch.context() as patch:
         make_folder_syncs_fail(patch, code)
-        XmlStore(save_path).save(NEW)
-    assert XmlStore(save_path).load() == NEW
+        file_store(save_path).save(NEW)
+    assert file_store(save_path).load() == NEW
 
 
 def test_short_writes_are_continued(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -577,21 +590,23 @@ def test_another_users_file_is_never_overwritten(open_folder: Path) -> None:
 # The lock
 
 
-def hold_lock(path: str, held: Any, release: Any) -> None:  # noqa: ANN401  # multiprocessing's events
+def hold_lock(file_store: FileStoreClass, path: str, held: Any, release: Any) -> None:  # noqa: ANN401  # events
     """Hold a store's lock until an event is set."""
-    with XmlStore(path).lock():
+    with file_store(path).lock():
         held.set()
         release.wait(60)
 
 
-def test_hung_lock_holder_delays_a_save_by_one_second(save_path: Path, manual_time: ManualTime) -> None:
+def test_hung_lock_holder_delays_a_save_by_one_second(
+    save_path: Path, manual_time: ManualTime, file_store: FileStoreClass
+) -> None:
     """While another process holds the lock, a save raises TimeoutError after one second; afterward, saving works."""
     context = multiprocessing.get_context("spawn")
     held, release = context.Event(), context.Event()
-    holder = context.Process(target=hold_lock, args=(str(save_path), held, release))
+    holder = context.Process(target=hold_lock, args=(file_store, str(save_path), held, release))
     holder.start()
     assert held.wait(60)
-    store = XmlStore(save_path)
+    store = file_store(save_path)
     with pytest.raises(TimeoutError):
         store.save(NEW)
     assert manual_time.slept == pytest.approx(1.0, abs=0.01)
@@ -602,9 +617,9 @@ def test_hung_lock_holder_delays_a_save_by_one_second(save_path: Path, manual_ti
     assert store.load() == NEW
 
 
-def increment_index(path: str, times: int, barrier: Any) -> None:  # noqa: ANN401  # multiprocessing's barrier
+def increment_index(file_store: FileStoreClass, path: str, times: int, barrier: Any) -> None:  # noqa: ANN401  # a barrier
     """Increment the session index a given number of times while holding the lock; retry after timeouts."""
-    store = XmlStore(path)
+    store = file_store(path)
     barrier.wait(60)
     while times:
         try:
@@ -616,20 +631,26 @@ def increment_index(path: str, times: int, barrier: Any) -> None:  # noqa: ANN40
             pass
 
 
-def test_concurrent_updates_are_not_lost(save_path: Path) -> None:
+def test_concurrent_updates_are_not_lost(save_path: Path, file_store: FileStoreClass) -> None:
     """Six processes that read, increment and save at the same time do not lose updates."""
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(6)
-    writers = [context.Process(target=increment_index, args=(str(save_path), 20, barrier)) for _ in range(6)]
+    writers = [
+        context.Process(target=increment_index, args=(file_store, str(save_path), 20, barrier)) for _ in range(6)
+    ]
     for writer in writers:
         writer.start()
     for writer in writers:
         writer.join(120)
-    assert loads(save_path.read_bytes()).session_index == 120
+    saved = file_store(save_path).load()
+    assert saved is not None
+    assert saved.session_index == 120
 
 
 @posix
-def test_failed_unlock_is_retried_by_the_next_use(save_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_unlock_is_retried_by_the_next_use(
+    save_path: Path, monkeypatch: pytest.MonkeyPatch, file_store: FileStoreClass
+) -> None:
     """If unlocking fails, save() raises, and the next use of the store, on any thread, releases the lock."""
     import fcntl  # noqa: PLC0415  # not on Windows
 
@@ -640,7 +661,7 @@ def test_failed_unlock_is_retried_by_the_next_use(save_path: Path, monkeypatch: 
             raise OSError(errno.EIO, "Input/output error")
         flock(descriptor, operation)
 
-    store = XmlStore(save_path)
+    store = file_store(save_path)
     with monkeypatch.context() as patch:
         patch.setattr(fcntl, "flock", fail)
         with pytest.raises(OSError, match="Input/output error"):
@@ -649,12 +670,12 @@ def test_failed_unlock_is_retried_by_the_next_use(save_path: Path, monkeypatch: 
     thread.start()
     thread.join(60)
     assert store.load() == NEW
-    XmlStore(save_path).save(OLD)
+    file_store(save_path).save(OLD)
 
 
-def test_lock_held_by_another_thread_times_out(save_path: Path) -> None:
+def test_lock_held_by_another_thread_times_out(save_path: Path, file_store: FileStoreClass) -> None:
     """While another thread holds the lock, a save raises TimeoutError after one second; afterward, saving works."""
-    store = XmlStore(save_path)
+    store = file_store(save_path)
     errors: list[Exception] = []
 
     def save() -> None:
@@ -676,9 +697,9 @@ def test_lock_held_by_another_thread_times_out(save_path: Path) -> None:
     assert store.load() == NEW
 
 
-def test_lock_is_reentrant(save_path: Path) -> None:
+def test_lock_is_reentrant(save_path: Path, file_store: FileStoreClass) -> None:
     """A caller that holds the lock can save, even though saving acquires the lock again."""
-    store = XmlStore(save_path)
+    store = file_store(save_path)
     with store.lock(), store.lock():
         store.save(OLD)
         assert store.load() == OLD
@@ -686,10 +707,10 @@ def test_lock_is_reentrant(save_path: Path) -> None:
     assert store.load() == NEW
 
 
-def test_locking_does_not_log(save_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_locking_does_not_log(save_path: Path, caplog: pytest.LogCaptureFixture, file_store: FileStoreClass) -> None:
     """Log handlers never run while a session holds its lock, but filelock still logs the locks of other code."""
     caplog.set_level(logging.DEBUG)
-    XmlStore(save_path).save(Snapshot(user_id="0123456789abcdef"))
+    file_store(save_path).save(Snapshot(user_id="0123456789abcdef"))
     assert caplog.records == []
     with FileLock(save_path.with_name("other.lock")):
         pass
@@ -698,10 +719,10 @@ def test_locking_does_not_log(save_path: Path, caplog: pytest.LogCaptureFixture)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12
-def test_child_forked_under_the_lock_cannot_save(save_path: Path) -> None:
+def test_child_forked_under_the_lock_cannot_save(save_path: Path, file_store: FileStoreClass) -> None:
     """A child forked while the lock is held cannot save until it acquires the lock itself."""
     store, parents_snapshot, childs_snapshot = (
-        XmlStore(save_path),
+        file_store(save_path),
         Snapshot(user_id=event_id(8)),
         Snapshot(user_id=event_id(9)),
     )

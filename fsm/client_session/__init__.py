@@ -25,20 +25,20 @@ from client_session.ticking.scheduler import Scheduler, Ticking
 from client_session_persistence import MemoryStore
 
 if TYPE_CHECKING:
-    from client_session_persistence import XmlStore, default_save_path
+    from client_session_persistence import SqliteStore, XmlStore, default_save_path
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Beginning", "ClientSession", "Clock", "Command", "EndReason", "Ending", "EntityData", "Explanation", "Input",
     "InputRecord", "Logger", "MemoryStore", "Scheduler", "Seconds", "SessionClosedError", "SessionContext",
-    "SessionState", "SessionSummary", "SystemClock", "Ticking", "XmlStore", "default_save_path",
+    "SessionState", "SessionSummary", "SqliteStore", "SystemClock", "Ticking", "XmlStore", "default_save_path",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:
-    """Import `XmlStore` and `default_save_path` on first use: programs that use other stores do not need them."""
-    if name not in {"XmlStore", "default_save_path"}:
+    """Import the stores in files and `default_save_path` on first use: not every program needs them."""
+    if name not in {"SqliteStore", "XmlStore", "default_save_path"}:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
     return getattr(client_session_persistence, name)

@@ -26,9 +26,10 @@ from client_session.testing.json_lines import MAX_LINE_BYTES
 from client_session.testing.replay import Replay, TraceTooLongError
 from client_session.testing.trace import TraceError, read_trace
 from client_session.verify import diagram as drawing
-from client_session_persistence import CorruptSaveFileError, MemoryStore, XmlStore
+from client_session_persistence import CorruptSaveFileError, MemoryStore, StoreError, XmlStore
 from client_session_persistence.codec import FIELDS
 from client_session_persistence.snapshot import iso_time
+from client_session_persistence.sqlite_store import is_sqlite, read_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -211,28 +212,37 @@ def _open(save_path: str, *, write: bool) -> SnapshotStore:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, readable=False))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(file: str, *, as_json: bool) -> None:
-    """Print the contents of the save file FILE. If it is corrupt or unreadable, print why and exit with status 1.
+    """Print the contents of FILE: a save file, or a database with the sessions of `SqliteStore`, each with its name.
 
-    No file is changed or created.
+    If it is corrupt or unreadable, print why and exit with status 1. No file is changed or created.
     """
+    is_database = is_sqlite(file)
     try:
-        snapshot = XmlStore(file).load(read_only=True)
-    except CorruptSaveFileError as error:
+        sessions = read_sessions(file) if is_database else {"": XmlStore(file).load(read_only=True)}
+    except StoreError as error:
+        if is_database or not isinstance(error, CorruptSaveFileError):
+            fail(str(error))
         user = f"the next run recovers user {error.recovered.user_id}" if error.recovered else "no user id to recover"
         fail(f"{error}; {user}")
     except OSError as error:
         fail(f"{file} cannot be read: {error.strerror}")
-    if snapshot is None:
-        fail(f"{file} was removed")
-    fields = ((key, getattr(snapshot, field)) for key, (field, _) in FIELDS.items())
-    values = {key: iso_time(value) if isinstance(value, datetime) else value for key, value in fields}
+    shown: dict[str, dict[str, object]] = {}
+    for name, snapshot in sessions.items():
+        if snapshot is None:
+            fail(f"{file} was removed")
+        fields = ((key, getattr(snapshot, field)) for key, (field, _) in FIELDS.items())
+        shown[name] = {key: iso_time(value) if isinstance(value, datetime) else value for key, value in fields}
+        if not as_json:
+            description = describe_save_file(
+                snapshot, SystemClock().now(), _DEFAULTS.foreground_timeout, _DEFAULTS.background_timeout
+            )
+            _print_snapshot(({"name": name} if is_database else {}) | shown[name], description)
     if as_json:
-        echo(json.dumps(values, indent=2))
-        return
+        echo(json.dumps(shown if is_database else shown[""], indent=2))
+
+
+def _print_snapshot(values: dict[str, object], description: Iterable[str]) -> None:
     output, width = console(), max(map(len, values))
-    description = describe_save_file(
-        snapshot, SystemClock().now(), _DEFAULTS.foreground_timeout, _DEFAULTS.background_timeout
-    )
     lines = [(key, "-" if value is None else str(value)) for key, value in values.items()]
     lines += [("" if number else "description", line) for number, line in enumerate(description)]
     for key, value in lines:

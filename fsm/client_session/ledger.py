@@ -55,7 +55,7 @@ class Ledger:
 
     __slots__ = (
         "_callbacks", "_future", "_lock", "_logger", "_owner", "_saved", "_store", "_transaction", "error",
-        "is_resumable", "newest", "pending_id", "storage_mechanism", "unused_id",
+        "forgotten_user_id", "is_resumable", "newest", "pending_id", "replacing", "storage_mechanism", "unused_id",
     )  # fmt: skip
 
     def __init__(self, store: SnapshotStore, logger: Logger, callbacks: Callbacks, *, continues: bool = False) -> None:
@@ -82,6 +82,10 @@ class Ledger:
         """
         self.unused_id: str | None = None
         """A pending id that was replaced. If an interrupted call has already numbered it, that number can be reused."""
+        self.forgotten_user_id: str | None = None
+        """The last user whom this object replaced. A session that still has that user was interrupted; it must end."""
+        self.replacing: Snapshot | None = None
+        """The user with whom a call is replacing the store's, or of whom a call failed to say whether it did."""
         self.error: Exception | None = None
         """The last load or save error, until a save succeeds."""
         self.is_resumable = False
@@ -239,7 +243,7 @@ class Ledger:
         with self._lock:
             if self.newest.user_id == user.user_id:
                 return
-            is_nested = self._transaction is not None
+            is_nested, self.replacing = self._transaction is not None, user
             try:
                 while True:
                     mine = self._transaction = object()
@@ -250,15 +254,24 @@ class Ledger:
                             raise
                     else:
                         break  # otherwise, a re-entrant call saved during the replacement, which is tried again
-            except BaseException:
-                self._peek()  # the store may have failed after the replacement; if so, adopt its user
-                raise
             finally:
                 if not is_nested:
                     self._transaction = None
-            self.newest = self._saved = user
-            self._future = None
+            self._future = self.replacing = None
+            if self.newest.user_id != user.user_id:  # otherwise, a re-entrant call has adopted the user
+                self.forgotten_user_id = self.newest.user_id
+                self.newest = self._saved = user
             self._report(None)
+
+    def resolve_replacement(self) -> None:
+        """Find out whether a failed or interrupted replacement took effect in the store; if so, adopt the new user."""
+        with self._lock:
+            user, old = self.replacing, self.newest.user_id
+            if user is not None:
+                self._peek()
+                if self.newest.user_id == user.user_id:
+                    self.forgotten_user_id = old
+                self.replacing = None
 
     def save(self, snapshot: Snapshot | None, *, wait: bool = False) -> Exception | None:
         """Save a session's progress (``None``: that of the newest known session) unless the store has newer progress.

@@ -365,7 +365,11 @@ class ClientSession:
         try:
             forget()
         except BaseException:
-            if self._ledger.newest.user_id == user.user_id:  # interrupted after the user was replaced in the store
+            # If the interruption came after the user was replaced in the store, the session must follow: now or, if
+            # this is interrupted as well, at its next decision.
+            self._current.lifecycle.short_path_timeout = 0.0
+            self._ledger.resolve_replacement()
+            if self._ledger.newest.user_id == user.user_id:
                 with contextlib.suppress(SessionClosedError):
                     forget()
             raise
@@ -561,17 +565,8 @@ class ClientSession:
         with self._lock:
             ledger = self._ledger
             while True:
-                notice_fork()
-                before, next_id = self._current, ledger.pending_id or ledger.choose_pending_id()
-                if (
-                    self._current is not before
-                ):  # a re-entrant call used the pending id, so `next_id` is its successor's
-                    continue
-                if before.is_closed:
-                    is_property = isinstance(getattr(type(self), method), property)
-                    raise SessionClosedError(method, "set" if is_property else "called")
-                callbacks = self._callbacks
-                draft = Draft(before, next_id, self._now(), ledger, callbacks)
+                draft = self._new_draft(method, given)
+                before, callbacks = draft.before, self._callbacks
                 result = change(draft)
                 entry = draft.explain(given)
                 draft.log_input(given)
@@ -596,6 +591,23 @@ class ClientSession:
         if entry:
             callbacks.log_decision(entry)
         return result
+
+    def _new_draft(self, method: str, given: str) -> Draft:
+        ledger = self._ledger
+        while True:
+            notice_fork()
+            if ledger.replacing is not None:
+                ledger.resolve_replacement()
+            before, next_id = self._current, ledger.pending_id or ledger.choose_pending_id()
+            if self._current is before:  # otherwise, a re-entrant call used the pending id, so this is its successor's
+                break
+        if before.is_closed:
+            is_property = isinstance(getattr(type(self), method), property)
+            raise SessionClosedError(method, "set" if is_property else "called")
+        draft = Draft(before, next_id, self._now(), ledger, self._callbacks)
+        if before.facts.user_id == ledger.forgotten_user_id and given != Command.FORGET:
+            draft.forget_user(ledger.newest)
+        return draft
 
     def _decide_event(
         self, event_id: UUID | str, event_timestamp: datetime | None, *, anonymous: bool, extend: bool

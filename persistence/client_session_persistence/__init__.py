@@ -13,11 +13,12 @@ from client_session_persistence.store import MemoryStore, Owner, SnapshotStore
 if TYPE_CHECKING:
     from client_session_persistence.codec import dumps, loads
     from client_session_persistence.paths import default_save_path
+    from client_session_persistence.sqlite_store import SqliteStore
     from client_session_persistence.xml_store import XmlStore
 
 __all__ = [
-    "CorruptSaveFileError", "MemoryStore", "Owner", "Snapshot", "SnapshotStore", "StoreError", "XmlStore",
-    "default_save_path", "dumps", "loads",
+    "CorruptSaveFileError", "MemoryStore", "Owner", "Snapshot", "SnapshotStore", "SqliteStore", "StoreError",
+    "XmlStore", "default_save_path", "dumps", "loads",
 ]  # fmt: skip
 
 
@@ -29,6 +30,10 @@ def __getattr__(name: str) -> object:
         from client_session_persistence import xml_store  # noqa: PLC0415
 
         value = xml_store.XmlStore
+    elif name == "SqliteStore":
+        from client_session_persistence import sqlite_store  # noqa: PLC0415
+
+        value = sqlite_store.SqliteStore
     elif name == "default_save_path":
         from client_session_persistence import paths  # noqa: PLC0415
 

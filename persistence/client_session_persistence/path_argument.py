@@ -34,7 +34,7 @@ def file_path(argument: str, value: str | os.PathLike[str]) -> str:
         os.fsencode(path)
     except UnicodeEncodeError as error:
         msg = (
-            f"{argument} must consist of characters that file names can contain on this system, "
+            f"{argument} must be a path whose characters file names on this system can contain, "
             f"not {shown(path)}: {error.reason}"
         )
         raise ValueError(msg) from error

@@ -14,8 +14,7 @@ import attrs
 from client_session_persistence import atomic_file
 from client_session_persistence.atomic_file import path_next_to
 from client_session_persistence.codec import MAX_BYTES, dumps, loads, readable_user_id
-from client_session_persistence.contexts import SafeContext
-from client_session_persistence.lock_file import OwnerLock, ProcessLock
+from client_session_persistence.file_store import FileStore
 from client_session_persistence.path_argument import file_path
 from client_session_persistence.snapshot import CorruptSaveFileError, Snapshot, StoreError
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from client_session_persistence.forks import Lease
-    from client_session_persistence.lock_file import Hold
+    from client_session_persistence.lock_file import Hold, ProcessLock
     from client_session_persistence.store import Owner
     from client_session_persistence.writer_thread import PendingWrites
 
@@ -49,7 +48,7 @@ class _Content:
     error: CorruptSaveFileError | None
 
 
-class XmlStore:
+class XmlStore(FileStore):
     """Keeps the snapshot in an XML file, atomically and durably, in the .NET tracker's format.
 
     Next to ``<name>`` are ``<name>.bak`` (the last good file), ``<name>.lock`` (locked during each read-modify-write)
@@ -65,10 +64,8 @@ class XmlStore:
     for the worker thread at exit, but a forked `multiprocessing` child does not: call `flush` there.
     """
 
-    __slots__ = ("__weakref__", "_content", "_is_resolved", "_lock", "_path", "_pending", "_temporary", "_written")
+    __slots__ = ("_content", "_pending", "_written")
 
-    _temporary: str
-    """The file that is written and then renamed. One name is enough, since only the lock's holder uses it."""
     _written: tuple[bytes, Snapshot] | None
     """The last data written and its snapshot, so that the data can be read back without being parsed."""
     _content: _Content | None
@@ -93,29 +90,16 @@ class XmlStore:
             from client_session_persistence.writer_thread import PendingWrites  # noqa: PLC0415  # few programs need it
 
             self._pending = PendingWrites()
-        self._is_resolved = False
-        self._set_path(path)
-        with contextlib.suppress(OSError):
-            self._resolve()
+        super().__init__(path)
 
     def __repr__(self) -> str:
         """Show the path."""
         return f"XmlStore({self._path!r})"
 
     @property
-    def path(self) -> Path:
-        """The path of the save file."""
-        return Path(self._path)
-
-    @property
     def backup_path(self) -> Path:
         """The path of the backup, which is the previous good save file."""
         return Path(path_next_to(self._path, ".bak"))
-
-    @property
-    def corrupt_path(self) -> Path:
-        """The path of the last corrupt file, if any."""
-        return Path(path_next_to(self._path, ".corrupt"))
 
     def load(self, *, read_only: bool = False) -> Snapshot | None:
         """Return the file's snapshot, or ``None`` if there is no file; delete any leftover temporary file.
@@ -201,15 +185,6 @@ class XmlStore:
         if self._pending is not None:
             self._pending.wait()
 
-    def lock(self) -> AbstractContextManager[object]:
-        """Return a context manager that excludes other threads and processes, using ``<name>.lock``.
-
-        Entering it creates missing folders and deletes any leftover temporary file. It waits while the lock changes
-        hands or its holder writes, and raises `TimeoutError` if neither has happened for 1 s, or after 10 s. All waits
-        within one call to a session share these 10 s.
-        """
-        return self._locked()
-
     def ownership(self) -> Owner:
         """Return the lock on the saved session, ``<name>.owner``, for the run that continues it; create its folder.
 
@@ -217,9 +192,7 @@ class XmlStore:
             OSError: the folder cannot be created.
 
         """
-        self._resolve()
-        self._create_folder()
-        return OwnerLock(path_next_to(self._path, ".owner"), self._path)
+        return self._owner(".owner")
 
     def _leased(self) -> AbstractContextManager[Lease]:
         """Return a context manager that holds the lock, unless this thread already does.
@@ -229,37 +202,21 @@ class XmlStore:
         own_lease = self._lock.own_lease
         return self._locked() if own_lease is None else contextlib.nullcontext(own_lease)
 
-    def _locked(self, *, wait: bool = True) -> SafeContext[Lease]:
-        entered: list[tuple[ProcessLock, Hold]] = []
-        return SafeContext(partial(self._enter, entered, wait=wait), partial(self._leave, entered))
-
-    def _enter(self, entered: list[tuple[ProcessLock, Hold]], *, wait: bool) -> Lease:
-        """Acquire the lock, unless this thread has it, and add what `_leave` must release to ``entered``."""
-        self._resolve()
-        own_lease = self._lock.own_lease
-        if own_lease is not None and not own_lease.is_void:
-            return own_lease
-        self._create_folder()
-        lock = self._lock
-        hold = lock.new_hold()
-        entered.append((lock, hold))
-        lease = lock.acquire(hold, wait=wait)
-        self._content = None  # a forked child inherits its parent's cached content
-        if self._pending is None or not lock.is_retained:  # otherwise, the worker thread may be using it
-            with contextlib.suppress(OSError):
-                lease.call(os.unlink, self._temporary)
-        return lease
-
     def _leave(self, entered: list[tuple[ProcessLock, Hold]]) -> None:
-        for lock, hold in entered:
+        if entered:
             self._content = None
-            lock.release(hold)
+        super()._leave(entered)
 
-    def _create_folder(self) -> None:
-        sync = atomic_file.sync_folder if self._pending is None else self._pending.unsynced.append
-        folder_stat = atomic_file.create_folder(folder := os.path.dirname(self._path), sync=sync)
-        user = os.geteuid() if hasattr(os, "geteuid") else 0
-        atomic_file.check_folder(folder, folder_stat.st_dev, folder_stat.st_ino, user)
+    def _on_acquired(self, lease: Lease) -> None:
+        self._content = None  # a forked child inherits its parent's cached content
+        if self._pending is None or not self._lock.is_retained:  # otherwise, the worker thread may be using the file
+            super()._on_acquired(lease)
+
+    def _sync_new_folder(self, parent: str) -> None:
+        if self._pending is None:
+            super()._sync_new_folder(parent)
+        else:
+            self._pending.unsynced.append(parent)
 
     def _write(self, lease: Lease, data: bytes, snapshot: Snapshot) -> None:
         before = self._content or self._read()
@@ -301,15 +258,8 @@ class XmlStore:
         atomic_file.sync_folder(os.path.dirname(self._path))
 
     def _set_path(self, path: str) -> None:
-        self._path, self._temporary = path, path_next_to(path, ".tmp")
-        self._lock = ProcessLock(path_next_to(path, ".lock"), path)
+        super()._set_path(path)
         self._content = self._written = None
-
-    def _resolve(self) -> None:
-        if not self._is_resolved:
-            if (path := atomic_file.follow_links(self._path)) != self._path:
-                self._set_path(path)
-            self._is_resolved = True
 
     def _read(self) -> _Content | None:
         try:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from torture import (
     background_saves,
+    databases,
     failing_system_calls,
     forgetting,
     forks,
@@ -32,6 +33,7 @@ FAULTS: tuple[Fault, ...] = (
     *kill_at_system_calls.FAULTS,
     *gone_sessions.FAULTS,
     *failing_system_calls.FAULTS,
+    *databases.FAULTS,
     *unwritable_folders.FAULTS,
     *background_saves.FAULTS,
     *random_kills.FAULTS,

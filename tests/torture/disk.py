@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _IMAGE_BYTES = 8 << 20
+_REPAIRED = 1
+"""The exit status of e2fsck if it has repaired the file system."""
 
 
 @attrs.define
@@ -46,11 +48,16 @@ class Disk:
         return self.root / "image"
 
     @contextlib.contextmanager
-    def after_power_cut(self) -> Iterator[Path]:
-        """Simulate a power cut: mount a copy of the image. The disk itself stays mounted and unchanged."""
+    def after_power_cut(self, *, checked: bool = False) -> Iterator[Path]:
+        """Simulate a power cut: mount a copy of the image. The disk itself stays mounted and unchanged.
+
+        With ``checked``, check and repair the copy's file system first, as systems do when they boot.
+        """
         self.cuts += 1
         copy, folder = self.root / "copy", self.root / "after"
         shutil.copyfile(self.image, copy)
+        if checked:
+            _run("e2fsck", "-y", str(copy), allowed_status=_REPAIRED)
         with _mounted(copy, folder, self.options):
             yield folder
 
@@ -89,7 +96,7 @@ def _mounted(image: Path, folder: Path, options: str) -> Iterator[None]:
         _run("umount", str(folder))  # this also frees the loop device
 
 
-def _run(*command: str) -> None:
+def _run(*command: str, allowed_status: int = 0) -> None:
     program = shutil.which(command[0], path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if program is None:
         message = f"needs the program {command[0]} (apt-get install e2fsprogs mount)"
@@ -97,7 +104,7 @@ def _run(*command: str) -> None:
     completed = subprocess.run(  # noqa: S603  # a system program and our own paths
         [program, *command[1:]], capture_output=True, text=True, check=False
     )
-    if completed.returncode:
+    if completed.returncode > allowed_status:
         message = (
             f"{' '.join(command[:1])} failed, possibly because no loop device is available: {completed.stderr.strip()}"
         )

@@ -19,7 +19,7 @@ from unittest import mock
 
 from client_session import ClientSession
 from client_session.ticking.thread import SHARED_CHECKER
-from client_session_persistence import MemoryStore, XmlStore, deadline
+from client_session_persistence import MemoryStore, SqliteStore, XmlStore, deadline
 from torture.fault import Fault, Outcome, Scale
 from torture.forked_children import ChildError, fork_in_c, open_fork_point, require_fork, run_in_child
 from torture.recorder import OPERATIONS, Recorder, event_keys, ignore_closed
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from client_session import SessionContext
+    from client_session_persistence import SnapshotStore
     from torture.forked_children import Child
     from torture.recorder import EventKey
 
@@ -181,9 +182,9 @@ def _fork_with_lock_held(name: str) -> Callable[[Scale], Outcome]:
     return run
 
 
-def _fork_during_operations(scale: Scale, *, is_background: bool = False) -> Outcome:
+def _fork_during_operations(scale: Scale, *, store: Callable[[Path], SnapshotStore] = XmlStore) -> Outcome:
     require_fork()
-    return run_in_workers(partial(_run_shard, is_background=is_background), scale)
+    return run_in_workers(partial(_run_shard, store=store), scale)
 
 
 def _fork_in_c_during_operations(scale: Scale) -> Outcome:
@@ -201,7 +202,7 @@ def _run_shard(
     scale: Scale,
     system_fork: Callable[[], int] | None = None,
     *,
-    is_background: bool = False,
+    store: Callable[[Path], SnapshotStore] = XmlStore,
 ) -> Outcome:
     """Fork at evenly spaced points in each operation, which the child completes, as after a fork in a handler."""
     cases, losses = 0, list[str]()
@@ -211,7 +212,7 @@ def _run_shard(
             point = (cases + 5 * shard) % step
             points = point + 1
             while point < points:
-                recorder = Recorder(XmlStore(folder / str(cases) / "session.xml", background=is_background))
+                recorder = Recorder(store(folder / str(cases) / "session.xml"))
                 prepare(recorder)
                 points, loss = fork_at(point, recorder, operation, system_fork)
                 if loss:
@@ -356,7 +357,12 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "fork at every fifth point in each operation and its background save; both processes continue",
         "the parent and child share a session, skip or duplicate a number, or both report the same session",
-        partial(_fork_during_operations, is_background=True),
+        partial(_fork_during_operations, store=partial(XmlStore, background=True)),
+    ),
+    Fault(
+        "fork at every fifth point in each operation and its save in a database; both processes continue",
+        "the parent and child share a session, skip or duplicate a number, or both report the same session",
+        partial(_fork_during_operations, store=SqliteStore),
     ),
     Fault(
         "fork in C code, without Python's fork hooks, at every fifth point in each operation and its save",

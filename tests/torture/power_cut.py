@@ -31,7 +31,7 @@ FILE_SYSTEMS: tuple[tuple[tuple[str, ...], str], ...] = (
 )
 """The arguments of mkfs.ext4 and the mount options. The last file system has no journal, like ext2."""
 
-_PATHS = ("session.xml", "new/session.xml", "a/new/one/session.xml")
+PATHS = ("session.xml", "new/session.xml", "a/new/one/session.xml")
 
 
 def _snapshot(number: int) -> Snapshot:
@@ -103,7 +103,7 @@ def cut_after_a_save(scale: Scale, *, is_background: bool = False) -> Outcome:
     cuts = 0
     for mkfs_arguments, options in FILE_SYSTEMS[1:2] if sample else FILE_SYSTEMS:
         with mounted_disk(mkfs_arguments, options) as disk:
-            for path in _PATHS:
+            for path in PATHS:
                 lost = _cut_after_saves(disk, path, 2 if sample else 12, is_background=is_background)
                 losses += [f"{options}: {loss}" for loss in lost]
             cuts += disk.cuts

@@ -11,13 +11,14 @@ import sys
 import threading
 import time
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 
 from client_session import ClientSession
-from client_session_persistence import CorruptSaveFileError, loads
+from client_session_persistence import CorruptSaveFileError, SqliteStore, XmlStore, loads
 from torture.fault import Fault, Outcome, Scale
 from torture.worker_pool import fork_child, print_report, run_in_fresh_interpreters, temporary_files
 
@@ -25,18 +26,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from client_session import SessionContext
+    from client_session_persistence import Snapshot
 
 _FILES = 2
 """The number of save files tested concurrently, each by one process at a time."""
 
+_STORES = {"xml": XmlStore, "sqlite": SqliteStore}
 _THREADS = 3
 _MAX_LIFETIME = 0.03
 """The maximum time in seconds before a process is killed."""
 
 
-def _write_until_killed(path: Path, acknowledgments: int) -> None:
+def _write_until_killed(store: XmlStore | SqliteStore, acknowledgments: int) -> None:
     """Save until killed, and report each completed save on the pipe ``acknowledgments``."""
-    session = ClientSession(path)
+    session, path = ClientSession(store=store), store.path
     os.write(acknowledgments, f"start {len(temporary_files(path))} {session.user_id}\n".encode())
 
     def acknowledge(context: SessionContext) -> None:
@@ -60,10 +63,10 @@ def _write_until_killed(path: Path, acknowledgments: int) -> None:
     raise RuntimeError(message)
 
 
-def _run_and_kill(path: Path, seconds: float, *, wait_for_start: bool) -> list[list[str]]:
+def _run_and_kill(store: XmlStore | SqliteStore, seconds: float, *, wait_for_start: bool) -> list[list[str]]:
     """Fork a process and, optionally, wait for its session; kill the process after a delay, and return its output."""
     reader, writer = os.pipe()
-    process = fork_child(lambda: _write_until_killed(path, writer))
+    process = fork_child(lambda: _write_until_killed(store, writer))
     os.close(writer)
     if wait_for_start:  # wait until the session has started, even on a busy machine
         select.select([reader], [], [], 10)
@@ -81,7 +84,7 @@ def _run_and_kill(path: Path, seconds: float, *, wait_for_start: bool) -> list[l
 class _SaveFileUnderTest:
     """A save file, and the saves that the processes using it have acknowledged."""
 
-    path: Path
+    store: XmlStore | SqliteStore
     user_id: str | None = None
     newest: tuple[int, int] = (0, 0)
     """The session index and event count of the latest acknowledged save."""
@@ -110,31 +113,35 @@ class _SaveFileUnderTest:
             self.acknowledged += 1
         return self._check_disk()
 
+    def _read(self) -> Snapshot | None:
+        if isinstance(self.store, SqliteStore):
+            return self.store.load()
+        if self.store.backup_path.exists():
+            loads(self.store.backup_path.read_bytes())
+        return loads(self.store.path.read_bytes()) if self.store.path.exists() else None  # leave temporary files alone
+
     def _check_disk(self) -> str | None:
         try:
-            saved = loads(self.path.read_bytes())
-            backup = self.path.with_name(self.path.name + ".bak")
-            if backup.exists():
-                loads(backup.read_bytes())
-        except FileNotFoundError:
-            return "the file is missing" if self.user_id else None
+            saved = self._read()
         except CorruptSaveFileError as error:
             return f"unreadable: {error}"
+        if saved is None:
+            return "the file is missing" if self.user_id else None
         if (saved.session_index, saved.event_index or 0) < self.newest:
             return f"session and event {self.newest} were acknowledged, but the file has {saved}"
         if self.session_of.get(saved.session_index, saved.session_id) != saved.session_id:
             return f"session {saved.session_index} in the file is not the acknowledged one"
-        remaining = temporary_files(self.path)
+        remaining = temporary_files(self.store.path)
         self.interrupted_writes += bool(remaining)
         return f"more than one temporary file: {remaining}" if len(remaining) > 1 else None
 
 
-def _kill_at_random(folder: Path, processes: int, seed: int) -> None:
+def _kill_at_random(folder: Path, kind: str, processes: int, seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311  # not a secret
-    test_file = _SaveFileUnderTest(folder / "session.xml")
+    test_file = _SaveFileUnderTest(_STORES[kind](folder / "session"))
     losses: list[str] = []
     for number in range(processes):
-        lines = _run_and_kill(test_file.path, chance.uniform(0, _MAX_LIFETIME), wait_for_start=number % 2 == 1)
+        lines = _run_and_kill(test_file.store, chance.uniform(0, _MAX_LIFETIME), wait_for_start=number % 2 == 1)
         if loss := test_file.check(lines):
             losses.append(f"file {seed}, process {number}: {loss}")
     print_report(
@@ -142,10 +149,10 @@ def _kill_at_random(folder: Path, processes: int, seed: int) -> None:
     )
 
 
-def kill_at_random(scale: Scale) -> Outcome:
+def kill_at_random(scale: Scale, kind: str = "xml") -> Outcome:
     """Kill processes that write from three threads."""
     processes = 40 if scale is Scale.SAMPLE else 2000
-    arguments = [[str(processes // _FILES), str(number)] for number in range(_FILES)]
+    arguments = [[kind, str(processes // _FILES), str(number)] for number in range(_FILES)]
     reports = run_in_fresh_interpreters(__name__, arguments)
     acknowledged, interrupted_writes = (
         int(sum(each["counts"][key] for each in reports)) for key in ("acknowledged", "interrupted_writes")
@@ -247,6 +254,12 @@ FAULTS: tuple[Fault, ...] = (
         kill_at_random,
     ),
     Fault(
+        "processes with three writer threads that use a database are killed at random (SIGKILL)",
+        "the database is unreadable, an acknowledged save or the user is lost, or a temporary file survives the next "
+        "start",
+        partial(kill_at_random, kind="sqlite"),
+    ),
+    Fault(
         "a session starts while a process is stopped at each system call of a save, and then continues or is killed",
         "the new session waits, removes a live process's temporary file, or leaves a dead process's file behind",
         start_while_process_is_stopped,
@@ -255,6 +268,6 @@ FAULTS: tuple[Fault, ...] = (
 
 if __name__ == "__main__":
     if sys.argv[2:]:
-        _kill_at_random(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+        _kill_at_random(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
     else:
         _start_during_each_step(Path(sys.argv[1]))

@@ -9,7 +9,7 @@ import attrs
 
 from client_session import ClientSession
 from client_session.testing import ManualScheduler
-from client_session_persistence import CorruptSaveFileError, Snapshot, XmlStore, loads
+from client_session_persistence import CorruptSaveFileError, Snapshot, SqliteStore, XmlStore, loads
 from event_ids import event_id
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from client_session.entity import SessionContext
+
+    FileStoreClass = type[XmlStore | SqliteStore]
 
 OLD = Snapshot(user_id=event_id(7), session_id=event_id(8), session_index=41, previous_session_id=event_id(9))
 
@@ -42,10 +44,10 @@ class Log:
         self.lines.append(f"exception: {msg % args}")
 
 
-def create_old_file(path: Path) -> None:
-    """Create an old save file and its backup."""
-    XmlStore(path).save(attrs.evolve(OLD, session_index=1))
-    XmlStore(path).save(OLD)
+def create_old_file(path: Path, store: FileStoreClass = XmlStore) -> None:
+    """Create an old file and its backup, if it has one."""
+    store(path).save(attrs.evolve(OLD, session_index=1))
+    store(path).save(OLD)
 
 
 @attrs.define
@@ -63,6 +65,7 @@ class Survivor:
     """Whether every save during the fault fails or is not durable, in which case `save_error` must be set."""
     must_log: bool = False
     """Whether the library cannot work around the fault, in which case it must log a failure."""
+    store: FileStoreClass = XmlStore
     losses: list[str] = attrs.field(factory=list[str])
     """One message for each loss."""
     log: Log = attrs.field(factory=Log)
@@ -95,7 +98,7 @@ class Survivor:
 
     def close_during(self, fault: AbstractContextManager[object]) -> None:
         """Close a session during a fault; check the file's contents, and that the next session continues from them."""
-        self.session = session = ClientSession(self.path, logger=self.log, scheduler=ManualScheduler())
+        self.session = session = self.open()
         session.get_session_context(event_id(1))
         session.get_session_context(event_id(2))
         old = self.read_file()
@@ -112,15 +115,22 @@ class Survivor:
             self.record_loss("a failure was not reported")
         if len(self.log.lines) > 1:
             self.record_loss("a failure was logged more than once")
-        self.session = ClientSession(self.path, logger=self.log, scheduler=ManualScheduler())
+        self.session = self.open()
         context = self.session.get_session_context(event_id(3))
         if (context.user_id, context.session_index) != (found.user_id, found.session_index + 1):
             self.record_loss(f"the next session does not follow the saved one: {context}")
         self.check_temporary_files()
 
+    def open(self) -> ClientSession:
+        """Open a session."""
+        return ClientSession(store=self.store(self.path), logger=self.log, scheduler=ManualScheduler())
+
     def read_file(self) -> Snapshot | None:
         """Return the snapshot in the save file."""
-        return loads(self.path.read_bytes()) if self.path.exists() else None
+        if not self.path.exists():
+            return None
+        # XmlStore.load would remove temporary files, which a later check must find.
+        return loads(self.path.read_bytes()) if self.store is XmlStore else self.store(self.path).load()
 
     def record_loss(self, loss: str) -> None:
         """Record a loss together with the session's save error and log."""
@@ -138,7 +148,7 @@ class Survivor:
         """Construct the session."""
 
         def construct() -> None:
-            self.session = ClientSession(self.path, logger=self.log, scheduler=ManualScheduler())
+            self.session = self.open()
 
         self.attempt_call("the constructor", construct)
 
@@ -167,7 +177,8 @@ class Survivor:
         saved = found is not None and found.session_id == self.context.session_id
         if self.before is not None and (found is None or found.user_id != self.before.user_id):
             self.record_loss(f"the user id is lost: {found}")
-        if not saved and found not in (self.before, Snapshot(user_id=self.session.user_id)):
+        user = Snapshot(user_id=self.session.user_id, storage_mechanism=self.session.storage_mechanism)
+        if not saved and found not in (self.before, user):
             self.record_loss(f"the file has neither the old nor the new contents: {found}")
         if (self.saves_fail or not saved) and self.session.save_error is None:
             self.record_loss("the session was not saved, but save_error is None")
@@ -199,7 +210,7 @@ class Survivor:
         if found is None or found.session_id != (context.session_id if follows or not before else before.session_id):
             self.record_loss(f"the session was not saved at the next tick: {found}")
         try:
-            with XmlStore(self.path).lock():
+            with self.store(self.path).lock():
                 pass
         except TimeoutError:
             self.record_loss("the lock is still held")
