@@ -55,11 +55,14 @@ def postgres_program(name: str) -> str | None:
 class Server:
     """A server in a temporary folder, which can be killed and started again on the same port."""
 
-    def __init__(self, command: list[str], folder: Path, port: int, user: str | None = None) -> None:
-        """Store the command that runs the server in the foreground."""
+    def __init__(
+        self, command: list[str], folder: Path, port: int, ready: list[str] | None = None, user: str | None = None
+    ) -> None:
+        """Store the command that runs the server, and one that succeeds once it accepts connections, if needed."""
         self.folder = folder
         self.port = port
         self._command = command
+        self._ready = ready
         self._user = user
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -104,6 +107,8 @@ class Server:
     def _accepts(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, f"{self._command[0]} has exited:\n{self.log()}"
+        if self._ready is not None:
+            return subprocess.run(self._ready, check=False, capture_output=True).returncode == 0  # noqa: S603  # an installed program
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
             return True
         return False
@@ -142,10 +147,11 @@ def run_redis(program: str, *options: str) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def run_postgres(*settings: str) -> Iterator[Server]:
-    """Run PostgreSQL, listening on a TCP port and on a socket in its folder, where any user may connect."""
-    initdb, postgres = postgres_program("initdb"), postgres_program("postgres")
+    """Run PostgreSQL without waiting for the disk, listening on a TCP port and on a socket in its folder, where any user may connect."""
+    initdb, postgres, pg_isready = map(postgres_program, ("initdb", "postgres", "pg_isready"))
     assert initdb
     assert postgres
+    assert pg_isready
     user = "postgres" if os.getuid() == 0 else None  # it does not run as root
     port = free_port()
     with temporary_folder(user) as folder:
@@ -157,9 +163,9 @@ def run_postgres(*settings: str) -> Iterator[Server]:
             capture_output=True,
             user=user,
         )
-        options = [f"port={port}", f"unix_socket_directories={folder}", "listen_addresses=127.0.0.1", *settings]
+        options = [f"port={port}", f"unix_socket_directories={folder}", "listen_addresses=127.0.0.1", "fsync=off", *settings]
         command = [postgres, "-D", str(data), *(part for option in options for part in ("-c", option))]
-        server = Server(command, folder, port, user)
+        server = Server(command, folder, port, [pg_isready, "--host=127.0.0.1", f"--port={port}"], user)
         try:
             server.start()
             yield server
