@@ -392,7 +392,7 @@ def test_invalid_settings_are_rejected(
     """The error names the argument, its value and what is allowed; secrets are not shown."""
     for sessions in (VisitorSessions, AsyncVisitorSessions):
         with pytest.raises(error, match=message):
-            sessions(ManualStates(clock), **settings)
+            sessions(ManualStates(clock), **settings)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("states", [None, ManualStates, object()])

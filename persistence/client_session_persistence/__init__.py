@@ -1,4 +1,4 @@
-"""Persistence for client sessions: the snapshot, the XML codec, stores, and the default path.
+"""Persistence for client sessions: the snapshot, the XML codec, stores, the default path, and visitors' states.
 
 This package does not depend on ``client_session``, so it can be used on its own to read and write save files.
 """
@@ -13,17 +13,23 @@ from client_session_persistence.store import MemoryStore, Owner, SnapshotStore
 if TYPE_CHECKING:
     from client_session_persistence.codec import dumps, loads
     from client_session_persistence.paths import default_save_path
+    from client_session_persistence.postgres_states import AsyncPostgres, PostgresStates, SyncPostgres
+    from client_session_persistence.redis_states import AsyncRedis, RedisStates, SyncRedis
+    from client_session_persistence.sqlite_states import SqliteStates
     from client_session_persistence.sqlite_store import SqliteStore
+    from client_session_persistence.states import AsyncStateStore, MemoryStates, ReadResult, StateStore, SwapResult
     from client_session_persistence.xml_store import XmlStore
 
 __all__ = [
-    "CorruptSaveFileError", "MemoryStore", "Owner", "Snapshot", "SnapshotStore", "SqliteStore", "StoreError",
-    "XmlStore", "default_save_path", "dumps", "loads",
+    "AsyncPostgres", "AsyncRedis", "AsyncStateStore", "CorruptSaveFileError", "MemoryStates", "MemoryStore", "Owner",
+    "PostgresStates", "ReadResult", "RedisStates", "Snapshot", "SnapshotStore", "SqliteStates", "SqliteStore",
+    "StateStore", "StoreError", "SwapResult", "SyncPostgres", "SyncRedis", "XmlStore", "default_save_path", "dumps",
+    "loads",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:
-    """Import the file-related code on first use: programs that use other stores do not need it."""
+    """Import most of the code on first use: no program needs all stores."""
     # The imports are written out, because freezers such as Nuitka and PyInstaller do not find computed names.
     value: object
     if name == "XmlStore":
@@ -42,6 +48,22 @@ def __getattr__(name: str) -> object:
         from client_session_persistence import codec  # noqa: PLC0415
 
         value = codec.dumps if name == "dumps" else codec.loads
+    elif name in {"AsyncStateStore", "MemoryStates", "ReadResult", "StateStore", "SwapResult"}:
+        from client_session_persistence import states  # noqa: PLC0415
+
+        value = getattr(states, name)
+    elif name == "SqliteStates":
+        from client_session_persistence import sqlite_states  # noqa: PLC0415
+
+        value = sqlite_states.SqliteStates
+    elif name in {"AsyncRedis", "RedisStates", "SyncRedis"}:
+        from client_session_persistence import redis_states  # noqa: PLC0415
+
+        value = getattr(redis_states, name)
+    elif name in {"AsyncPostgres", "PostgresStates", "SyncPostgres"}:
+        from client_session_persistence import postgres_states  # noqa: PLC0415
+
+        value = getattr(postgres_states, name)
     else:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)

@@ -35,6 +35,9 @@ class StateStore(Protocol):
     or with an `OSError` (such as `TimeoutError` or `ConnectionError`) or a `StoreError`. After an error, a swap may
     have taken place nevertheless. Errors do not contain keys or values.
 
+    A store that is on the host, so that a call costs little, has an attribute ``is_local = True``; of other stores, a
+    host remembers the last values, and swaps them without reading first.
+
     A store whose engine does not delete expired values also has a method ``purge() -> int``. It deletes them and
     returns how many there were.
     """
@@ -97,6 +100,8 @@ class MemoryStates(ForkAware):
     """
 
     __slots__ = ("_entries", "_lock", "_to_examine")
+
+    is_local = True
 
     def __init__(self) -> None:
         """Start empty."""

@@ -15,12 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from datetime import datetime
 
-    from client_session_persistence.states import AsyncStateStore
-
     from client_session.arguments import Seconds
     from client_session.entity import SessionContext, SessionSummary
     from client_session.input_log import InputRecord
     from client_session.visitors.decision import Outcome
+    from client_session_persistence.states import AsyncStateStore
 
 Result = TypeVar("Result")
 

@@ -1,0 +1,1 @@
+"""Real servers for the tests of visitors' states, and a proxy in front of them."""

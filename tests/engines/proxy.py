@@ -1,0 +1,104 @@
+"""A TCP proxy in front of a server, which loses replies, delays them, or cuts connections."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import socket
+import threading
+import time
+from typing import Self
+
+
+class Fault(enum.Enum):
+    """What happens to the next replies."""
+
+    NONE = enum.auto()
+    CUT = enum.auto()
+    """The connection is closed instead."""
+    HOLD = enum.auto()
+    """It is not delivered; the connection stays open."""
+    DELAY = enum.auto()
+    """It is delivered after a tenth of a second."""
+
+
+class Proxy:
+    """Forwards connections to a port of this machine. A context manager; `port` is where clients connect.
+
+    Clients send a request and wait for its reply, so what comes from the server at once is one reply.
+    """
+
+    def __init__(self, server_port: int) -> None:
+        """Listen on a free port."""
+        self._server_port = server_port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._sockets: list[socket.socket] = [self._listener]
+        self._fault, self._remaining = Fault.NONE, 0
+        self._lock = threading.Lock()
+        self.port: int = self._listener.getsockname()[1]
+        self.lost = 0
+        """How many replies have not been delivered."""
+
+    def __enter__(self) -> Self:
+        """Begin to forward."""
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close everything."""
+        self.cut_all()
+        self._close(self._listener)
+
+    def disturb(self, fault: Fault, replies: int = 1) -> None:
+        """Let a fault happen to the next replies."""
+        with self._lock:
+            self._fault, self._remaining = fault, replies
+
+    def cut_all(self) -> None:
+        """Close all connections."""
+        with self._lock:
+            connections, self._sockets[1:] = self._sockets[1:], []
+        for connection in connections:
+            self._close(connection)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                try:
+                    server = socket.create_connection(("127.0.0.1", self._server_port))
+                except OSError:
+                    client.close()
+                    continue
+                with self._lock:
+                    self._sockets += (client, server)
+                for source, target, is_reply in ((client, server, False), (server, client, True)):
+                    source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    threading.Thread(target=self._forward, args=(source, target, is_reply), daemon=True).start()
+
+    def _forward(self, source: socket.socket, target: socket.socket, is_reply: bool) -> None:  # noqa: FBT001  # a thread's argument
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                fault = self._next_fault() if is_reply else Fault.NONE
+                if fault is Fault.CUT:
+                    break
+                if fault is Fault.DELAY:
+                    time.sleep(0.1)
+                if fault is not Fault.HOLD:
+                    target.sendall(data)
+        self._close(source)
+        self._close(target)
+
+    def _next_fault(self) -> Fault:
+        with self._lock:
+            if not self._remaining:
+                return Fault.NONE
+            self._remaining -= 1
+            self.lost += self._fault in {Fault.CUT, Fault.HOLD}
+            return self._fault
+
+    @staticmethod
+    def _close(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+        connection.close()
