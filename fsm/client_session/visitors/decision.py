@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CLOCK = "clock"
 """The name in logs of a state store's clock having been set back."""
 MAX_MICROSECONDS_BACK = 60_000_000
-"""By how much the clock may be behind the last activity; if it is further behind, times continue from the clock's."""
+"""By how much the clock may be behind the last input; if it is further behind, times continue from the clock's."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -79,10 +79,10 @@ class Rules:
         if event is not None and (context := self._find(user_id, state, event.id)):
             return Outcome(None, _for_event(context, event))
         before = state
-        is_set_back = now < state.last_activity - MAX_MICROSECONDS_BACK
+        is_set_back = now < state.last_input - MAX_MICROSECONDS_BACK
         if is_set_back:
-            state = _shifted(state, now - state.last_activity)
-        now = max(now, state.last_activity)
+            state = _shifted(state, now - state.last_input)
+        now = max(now, state.last_input)
         core = self._lifecycle(state)
         decisions: Decisions = ()
         if event is None or not core.try_count_event(now, given is Input.EVENT):
@@ -108,7 +108,7 @@ class Rules:
     def current(self, user_id: str, state: VisitorState, now: int) -> SessionContext | None:
         """Return the entity of the current session's last event, or ``None`` if no session would be current now."""
         core = self._lifecycle(state)
-        core.decide(Input.TICK, max(now, state.last_activity))
+        core.decide(Input.TICK, max(now, state.last_input))
         return SessionContext(self._facts(user_id, state), core.event_count) if core.event_count else None
 
     def _lifecycle(self, state: VisitorState) -> Lifecycle:
@@ -205,11 +205,16 @@ class Rules:
             int(core.last_activity) if core.event_count else state.last_activity,
             started,
             int(core.last_event),
+            now,
             sessions,
             previous,
             state.swaps + 1 + is_set_back,
         )
-        if event is None and not is_set_back and attrs.evolve(after, swaps=state.swaps) == state:
+        if (
+            event is None
+            and not is_set_back
+            and attrs.evolve(after, swaps=state.swaps, last_input=state.last_input) == state
+        ):
             return None
         return after
 
@@ -237,4 +242,5 @@ def _shifted(state: VisitorState, shift: int) -> VisitorState:
         last_activity=state.last_activity + shift,
         started=state.started + shift,
         last_event=state.last_event + shift,
+        last_input=state.last_input + shift,
     )

@@ -20,9 +20,9 @@ ID_SIZE = 16
 _STATES = tuple(SessionState)
 
 # Version; state, and whether a session is current, and whether the oldest one has a predecessor; swap count; writer;
-# index of the newest session; times of the last activity and of the newest session's first and last events; number of
-# sessions.
-_HEADER = struct.Struct("<BBIIIqqqB")
+# index of the newest session; times of the last activity, the newest session's first and last events, and the last
+# input; number of sessions.
+_HEADER = struct.Struct("<BBIIIqqqqB")
 # Event count, time of the first event, number of remembered events. Then the first event's id, unless it is remembered,
 # and the ids of the remembered events.
 _SESSION = struct.Struct("<IqB")
@@ -80,6 +80,8 @@ class VisitorState:
     started: int = 0
     """When the newest session's first event was recorded."""
     last_event: int = 0
+    last_input: int = 0
+    """When the last input that changed the state was applied; no later one is earlier."""
     sessions: tuple[VisitorSessionState, ...] = ()
     """The newest session, then older ones of which events are remembered."""
     previous_session_id: bytes | None = None
@@ -102,6 +104,7 @@ class VisitorState:
                 self.last_activity,
                 self.started,
                 self.last_event,
+                self.last_input,
                 len(self.sessions),
             ),
             self.previous_session_id or b"",
@@ -137,7 +140,7 @@ def decode(value: bytes | None) -> VisitorState:
 
 
 def _decode(value: bytes) -> VisitorState:
-    version, flags, swaps, _, index, last_activity, started, last_event, count = _HEADER.unpack_from(value)
+    version, flags, swaps, _, index, last_activity, started, last_event, last_input, count = _HEADER.unpack_from(value)
     position = _HEADER.size
     previous: bytes | None = None
     if flags & _HAS_PREVIOUS:
@@ -156,5 +159,14 @@ def _decode(value: bytes) -> VisitorState:
     if version != VERSION or position != len(value) or bool(index) != bool(sessions) or not (is_pending or sessions):
         raise ValueError
     return VisitorState(
-        _STATES[flags & 3], index, is_pending, last_activity, started, last_event, tuple(sessions), previous, swaps
+        _STATES[flags & 3],
+        index,
+        is_pending,
+        last_activity,
+        started,
+        last_event,
+        last_input,
+        tuple(sessions),
+        previous,
+        swaps,
     )
