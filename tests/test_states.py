@@ -74,7 +74,13 @@ def test_absent_value_is_read_as_none(store: StateStore, key: str) -> None:
 
 def test_times_are_in_microseconds_since_1970(store: StateStore, key: str) -> None:
     """Reads and swaps return the store's time, which is this machine's in these tests."""
-    times = [now_us(), store.read(key)[1], store.swap(key, None, b"1", 60)[2], store.swap(key, None, b"2", 60)[2], now_us()]
+    times = [
+        now_us(),
+        store.read(key)[1],
+        store.swap(key, None, b"1", 60)[2],
+        store.swap(key, None, b"2", 60)[2],
+        now_us(),
+    ]
     assert times == sorted(times)
     assert all(type(each) is int for each in times)
 

@@ -147,7 +147,7 @@ def run_redis(program: str, *options: str) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def run_postgres(*settings: str) -> Iterator[Server]:
-    """Run PostgreSQL without waiting for the disk, listening on a TCP port and on a socket in its folder, where any user may connect."""
+    """Run PostgreSQL, which does not wait for the disk, on a TCP port; any user may connect."""
     initdb, postgres, pg_isready = map(postgres_program, ("initdb", "postgres", "pg_isready"))
     assert initdb
     assert postgres
@@ -163,7 +163,13 @@ def run_postgres(*settings: str) -> Iterator[Server]:
             capture_output=True,
             user=user,
         )
-        options = [f"port={port}", f"unix_socket_directories={folder}", "listen_addresses=127.0.0.1", "fsync=off", *settings]
+        options = [
+            f"port={port}",
+            f"unix_socket_directories={folder}",
+            "listen_addresses=127.0.0.1",
+            "fsync=off",
+            *settings,
+        ]
         command = [postgres, "-D", str(data), *(part for option in options for part in ("-c", option))]
         server = Server(command, folder, port, [pg_isready, "--host=127.0.0.1", f"--port={port}"], user)
         try:
