@@ -235,6 +235,8 @@ class PostgresStates(Generic[Source]):
             with self._borrowed() as connection:
                 result: Result = connection.wait(_steps(call, connection.pgconn, until))
                 return result
+        except _Failure as failure:
+            raise failure.error from None
         except psycopg.Error as error:
             raise _translated(error) from None  # the original may quote the statement
 
@@ -244,6 +246,8 @@ class PostgresStates(Generic[Source]):
             async with self._borrowed_async() as connection:
                 result: Result = await connection.wait(_steps(call, connection.pgconn, until))
                 return result
+        except _Failure as failure:
+            raise failure.error from None
         except psycopg.Error as error:
             raise _translated(error) from None
 
@@ -289,6 +293,14 @@ class PostgresStates(Generic[Source]):
         if os.getpid() != self._process:
             message = "This process was forked; create a connection or a pool, and PostgresStates, in each process"
             raise OSError(errno.ECANCELED, message)
+
+
+class _Failure(Exception):  # noqa: N818  # it carries an error
+    """Carries an `OSError` through psycopg, which would take it for a lost connection."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 class _Query:
@@ -352,12 +364,14 @@ class _Query:
 def _steps(call: Callable[[_Query], Steps[Result]], pgconn: PGconn, until: float) -> Steps[Result]:
     """Check that a connection is idle, and make a call on it; afterwards, close it unless it is idle again."""
     if pgconn.transaction_status == TransactionStatus.UNKNOWN:
-        raise ConnectionError(errno.ENOTCONN, "The connection to PostgreSQL is closed")
+        raise _Failure(ConnectionError(errno.ENOTCONN, "The connection to PostgreSQL is closed"))
     if pgconn.transaction_status != TransactionStatus.IDLE or pgconn.pipeline_status != PipelineStatus.OFF:
         msg = "the connection to PostgreSQL is in a transaction or a pipeline; use another connection for states"
         raise StoreError(msg)
     try:
         return (yield from call(_Query(pgconn, until)))
+    except OSError as error:
+        raise _Failure(error) from None
     finally:
         if pgconn.transaction_status != TransactionStatus.IDLE:
             pgconn.finish()

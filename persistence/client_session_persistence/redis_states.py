@@ -274,12 +274,22 @@ def _translated(error: Exception) -> OSError | StoreError | None:
 
     Only the text of a connection's failure is kept: it names the server. Other texts may quote the command.
     """
-    names = [cls.__name__ for cls in type(error).__mro__]
-    if not (_BASE_ERRORS.intersection(names) or isinstance(error, TimeoutError)):
+    found: BaseException | None = error
+    if isinstance(error, TimeoutError):
+        # The time was over while the client waited to retry after a failure of its own, which says more.
+        while found is not None and not _is_of_client(found):
+            found = found.__cause__ or found.__context__
+    elif not _is_of_client(error):
         return None
-    for name in (*names, *_CODE.findall(str(error))):
+    failure = found or error
+    names = [cls.__name__ for cls in type(failure).__mro__]
+    for name in (*names, *_CODE.findall(str(failure))):
         if name in _FAILURES:
             return OSError(*_FAILURES[name])
     if "ConnectionError" in names:
-        return ConnectionError(errno.ENOTCONN, f"The server is not available: {error}")
+        return ConnectionError(errno.ENOTCONN, f"The server is not available: {failure}")
     return StoreError(f"The server refused the call ({names[0]})")
+
+
+def _is_of_client(error: BaseException) -> bool:
+    return any(cls.__name__ in _BASE_ERRORS for cls in type(error).__mro__)

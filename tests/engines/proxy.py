@@ -11,7 +11,7 @@ from typing import Self
 
 
 class Fault(enum.Enum):
-    """What happens to the next replies."""
+    """What happens to a reply."""
 
     NONE = enum.auto()
     CUT = enum.auto()
@@ -33,7 +33,7 @@ class Proxy:
         self._server_port = server_port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets: list[socket.socket] = [self._listener]
-        self._fault, self._remaining = Fault.NONE, 0
+        self._fault, self._request, self._remaining = Fault.NONE, b"", 0
         self._lock = threading.Lock()
         self.port: int = self._listener.getsockname()[1]
         self.lost = 0
@@ -49,10 +49,10 @@ class Proxy:
         self.cut_all()
         self._close(self._listener)
 
-    def disturb(self, fault: Fault, replies: int = 1) -> None:
-        """Let a fault happen to the next replies."""
+    def disturb(self, fault: Fault, request: str, replies: int = 1) -> None:
+        """Let a fault happen to the replies to the next requests that contain this text."""
         with self._lock:
-            self._fault, self._remaining = fault, replies
+            self._fault, self._request, self._remaining = fault, request.encode(), replies
 
     def cut_all(self) -> None:
         """Close all connections."""
@@ -72,30 +72,34 @@ class Proxy:
                     continue
                 with self._lock:
                     self._sockets += (client, server)
-                for source, target, is_reply in ((client, server, False), (server, client, True)):
-                    source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    threading.Thread(target=self._forward, args=(source, target, is_reply), daemon=True).start()
+                faults: list[Fault] = []
+                for forward in (self._forward_requests, self._forward_replies):
+                    threading.Thread(target=forward, args=(client, server, faults), daemon=True).start()
 
-    def _forward(self, source: socket.socket, target: socket.socket, is_reply: bool) -> None:  # noqa: FBT001  # a thread's argument
+    def _forward_requests(self, client: socket.socket, server: socket.socket, faults: list[Fault]) -> None:
         with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                fault = self._next_fault() if is_reply else Fault.NONE
+            while data := client.recv(65536):
+                with self._lock:
+                    if self._remaining and self._request in data:
+                        self._remaining -= 1
+                        faults.append(self._fault)
+                server.sendall(data)
+        self._close(client)
+        self._close(server)
+
+    def _forward_replies(self, client: socket.socket, server: socket.socket, faults: list[Fault]) -> None:
+        with contextlib.suppress(OSError):
+            while data := server.recv(65536):
+                fault = faults.pop() if faults else Fault.NONE
+                self.lost += fault in {Fault.CUT, Fault.HOLD}
                 if fault is Fault.CUT:
                     break
                 if fault is Fault.DELAY:
                     time.sleep(0.1)
                 if fault is not Fault.HOLD:
-                    target.sendall(data)
-        self._close(source)
-        self._close(target)
-
-    def _next_fault(self) -> Fault:
-        with self._lock:
-            if not self._remaining:
-                return Fault.NONE
-            self._remaining -= 1
-            self.lost += self._fault in {Fault.CUT, Fault.HOLD}
-            return self._fault
+                    client.sendall(data)
+        self._close(client)
+        self._close(server)
 
     @staticmethod
     def _close(connection: socket.socket) -> None:

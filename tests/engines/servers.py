@@ -147,7 +147,7 @@ def run_redis(program: str, *options: str) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def run_postgres(*settings: str) -> Iterator[Server]:
-    """Run PostgreSQL without waiting for the disk, listening on a TCP port and on a socket in its folder, where any user may connect."""
+    """Run PostgreSQL, which does not wait for the disk, on a TCP port; any user may connect."""
     initdb, postgres, pg_isready = map(postgres_program, ("initdb", "postgres", "pg_isready"))
     assert initdb
     assert postgres

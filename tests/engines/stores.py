@@ -192,8 +192,10 @@ def open_store(kind: str, place: int | Path) -> Iterator[StateStore]:
         assert isinstance(place, int)
         with asyncio.Runner() as runner:
             context = async_store(kind, place)
-            yield BlockingAdapter(runner.run(context.__aenter__()), runner)
-            runner.run(context.__aexit__(None, None, None))
+            try:
+                yield BlockingAdapter(runner.run(context.__aenter__()), runner)
+            finally:
+                runner.run(context.__aexit__(None, None, None))
     else:
         assert isinstance(place, int)
         with blocking_store(kind, place) as store:
