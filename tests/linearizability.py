@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from client_session.verify.reference import Fold
+from client_session.visitors.decision import microseconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,8 +33,11 @@ class History:
 
 
 def find_violations(history: History, foreground_timeout: float, background_timeout: float) -> list[str]:
-    """Replay the inputs in the order in which the store applied them, and return what differs."""
-    fold = Fold(foreground_timeout, background_timeout)
+    """Replay the inputs in the order in which the store applied them, and return what differs.
+
+    The replay counts microseconds, as the store does: in seconds, a float could not tell whether a limit is reached.
+    """
+    fold = Fold(round(foreground_timeout * 1e6), round(background_timeout * 1e6))
     places: dict[str, tuple[str, int, int, str]] = {}
     violations: list[str] = []
     by_user: dict[str, list[InputRecord]] = {}
@@ -46,7 +50,7 @@ def find_violations(history: History, foreground_timeout: float, background_time
         if any(after.time < before.time for before, after in itertools.pairwise(records)):
             violations.append(f"user {user}: time goes backwards")
         for record in records:
-            place = fold.add(user, record.time.timestamp(), record.input, record.event_id)
+            place = fold.add(user, microseconds(record.time), record.input, record.event_id)
             if place is not None and record.event_id is not None:
                 if record.event_id in places:
                     violations.append(f"event {record.event_id} is counted twice")

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import threading
-from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
 import pytest
 
-from client_session_persistence import MemoryStates, SqliteStates
+from client_session_persistence import MemoryStates
+from engines import stores
 from linearizability import History, find_violations
 from visitor_hosts import BACKGROUND_TIMEOUT, FOREGROUND_TIMEOUT, run_host, run_hosts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -26,7 +26,7 @@ def violations(history: History) -> list[str]:
 @pytest.fixture(scope="module")
 def history() -> History:
     """Return what one host saw."""
-    return run_host(MemoryStates, 3, 400, 1)
+    return run_host(MemoryStates(), 3, 400, 1)
 
 
 def test_one_host_equals_the_replay(history: History) -> None:
@@ -95,7 +95,7 @@ def test_threads_share_visitors(visitors: int) -> None:
     states, total, lock = MemoryStates(), History(), threading.Lock()
 
     def work(seed: int) -> None:
-        seen = run_host(lambda: states, visitors, 150, seed)
+        seen = run_host(states, visitors, 150, seed)
         with lock:
             total.add(seen)
 
@@ -107,9 +107,19 @@ def test_threads_share_visitors(visitors: int) -> None:
     assert violations(total) == []
 
 
+@pytest.fixture(scope="module")
+def running() -> Iterator[stores.Servers]:
+    """Yield the servers that tests have started."""
+    started = stores.Servers()
+    yield started
+    started.close()
+
+
 @pytest.mark.parametrize("visitors", [1, 50])
-def test_processes_share_visitors(tmp_path: Path, visitors: int) -> None:
-    """Eight processes apply inputs to the same visitors in one SQLite database."""
-    total = run_hosts(partial(SqliteStates, tmp_path / "visitors.db"), visitors=visitors, inputs=100)
+@pytest.mark.parametrize("kind", stores.parameters(*stores.SHARED, *stores.ASYNC))
+def test_processes_share_visitors(tmp_path: Path, running: stores.Servers, kind: str, visitors: int) -> None:
+    """Eight processes apply inputs to the same visitors in one store."""
+    place = tmp_path / "visitors.db" if kind == "sqlite" else running.get(stores.server_name(kind)).port
+    total = run_hosts(kind, place, visitors=visitors, inputs=100)
     assert violations(total) == []
     assert len(total.answers) > 400

@@ -6,24 +6,26 @@ import multiprocessing
 import random
 import time
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from client_session.visitors import VisitorSessions
+from engines import stores
 from linearizability import History
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from pathlib import Path
 
     from client_session_persistence import StateStore
 
 FOREGROUND_TIMEOUT, BACKGROUND_TIMEOUT = 0.040, 0.020
 
 
-def run_host(connect: Callable[[], StateStore], visitors: int, inputs: int, seed: int) -> History:
+def run_host(states: StateStore, visitors: int, inputs: int, seed: int, namespace: str = "default") -> History:
     """Apply random inputs to random visitors, with pauses around the timeouts; return what the host saw."""
     history, chance = History(), random.Random(seed)  # noqa: S311  # repeatable, not secret
     sessions = VisitorSessions(
-        connect(),
+        states,
+        namespace=namespace,
         foreground_timeout=FOREGROUND_TIMEOUT,
         background_timeout=BACKGROUND_TIMEOUT,
         on_input=history.inputs.append,
@@ -47,11 +49,17 @@ def run_host(connect: Callable[[], StateStore], visitors: int, inputs: int, seed
     return history
 
 
-def run_hosts(connect: Callable[[], StateStore], *, visitors: int, inputs: int, hosts: int = 8) -> History:
-    """Run hosts at the same time, and return what all of them saw."""
-    context = multiprocessing.get_context("spawn")
+def _run_process(kind: str, place: int | Path, *arguments: Any) -> History:  # noqa: ANN401  # those of `run_host`
+    with stores.open_store(kind, place) as states:
+        return run_host(states, *arguments)
+
+
+def run_hosts(kind: str, place: int | Path, *, visitors: int, inputs: int, hosts: int = 8) -> History:
+    """Run hosts at the same time on a state store, and return what all of them saw."""
+    context, namespace = multiprocessing.get_context("spawn"), uuid.uuid4().hex
     with context.Pool(hosts) as pool:
-        histories = pool.starmap(run_host, [(connect, visitors, inputs, seed) for seed in range(hosts)])
+        arguments = [(kind, place, visitors, inputs, seed, namespace) for seed in range(hosts)]
+        histories = pool.starmap(_run_process, arguments)
     total = History()
     for history in histories:
         total.add(history)
