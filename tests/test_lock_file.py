@@ -13,6 +13,7 @@ import filelock
 import pytest
 
 from client_session_persistence import lock_file
+from client_session_persistence.deadline import within_deadline
 from client_session_persistence.lock_file import LockFile, ProcessLock
 
 if TYPE_CHECKING:
@@ -314,3 +315,39 @@ def test_child_forked_during_locking_does_not_unlock(lock: LockFile, path: Path)
     assert not errors
     assert os.waitpid(children[0], 0)[1] == 0
     assert not is_free(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_child_forked_during_locking_still_waits_for_its_parent(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child forked while its parent locks the file does not get the lock, but the same call can wait for it."""
+    lock, children, locked_by = ProcessLock(os.fspath(path)), list[int](), ""
+    from_child, to_parent = os.pipe()
+    new_stamp = LockFile._new_stamp  # noqa: SLF001  # called right after the file has been locked
+
+    def fork(file: LockFile) -> int:
+        if not children:
+            children.append(os.fork())
+        return new_stamp(file)
+
+    monkeypatch.setattr(LockFile, "_new_stamp", fork)
+
+    def lock_until_locked() -> str:
+        try:
+            with lock.held():
+                os.read(from_child, 1)
+                return "parent"
+        except OSError as error:
+            os.write(to_parent, b"x")
+            with lock.held():
+                return "child" if error.errno == errno.ECANCELED else str(error)
+
+    try:
+        locked_by = within_deadline(lock_until_locked)
+    finally:
+        if children == [0]:
+            os._exit(0 if locked_by == "child" else 1)
+    assert locked_by == "parent"
+    assert os.waitpid(children[0], 0)[1] == 0
+    os.close(from_child)
+    os.close(to_parent)

@@ -33,6 +33,7 @@ from client_session_persistence.deadline import within_deadline
 from client_session_persistence.snapshot import STORAGE_MECHANISMS
 from client_session_persistence.sqlite_store import read_sessions
 from event_ids import event_id
+from torture.reentrancy import call_at_point
 from torture.worker_pool import environment
 
 if TYPE_CHECKING:
@@ -736,24 +737,44 @@ def test_signal_handler_may_fork_between_statements(path: Path, monkeypatch: pyt
 
 
 def test_interrupted_load_leaves_no_transaction_open(path: Path) -> None:
-    """While the exception of an interrupted call exists, another program can still truncate the log."""
+    """Wherever a load is interrupted, another program can truncate the log while the exception exists."""
     store = SqliteStore(path)
     store.save(OLD)
-    save(path, OLD, "other")
+    store.load()
 
-    def interrupt(frame: Any, event: str, _: object) -> None:  # noqa: ANN401  # a frame
-        if event == "c_return" and frame.f_code.co_name == "run":
-            sys.setprofile(None)
-            raise KeyboardInterrupt
+    def interrupt() -> None:
+        raise KeyboardInterrupt
 
-    for _ in range(2):
-        sys.setprofile(interrupt)
+    for point in range(call_at_point(store.load, lambda: None, -1, raising=True)):
         with pytest.raises(KeyboardInterrupt) as caught:
-            store.load()
-        sys.setprofile(None)
-        assert run_sql(path, "PRAGMA wal_checkpoint(TRUNCATE)") == [(0, 0, 0)]
+            call_at_point(store.load, interrupt, point, raising=True)
+        assert run_sql(path, "PRAGMA wal_checkpoint(TRUNCATE)") == [(0, 0, 0)], f"at point {point}"
         assert caught.value is not None
     assert store.load() == OLD
+
+
+@needs_fork
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_child_forked_during_a_load_sees_its_parents_saves(path: Path) -> None:
+    """Wherever a signal handler forks during a load, the child completes the load, and later sees the newest one."""
+    store = SqliteStore(path)
+    from_parent, to_child = os.pipe()
+    children: list[int] = []
+    for point in range(0, 1000, 10):
+        store.save(OLD)
+        call_at_point(store.load, lambda: children.append(os.fork()), point)
+        if not children:
+            break  # the load has fewer points
+        child = children.pop()
+        if child == 0:
+            os.read(from_parent, 1)
+            os._exit(0 if store.load() == NEW else 1)
+        store.save(NEW)
+        os.write(to_child, b"x")
+        assert os.waitpid(child, 0)[1] == 0, f"at point {point}"
+    assert point > 50
+    os.close(from_parent)
+    os.close(to_child)
 
 
 def test_killed_process_leaves_a_usable_database(path: Path) -> None:

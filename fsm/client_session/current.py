@@ -93,18 +93,25 @@ def _pending_facts(session_id: str, ledger: Ledger) -> SessionFacts:
     return SessionFacts(ledger.newest.user_id, session_id, None, 0, ledger.storage_mechanism, None, None)
 
 
-def start(lifecycle: Lifecycle, ledger: Ledger, now: Anchor, callbacks: Callbacks, log: InputLog | None) -> Draft:
-    """Return the draft of a run's first session: a saved or pending one, or, if they are counted, an empty one."""
+def start(
+    lifecycle: Lifecycle, ledger: Ledger, now: Anchor, callbacks: Callbacks, log: InputLog | None
+) -> tuple[Current, list[Call]]:
+    """Return a run's first session, and what to report about its start and about the end of the saved session.
+
+    The session is the saved one, a pending one, or, if empty sessions are counted, a numbered one.
+    """
     if ledger.is_resumable and idle_time(ledger.newest, now.wall) is not None:
         before = Current.saved(lifecycle, ledger.newest, now)
     else:
         before = Current.pending(lifecycle, ledger, now)
+        if not lifecycle.count_empty_sessions and log is None:
+            return before, []
     before.log = log
     draft = Draft(before, ledger.pending_id, now, ledger, callbacks)
     draft.start()
     if draft.begun and not draft.begun.is_continued:
         ledger.pending_id = ""
-    return draft
+    return draft.after, draft.notifications
 
 
 class Draft:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import attrs
 
 
@@ -23,11 +25,18 @@ class FocusTime:
 
     def toggle(self, now: float, *, was_foreground: bool, last_activity: float) -> FocusTime:
         """Return the focus time after a focus change."""
-        at_activity = self.until(last_activity, foreground=was_foreground)
+        at_activity = self._until(last_activity, foreground=was_foreground)
         return FocusTime(now, *self._plus(now, foreground=was_foreground), at_activity)
 
-    def until(self, last_activity: float, *, foreground: bool) -> tuple[float, float]:
-        """Return the foreground and background seconds up to the last activity, given whether the app has focus."""
+    def until(self, last_activity: float, *, foreground: bool) -> tuple[float | None, float | None]:
+        """Return the foreground and background seconds up to the last activity, given whether the app has focus.
+
+        They are ``None`` if they are not known.
+        """
+        seconds = self._until(last_activity, foreground=foreground)
+        return (None, None) if math.isnan(sum(seconds)) else seconds
+
+    def _until(self, last_activity: float, *, foreground: bool) -> tuple[float, float]:
         if last_activity < self.since:
             return self._at_activity
         return self._plus(last_activity, foreground=foreground)
@@ -37,3 +46,7 @@ class FocusTime:
         if foreground:
             return self.foreground + elapsed, self.background
         return self.foreground, self.background + elapsed
+
+
+UNKNOWN = FocusTime(math.nan, math.nan, math.nan)
+"""The focus time of a session that continued after a restart."""

@@ -55,7 +55,7 @@ class Ledger:
 
     __slots__ = (
         "_callbacks", "_future", "_lock", "_logger", "_owner", "_saved", "_store", "_transaction", "error",
-        "forgotten_user_id", "is_resumable", "newest", "pending_id", "replacing", "storage_mechanism", "unused_id",
+        "forgotten_user_id", "is_resumable", "newest", "pending_id", "replacing", "unused_id",
     )  # fmt: skip
 
     def __init__(self, store: SnapshotStore, logger: Logger, callbacks: Callbacks, *, continues: bool = False) -> None:
@@ -64,7 +64,6 @@ class Ledger:
         With ``continues``, try to become the owner of the saved session first. `is_resumable` is the outcome.
         """
         self._store = store
-        self.storage_mechanism: str = getattr(store, "storage_mechanism", STORAGE_MECHANISM)
         self._owner: Owner | None = None
         self._logger = logger
         self._callbacks = callbacks
@@ -299,6 +298,12 @@ class Ledger:
     def has_saved(self, snapshot: Snapshot | None) -> bool:
         """Return whether this snapshot is ``None`` or was the last one saved."""
         return snapshot is None or snapshot == self._saved
+
+    @property
+    def storage_mechanism(self) -> str:
+        """The store's storage mechanism, as in entities."""
+        mechanism: str = getattr(self._store, "storage_mechanism", STORAGE_MECHANISM)
+        return mechanism
 
     @property
     def outlives_process(self) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from client_session.focus_time import FocusTime
+from client_session.focus_time import UNKNOWN, FocusTime
 from client_session.graph import INITIAL, ROWS, Command, EndReason, Input, SessionState
 from client_session.machine import guard_method, send
 
@@ -85,8 +85,6 @@ class Lifecycle:
     _decisions: Decisions = attrs.field(init=False, default=())
     _focus_time: FocusTime | None = attrs.field(init=False, default=None)
     """``None`` until the session's first focus change."""
-    _is_focus_known: bool = attrs.field(init=False, default=True)
-    """Whether the focus is known since the session's first event."""
 
     def __attrs_post_init__(self) -> None:
         """Derive the timeout of the short path."""
@@ -105,7 +103,7 @@ class Lifecycle:
         self.started = self.last_activity - seconds_since_start
         self.last_activity -= seconds_since_activity
         self.last_event = self.last_activity
-        self._is_focus_known = False
+        self._focus_time = UNKNOWN
         self._decided()
 
     def successor(self, now: float) -> Lifecycle:
@@ -264,10 +262,8 @@ class Lifecycle:
         return self._focus_time or FocusTime(self.started)
 
     def _end(self, reason: EndReason) -> None:
-        foreground, background = (
-            self._current_focus_time().until(self.last_activity, foreground=self.state is _FOREGROUND)
-            if self._is_focus_known
-            else (None, None)
+        foreground, background = self._current_focus_time().until(
+            self.last_activity, foreground=self.state is _FOREGROUND
         )
         self._decisions += (
             Ended(reason, self.event_count, self.last_event, self.last_activity, foreground, background),
@@ -296,7 +292,7 @@ class Lifecycle:
     def do_activity(self) -> None:
         """Effect: count the event as activity."""
         if not self.event_count:
-            self.started, self._focus_time, self._is_focus_known = self._now, None, True
+            self.started, self._focus_time = self._now, None
         self.event_count += 1
         self.last_activity = self.last_event = self._now
         self.checker_running = True

@@ -161,9 +161,10 @@ class ClientSession:
         try:
             now = self._now()
             log = None if lifecycle.has_short_path else InputLog(now)
-            draft = start(lifecycle.successor(now.monotonic), ledger, now, self._callbacks, log)
-            self._current = draft.after
-            self._callbacks.queue.extend(draft.notifications)
+            lifecycle.last_activity = now.monotonic
+            self._current, notifications = start(lifecycle, ledger, now, self._callbacks, log)
+            if notifications:
+                self._callbacks.queue.extend(notifications)
         except BaseException:
             ledger.release()
             raise

@@ -85,7 +85,7 @@ class LockFile:
         """Lock the file unless it is locked already. Processes that began to wait earlier go first.
 
         Raise `TimeoutError` if other processes held the lock until ``seconds_left()`` was 0.0, and `OSError` if the
-        file cannot be created, opened, or locked.
+        file cannot be created, opened, or locked, or if this process was forked meanwhile.
         """
         if self._descriptors:
             return
@@ -99,6 +99,8 @@ class LockFile:
         finally:
             if not is_done:
                 self.drop()
+        if not self._descriptors and self._lease.is_void:
+            raise OSError(errno.ECANCELED, "Forked while locking the file; the parent completes it", self._path)
         if not self._descriptors:
             raise TimeoutError(errno.ETIMEDOUT, "Another process holds the lock", self._path)
 

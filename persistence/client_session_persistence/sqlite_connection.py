@@ -20,6 +20,7 @@ import threading
 import time
 import weakref
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from client_session_persistence.atomic_file import sync_folder
@@ -29,7 +30,7 @@ from client_session_persistence.forks import ForkAware, Stage, register
 from client_session_persistence.snapshot import CorruptSaveFileError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from client_session_persistence.forks import Lease
 
@@ -160,19 +161,20 @@ class SqliteConnection(ForkAware):
         self.renew_in_child()
         with self._held():
             while True:
+                connection = None
                 try:
                     connection = self._connection()
-                    connection.execute(f"PRAGMA busy_timeout = {self._milliseconds() if wait else 0}")
-                    # In a variable, the cursor of an interrupted call would keep its transaction open.
+                    read_rows(connection, f"PRAGMA busy_timeout = {self._milliseconds() if wait else 0}")
                     if lease is None:
-                        return connection.execute(statement, values).fetchall()
+                        return read_rows(connection, statement, values)
                     if self._is_log_new:  # SQLite syncs the folder too, but ignores errors
                         sync_folder(os.path.dirname(self._path))
                         self._is_log_new = False
-                    return lease.call(partial(connection.execute, statement, values)).fetchall()
+                    return lease.call(list, _read_rows(connection, statement, values))
                 except SqliteError as error:
                     # If the connection was closed, a signal handler has forked.
-                    if self._opened or not isinstance(error, sqlite3.ProgrammingError):
+                    was_closed = isinstance(error, sqlite3.ProgrammingError) and connection not in self._opened
+                    if not was_closed:
                         raise self._failure(error) from error
 
     def close(self) -> None:
@@ -253,14 +255,14 @@ class SqliteConnection(ForkAware):
         self._opened.extend(map(_connect, (in_uri(self._path, "mode=rw"),)))
         connection = self._opened[0]
         self._finalizer.close, self._finalizer.closed = connection.close, False
-        connection.execute(f"PRAGMA busy_timeout = {self._milliseconds()}")
+        read_rows(connection, f"PRAGMA busy_timeout = {self._milliseconds()}")
         _check_path(connection, self._path, files[0])
         log_bytes = 0
         with contextlib.suppress(FileNotFoundError):
             log_bytes = os.lstat(f"{self._path}-wal").st_size
         prepare(connection, self._path)
         for setting in _SETTINGS:
-            connection.execute(f"PRAGMA {setting}")
+            read_rows(connection, f"PRAGMA {setting}")
         self.has_leftovers = log_bytes > 0
         self._files[:] = identify(self._path)
         return connection
@@ -278,6 +280,19 @@ class SqliteConnection(ForkAware):
         return int(Wait().seconds_left(NEVER, self._timed_out_at) * 1000)
 
 
+def read_rows(connection: sqlite3.Connection, statement: str, values: Row = ()) -> list[Row]:
+    """Run a statement and return its rows.
+
+    No Python code runs between the statement's first step and its last one. Otherwise, a signal handler that raises
+    could leave the statement's transaction open, and one that forks could not close the connection.
+    """
+    return list(_read_rows(connection, statement, values))
+
+
+def _read_rows(connection: sqlite3.Connection, statement: str, values: Row) -> Iterator[Row]:
+    return chain.from_iterable(map(connection.execute, (statement,), (values,)))
+
+
 def prepare(connection: sqlite3.Connection, path: str) -> None:
     """Distrust a database, and check that it is one of ours.
 
@@ -288,10 +303,10 @@ def prepare(connection: sqlite3.Connection, path: str) -> None:
     """
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
     connection.text_factory = partial(str, encoding="utf-8", errors="replace")  # what was invalid is rejected later
-    connection.execute("PRAGMA trusted_schema = OFF")
-    connection.execute("PRAGMA cell_size_check = ON")
-    ((application_id,),) = connection.execute("PRAGMA application_id").fetchall()
-    ((version,),) = connection.execute("PRAGMA user_version").fetchall()
+    read_rows(connection, "PRAGMA trusted_schema = OFF")
+    read_rows(connection, "PRAGMA cell_size_check = ON")
+    ((application_id,),) = read_rows(connection, "PRAGMA application_id")
+    ((version,),) = read_rows(connection, "PRAGMA user_version")
     if application_id != APPLICATION_ID:
         msg = f"{path} is the database of another application (application_id {application_id}, not {APPLICATION_ID})"
         raise StoreError(msg)
@@ -299,7 +314,7 @@ def prepare(connection: sqlite3.Connection, path: str) -> None:
         msg = f"{path} has schema version {version}, but this version of client-session can use only {SCHEMA_VERSION}"
         raise StoreError(msg)
     # A view in place of the table could compute forever, and a trigger could change what is saved.
-    if connection.execute("SELECT sql FROM sqlite_master WHERE tbl_name = 'sessions'").fetchall() != [(TABLE,)]:
+    if read_rows(connection, "SELECT sql FROM sqlite_master WHERE tbl_name = 'sessions'") != [(TABLE,)]:
         reason = "the table sessions is not as it was created"
         raise CorruptSaveFileError(reason, path)
 
@@ -334,8 +349,8 @@ def _is_readable(path: str) -> bool:
 def _check_path(connection: sqlite3.Connection, path: str, file: FileId | None) -> None:
     """Raise `PermissionError` if SQLite followed a link that was put in place of the database in the meantime."""
     connection.text_factory = os.fsdecode
-    ((_, _, opened),) = connection.execute("PRAGMA database_list").fetchall()
-    if identify(opened)[0] != file:
+    ((_, _, opened),) = read_rows(connection, "PRAGMA database_list")
+    if identify(str(opened))[0] != file:
         raise PermissionError(errno.EACCES, "The database was replaced while it was being opened", path)
 
 

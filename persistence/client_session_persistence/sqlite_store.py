@@ -26,6 +26,7 @@ from client_session_persistence.sqlite_connection import (
     identify,
     in_uri,
     prepare,
+    read_rows,
     translated,
 )
 
@@ -348,7 +349,7 @@ def read_sessions(path: str | os.PathLike[str]) -> dict[str, Snapshot]:
             connection = sqlite3.connect(in_uri(database, *options), uri=True)
             stack.enter_context(contextlib.closing(connection))
             prepare(connection, path)
-            return {row[0]: _snapshot(row, path) for row in connection.execute(_SELECT_ALL)}
+            return {str(row[0]): _snapshot(row, path) for row in read_rows(connection, _SELECT_ALL)}
         except SqliteError as error:
             raise translated(error, path) from error
 

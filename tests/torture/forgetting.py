@@ -183,13 +183,13 @@ def _fail(shard: int, shards: int, scale: Scale) -> Outcome:
             calls = run_traced(_traced_function(scenario.prepare(folder)), trace).calls
             calls = tuple(call for call in calls if call.name not in UNAFFECTED_CALLS)
             names.update(call.name for call in calls)
-            injections = itertools.starmap(Injection, itertools.product(calls, ERRORS, (False, True)))
+            injections = itertools.starmap(Injection, itertools.product(calls, ERRORS[XmlStore], (False, True)))
             for case in itertools.islice(injections, shard, None, step):
                 path = scenario.prepare(folder)
                 lost = _check_result(scenario, path, case, run_traced(_traced_function(path), trace, case.expression))
                 losses += [f"{scenario.name}, {case}: {lost}"] if lost else []
                 cases += 1
-    figures = f"{len(names)} system calls ({', '.join(sorted(names))}), {len(ERRORS)} errors"
+    figures = f"{len(names)} system calls ({', '.join(sorted(names))}), {len(ERRORS[XmlStore])} errors"
     return Outcome(cases, tuple(losses), figures)
 
 
