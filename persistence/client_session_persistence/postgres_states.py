@@ -363,9 +363,8 @@ class _Query:
 
 def _steps(call: Callable[[_Query], Steps[Result]], pgconn: PGconn, until: float) -> Steps[Result]:
     """Check that a connection is idle, and make a call on it; afterwards, close it unless it is idle again."""
-    if pgconn.transaction_status == TransactionStatus.UNKNOWN:
-        raise _Failure(ConnectionError(errno.ENOTCONN, "The connection to PostgreSQL is closed"))
-    if pgconn.transaction_status != TransactionStatus.IDLE or pgconn.pipeline_status != PipelineStatus.OFF:
+    is_in_use = pgconn.transaction_status not in {TransactionStatus.IDLE, TransactionStatus.UNKNOWN}
+    if is_in_use or pgconn.pipeline_status != PipelineStatus.OFF:  # if it is closed, psycopg says so
         msg = "the connection to PostgreSQL is in a transaction or a pipeline; use another connection for states"
         raise StoreError(msg)
     try:
