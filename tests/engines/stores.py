@@ -68,7 +68,7 @@ class Servers:
 @contextlib.contextmanager
 def run(name: str, *options: str) -> Iterator[Server]:
     """Run a server: redis, "redis cluster", valkey or postgres. Skip the test if it is not installed."""
-    program = {
+    program = {  # type: ignore[no-untyped-call]
         "redis": servers.redis_program,
         "redis cluster": servers.redis_program,
         "valkey": servers.valkey_program,
@@ -162,11 +162,13 @@ class BlockingAdapter:
 
     def read(self, key: str) -> ReadResult:
         """Wait for `AsyncStateStore.read`."""
-        return self._runner.run(self._store.read(key))
+        result: ReadResult = self._runner.run(self._store.read(key))
+        return result
 
     def swap(self, key: str, old: bytes | None, new: bytes, keep: float) -> SwapResult:
         """Wait for `AsyncStateStore.swap`."""
-        return self._runner.run(self._store.swap(key, old, new, keep))
+        result: SwapResult = self._runner.run(self._store.swap(key, old, new, keep))
+        return result
 
     def delete(self, key: str) -> None:
         """Wait for `AsyncStateStore.delete`."""
