@@ -1,4 +1,5 @@
-# make demo replays an example day. make test runs the linter, the type checkers and the tests. Both install into .venv.
+# make demo replays an example day. make test runs the linter, the type checkers and the tests; make test-engines tests
+# with database servers. All install into .venv.
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ WORKERS ?= auto
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: demo test lint types suite coverage matrix diagrams api verify mutants torture fuzz freeze bench bench-check docs clean
+.PHONY: demo test test-engines lint types suite coverage matrix diagrams api verify mutants torture fuzz freeze bench bench-check docs clean
 
 demo: $(INSTALLED)
 	rm -rf $(dir $(DEMO_SAVE))
@@ -33,7 +34,11 @@ types: $(INSTALLED) $(EXAMPLES)
 	$(BIN)/pyright
 
 suite: $(INSTALLED) $(EXAMPLES)
-	$(BIN)/pytest -n $(WORKERS)
+	$(BIN)/pytest -n $(WORKERS) -m 'not engines'
+
+# Tests visitors' states on Redis, Valkey and PostgreSQL. Starts those that are installed, and prints what it skips.
+test-engines: $(INSTALLED)
+	$(BIN)/pytest -n $(WORKERS) -m engines tests/test_states.py tests/test_states_failures.py tests/test_visitor_hosts.py
 
 # Runs the fast tests on every installed Python, using virtual environments in build/matrix that later runs reuse.
 matrix:

@@ -29,6 +29,7 @@ MODULES = (
     "client_session.trackers.logging",
     "client_session.trackers.opentelemetry",
     "client_session.trackers.snowplow",
+    "client_session.visitors",
     "client_session_persistence",
 )
 PACKAGES = frozenset({"client_session", "client_session_persistence"})

@@ -33,6 +33,31 @@ def test_in_memory_session_does_not_load_file_modules() -> None:
     assert not with_file_store & (OPTIONAL_PACKAGES | LOOP_MODULES | {"client_session"})
 
 
+def test_state_stores_are_loaded_on_first_use() -> None:
+    """Importing the package loads no state store, and each store loads only what it needs."""
+    databases = {"sqlite3", "redis", "valkey", "psycopg", "asyncio"}
+    package = "client_session_persistence"
+    assert not modules_after(f"import {package}") & {*databases, f"{package}.states"}
+    assert not modules_after(f"from {package} import MemoryStates, StateStore") & databases
+    assert modules_after(f"from {package} import SqliteStates") & databases == {"sqlite3"}
+    assert not modules_after(f"from {package} import RedisStates") & databases - {"asyncio"}
+
+
+def test_missing_psycopg_is_named() -> None:
+    """Without psycopg, importing PostgresStates says what to install."""
+    program = """
+import sys
+sys.modules["psycopg"] = None
+try:
+    from client_session_persistence import PostgresStates
+except ImportError as error:
+    assert "pip install 'client-session[postgres]'" in str(error), error
+else:
+    raise AssertionError
+"""
+    assert "client_session_persistence" in modules_after(program)
+
+
 def test_every_public_name_is_available() -> None:
     """Lazily imported names are available like any other name; an unknown name raises AttributeError."""
     assert all(getattr(client_session_persistence, name) is not None for name in client_session_persistence.__all__)

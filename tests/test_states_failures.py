@@ -7,6 +7,7 @@ import contextlib
 import time
 import traceback
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -100,7 +101,7 @@ def test_lost_reply_is_recognizable(kind: str, proxy: Proxy, key: str) -> None:
             try:
                 result = store.swap(key, old, new, 60)
             except (OSError, StoreError):
-                result = retried(lambda old=old, new=new: store.swap(key, old, new, 60))
+                result = retried(partial(store.swap, key, old, new, 60))
             assert result[:2] == (False, new)
         assert proxy.lost == 5
         assert store.read(key)[0] == b"5"
@@ -178,7 +179,7 @@ def test_single_connection_is_closed_after_a_timeout(kind: str, proxy: Proxy, ke
     with stores.open_store(kind, proxy.port) as store:
         proxy.disturb(Fault.HOLD, key)
         assert isinstance(failure_of(lambda: store.read(key)), TimeoutError)
-        assert "connection to PostgreSQL is closed" in str(failure_of(lambda: store.read(key)))
+        assert "the connection is closed" in str(failure_of(lambda: store.read(key)))
 
 
 def test_promoted_replica_accepts_swaps(key: str) -> None:
@@ -189,7 +190,7 @@ def test_promoted_replica_accepts_swaps(key: str) -> None:
         with stores.open_store("redis", replica.port) as store, redis.Redis(port=replica.port) as admin:
             servers.wait_for(lambda: store.read(key)[0] == VALUE)
             for old in (VALUE, VALUE):
-                error = failure_of(lambda old=old: store.swap(key, old, b"new", 60))
+                error = failure_of(partial(store.swap, key, old, b"new", 60))
                 assert "read-only replica" in str(error)
             admin.replicaof("NO", "ONE")
             assert store.swap(key, VALUE, b"new", 60)[:2] == (True, b"new")
@@ -217,7 +218,7 @@ def test_wrong_password_is_a_permission_error(program: str, key: str) -> None:
     with stores.run(program, "--requirepass", "right") as server:
         for password in (None, "wrong-4711"):
             with redis.Redis(port=server.port, password=password, **stores.LIMITS, retry=NO_RETRY) as client:
-                assert isinstance(failure_of(lambda client=client: RedisStates(client).read(key)), PermissionError)
+                assert isinstance(failure_of(partial(RedisStates(client).read, key)), PermissionError)
 
         async def read() -> None:
             async with redis.asyncio.Redis(port=server.port, password="wrong-4711") as client:  # noqa: S106
@@ -248,20 +249,20 @@ def test_client_for_one_server_is_refused_by_a_cluster(key: str) -> None:
     """A cluster's node that does not have the key makes calls raise an error that says which client to use."""
     with stores.run("redis", "--cluster-enabled", "yes") as server, stores.open_store("redis", server.port) as store:
         with redis.Redis(port=server.port) as admin:
-            admin.execute_command("CLUSTER ADDSLOTS", redis.cluster.key_slot(b"another key"))
+            admin.execute_command("CLUSTER ADDSLOTS", 0)
         assert "cluster is not available" in str(failure_of(lambda: store.read(key)))
 
 
 def test_exhausted_pool_is_an_error(running: stores.Servers, key: str) -> None:
     """A call that gets no connection from the pool raises ConnectionError or TimeoutError within the limits."""
     pool = redis.ConnectionPool(port=running.get("redis").port, max_connections=1, **stores.LIMITS)
-    blocking = redis.BlockingConnectionPool(
+    blocking = redis.BlockingConnectionPool(  # type: ignore[no-untyped-call]
         port=running.get("redis").port, max_connections=1, timeout=0.1, **stores.LIMITS
     )
     for each in (pool, blocking):
         with redis.Redis(connection_pool=each) as client:
             connection = each.get_connection()
-            assert isinstance(failure_of(lambda client=client: RedisStates(client).read(key)), ConnectionError)
+            assert isinstance(failure_of(partial(RedisStates(client).read, key)), ConnectionError)
             each.release(connection)
             assert RedisStates(client).read(key)[0] is None
         each.disconnect()
@@ -291,7 +292,7 @@ def test_client_that_could_block_for_long_is_refused(settings: dict[str, Any], r
 
 def test_pool_that_could_block_for_long_is_refused() -> None:
     """A pool that waits 20 s for a free connection, redis-py's default, is refused."""
-    pool = redis.BlockingConnectionPool(**stores.LIMITS)
+    pool = redis.BlockingConnectionPool(**stores.LIMITS)  # type: ignore[no-untyped-call]
     with pytest.raises(ValueError, match="timeout of the connection pool: 20"):
         RedisStates(redis.Redis(connection_pool=pool))
 
@@ -304,7 +305,7 @@ def test_other_objects_are_refused(client: Any) -> None:  # noqa: ANN401  # any 
     ):
         RedisStates(client)
     with pytest.raises(TypeError, match="connection_or_pool must be a connection of psycopg 3"):
-        PostgresStates(psycopg.Connection if client is redis.Redis else client)
+        PostgresStates(client)
 
 
 @contextlib.contextmanager

@@ -13,18 +13,25 @@ from client_session_persistence.store import MemoryStore, Owner, SnapshotStore
 if TYPE_CHECKING:
     from client_session_persistence.codec import dumps, loads
     from client_session_persistence.paths import default_save_path
-    from client_session_persistence.postgres_states import AsyncPostgres, PostgresStates, SyncPostgres
-    from client_session_persistence.redis_states import AsyncRedis, RedisStates, SyncRedis
+    from client_session_persistence.postgres_states import PostgresStates
+    from client_session_persistence.redis_states import RedisStates
     from client_session_persistence.sqlite_states import SqliteStates
     from client_session_persistence.sqlite_store import SqliteStore
-    from client_session_persistence.states import AsyncStateStore, MemoryStates, ReadResult, StateStore, SwapResult
+    from client_session_persistence.states import (
+        AsyncClient,
+        AsyncStateStore,
+        MemoryStates,
+        ReadResult,
+        StateStore,
+        SwapResult,
+        SyncClient,
+    )
     from client_session_persistence.xml_store import XmlStore
 
 __all__ = [
-    "AsyncPostgres", "AsyncRedis", "AsyncStateStore", "CorruptSaveFileError", "MemoryStates", "MemoryStore", "Owner",
-    "PostgresStates", "ReadResult", "RedisStates", "Snapshot", "SnapshotStore", "SqliteStates", "SqliteStore",
-    "StateStore", "StoreError", "SwapResult", "SyncPostgres", "SyncRedis", "XmlStore", "default_save_path", "dumps",
-    "loads",
+    "AsyncClient", "AsyncStateStore", "CorruptSaveFileError", "MemoryStates", "MemoryStore", "Owner", "PostgresStates",
+    "ReadResult", "RedisStates", "Snapshot", "SnapshotStore", "SqliteStates", "SqliteStore", "StateStore",
+    "StoreError", "SwapResult", "SyncClient", "XmlStore", "default_save_path", "dumps", "loads",
 ]  # fmt: skip
 
 
@@ -48,22 +55,22 @@ def __getattr__(name: str) -> object:
         from client_session_persistence import codec  # noqa: PLC0415
 
         value = codec.dumps if name == "dumps" else codec.loads
-    elif name in {"AsyncStateStore", "MemoryStates", "ReadResult", "StateStore", "SwapResult"}:
-        from client_session_persistence import states  # noqa: PLC0415
-
-        value = getattr(states, name)
     elif name == "SqliteStates":
         from client_session_persistence import sqlite_states  # noqa: PLC0415
 
         value = sqlite_states.SqliteStates
-    elif name in {"AsyncRedis", "RedisStates", "SyncRedis"}:
+    elif name == "RedisStates":
         from client_session_persistence import redis_states  # noqa: PLC0415
 
-        value = getattr(redis_states, name)
-    elif name in {"AsyncPostgres", "PostgresStates", "SyncPostgres"}:
+        value = redis_states.RedisStates
+    elif name == "PostgresStates":
         from client_session_persistence import postgres_states  # noqa: PLC0415
 
-        value = getattr(postgres_states, name)
+        value = postgres_states.PostgresStates
+    elif name in __all__:
+        from client_session_persistence import states  # noqa: PLC0415
+
+        value = getattr(states, name)
     else:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)

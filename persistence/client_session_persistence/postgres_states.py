@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import inspect
 import os
 import time
-from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
+from contextlib import asynccontextmanager, closing, contextmanager
+from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from client_session_persistence.snapshot import StoreError, shown
-from client_session_persistence.states import CALL_SECONDS, microseconds
+from client_session_persistence.states import CALL_SECONDS, AsyncClient, Client, SyncClient, microseconds
 
 try:
     import psycopg
     from psycopg.pq import DiagnosticField, ExecStatus, PipelineStatus, TransactionStatus
-    from psycopg.waiting import Ready, Wait
 except ImportError as error:
     msg = "client_session_persistence.PostgresStates needs psycopg 3: pip install 'client-session[postgres]'"
     raise ImportError(msg, name=error.name) from error
@@ -31,27 +30,10 @@ if TYPE_CHECKING:
 
     from client_session_persistence.states import ReadResult, SwapResult
 
-    Steps = Generator[Wait, Ready, "Result"]
+    Steps = Generator[int, int, "Result"]
 
 Result = TypeVar("Result")
 
-
-class SyncPostgres(Protocol):
-    """A connection or a pool whose calls block: `psycopg.Connection` or `psycopg_pool.ConnectionPool`."""
-
-    def close(self) -> None:
-        """Close the connection or the pool."""
-
-
-class AsyncPostgres(Protocol):
-    """A connection or a pool for asyncio: `psycopg.AsyncConnection` or `psycopg_pool.AsyncConnectionPool`."""
-
-    def close(self) -> Awaitable[None]:
-        """Close the connection or the pool."""
-        ...
-
-
-Source = TypeVar("Source", SyncPostgres, AsyncPostgres)
 
 _TABLE = """\
 CREATE TABLE IF NOT EXISTS client_session_states (
@@ -110,7 +92,7 @@ _FAILURES = {
 """The errors for the SQLSTATEs that begin in these ways."""
 
 
-class PostgresStates(Generic[Source]):
+class PostgresStates(Generic[Client]):
     """A state store in a PostgreSQL table. As thread-safe as the connection or the pool.
 
     The source is psycopg's connection or pool; with one for asyncio, the methods return awaitables. The caller owns it.
@@ -129,10 +111,10 @@ class PostgresStates(Generic[Source]):
     __slots__ = ("_is_async", "_is_pool", "_process", "_source")
 
     @overload
-    def __init__(self: PostgresStates[AsyncPostgres], connection_or_pool: AsyncPostgres) -> None: ...
+    def __init__(self: PostgresStates[SyncClient], connection_or_pool: SyncClient) -> None: ...
     @overload
-    def __init__(self: PostgresStates[SyncPostgres], connection_or_pool: SyncPostgres) -> None: ...
-    def __init__(self, connection_or_pool: SyncPostgres | AsyncPostgres) -> None:
+    def __init__(self: PostgresStates[AsyncClient], connection_or_pool: AsyncClient) -> None: ...
+    def __init__(self, connection_or_pool: SyncClient | AsyncClient) -> None:
         """Store the connection or the pool; the server is not contacted yet.
 
         Raises:
@@ -149,7 +131,7 @@ class PostgresStates(Generic[Source]):
             raise TypeError(msg)
         self._source: Any = connection_or_pool
         self._is_pool = hasattr(connection_or_pool, "getconn")
-        self._is_async = inspect.iscoroutinefunction(connection_or_pool.close)
+        self._is_async = hasattr(connection_or_pool, "__aenter__")
         self._process = os.getpid()
 
     @staticmethod
@@ -158,9 +140,9 @@ class PostgresStates(Generic[Source]):
         return f"{_TABLE};\n"
 
     @overload
-    def read(self: PostgresStates[AsyncPostgres], key: str) -> Awaitable[ReadResult]: ...
+    def read(self: PostgresStates[SyncClient], key: str) -> ReadResult: ...
     @overload
-    def read(self: PostgresStates[SyncPostgres], key: str) -> ReadResult: ...
+    def read(self: PostgresStates[AsyncClient], key: str) -> Awaitable[ReadResult]: ...
     def read(self, key: str) -> ReadResult | Awaitable[ReadResult]:
         """Return the stored value (``None``: absent), and the server's time in microseconds since 1970.
 
@@ -175,13 +157,11 @@ class PostgresStates(Generic[Source]):
         return self._run(lambda query: _read(query, key))
 
     @overload
-    def swap(
-        self: PostgresStates[AsyncPostgres], key: str, old: bytes | None, new: bytes, keep: float
-    ) -> Awaitable[SwapResult]: ...
+    def swap(self: PostgresStates[SyncClient], key: str, old: bytes | None, new: bytes, keep: float) -> SwapResult: ...
     @overload
     def swap(
-        self: PostgresStates[SyncPostgres], key: str, old: bytes | None, new: bytes, keep: float
-    ) -> SwapResult: ...
+        self: PostgresStates[AsyncClient], key: str, old: bytes | None, new: bytes, keep: float
+    ) -> Awaitable[SwapResult]: ...
     def swap(self, key: str, old: bytes | None, new: bytes, keep: float) -> SwapResult | Awaitable[SwapResult]:
         """Replace the value if it equals ``old`` (``None``: absent), and keep the new one for ``keep`` seconds.
 
@@ -192,17 +172,17 @@ class PostgresStates(Generic[Source]):
         return self._run(lambda query: _swap(query, key, old, new, lifetime))
 
     @overload
-    def delete(self: PostgresStates[AsyncPostgres], key: str) -> Awaitable[None]: ...
+    def delete(self: PostgresStates[SyncClient], key: str) -> None: ...
     @overload
-    def delete(self: PostgresStates[SyncPostgres], key: str) -> None: ...
+    def delete(self: PostgresStates[AsyncClient], key: str) -> Awaitable[None]: ...
     def delete(self, key: str) -> Awaitable[None] | None:
         """Delete the value, if any. Raise the same errors as `read`."""
         return self._run(lambda query: _delete(query, key))
 
     @overload
-    def purge(self: PostgresStates[AsyncPostgres]) -> Awaitable[int]: ...
+    def purge(self: PostgresStates[SyncClient]) -> int: ...
     @overload
-    def purge(self: PostgresStates[SyncPostgres]) -> int: ...
+    def purge(self: PostgresStates[AsyncClient]) -> Awaitable[int]: ...
     def purge(self) -> int | Awaitable[int]:
         """Delete the expired values and return how many there were.
 
@@ -232,50 +212,44 @@ class PostgresStates(Generic[Source]):
     def _run_sync(self, call: Callable[[_Query], Steps[Result]]) -> Result:
         until = time.monotonic() + CALL_SECONDS
         try:
-            with self._borrowed() as connection:
-                result: Result = connection.wait(_steps(call, connection.pgconn, until))
-                return result
-        except _Failure as failure:
-            raise failure.error from None
+            with self._borrowed() as pgconn:
+                return _complete(_steps(call, pgconn, until), pgconn, until)
         except psycopg.Error as error:
             raise _translated(error) from None  # the original may quote the statement
 
     async def _run_async(self, call: Callable[[_Query], Steps[Result]]) -> Result:
         until = time.monotonic() + CALL_SECONDS
         try:
-            async with self._borrowed_async() as connection:
-                result: Result = await connection.wait(_steps(call, connection.pgconn, until))
-                return result
-        except _Failure as failure:
-            raise failure.error from None
+            async with self._borrowed_async() as pgconn:
+                return await _complete_async(_steps(call, pgconn, until), pgconn, until)
         except psycopg.Error as error:
             raise _translated(error) from None
 
     @contextmanager
-    def _borrowed(self) -> Generator[Any]:
-        """Yield a connection that no other thread uses."""
+    def _borrowed(self) -> Generator[PGconn]:
+        """Yield a connection of libpq that no other thread uses."""
         self._check_process()
         if self._is_pool:
             connection = self._source.getconn(CALL_SECONDS)
             try:
-                yield connection
+                yield connection.pgconn
             finally:
                 self._source.putconn(connection)
         elif self._source.lock.acquire(timeout=CALL_SECONDS):
             try:
-                yield self._source
+                yield self._source.pgconn
             finally:
                 self._source.lock.release()
         else:
             raise TimeoutError(errno.ETIMEDOUT, "Other threads are using the connection")
 
     @asynccontextmanager
-    async def _borrowed_async(self) -> AsyncGenerator[Any]:
+    async def _borrowed_async(self) -> AsyncGenerator[PGconn]:
         self._check_process()
         if self._is_pool:
             connection = await self._source.getconn(CALL_SECONDS)
             try:
-                yield connection
+                yield connection.pgconn
             finally:
                 await self._source.putconn(connection)
         else:
@@ -285,7 +259,7 @@ class PostgresStates(Generic[Source]):
             except TimeoutError:
                 raise TimeoutError(errno.ETIMEDOUT, "Other tasks are using the connection") from None
             try:
-                yield self._source
+                yield self._source.pgconn
             finally:
                 self._source.lock.release()
 
@@ -293,14 +267,6 @@ class PostgresStates(Generic[Source]):
         if os.getpid() != self._process:
             message = "This process was forked; create a connection or a pool, and PostgresStates, in each process"
             raise OSError(errno.ECANCELED, message)
-
-
-class _Failure(Exception):  # noqa: N818  # it carries an error
-    """Carries an `OSError` through psycopg, which would take it for a lost connection."""
-
-    def __init__(self, error: OSError) -> None:
-        super().__init__(error)
-        self.error = error
 
 
 class _Query:
@@ -343,35 +309,79 @@ class _Query:
             result_format=1,
         )
         while pgconn.flush():
-            if (yield from self._ready(Wait.RW)) & Ready.R:
+            if (yield from self._ready(EVENT_READ | EVENT_WRITE)) & EVENT_READ:
                 pgconn.consume_input()
         results: list[PGresult] = []
         while True:
             while pgconn.is_busy():
-                yield from self._ready(Wait.R)
+                yield from self._ready(EVENT_READ)
                 pgconn.consume_input()
             result = pgconn.get_result()
             if result is None:
                 return results[0]
             results.append(result)
 
-    def _ready(self, wait: Wait) -> Steps[Ready]:
-        while not (ready := (yield wait)):  # psycopg resumes a generator ten times a second at least
+    def _ready(self, awaited: int) -> Steps[int]:
+        while not (ready := (yield awaited)):
             self.check_deadline()
         return ready
 
 
+def _complete(steps: Steps[Result], pgconn: PGconn, until: float) -> Result:
+    """Run a generator, which yields the events that it waits for, and return its result."""
+    with closing(steps), DefaultSelector() as selector:
+        try:
+            selector.register(pgconn.socket, next(steps))
+            while True:
+                occurred = selector.select(max(0.0, until - time.monotonic()))
+                selector.modify(pgconn.socket, steps.send(sum(events for _, events in occurred)))
+        except StopIteration as stop:
+            result: Result = stop.value
+            return result
+
+
+async def _complete_async(steps: Steps[Result], pgconn: PGconn, until: float) -> Result:
+    """Run a generator as `_complete` does, but let other tasks run while it waits."""
+    with closing(steps):
+        try:
+            awaited = next(steps)
+            while True:
+                awaited = steps.send(await _wait(pgconn.socket, awaited, until))
+        except StopIteration as stop:
+            result: Result = stop.value
+            return result
+
+
+async def _wait(socket: int, awaited: int, until: float) -> int:
+    """Wait until one of these events occurs on a socket, and return it; at ``until``, return 0."""
+    loop = asyncio.get_running_loop()
+    occurred: asyncio.Future[int] = loop.create_future()
+
+    def occur(event: int) -> None:
+        if not occurred.done():
+            occurred.set_result(event)
+
+    timer = loop.call_later(max(0.0, until - time.monotonic()), occur, 0)
+    try:
+        if awaited & EVENT_READ:
+            loop.add_reader(socket, occur, EVENT_READ)
+        if awaited & EVENT_WRITE:
+            loop.add_writer(socket, occur, EVENT_WRITE)
+        return await occurred
+    finally:
+        timer.cancel()
+        loop.remove_reader(socket)
+        loop.remove_writer(socket)
+
+
 def _steps(call: Callable[[_Query], Steps[Result]], pgconn: PGconn, until: float) -> Steps[Result]:
     """Check that a connection is idle, and make a call on it; afterwards, close it unless it is idle again."""
-    if pgconn.transaction_status == TransactionStatus.UNKNOWN:
-        raise _Failure(ConnectionError(errno.ENOTCONN, "The connection to PostgreSQL is closed"))
-    if pgconn.transaction_status != TransactionStatus.IDLE or pgconn.pipeline_status != PipelineStatus.OFF:
+    is_in_use = pgconn.transaction_status not in {TransactionStatus.IDLE, TransactionStatus.UNKNOWN}
+    if is_in_use or pgconn.pipeline_status != PipelineStatus.OFF:  # if it is closed, psycopg says so
         msg = "the connection to PostgreSQL is in a transaction or a pipeline; use another connection for states"
         raise StoreError(msg)
     try:
         return (yield from call(_Query(pgconn, until)))
-    except OSError as error:
-        raise _Failure(error) from None
     finally:
         if pgconn.transaction_status != TransactionStatus.IDLE:
             pgconn.finish()
@@ -422,11 +432,13 @@ def _sqlstate(result: PGresult) -> str:
 
 
 def _failure(state: str, result: PGresult) -> OSError | StoreError:
+    if not state:  # an error of libpq, not of the server
+        return OSError(*_DISCONNECTED)
     for beginning, arguments in _FAILURES.items():
         if state.startswith(beginning):
             return OSError(*arguments)
     message = (result.error_field(DiagnosticField.MESSAGE_PRIMARY) or b"").decode(errors="replace")
-    return StoreError(f"PostgreSQL failed with SQLSTATE {state or 'unknown'}: {message}")
+    return StoreError(f"PostgreSQL failed with SQLSTATE {state}: {message}")
 
 
 def _translated(error: psycopg.Error) -> OSError:

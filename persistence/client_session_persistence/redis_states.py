@@ -11,10 +11,10 @@ import errno
 import hashlib
 import math
 import re
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from client_session_persistence.snapshot import StoreError, shown
-from client_session_persistence.states import CALL_SECONDS, microseconds
+from client_session_persistence.states import CALL_SECONDS, AsyncClient, Client, SyncClient, microseconds
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -22,25 +22,6 @@ if TYPE_CHECKING:
     from client_session_persistence.states import ReadResult, SwapResult
 
 Result = TypeVar("Result")
-
-
-class SyncRedis(Protocol):
-    """A client whose calls block, such as `redis.Redis`, `redis.RedisCluster` or `valkey.Valkey`."""
-
-    def close(self) -> object:
-        """Close the client."""
-        ...
-
-
-class AsyncRedis(Protocol):
-    """A client for asyncio, such as `redis.asyncio.Redis`, `redis.asyncio.RedisCluster` or `valkey.asyncio.Valkey`."""
-
-    def aclose(self) -> Awaitable[object]:
-        """Close the client."""
-        ...
-
-
-Client = TypeVar("Client", SyncRedis, AsyncRedis)
 
 
 class _Script:
@@ -126,10 +107,10 @@ class RedisStates(Generic[Client]):
     __slots__ = ("_client", "_is_async")
 
     @overload
-    def __init__(self: RedisStates[AsyncRedis], client: AsyncRedis) -> None: ...
+    def __init__(self: RedisStates[SyncClient], client: SyncClient) -> None: ...
     @overload
-    def __init__(self: RedisStates[SyncRedis], client: SyncRedis) -> None: ...
-    def __init__(self, client: SyncRedis | AsyncRedis) -> None:
+    def __init__(self: RedisStates[AsyncClient], client: AsyncClient) -> None: ...
+    def __init__(self, client: SyncClient | AsyncClient) -> None:
         """Store the client; the server is not contacted yet.
 
         Raises:
@@ -142,14 +123,14 @@ class RedisStates(Generic[Client]):
             msg = f"client must be a client of redis-py or valkey-py, such as redis.Redis(...), not {shown(client)}"
             raise TypeError(msg)
         self._client: Any = client
-        self._is_async = hasattr(client, "aclose")
+        self._is_async = hasattr(client, "__aenter__")
         if not self._is_async:
             _check_limits(self._client)
 
     @overload
-    def read(self: RedisStates[AsyncRedis], key: str) -> Awaitable[ReadResult]: ...
+    def read(self: RedisStates[SyncClient], key: str) -> ReadResult: ...
     @overload
-    def read(self: RedisStates[SyncRedis], key: str) -> ReadResult: ...
+    def read(self: RedisStates[AsyncClient], key: str) -> Awaitable[ReadResult]: ...
     def read(self, key: str) -> ReadResult | Awaitable[ReadResult]:
         """Return the stored value (``None``: absent), and the server's time in microseconds since 1970.
 
@@ -164,11 +145,11 @@ class RedisStates(Generic[Client]):
         return self._run(_read_result, _READ, key)
 
     @overload
-    def swap(
-        self: RedisStates[AsyncRedis], key: str, old: bytes | None, new: bytes, keep: float
-    ) -> Awaitable[SwapResult]: ...
+    def swap(self: RedisStates[SyncClient], key: str, old: bytes | None, new: bytes, keep: float) -> SwapResult: ...
     @overload
-    def swap(self: RedisStates[SyncRedis], key: str, old: bytes | None, new: bytes, keep: float) -> SwapResult: ...
+    def swap(
+        self: RedisStates[AsyncClient], key: str, old: bytes | None, new: bytes, keep: float
+    ) -> Awaitable[SwapResult]: ...
     def swap(self, key: str, old: bytes | None, new: bytes, keep: float) -> SwapResult | Awaitable[SwapResult]:
         """Replace the value if it equals ``old`` (``None``: absent), and keep the new one for ``keep`` seconds.
 
@@ -184,9 +165,9 @@ class RedisStates(Generic[Client]):
         return self._run(swap_result, _SWAP, key, *arguments, *(() if old is None else (old,)))
 
     @overload
-    def delete(self: RedisStates[AsyncRedis], key: str) -> Awaitable[None]: ...
+    def delete(self: RedisStates[SyncClient], key: str) -> None: ...
     @overload
-    def delete(self: RedisStates[SyncRedis], key: str) -> None: ...
+    def delete(self: RedisStates[AsyncClient], key: str) -> Awaitable[None]: ...
     def delete(self, key: str) -> Awaitable[None] | None:
         """Delete the value, if any. Raise the same errors as `read`."""
         return self._run(_no_result, _DELETE, key)

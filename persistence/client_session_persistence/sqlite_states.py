@@ -16,7 +16,7 @@ import threading
 import time
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from client_session_persistence.forks import ForkAware, Stage, register
 from client_session_persistence.path_argument import file_path
@@ -73,7 +73,7 @@ class SqliteStates:
 
     __slots__ = ("__weakref__", "_database")
 
-    is_local = True
+    is_local: ClassVar[bool] = True
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Store the path of the database; nothing is opened yet.
@@ -202,15 +202,17 @@ class _Database(ForkAware):
             lock.release()
 
     def _opened(self) -> sqlite3.Connection:
-        if not self._connections:
-            try:
-                self._open()
-            except BaseException:
-                self._close()
-                raise
-        return self._connections[0]
+        # No call in between, so no signal handler can close the connection.
+        connection = self._connections[0] if self._connections else None
+        if connection is not None:
+            return connection
+        try:
+            return self._open()
+        except BaseException:
+            self._close()
+            raise
 
-    def _open(self) -> None:
+    def _open(self) -> sqlite3.Connection:
         with contextlib.suppress(FileExistsError):
             os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
             # If the file exists, this does not open it. Closing a descriptor of it would release SQLite's locks.
@@ -240,6 +242,7 @@ class _Database(ForkAware):
             raise StoreError(msg)
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA secure_delete = FAST")
+        return connection
 
     def _translated(self, error: sqlite3.Error) -> OSError | StoreError:
         """Return the `OSError` or `StoreError` that corresponds to an error of SQLite."""

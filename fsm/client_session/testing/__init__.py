@@ -13,6 +13,7 @@ from client_session.testing.manual import ManualClock, ManualScheduler
 from client_session.testing.trace import Step
 
 if TYPE_CHECKING:
+    from client_session.testing.states import ManualStates
     from client_session.testing.strategies import timelines, traces
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "InvariantError",
     "ManualClock",
     "ManualScheduler",
+    "ManualStates",
     "SessionOptions",
     "Step",
     "check_invariants",
@@ -29,7 +31,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import the strategies on first use, since they need Hypothesis."""
+    """Import the strategies on first use, since they need Hypothesis, and the store for visitors, which few tests use."""
+    if name == "ManualStates":
+        from client_session.testing.states import ManualStates  # noqa: PLC0415
+
+        return ManualStates
     if name not in {"timelines", "traces"}:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)

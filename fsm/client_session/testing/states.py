@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from client_session.visitors.decision import microseconds
 
@@ -19,7 +19,7 @@ class ManualStates:
     >>> clock.advance(600)
     """
 
-    is_local = True
+    is_local: ClassVar[bool] = True
 
     def __init__(self, clock: Clock) -> None:
         """Start empty."""
