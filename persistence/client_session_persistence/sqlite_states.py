@@ -16,7 +16,7 @@ import threading
 import time
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from client_session_persistence.forks import ForkAware, Stage, register
 from client_session_persistence.path_argument import file_path
@@ -73,8 +73,6 @@ class SqliteStates:
 
     __slots__ = ("__weakref__", "_database")
 
-    is_local: ClassVar[bool] = True
-
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Store the path of the database; nothing is opened yet.
 
@@ -91,6 +89,11 @@ class SqliteStates:
     def __repr__(self) -> str:
         """Show the path."""
         return f"SqliteStates({self._database.path!r})"
+
+    @property
+    def is_local(self) -> bool:
+        """``True``: calls cost no round trip, so hosts read a value before they swap it."""
+        return True
 
     def read(self, key: str) -> ReadResult:
         """Return the stored value (``None``: absent), and the machine's time in microseconds since 1970.

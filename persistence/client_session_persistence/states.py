@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 from client_session_persistence.forks import ForkAware
 from client_session_persistence.snapshot import shown
@@ -120,13 +120,16 @@ class MemoryStates(ForkAware):
 
     __slots__ = ("_entries", "_lock", "_to_examine")
 
-    is_local: ClassVar[bool] = True
-
     def __init__(self) -> None:
         """Start empty."""
         self._entries: dict[str, tuple[bytes, int]] = {}
         self._to_examine: list[str] = []
         super().__init__()
+
+    @property
+    def is_local(self) -> bool:
+        """``True``: calls cost no round trip, so hosts read a value before they swap it."""
+        return True
 
     def read(self, key: str) -> ReadResult:
         """Return the stored value (``None``: absent), and this machine's time in microseconds since 1970."""

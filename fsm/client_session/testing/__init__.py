@@ -31,7 +31,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import the strategies on first use, since they need Hypothesis, and the store for visitors, which few tests use."""
+    """Import the strategies, which need Hypothesis, and the store for visitors on first use."""
     if name == "ManualStates":
         from client_session.testing.states import ManualStates  # noqa: PLC0415
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from client_session.visitors.decision import microseconds
 
@@ -19,12 +19,15 @@ class ManualStates:
     >>> clock.advance(600)
     """
 
-    is_local: ClassVar[bool] = True
-
     def __init__(self, clock: Clock) -> None:
         """Start empty."""
         self._clock = clock
         self._entries: dict[str, tuple[bytes, float]] = {}
+
+    @property
+    def is_local(self) -> bool:
+        """``True``: calls cost no round trip, so hosts read a value before they swap it."""
+        return True
 
     def read(self, key: str) -> ReadResult:
         """Return the value, unless it has expired, and the clock's time."""

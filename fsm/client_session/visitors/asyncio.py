@@ -63,7 +63,7 @@ class AsyncVisitorSessions:
 
     def of(self, visitor: str | uuid.UUID) -> AsyncVisitorSession:
         """Return a visitor's session, without using the store; see `VisitorSessions.of`."""
-        return AsyncVisitorSession(self._run, self._visitors, self._visitors.user_id(visitor))
+        return AsyncVisitorSession(self, self._visitors.user_id(visitor))
 
     async def _run(self, steps: Generator[Callable[[Any], Any], Any, Result]) -> Result:
         try:
@@ -80,10 +80,10 @@ class AsyncVisitorSession:
 
     __slots__ = ("_run", "_visitors", "user_id")
 
-    def __init__(self, run: Callable[..., Any], visitors: Visitors, user_id: str) -> None:
+    def __init__(self, sessions: AsyncVisitorSessions, user_id: str) -> None:
         """Use `AsyncVisitorSessions.of` instead."""
-        self._run = run
-        self._visitors = visitors
+        self._run = sessions._run  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # the module's own class
+        self._visitors = sessions._visitors  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # likewise
         self.user_id = user_id
         """The visitor's user id."""
 

@@ -42,7 +42,7 @@ def time_at(at: int) -> datetime:
 
 
 @attrs.frozen
-class Event:
+class TrackedEvent:
     """A tracked event: its id, its own timestamp, if it has one, and whether its entity is anonymous."""
 
     id: bytes
@@ -73,7 +73,7 @@ class Rules:
     namespace: str
 
     def decide(
-        self, user_id: str, state: VisitorState, given: Input | Command, now: int, event: Event | None = None
+        self, user_id: str, state: VisitorState, given: Input | Command, now: int, event: TrackedEvent | None = None
     ) -> Outcome:
         """Apply an input to a visitor's state at the store's time ``now``."""
         if event is not None and (context := self._find(user_id, state, event.id)):
@@ -180,7 +180,7 @@ class Rules:
         user_id: str,
         state: VisitorState,
         core: Lifecycle,
-        event: Event | None,
+        event: TrackedEvent | None,
         now: int,
         *,
         is_set_back: bool,
@@ -232,7 +232,7 @@ class Rules:
         return tuple(kept), previous
 
 
-def _for_event(context: SessionContext, event: Event) -> SessionContext:
+def _for_event(context: SessionContext, event: TrackedEvent) -> SessionContext:
     return context.anonymized() if event.is_anonymous else context
 
 

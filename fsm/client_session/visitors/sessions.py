@@ -102,7 +102,7 @@ class VisitorSessions:
             ValueError: the key is empty, or cannot be encoded as UTF-8.
 
         """
-        return VisitorSession(self._run, self._visitors, self._visitors.user_id(visitor))
+        return VisitorSession(self, self._visitors.user_id(visitor))
 
     def _run(self, steps: Generator[Callable[[Any], Any], Any, Result]) -> Result:
         try:
@@ -124,10 +124,10 @@ class VisitorSession:
 
     __slots__ = ("_run", "_visitors", "user_id")
 
-    def __init__(self, run: Callable[..., Any], visitors: Visitors, user_id: str) -> None:
+    def __init__(self, sessions: VisitorSessions, user_id: str) -> None:
         """Use `VisitorSessions.of` instead."""
-        self._run = run
-        self._visitors = visitors
+        self._run = sessions._run  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # the module's own class
+        self._visitors = sessions._visitors  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # likewise
         self.user_id = user_id
         """The visitor's user id."""
 

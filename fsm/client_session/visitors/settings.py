@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from client_session import arguments
 from client_session.graph import Command, Input
 from client_session.visitors import ids
-from client_session.visitors.decision import Event, Outcome, Rules, microseconds
+from client_session.visitors.decision import Outcome, Rules, TrackedEvent, microseconds
 from client_session.visitors.exchange import Exchanges
 from client_session.visitors.value import NEW_VISITOR
 from client_session_persistence.snapshot import as_utc, is_uuid, shown
@@ -117,7 +117,7 @@ class Visitors:
         """Return the steps of `VisitorSession.get_session_context`."""
         time = None if event_timestamp is None else microseconds(as_utc(event_timestamp, "event_timestamp"))
         identifier = ids.uuid_bytes(arguments.event_id_string(event_id))
-        event = Event(identifier, time, is_anonymous=arguments.boolean("anonymous", anonymous))
+        event = TrackedEvent(identifier, time, is_anonymous=arguments.boolean("anonymous", anonymous))
         given = Input.EVENT if arguments.boolean("extend", extend) else Input.PASSIVE
         return self._apply(user_id, given, event)
 
@@ -148,7 +148,7 @@ class Visitors:
         yield from self._exchanges.delete(key)
         return outcome
 
-    def _apply(self, user_id: str, given: Input | Command, event: Event | None = None) -> Steps:
+    def _apply(self, user_id: str, given: Input | Command, event: TrackedEvent | None = None) -> Steps:
         return self._exchanges.apply(
             self._key(user_id), lambda state, now: self.rules.decide(user_id, state, given, now, event)
         )
