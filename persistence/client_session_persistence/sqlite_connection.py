@@ -118,8 +118,8 @@ class SqliteConnection(ForkAware):
     """A connection to one database file, opened when it is first needed. Thread-safe."""
 
     __slots__ = (
-        "__weakref__", "_files", "_finalizer", "_is_log_new", "_mutex", "_opened", "_path", "_timed_out_at",
-        "has_leftovers",
+        "__weakref__", "_busy_timeout", "_files", "_finalizer", "_is_log_new", "_mutex", "_opened", "_path",
+        "_timed_out_at", "has_leftovers",
     )  # fmt: skip
 
     def __init__(self, path: str) -> None:
@@ -131,6 +131,8 @@ class SqliteConnection(ForkAware):
         """The ids of its database and, once that is open, of its write-ahead log."""
         self._finalizer = Finalizer(_no_connection)
         """Closes the connection when this object is deallocated, without running Python code."""
+        self._busy_timeout = 0
+        """How long SQLite waits for other programs, in milliseconds."""
         self._is_log_new = False
         """Whether the name of the write-ahead log may not be durable yet."""
         self._timed_out_at = NEVER
@@ -164,7 +166,7 @@ class SqliteConnection(ForkAware):
                 connection = None
                 try:
                     connection = self._connection()
-                    read_rows(connection, f"PRAGMA busy_timeout = {self._milliseconds() if wait else 0}")
+                    self._set_busy_timeout(connection, wait=wait)
                     if lease is None:
                         return read_rows(connection, statement, values)
                     if self._is_log_new:  # SQLite syncs the folder too, but ignores errors
@@ -255,7 +257,8 @@ class SqliteConnection(ForkAware):
         self._opened.extend(map(_connect, (in_uri(self._path, "mode=rw"),)))
         connection = self._opened[0]
         self._finalizer.close, self._finalizer.closed = connection.close, False
-        read_rows(connection, f"PRAGMA busy_timeout = {self._milliseconds()}")
+        self._busy_timeout = 0
+        self._set_busy_timeout(connection)
         _check_path(connection, self._path, files[0])
         log_bytes = 0
         with contextlib.suppress(FileNotFoundError):
@@ -275,9 +278,12 @@ class SqliteConnection(ForkAware):
         self.close()
         return failure
 
-    def _milliseconds(self) -> int:
-        """Return how long this thread's call may wait for other programs."""
-        return int(Wait().seconds_left(NEVER, self._timed_out_at) * 1000)
+    def _set_busy_timeout(self, connection: sqlite3.Connection, *, wait: bool = True) -> None:
+        """Let SQLite wait for other programs as long as this thread's call may wait, to within 50 ms."""
+        milliseconds = int(Wait().seconds_left(NEVER, self._timed_out_at) * 20) * 50 if wait else 0
+        if milliseconds != self._busy_timeout:
+            read_rows(connection, f"PRAGMA busy_timeout = {milliseconds}")
+            self._busy_timeout = milliseconds
 
 
 def read_rows(connection: sqlite3.Connection, statement: str, values: Row = ()) -> list[Row]:
