@@ -77,7 +77,9 @@ _FAILURES = {
     "ValkeyClusterException": _CLUSTER,
     # The server's error codes. If a command in a script fails, Redis 6 has them only in the text.
     "BUSY": (errno.EBUSY, "The server is busy with a script"),
+    "CLUSTERDOWN": _CLUSTER,
     "MISCONF": (errno.EIO, "The server cannot save its data, so it does not accept writes"),
+    "MASTERDOWN": _CLUSTER,
     "NOAUTH": _DENIED,
     "NOPERM": _DENIED,
     "NOREPLICAS": (errno.EIO, "The server has too few replicas, so it does not accept writes"),
@@ -255,14 +257,11 @@ def _translated(error: Exception) -> OSError | StoreError | None:
 
     Only the text of a connection's failure is kept: it names the server. Other texts may quote the command.
     """
-    found: BaseException | None = error
-    if isinstance(error, TimeoutError):
-        # The time was over while the client waited to retry after a failure of its own, which says more.
-        while found is not None and not _is_of_client(found):
-            found = found.__cause__ or found.__context__
-    elif not _is_of_client(error):
+    # The time may have been over while the client waited to retry after a failure of its own, which says more.
+    causes = _causes(error) if isinstance(error, TimeoutError) else [error]
+    failure = next(filter(_is_of_client, causes), error)
+    if not (_is_of_client(failure) or isinstance(error, TimeoutError)):
         return None
-    failure = found or error
     names = [cls.__name__ for cls in type(failure).__mro__]
     for name in (*names, *_CODE.findall(str(failure))):
         if name in _FAILURES:
@@ -270,6 +269,16 @@ def _translated(error: Exception) -> OSError | StoreError | None:
     if "ConnectionError" in names:
         return ConnectionError(errno.ENOTCONN, f"The server is not available: {failure}")
     return StoreError(f"The server refused the call ({names[0]})")
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """Return an exception and what led to it; exceptions that were raised again may refer to each other."""
+    found: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in found:
+        found.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    return found
 
 
 def _is_of_client(error: BaseException) -> bool:
