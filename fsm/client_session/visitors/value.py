@@ -155,11 +155,11 @@ def _decode(value: bytes) -> VisitorState:
         event_ids = value[position : position + remembered * ID_SIZE]
         position += remembered * ID_SIZE
         sessions.append(VisitorSessionState(first_id, first_time, event_count, event_ids))
-    is_pending = not flags & _IS_CURRENT
+    is_pending, lifecycle = not flags & _IS_CURRENT, _state(flags & 3)
     if version != VERSION or position != len(value) or bool(index) != bool(sessions) or not (is_pending or sessions):
         raise ValueError
     return VisitorState(
-        _STATES[flags & 3],
+        lifecycle,
         index,
         is_pending,
         last_activity,
@@ -170,3 +170,7 @@ def _decode(value: bytes) -> VisitorState:
         previous,
         swaps,
     )
+
+
+def _state(number: int) -> SessionState:
+    return _STATES[number]
