@@ -49,10 +49,24 @@ def test_tracker_example_runs(tmp_path: Path, index: int, package: str) -> None:
     assert (tmp_path / "session.xml").exists()
 
 
+def test_visitors_example_runs(tmp_path: Path) -> None:
+    """Each run of the example counts one more event of the same visitor's session."""
+    for number in (1, 2):
+        result = subprocess.run(  # noqa: S603  # our own interpreter and program
+            [sys.executable, "-W", "error", "-c", EXAMPLES[4]],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+        assert (result.stdout, result.stderr) == (f"1 {number}\n", "")
+
+
 def test_test_kit_example_runs(tmp_path: Path) -> None:
     """The example test passes with the toy tracker and fails with one that sends every event twice."""
-    assert len(EXAMPLES) == 5
-    correct = EXAMPLES[4]
+    assert len(EXAMPLES) == 6
+    correct = EXAMPLES[5]
     repeating = correct.replace("self.sent.append(entity)", "self.sent.extend([entity, entity])")
     for name, example, status in (("correct", correct, 0), ("repeating", repeating, 1)):
         (tmp_path / f"test_{name}.py").write_text(example, encoding="utf-8")
