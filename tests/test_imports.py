@@ -60,6 +60,7 @@ else:
 
 def test_every_public_name_is_available() -> None:
     """Lazily imported names are available like any other name; an unknown name raises AttributeError."""
+    pytest.importorskip("psycopg", reason="needs psycopg, and libpq", exc_type=ImportError)
     assert all(getattr(client_session_persistence, name) is not None for name in client_session_persistence.__all__)
     with pytest.raises(AttributeError, match="'client_session_persistence' has no attribute 'YamlStore'"):
         _ = client_session_persistence.YamlStore

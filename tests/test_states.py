@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+pytest.importorskip("psycopg", reason="needs psycopg, and libpq", exc_type=ImportError)
+
 from engines import stores
 
 if TYPE_CHECKING:

@@ -10,9 +10,12 @@ import uuid
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
+pytest.importorskip("psycopg", reason="needs psycopg, and libpq", exc_type=ImportError)
+
 import psycopg
 import psycopg_pool
-import pytest
 import redis
 import redis.asyncio
 import redis.backoff
