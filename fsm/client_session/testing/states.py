@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 class ManualStates:
     """A `StateStore` in memory, with the wall time of a `ManualClock`. Not thread-safe.
 
-    >>> clock = ManualClock()
-    >>> sessions = VisitorSessions(ManualStates(clock))
-    >>> clock.advance(600)
+    Examples:
+        >>> clock = ManualClock()
+        >>> sessions = VisitorSessions(ManualStates(clock))
+        >>> clock.advance(600)
+
     """
 
     def __init__(self, clock: Clock) -> None:
