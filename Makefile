@@ -11,7 +11,8 @@ WORKERS ?= auto
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: demo test test-engines lint types suite coverage matrix diagrams api verify mutants torture fuzz freeze bench bench-check docs clean
+.PHONY: demo test test-engines lint types suite coverage matrix diagrams api verify mutants torture fuzz freeze bench \
+	bench-check docs clean
 
 demo: $(INSTALLED)
 	rm -rf $(dir $(DEMO_SAVE))

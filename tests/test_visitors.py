@@ -392,7 +392,7 @@ def test_invalid_settings_are_rejected(
     """The error names the argument, its value and what is allowed; secrets are not shown."""
     for sessions in (VisitorSessions, AsyncVisitorSessions):
         with pytest.raises(error, match=message):
-            sessions(ManualStates(clock), **settings)  # type: ignore[arg-type]
+            sessions(ManualStates(clock), **settings)
 
 
 @pytest.mark.parametrize("states", [None, ManualStates, object()])
@@ -410,7 +410,7 @@ def test_coroutines_are_for_asyncio_only(clock: ManualClock) -> None:
     """The synchronous class refuses coroutine functions, which it would not await."""
     with pytest.raises(TypeError, match=r"^on_session_end must be a plain function"):
         VisitorSessions(ManualStates(clock), on_session_end=coroutine)
-    AsyncVisitorSessions(ManualStates(clock), on_session_end=coroutine)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    AsyncVisitorSessions(ManualStates(clock), on_session_end=coroutine)
 
 
 @pytest.mark.parametrize(("key", "error"), [("\ud800", ValueError), (123456789, TypeError), (b"secret key", TypeError)])
@@ -462,6 +462,15 @@ class AsyncStates:
     async def delete(self, key: str) -> None:
         """Delete."""
         self._states.delete(key)
+
+
+def test_asyncio_accepts_stores_that_are_not_asynchronous(clock: ManualClock) -> None:
+    """A store in memory or SQLite can be used directly."""
+
+    async def main() -> SessionContext:
+        return await AsyncVisitorSessions(ManualStates(clock)).of("anna").get_session_context(event_id(1))
+
+    assert asyncio.run(main()).event_index == 1
 
 
 def test_tasks_share_a_visitor(clock: ManualClock) -> None:

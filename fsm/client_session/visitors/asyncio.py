@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from client_session.entity import SessionContext, SessionSummary
     from client_session.input_log import InputRecord
     from client_session.visitors.decision import Outcome
-    from client_session_persistence.states import AsyncStateStore
+    from client_session_persistence.states import AsyncStateStore, StateStore
 
 Result = TypeVar("Result")
 
@@ -27,13 +27,16 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class AsyncVisitorSessions:
-    """`VisitorSessions` for asyncio: the store is asynchronous, and callbacks may be coroutine functions."""
+    """`VisitorSessions` for asyncio: callbacks may be coroutine functions, and the store is usually asynchronous.
+
+    With a store that is not, such as `MemoryStates` or `SqliteStates`, each call blocks the event loop for a moment.
+    """
 
     __slots__ = ("_states", "_visitors")
 
     def __init__(  # noqa: PLR0913  # the specification's constructor
         self,
-        states: AsyncStateStore,
+        states: AsyncStateStore | StateStore,
         *,
         foreground_timeout: Seconds = 600.0,
         background_timeout: Seconds = 300.0,
@@ -69,7 +72,8 @@ class AsyncVisitorSessions:
         try:
             request = next(steps)
             while True:
-                request = steps.send(await request(self._states))
+                reply = request(self._states)
+                request = steps.send(await reply if inspect.isawaitable(reply) else reply)
         except StopIteration as done:
             result: Result = done.value
             return result
