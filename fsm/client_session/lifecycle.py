@@ -164,6 +164,8 @@ class Lifecycle:
 
     def is_tick_noop(self, now: float) -> bool:
         """Return True if a tick is known to have no effect, so that the machine can be skipped."""
+        if self.short_path_timeout > now - self.last_activity and self.max_duration > now - self.started:
+            return True  # as for most ticks of most sessions
         if self.state is SessionState.EXPIRED_CHECKER_STOPPED:
             return False
         if not self.checker_running or not (self._is_idle(now) or self._is_too_long(now)):
