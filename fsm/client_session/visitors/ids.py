@@ -13,8 +13,8 @@ _VARIANT, _VERSION = 0x3F, 0x0F
 
 
 def uuid8(text: str, secret: bytes | None = None) -> str:
-    """Return the UUIDv8 of an ASCII text; with a secret, of its HMAC."""
-    data = text.encode("ascii")
+    """Return the UUIDv8 of a text; with a secret, of its HMAC."""
+    data = text.encode()
     digest = bytearray(
         hashlib.md5(data, usedforsecurity=False).digest() if secret is None else hmac.digest(secret, data, "md5")
     )
