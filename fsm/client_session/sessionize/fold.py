@@ -50,6 +50,7 @@ class UserState:
     """The time of the last input."""
     in_background: bool = False
     is_checking: bool = True
+    """Whether the current session is being checked; ``True`` if none is current."""
     is_over: bool = True
     """Whether no session is current: the newest one has ended, or there was none."""
     last_activity: datetime | None = None
@@ -150,7 +151,7 @@ class Fold:
                 user_id,
                 user.time,
                 in_background=core.state is not SessionState.FOREGROUND_ACTIVE,
-                is_checking=core.checker_running or core.state is SessionState.EXPIRED_CHECKER_STOPPED,
+                is_checking=core.checker_running or not has_session,
                 is_over=not has_session,
                 last_activity=time_at(int(core.last_activity) - user.shift) if has_session else None,
                 session_start=time_at(int(core.started) - user.shift) if has_session else None,
