@@ -36,6 +36,8 @@ class _Dialect:
     quote: str = '"'
     escaped: str = ""
     """The characters in literals that need a backslash; without any, quotes are doubled."""
+    has_lambdas: bool = False
+    """Whether a function can fold an array, which is used instead of recursion."""
     inline: str = " NOT MATERIALIZED"
     """The keywords for a table that is read more than once, but is not worth storing."""
 
@@ -49,7 +51,14 @@ DIALECTS: Mapping[str, _Dialect] = {
         "strpos('{text}', {part})",
     ),
     "spark": _Dialect(
-        "unix_micros({})", "timestamp_micros({})", "instr('{text}', {part})", text="STRING", quote="`", escaped="\\'", inline=""
+        "unix_micros({})",
+        "timestamp_micros({})",
+        "instr('{text}', {part})",
+        text="STRING",
+        quote="`",
+        escaped="\\'",
+        has_lambdas=True,
+        inline="",
     ),
 }
 _RECENT = tuple(f"recent_event_id_{number}" for number in range(1, REMEMBERED_EVENTS + 1))
@@ -348,7 +357,7 @@ ORDER BY problem
         return value if self._carried is None else f"CASE WHEN h.user_id IS NULL THEN c.{column} ELSE {value} END"
 
     def _query(self, tables: Iterable[str], columns: Iterable[str], source: str) -> str:
-        recursive = " RECURSIVE" if self._has_limit else ""
+        recursive = " RECURSIVE" if self._has_limit and not self._dialect.has_lambdas else ""
         return f"WITH{recursive} " + ",\n".join(tables) + "\nSELECT " + ",\n       ".join(columns) + f"\n{source}\n"
 
     def _quoted(self, name: str) -> str:
@@ -566,29 +575,10 @@ ORDER BY problem
   GROUP BY user_id, breaks
   HAVING MAX(CASE WHEN is_checked = 1 THEN t END) - MIN(CASE WHEN input = '{Input.EVENT}' THEN t END) >= {limit}
 )"""
-        yield f"""long_inputs AS (
-  SELECT {prefixed},
-         MIN(CASE WHEN g.input = '{Input.EVENT}' THEN g.n END) OVER (PARTITION BY g.user_id, g.breaks ORDER BY g.n
-             ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS next_event
-  FROM grouped AS g
-  JOIN long_groups AS l ON l.user_id = g.user_id AND l.breaks = g.breaks
-)"""
-        yield f"""pointers AS (  -- If a session begins at this row: the input that ends it, and the event that begins the next one.
-  SELECT user_id, n,
-         MIN(CASE WHEN is_checked = 1 THEN n END) OVER at_limit AS over_at,
-         MIN(CASE WHEN is_checked = 1 THEN next_event END) OVER at_limit AS next_start
-  FROM long_inputs
-  WINDOW at_limit AS (PARTITION BY user_id, breaks ORDER BY t RANGE BETWEEN {limit} FOLLOWING AND UNBOUNDED FOLLOWING)
-)"""
-        yield """limits AS (  -- Follow the pointers from the first event of each long group.
-  SELECT p.user_id, p.over_at, p.next_start
-  FROM long_groups AS l
-  JOIN pointers AS p ON p.user_id = l.user_id AND p.n = l.first_event
-  UNION ALL
-  SELECT p.user_id, p.over_at, p.next_start
-  FROM limits AS l
-  JOIN pointers AS p ON p.user_id = l.user_id AND p.n = l.next_start
-)"""
+        if self._dialect.has_lambdas:
+            yield from self._folded_limits(prefixed)
+        else:
+            yield from self._recursive_limits(prefixed)
         yield f"""divided AS (  -- The latest limit so far divides a long group. All other groups stay whole.
   SELECT {columns}, 0 AS last_limit
   FROM grouped AS g
@@ -599,6 +589,57 @@ ORDER BY problem
                   ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW), 0)
   FROM long_inputs AS g
   LEFT JOIN limits AS l ON l.user_id = g.user_id AND l.over_at = g.n
+)"""
+
+    def _recursive_limits(self, columns: str) -> Iterator[str]:
+        yield f"""long_inputs AS (
+  SELECT {columns},
+         MIN(CASE WHEN g.input = '{Input.EVENT}' THEN g.n END) OVER (PARTITION BY g.user_id, g.breaks ORDER BY g.n
+             ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS next_event
+  FROM grouped AS g
+  JOIN long_groups AS l ON l.user_id = g.user_id AND l.breaks = g.breaks
+)"""
+        yield f"""pointers AS (  -- If a session begins at this row: the input that ends it, and the event that begins the next one.
+  SELECT user_id, n,
+         MIN(CASE WHEN is_checked = 1 THEN n END) OVER at_limit AS over_at,
+         MIN(CASE WHEN is_checked = 1 THEN next_event END) OVER at_limit AS next_start
+  FROM long_inputs
+  WINDOW at_limit AS (PARTITION BY user_id, breaks ORDER BY t
+                      RANGE BETWEEN {self._settings.max_duration} FOLLOWING AND UNBOUNDED FOLLOWING)
+)"""
+        yield """limits AS (  -- Follow the pointers from the first event of each long group.
+  SELECT p.user_id, p.over_at, p.next_start
+  FROM long_groups AS l
+  JOIN pointers AS p ON p.user_id = l.user_id AND p.n = l.first_event
+  UNION ALL
+  SELECT p.user_id, p.over_at, p.next_start
+  FROM limits AS l
+  JOIN pointers AS p ON p.user_id = l.user_id AND p.n = l.next_start
+)"""
+
+    def _folded_limits(self, columns: str) -> Iterator[str]:
+        limit = self._settings.max_duration
+        yield f"""long_inputs AS (
+  SELECT {columns}
+  FROM grouped AS g
+  JOIN long_groups AS l ON l.user_id = g.user_id AND l.breaks = g.breaks
+)"""
+        yield f"""long_lists AS (
+  SELECT user_id, sort_array(collect_list(named_struct(
+             'n', n, 't', t, 'is_checked', is_checked, 'is_event', input = '{Input.EVENT}'))) AS inputs
+  FROM long_inputs
+  GROUP BY user_id, breaks
+)"""
+        is_over = f"i.is_checked = 1 AND i.t - state.start >= {limit}"
+        yield f"""limits AS (  -- Follow the inputs of each long group, and collect those that find the limit reached.
+  SELECT user_id, explode(aggregate(
+             inputs,
+             named_struct('start', CAST(NULL AS BIGINT), 'over_at', CAST(array() AS ARRAY<INT>)),
+             (state, i) -> named_struct(
+                 'start', CASE WHEN i.is_event AND (state.start IS NULL OR {is_over}) THEN i.t WHEN {is_over} THEN NULL ELSE state.start END,
+                 'over_at', CASE WHEN {is_over} THEN concat(state.over_at, array(i.n)) ELSE state.over_at END),
+             state -> state.over_at)) AS over_at
+  FROM long_lists
 )"""
 
     def _placed(self) -> Iterator[str]:
