@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import attrs
 
 from client_session_persistence.snapshot import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MAX_EXAMPLES = 3
 
@@ -32,6 +37,16 @@ class LogError(ValueError):
     """
 
     problems: tuple[Problem, ...]
+
+    @classmethod
+    def merged(cls, problems: Iterable[Problem]) -> LogError:
+        """Return the error for a log of several parts, given the problems of each."""
+        found: dict[str, Problem] = {}
+        for problem in problems:
+            other = found.get(problem.description, Problem(problem.description, 0, ()))
+            examples = (*other.examples, *problem.examples)[:MAX_EXAMPLES]
+            found[problem.description] = Problem(problem.description, other.count + problem.count, examples)
+        return cls(tuple(found.values()))
 
     def __str__(self) -> str:
         """Return a line for each problem."""

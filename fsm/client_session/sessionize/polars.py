@@ -13,7 +13,10 @@ Only sessions that are longer than the maximum duration are visited row by row.
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
@@ -21,6 +24,7 @@ import attrs
 try:
     import polars as pl
     import polars_hash as plh
+    from polars.io.plugins import register_io_source
 except ImportError as error:
     msg = "client_session.sessionize.polars needs Polars: pip install 'client-session[polars]'"
     raise ImportError(msg) from error
@@ -43,10 +47,13 @@ from client_session.visitors.decision import CLOCK
 from client_session_persistence.snapshot import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    import os
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from client_session.arguments import Seconds
 
+_KEY_BITS, _MIN_USER_BITS = 127, 24
+_PART, _PART_ROWS, _PROGRESS_OF_PARTS = "client_session_part", 3_000_000, 0.2
 _TEXT = (pl.String, pl.Categorical, pl.Enum)
 _INPUTS = pl.Enum(INPUTS)
 _UTC = pl.Datetime("us", "UTC")
@@ -76,7 +83,6 @@ _PLACE_TYPES: dict[str, pl.DataType] = {
 _FLAGS = ("in_background", "is_stopped")
 _FIRST_EVENT = ("first_event_id", "first_event_timestamp")
 _VARIANTS = {f"{digit:x}": f"{digit & 3 | 8:x}" for digit in range(16)}
-_KEY_BITS, _MIN_USER_BITS = 127, 40
 _NOT_CHECKING: tuple[str, ...] = (Command.START_CHECKER, CLOCK)
 """The inputs that do not check first."""
 
@@ -149,6 +155,77 @@ def carried_state(  # noqa: PLR0913  # the settings in the specification
     return _Sessionizer.checked(settings, columns, carried, drop_repeats=drop_repeats).states(log)
 
 
+def sessionize_parquet(  # noqa: PLR0913  # the settings in the specification
+    source: pl.LazyFrame | str | Path | Sequence[Path],
+    output: str | os.PathLike[str],
+    *,
+    foreground_timeout: Seconds = 600,
+    background_timeout: Seconds = 300,
+    max_duration: Seconds | None = None,
+    extend_on_focus_change: bool = False,
+    namespace: str = "default",
+    columns: Mapping[str, str] | None = None,
+    carried: pl.LazyFrame | pl.DataFrame | None = None,
+    drop_repeats: bool = True,
+    partitions: int | None = None,
+    progress: Callable[[float], object] | None = None,
+) -> None:
+    """Sessionize a log that is larger than memory, and write the result of `sessionize` as one Parquet file.
+
+    ``source`` has the log: the paths of Parquet files, or any ``LazyFrame``. The log is divided into ``partitions`` by
+    a hash of the user, which are sessionized one by one. They are temporary files in a folder next to ``output``, and
+    take about as much space as the log. By default, there is a partition for each three million rows. A partition must
+    fit in memory; it has all rows of its users.
+
+    ``progress`` is called with the part of the work that is done, from 0 to 1. The file appears, or is replaced, when
+    it is complete; after an error, nothing remains.
+
+    Raises:
+        TypeError: an argument or a column has the wrong type.
+        ValueError: a value is invalid, or a column is missing.
+        LogError: the log has rows that cannot be sessionized.
+
+    """
+    log = (
+        source
+        if isinstance(source, pl.LazyFrame)
+        else pl.scan_parquet(source if isinstance(source, str | Path) else list(source))
+    )
+    settings = Settings.checked(
+        foreground_timeout,
+        background_timeout,
+        max_duration,
+        extend_on_focus_change=extend_on_focus_change,
+        namespace=namespace,
+    )
+    sessionizer = _Sessionizer.checked(settings, columns, carried, drop_repeats=drop_repeats)
+    schema = sessionizer.events(log).collect_schema()
+    count = partitions or log.select(pl.len()).collect().item() // _PART_ROWS + 1
+    report = progress or (lambda _: None)
+    target = Path(output)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as name:
+        folder = Path(name)
+        sessionizer.write_parts(log, folder / "parts", count)
+        report(_PROGRESS_OF_PARTS)
+
+        def events(*_: object) -> Iterator[pl.DataFrame]:
+            problems: list[Problem] = []
+            for number in range(count):
+                try:
+                    rows = sessionizer.part(folder / "parts", number, count)
+                except LogError as error:
+                    problems += error.problems
+                else:
+                    if rows is not None and not problems:
+                        yield rows
+                report(_PROGRESS_OF_PARTS + (1 - _PROGRESS_OF_PARTS) * (number + 1) / count)
+            if problems:
+                raise LogError.merged(problems)
+
+        register_io_source(events, schema=schema).sink_parquet(folder / "complete", sync_on_close="data")
+        (folder / "complete").replace(target)
+
+
 @attrs.frozen(eq=False)
 class _Sessionizer:
     """The functions above, with their checked arguments."""
@@ -207,6 +284,25 @@ class _Sessionizer:
         log, _ = self._log(log)
         return log.map_batches(self._states, schema=dict(_STATE_TYPES))
 
+    def write_parts(self, log: pl.LazyFrame, folder: Path, count: int) -> None:
+        """Divide the log into parts by user, and write each to a folder of its own; those without rows have none."""
+        part = pl.col(self.names["user_id"]).cast(pl.String).hash() % count
+        log.select(*self.names.values(), part.alias(_PART)).sink_parquet(
+            pl.PartitionBy(folder, key=_PART, include_key=False), compression="lz4", mkdir=True
+        )
+
+    def part(self, folder: Path, number: int, count: int) -> pl.DataFrame | None:
+        """Return the events of a part, and delete its files."""
+        part = folder / f"{_PART}={number}"
+        if not part.exists():
+            return None
+        carried = None if self.carried is None else self.carried.filter(pl.col("user_id").hash() % count == number)
+        log = pl.scan_parquet(part / "*.parquet", hive_partitioning=False)
+        try:
+            return attrs.evolve(self, carried=carried).events(log).collect()
+        finally:
+            shutil.rmtree(part)
+
     def _log(self, log: pl.LazyFrame | pl.DataFrame) -> tuple[pl.LazyFrame, dict[str, pl.DataType]]:
         """Return the log's columns by their usual names, and their types."""
         log = _lazy("log", log)
@@ -229,15 +325,20 @@ class _Sessionizer:
     def _with_ids(self, rows: pl.LazyFrame) -> pl.LazyFrame:
         """Compute the ids of each session once, at its first row. This is lazy, so that only those selected are."""
         begins, is_first = _changes("session"), pl.col("session_index") == 1
-        session_id = _session_id(self.settings.namespace).filter(begins)
         before = pl.lit(None, pl.String)
         if self.carried is not None:
             is_first |= pl.col("time").is_null()
             before = pl.col("carried_previous").filter(begins)
-        previous = pl.when(is_first.filter(begins)).then(before).otherwise(session_id.shift())
-        return rows.with_columns(
-            session_id=session_id.gather("session"), previous_session_id=previous.gather("session")
+        texts = pl.concat_str(
+            pl.lit(f"client-session/1/{self.settings.namespace}/session/"),
+            pl.col("user_id").filter(begins),
+            pl.lit("/"),
+            pl.col("event_id").filter(begins),
         )
+        previous = pl.when(is_first.filter(begins)).then(before).otherwise(pl.col("session_id").filter(begins).shift())
+        return rows.with_columns(
+            session_id=texts.map_batches(_uuid8, return_dtype=pl.String).gather("session")
+        ).with_columns(previous_session_id=previous.gather("session"))
 
     def _places(self, log: pl.DataFrame) -> pl.LazyFrame:
         rows = self._rows(log)
@@ -571,24 +672,23 @@ def _limits(rows: pl.DataFrame, max_duration: int) -> list[int]:
     return limits
 
 
-def _session_id(namespace: str) -> pl.Expr:
-    """Return the id of the session that begins with the row's event, as `ids.session_id` derives it."""
-    prefix = pl.lit(f"client-session/1/{namespace}/session/")
-    digits = plh.concat_str(prefix, pl.col("user_id"), pl.lit("/"), pl.col("event_id")).nchash.md5()
-    variant = digits.str.slice(16, 1).replace_strict(_VARIANTS, return_dtype=pl.String)
-    parts = [
-        digits.str.slice(0, 8),
-        pl.lit("-"),
-        digits.str.slice(8, 4),
-        pl.lit("-8"),
-        digits.str.slice(13, 3),
-        pl.lit("-"),
+def _uuid8(texts: pl.Series) -> pl.Series:
+    """Return the UUIDv8 of each text, as `ids.uuid8` derives it."""
+    digits = texts.to_frame("text").select(plh.col("text").nchash.md5()).to_series().str
+    variant = digits.slice(16, 1).replace_strict(_VARIANTS, return_dtype=pl.String)
+    parts = (
+        digits.slice(0, 8),
+        "-",
+        digits.slice(8, 4),
+        "-8",
+        digits.slice(13, 3),
+        "-",
         variant,
-        digits.str.slice(17, 3),
-        pl.lit("-"),
-        digits.str.slice(20),
-    ]
-    return pl.concat_str(parts)
+        digits.slice(17, 3),
+        "-",
+        digits.slice(20),
+    )
+    return pl.select(pl.concat_str(pl.lit(part) for part in parts)).to_series()
 
 
 def _microseconds(time: pl.Series) -> pl.Series:
