@@ -424,7 +424,7 @@ class _Sessionizer:
         else:
             moved = moved.join(
                 carried.select("user_id", carried_at=_epoch("time")), on="user_id", how="left", maintain_order="left"
-            ).with_columns(before=before.fill_null("carried_at"))
+            ).with_columns(before=before.fill_null(pl.col("carried_at")))
         is_early = ~is_clock & (pl.col("at") < pl.col("before")).fill_null(value=False)
         self._fail({"times earlier than those before them, without a clock that was set back": moved.filter(is_early)})
         shift = pl.when(is_clock).then(pl.col("before") - pl.col("at")).fill_null(0).cum_sum().over("user_id")
