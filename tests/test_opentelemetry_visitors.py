@@ -26,12 +26,13 @@ from opentelemetry.trace import (  # imported after the skip
     set_span_in_context,
 )
 
+from client_session.trackers import opentelemetry  # imported after the skip
 from client_session.trackers.opentelemetry import (  # imported after the skip
     SessionEvents,
     SessionLogRecordProcessor,
     SessionSpanProcessor,
 )
-from telemetry import Logs, Traces  # imported after the skip
+from telemetry import Logs, Traces, nanoseconds  # imported after the skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -258,6 +259,23 @@ def test_session_events_are_emitted_for_visitors(states: TracedStates, clock: Ma
     assert [attributes["session.id"] for attributes in logs.attributes] == [
         traces.attributes[number]["session.id"] for number in (0, 0, 1)
     ]
+
+
+def test_starts_of_sessions_that_end_elsewhere_do_not_accumulate(
+    states: TracedStates, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only so many starts that lie in the future are remembered, because other processes may see the sessions' ends."""
+    monkeypatch.setattr(opentelemetry, "_MAX_STARTS", 2)
+    logs = Logs()
+    events = SessionEvents(logs.of(lambda: None).provider)
+    sessions = VisitorSessions(states, on_session_start=events.started, on_session_end=events.ended)
+    future = clock.now().replace(year=9000)
+    for name in ("anna", "bert", "carl"):
+        sessions.of(name).get_session_context(uuid.uuid4(), future)
+    for name in ("anna", "carl"):
+        sessions.of(name).start_new_session()
+    ends = [record.timestamp for record in logs.records if record.event_name == "session.end"]
+    assert ends == [nanoseconds(clock.now()), nanoseconds(future)]
 
 
 def logged_failures(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -72,6 +72,9 @@ _Item = TypeVar("_Item")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
+_MAX_STARTS = 10_000
+"""How many starts in the future `SessionEvents` remembers. A visitor's session may end in another process, or never."""
+
 _is_counting: ContextVar[bool] = ContextVar("_is_counting", default=False)
 """Whether a visitor's session is being called. The call may itself be traced and logged, by the store's client."""
 
@@ -235,6 +238,8 @@ class SessionEvents:
         time = context.first_event_timestamp
         start = None if time is None else _nanoseconds(datetime.fromisoformat(time))
         if start is not None and start > time_ns():
+            if len(self._starts_in_future) >= _MAX_STARTS:
+                self._starts_in_future.clear()
             self._starts_in_future[context.session_id] = start
         self._logger.emit(
             timestamp=start,
