@@ -90,7 +90,10 @@ async def login(request: Request, before: VisitorKey, account: str) -> JSONRespo
 
 @app.post("/forget")
 async def forget(request: Request, key: VisitorKey) -> JSONResponse:
-    """Forget the visitor and issue a new key. If the state cannot be deleted, this fails and the cookie remains."""
+    """Forget the visitor and issue a new key. If the state cannot be deleted, this fails and the cookie remains.
+
+    A real program also logs out the account's other devices, whose cookies still have the old key.
+    """
     await sessions.of(key).forget_user()
     await redis.hdel(ACCOUNTS, key.rpartition(":")[0])  # the next login gets a new key, too
     return respond(request, new_key())

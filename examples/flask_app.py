@@ -56,7 +56,10 @@ def login(account: str) -> Response:
 
 @app.post("/forget")
 def forget() -> Response:
-    """Forget the visitor and issue a new key. If the state cannot be deleted, this fails and the cookie remains."""
+    """Forget the visitor and issue a new key. If the state cannot be deleted, this fails and the cookie remains.
+
+    A real program also logs out the account's other devices, whose cookies still have the old key.
+    """
     key = visitor_key()
     sessions.of(key).forget_user()
     with closing(sqlite3.connect("accounts.db", isolation_level=None)) as accounts:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
@@ -12,7 +11,7 @@ import pytest
 
 from client_session.testing import ManualClock, ManualStates
 from client_session.visitors import AsyncVisitorSessions, VisitorSession, VisitorSessions, exchange
-from client_session_persistence import MemoryStates
+from client_session_persistence import MemoryStates, SqliteStates
 from rivals import ContendedStates
 
 pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed (extra: opentelemetry)")
@@ -36,6 +35,7 @@ from telemetry import Logs, Traces, nanoseconds  # imported after the skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from opentelemetry.sdk.trace import Span
 
@@ -183,6 +183,17 @@ def test_inner_spans_and_records_do_not_use_the_store(visitor: VisitorSession, s
     assert [*traces.attributes, *logs.attributes] == 3 * [current(visitor)]
 
 
+def test_explicit_parent_takes_precedence(visitor: VisitorSession, states: TracedStates) -> None:
+    """A span or log record with an explicit context gets the ids of the span in it, not of the current span."""
+    traces, logs = Traces(visitor), Logs().of(visitor)
+    root = traces.tracer.start_span("GET")
+    calls = states.calls
+    traces.span("inside", context=set_span_in_context(root))
+    logs.logger.emit(body="inside", context=set_span_in_context(root))
+    assert states.calls == calls
+    assert [*traces.attributes, *logs.attributes] == 2 * [current(visitor)]
+
+
 def test_span_that_is_not_counted_gets_the_current_session(visitor: VisitorSession, clock: ManualClock) -> None:
     """Without a span around it, a span that is not activity is labeled but neither counted nor extends the session."""
     traces, logs = Traces(visitor), Logs().of(visitor)
@@ -316,21 +327,14 @@ def test_failure_does_not_lose_spans_or_records(
     ]
 
 
-def test_spans_have_attributes_again_after_a_failure(visitor: VisitorSession) -> None:
-    """A failed call leaves nothing behind: the next span of the same thread is counted."""
-    is_failing = threading.Event()
-    is_failing.set()
-
-    class FailingStates(MemoryStates):
-        def read(self, key: str) -> ReadResult:
-            if is_failing.is_set():
-                raise ConnectionError
-            return super().read(key)
-
-    visitor = VisitorSessions(FailingStates()).of("anna")
+def test_spans_have_attributes_again_after_a_failure(tmp_path: Path) -> None:
+    """As soon as the store can be used again, the next span of the same thread is counted."""
+    folder = tmp_path / "folder"
+    folder.touch()
+    visitor = VisitorSessions(SqliteStates(folder / "visitors.db")).of("anna")
     traces = Traces(visitor)
     traces.span()
-    is_failing.clear()
+    folder.unlink()
     traces.span()
     assert traces.attributes == [{}, current(visitor)]
 
