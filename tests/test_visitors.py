@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import itertools
 import logging
 import math
+import sys
+import threading
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -20,13 +23,14 @@ from client_session.testing import ManualClock, check_invariants
 from client_session.testing.states import ManualStates
 from client_session.verify.tally import Tally
 from client_session.verify.visitors import TIMELINES, check_visitors
-from client_session.visitors import AsyncVisitorSessions, NewerStateError, VisitorSessions
+from client_session.visitors import AsyncVisitorSessions, NewerStateError, VisitorSessions, exchange
 from client_session.visitors.value import decode
 from client_session_persistence import StoreError
 from event_ids import event_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
     from client_session import InputRecord, SessionSummary
     from client_session.testing import SessionOptions, Step
@@ -564,6 +568,58 @@ def test_lost_reply_is_recognized(clock: ManualClock) -> None:
     contexts = [shop.sessions.of("anna").get_session_context(event_id(number)) for number in range(3)]
     assert [context.event_index for context in contexts] == [1, 2, 3]
     assert len(shop.started) == 1
+
+
+def test_equal_inputs_at_the_same_time_are_both_reported_once(clock: ManualClock) -> None:
+    """If two threads end the session at the same microsecond, one of them reports the end, and the other nothing."""
+
+    class Overtaken(ManualStates):
+        def swap(self, key: str, old: bytes | None, new: bytes, keep: float) -> tuple[bool, bytes | None, int]:
+            if overtaking:
+                overtaking.pop()()
+            return super().swap(key, old, new, keep)
+
+    overtaking: list[Callable[[], object]] = []
+    shop = Shop(clock, Overtaken(clock))
+    visitor = shop.sessions.of("anna")
+    visitor.get_session_context(event_id(1))
+    overtaking.append(visitor.start_new_session)
+    visitor.start_new_session()
+    assert [record.sequence for record in shop.inputs] == [1, 2]
+    assert len(shop.ended) == 1
+
+
+def test_signal_handlers_may_use_the_same_visitor(clock: ManualClock) -> None:
+    """A call at each line of another one, as by a signal handler, does not wait for it, and no number is lost."""
+    shop = Shop(clock, Remote(clock))
+    numbers = itertools.count()
+    interrupted: set[int] = set()
+    indexes: list[int] = []
+
+    def track() -> None:
+        context = shop.sessions.of("anna").get_session_context(event_id(next(numbers)))
+        indexes.append(context.event_index)
+
+    def trace(frame: FrameType, happened: str, _: object) -> Any:  # noqa: ANN401  # a trace function
+        if frame.f_code.co_filename != exchange.__file__:
+            return None
+        if happened == "line" and frame.f_lineno not in interrupted:
+            interrupted.add(frame.f_lineno)
+            sys.settrace(None)
+            track()
+            sys.settrace(trace)
+        return trace
+
+    def interrupt() -> None:
+        sys.settrace(trace)
+        track()
+        sys.settrace(None)
+
+    thread = threading.Thread(target=interrupt, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert sorted(indexes) == list(range(1, next(numbers) + 1))
+    assert len(indexes) > 20
 
 
 def test_endless_contention_times_out(clock: ManualClock) -> None:

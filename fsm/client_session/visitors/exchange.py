@@ -5,9 +5,9 @@ It is a generator that yields requests and receives replies, so one code serves 
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import random
-import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,7 +15,6 @@ import attrs
 
 from client_session.clock import SYSTEM_CLOCK
 from client_session.visitors.value import NEW_VISITOR, VisitorState, decode
-from client_session_persistence.forks import THIS_PROCESS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -32,6 +31,8 @@ CLOCK_SECONDS = 60.0
 """How long the store's time is carried forward by this host's monotonic clock."""
 CACHE_SIZE = 10_000
 
+_RANDOM = random.SystemRandom()
+
 
 @attrs.frozen
 class Entry:
@@ -45,12 +46,14 @@ _NEW = Entry(None, NEW_VISITOR)
 
 
 class Cache:
-    """The last states that this host has seen, so that it can swap without reading first. Thread-safe."""
+    """The last states that this host has seen, so that it can swap without reading first.
+
+    Thread-safe, and without a lock: it may be used in signal handlers and forked children.
+    """
 
     def __init__(self) -> None:
         """Start empty."""
         self._entries: OrderedDict[str, Entry] = OrderedDict()
-        self._lock = threading.Lock()
         self._clock: tuple[float, int] | None = None
 
     def get(self, key: str) -> Entry | None:
@@ -59,16 +62,15 @@ class Cache:
 
     def put(self, key: str, entry: Entry) -> None:
         """Remember a visitor's state; forget that of the visitor who was used least recently."""
-        with self._lock:
-            self._entries[key] = entry
+        self._entries[key] = entry
+        with contextlib.suppress(KeyError):  # another thread was faster
             self._entries.move_to_end(key)
             if len(self._entries) > CACHE_SIZE:
                 self._entries.popitem(last=False)
 
     def drop(self, key: str) -> None:
         """Forget a visitor's state."""
-        with self._lock:
-            self._entries.pop(key, None)
+        self._entries.pop(key, None)
 
     def set_time(self, now: int) -> None:
         """Note the store's time as of now."""
@@ -90,7 +92,6 @@ class Exchanges:
         """Keep states for ``keep`` seconds. If the store ``is_local``, reading costs nothing, and nothing is cached."""
         self._keep = keep
         self._cache = None if is_local else Cache()
-        self._nonce = random.SystemRandom().getrandbits(32)
 
     def apply(
         self, key: str, decide: Callable[[VisitorState, int], Outcome]
@@ -115,9 +116,10 @@ class Exchanges:
                 entry, now = yield from self._read(key)
                 is_cached = False
                 continue
-            new = outcome.state.encode((self._nonce + THIS_PROCESS.id) & 0xFFFFFFFF)
+            # No two tries write the same value, so a value that equals `new` was written by this one.
+            new = outcome.state.encode(_RANDOM.getrandbits(32))
             is_swapped, value, now = yield operator.methodcaller("swap", key, entry.value, new, self._keep)
-            if is_swapped or value == new:  # equal if an earlier try of the client's succeeded, but its reply was lost
+            if is_swapped or value == new:  # equal if the client lost the reply, and sent the swap again
                 self._remember(key, Entry(new, outcome.state), now)
                 return outcome
             entry, is_cached = self._remember(key, _entry(value), now), False

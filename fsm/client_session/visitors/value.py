@@ -90,7 +90,7 @@ class VisitorState:
     """How often the state was replaced."""
 
     def encode(self, writer: int) -> bytes:
-        """Return the value. ``writer`` distinguishes values that different processes write at the same time."""
+        """Return the value. ``writer`` is a number that distinguishes values that are written at the same time."""
         flags = _STATES.index(self.lifecycle)
         flags |= 0 if self.is_pending else _IS_CURRENT
         flags |= 0 if self.previous_session_id is None else _HAS_PREVIOUS
