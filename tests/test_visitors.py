@@ -11,6 +11,7 @@ import math
 import sys
 import threading
 import uuid
+import zlib
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -274,8 +275,12 @@ def test_inputs_that_change_something_are_logged(shop: Shop) -> None:
     ("value", "error", "message"),
     [
         (b"\x02anything", NewerStateError, r"^the visitor's state has version 2, which is newer than 1; upgrade"),
-        (b"", StoreError, r"^the stored value of 0 bytes is not a visitor's state; nothing was written$"),
-        (b"someone else's", StoreError, r"newer than 1|is not a visitor's state"),
+        (
+            b"",
+            StoreError,
+            r"^the stored value of 0 bytes is corrupt, or not this visitor's state; nothing was written$",
+        ),
+        (b'{"someone": "else"}', StoreError, r"^the stored value of 19 bytes is corrupt, or not this visitor's state"),
     ],
 )
 def test_foreign_values_are_refused(shop: Shop, value: bytes, error: type[StoreError], message: str) -> None:
@@ -286,6 +291,9 @@ def test_foreign_values_are_refused(shop: Shop, value: bytes, error: type[StoreE
     calls: list[Callable[[], object]] = [
         lambda: visitor.get_session_context(event_id(1)),
         lambda: visitor.set_background(True),
+        visitor.touch,
+        visitor.start_new_session,
+        visitor.forget_user,
         visitor.current,
     ]
     for call in calls:
@@ -294,22 +302,29 @@ def test_foreign_values_are_refused(shop: Shop, value: bytes, error: type[StoreE
     assert shop.states.read(key)[0] == value
 
 
-@given(st.binary(max_size=300) | st.binary(max_size=300).map(lambda rest: b"\x01" + rest))
-def test_any_bytes_are_read_or_refused(value: bytes) -> None:
-    """No bytes raise anything but StoreError; a state that is read is written as the same bytes, but for the writer."""
-    try:
-        state = decode(value)
-    except StoreError:
-        return
-    assert decode(state.encode(0)) == state
+def test_value_of_another_visitor_is_refused(shop: Shop) -> None:
+    """A visitor's value that is stored under another visitor's key, or in another namespace, is an error."""
+    anna = shop.sessions.of("anna")
+    anna.get_session_context(event_id(1))
+    value, _ = shop.states.read(f"client-session:shop:{anna.user_id}")
+    assert value is not None
+    blog = Shop(shop.clock, shop.states, namespace="blog").sessions
+    for visitor, namespace in ((shop.sessions.of("bob"), "shop"), (blog.of(anna.user_id), "blog")):
+        shop.states.swap(f"client-session:{namespace}:{visitor.user_id}", None, value, 1000)
+        with pytest.raises(StoreError, match="not this visitor's state"):
+            visitor.get_session_context(event_id(2))
 
 
-@given(st.lists(st.sampled_from(["event", "passive", "new", "wait", "focus"]), max_size=30))
-def test_states_round_trip(inputs: list[str]) -> None:
-    """Every state that inputs lead to survives encoding and decoding, in at most 400 bytes."""
+KEY = "client-session:shop:1e7f0dc3-6e39-8d11-a3b1-6f2f8c5b7a10"
+INPUTS = st.lists(st.sampled_from(["event", "passive", "new", "wait", "focus"]), max_size=30)
+
+
+def values_after(inputs: list[str]) -> list[bytes]:
+    """Return the values that inputs of a visitor store, one after the other, as if under `KEY`."""
     clock = ManualClock()
     states = ManualStates(clock)
-    visitor = VisitorSessions(states).of("anna")
+    visitor = VisitorSessions(states, namespace="shop").of(KEY[-36:])
+    values: list[bytes] = []
     for number, name in enumerate(inputs):
         if name in {"event", "passive"}:
             visitor.get_session_context(event_id(number), extend=name == "event")
@@ -319,10 +334,59 @@ def test_states_round_trip(inputs: list[str]) -> None:
             visitor.set_background(number % 2 == 0)
         else:
             clock.advance(600)
-        value, _ = states.read(f"client-session:default:{visitor.user_id}")
-        state = decode(value)
-        assert decode(state.encode(7)) == state
-        assert value is None or len(value) <= 400
+        value, _ = states.read(KEY)
+        values += [] if value is None else [value]
+    return values
+
+
+def assert_same_bytes_or_refused(value: bytes) -> None:
+    """Check that a value is refused with a StoreError, or that its state is written as the same bytes."""
+    try:
+        state = decode(KEY, value)
+    except StoreError:
+        return
+    assert state.encode(KEY, int.from_bytes(value[6:10], "little")) == value
+
+
+def sealed(body: bytes) -> bytes:
+    """Return a value that has the right checksum."""
+    return body + zlib.crc32(KEY.encode() + body).to_bytes(4, "little")
+
+
+@given(INPUTS)
+def test_states_round_trip(inputs: list[str]) -> None:
+    """Every state that inputs lead to is read and written as the same bytes, at most 400."""
+    for value in values_after(inputs):
+        state = decode(KEY, value)
+        assert state.encode(KEY, int.from_bytes(value[6:10], "little")) == value
+        assert sealed(value[:-4]) == value
+        assert len(value) <= 400
+
+
+@given(st.binary(max_size=300) | st.binary(max_size=300).map(lambda rest: sealed(b"\1" + rest)))
+def test_any_bytes_are_read_or_refused(value: bytes) -> None:
+    """No bytes raise anything but StoreError, and a state that is read is written as the same bytes."""
+    assert_same_bytes_or_refused(value)
+
+
+@given(INPUTS, st.lists(st.tuples(st.integers(0, 400), st.integers(0, 2), st.binary(max_size=2)), max_size=3))
+def test_changed_states_are_read_or_refused(inputs: list[str], changes: list[tuple[int, int, bytes]]) -> None:
+    """The same is true of a state in which bytes were replaced, even if its checksum is right."""
+    body = values_after(["event", *inputs])[-1][:-4]
+    for at, deleted, inserted in changes:
+        start = at % len(body)
+        body = body[:start] + inserted + body[start + deleted :]
+    assert_same_bytes_or_refused(sealed(body))
+
+
+@given(INPUTS, st.data())
+def test_flipped_bits_are_noticed(inputs: list[str], data: st.DataObject) -> None:
+    """A value in which a bit has changed is refused, whichever it is."""
+    value = bytearray(values_after(["event", *inputs])[-1])
+    bit = data.draw(st.integers(0, len(value) * 8 - 1))
+    value[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(StoreError):
+        decode(KEY, bytes(value))
 
 
 def test_usual_state_is_small(shop: Shop) -> None:
@@ -379,6 +443,7 @@ def test_exit_from_a_callback_reaches_the_caller(clock: ManualClock) -> None:
         ({"keep": 900, "background_timeout": 1000}, ValueError, r"^keep must be longer"),
         ({"keep": "1d"}, TypeError, r"^keep must be a number of seconds or a timedelta, not '1d'$"),
         ({"keep": math.inf}, ValueError, r"^keep must be finite"),
+        ({"keep": 4e9}, ValueError, r"^keep must be at most 3155760000 seconds \(a century\), not 4000000000\.0$"),
         ({"namespace": "a/b"}, ValueError, r"^namespace must have 1 to 64 printable ASCII characters"),
         ({"namespace": ""}, ValueError, r"^namespace must"),
         ({"namespace": None}, TypeError, r"^namespace must be a str, not None$"),
@@ -466,6 +531,13 @@ class AsyncStates:
     async def delete(self, key: str) -> None:
         """Delete."""
         self._states.delete(key)
+
+
+def test_asynchronous_stores_are_for_asyncio_only(clock: ManualClock) -> None:
+    """The synchronous class raises TypeError, which names the other one, and leaves no coroutine behind."""
+    states: Any = AsyncStates(ManualStates(clock))
+    with pytest.raises(TypeError, match=r"^states must be .*; use AsyncVisitorSessions for this one$"):
+        VisitorSessions(states).of("anna").get_session_context(event_id(1))
 
 
 def test_asyncio_accepts_stores_that_are_not_asynchronous(clock: ManualClock) -> None:

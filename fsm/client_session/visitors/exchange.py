@@ -117,12 +117,12 @@ class Exchanges:
                 is_cached = False
                 continue
             # No two tries write the same value, so a value that equals `new` was written by this one.
-            new = outcome.state.encode(_RANDOM.getrandbits(32))
+            new = outcome.state.encode(key, _RANDOM.getrandbits(32))
             is_swapped, value, now = yield operator.methodcaller("swap", key, entry.value, new, self._keep)
             if is_swapped or value == new:  # equal if the client lost the reply, and sent the swap again
                 self._remember(key, Entry(new, outcome.state), now)
                 return outcome
-            entry, is_cached = self._remember(key, _entry(value), now), False
+            entry, is_cached = self._remember(key, _entry(key, value), now), False
             if SYSTEM_CLOCK.monotonic() > end:
                 msg = f"other hosts changed the visitor's state first each time for {CONTENTION_SECONDS:g} s"
                 raise TimeoutError(msg)
@@ -142,7 +142,7 @@ class Exchanges:
 
     def _read(self, key: str) -> Generator[Callable[[Any], Any], Any, tuple[Entry, int]]:
         value, now = yield operator.methodcaller("read", key)
-        return self._remember(key, _entry(value), now), now
+        return self._remember(key, _entry(key, value), now), now
 
     def _remember(self, key: str, entry: Entry, now: int) -> Entry:
         if self._cache is not None:
@@ -151,5 +151,5 @@ class Exchanges:
         return entry
 
 
-def _entry(value: bytes | None) -> Entry:
-    return _NEW if value is None else Entry(value, decode(value))
+def _entry(key: str, value: bytes | None) -> Entry:
+    return _NEW if value is None else Entry(value, decode(key, value))
