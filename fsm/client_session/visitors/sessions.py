@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
@@ -108,7 +109,13 @@ class VisitorSessions:
         try:
             request = next(steps)
             while True:
-                request = steps.send(request(self._states))
+                reply = request(self._states)
+                if inspect.isawaitable(reply):
+                    if inspect.iscoroutine(reply):
+                        reply.close()
+                    msg = "states must be a store that is not asynchronous; use AsyncVisitorSessions for this one"
+                    raise TypeError(msg)
+                request = steps.send(reply)
         except StopIteration as done:
             result: Result = done.value
             return result

@@ -13,6 +13,7 @@ from client_session.visitors.decision import Outcome, Rules, TrackedEvent, micro
 from client_session.visitors.exchange import Exchanges
 from client_session.visitors.value import NEW_VISITOR
 from client_session_persistence.snapshot import as_utc, is_uuid, shown
+from client_session_persistence.states import MAX_KEEP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -61,6 +62,9 @@ class Visitors:
         keep_seconds = arguments.seconds("keep", keep)
         if keep_seconds <= max(timeout if timeout < math.inf else 0.0 for timeout in (foreground, background)):
             msg = f"keep must be longer than every finite timeout, not {shown(keep)}"
+            raise ValueError(msg)
+        if keep_seconds > MAX_KEEP:
+            msg = f"keep must be at most {MAX_KEEP} seconds (a century), not {shown(keep)}"
             raise ValueError(msg)
         self.rules = Rules(
             foreground * 1e6,
