@@ -110,7 +110,7 @@ class VisitorSessions:
             request = next(steps)
             while True:
                 reply = request(self._states)
-                if inspect.isawaitable(reply):
+                if hasattr(reply, "__await__"):
                     if inspect.iscoroutine(reply):
                         reply.close()
                     msg = "states must be a store that is not asynchronous; use AsyncVisitorSessions for this one"
