@@ -39,7 +39,8 @@ suite: $(INSTALLED) $(EXAMPLES)
 
 # Tests visitors' states on Redis, Valkey and PostgreSQL. Starts those that are installed, and prints what it skips.
 test-engines: $(INSTALLED)
-	$(BIN)/pytest -n $(WORKERS) -m engines tests/test_states.py tests/test_states_failures.py tests/test_visitor_hosts.py
+	$(BIN)/pytest -n $(WORKERS) -m engines tests/test_states.py tests/test_states_failures.py \
+		tests/test_visitor_hosts.py tests/test_visitor_failures.py
 
 # Runs the fast tests on every installed Python, using virtual environments in build/matrix that later runs reuse.
 matrix:

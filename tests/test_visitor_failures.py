@@ -253,30 +253,30 @@ def test_failover_repeats_numbers(namespace: str) -> None:
         lines: list[str] = []
         ids: dict[str | None, str] = {None: "none"}
 
-        def track(number: int) -> None:
+        def track(number: int, remark: str = "") -> None:
             context = retried(lambda: host.track(number))
             name = ids.setdefault(context.session_id, "ABC"[len(ids) - 1])
             lines.append(
-                f"event {number}: session {name}, index {context.session_index}, event {context.event_index}, "
-                f"previous {ids[context.previous_session_id]}"
+                f"| {number}{remark} | {name} | {context.session_index} | {context.event_index} "
+                f"| {ids[context.previous_session_id]} |"
             )
 
         track(1)
         track(2)
         key = f"client-session:{namespace}:{host.visitor.user_id}"
         servers.wait_for(lambda: admin.get(key) == states.read(key)[0])
-        lines.append("-- the replica has events 1 and 2; from now on, it receives nothing")
+        lines.append("| *the replica receives nothing from now on* | | | | |")
         link.close()
         track(3)
         host.visitor.start_new_session()
         track(4)
         track(5)
-        lines.append("-- the primary fails, and the replica is promoted")
+        lines.append("| *the primary is lost, and the replica promoted* | | | | |")
         primary.kill()
         admin.replicaof("NO", "ONE")
         proxy.redirect(replica.port)
         track(6)
-        track(5)
+        track(5, ", sent again")
         host.visitor.start_new_session()
         track(7)
     assert "\n".join(lines) in REFERENCE.read_text(encoding="utf-8"), "\n".join(lines)

@@ -316,6 +316,11 @@ def test_value_of_another_visitor_is_refused(shop: Shop) -> None:
 
 
 KEY = "client-session:shop:1e7f0dc3-6e39-8d11-a3b1-6f2f8c5b7a10"
+FIRST_VERSION = (
+    "0104040000000000000002000000004020464847060000402046484706000040204648470600004020464847060002020000"
+    "0000402046484706000200000000000040008000000000000002000000000000400080000000000000030100000000402046"
+    "4847060001000000000000400080000000000000003c56e927"
+)
 INPUTS = st.lists(st.sampled_from(["event", "passive", "new", "wait", "focus"]), max_size=30)
 
 
@@ -361,6 +366,14 @@ def test_states_round_trip(inputs: list[str]) -> None:
         assert state.encode(KEY, int.from_bytes(value[6:10], "little")) == value
         assert sealed(value[:-4]) == value
         assert len(value) <= 400
+
+
+def test_values_of_the_first_version_are_read() -> None:
+    """A value that the first version wrote is still read: a session with two events, after one with one event."""
+    state = decode(KEY, bytes.fromhex(FIRST_VERSION))
+    assert (state.session_index, state.is_pending, state.swaps) == (2, False, 4)
+    assert [(session.event_count, len(session.event_ids)) for session in state.sessions] == [(2, 32), (1, 16)]
+    assert state.encode(KEY, 0).hex() == FIRST_VERSION
 
 
 @given(st.binary(max_size=300) | st.binary(max_size=300).map(lambda rest: sealed(b"\1" + rest)))
@@ -614,6 +627,36 @@ def test_host_swaps_without_reading_first(clock: ManualClock) -> None:
     states.calls.clear()
     assert first.get_session_context(event_id(4)).event_index == 4
     assert states.calls == ["swap", "swap"]
+
+
+def test_host_carries_the_time_forward_for_a_minute(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between replies, the store's time passes as the host's monotonic clock does; after a minute, the host reads."""
+    host_clock = ManualClock()
+    monkeypatch.setattr(exchange, "SYSTEM_CLOCK", host_clock)
+    states = Remote(clock)
+    shop = Shop(clock, states)
+    visitor = shop.sessions.of("anna")
+    visitor.get_session_context(event_id(1))
+    for number, (seconds, calls) in enumerate([(59.5, ["swap"]), (60, ["read", "swap"])], start=2):
+        states.calls.clear()
+        clock.advance(seconds)
+        host_clock.advance(seconds)
+        visitor.get_session_context(event_id(number))
+        assert states.calls == calls
+        assert shop.inputs[-1].time == clock.now()
+
+
+def test_cache_is_bounded(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host remembers the visitors whom it has handled last, and reads the state of the others."""
+    monkeypatch.setattr(exchange, "CACHE_SIZE", 2)
+    states = Remote(clock)
+    sessions = Shop(clock, states).sessions
+    for number, name in enumerate(["anna", "bob", "anna", "carl"]):
+        sessions.of(name).get_session_context(event_id(number))
+    states.calls.clear()
+    for number, name in enumerate(["anna", "bob"], start=4):
+        sessions.of(name).get_session_context(event_id(number))
+    assert states.calls == ["swap", "read", "swap"]
 
 
 def test_stale_cache_does_not_hide_a_change(clock: ManualClock) -> None:

@@ -61,11 +61,8 @@ def short_timelines() -> Iterator[tuple[list[Step], SessionOptions]]:
         gaps = itertools.product(SHORT_GAPS, repeat=length - 1)
         inputs = itertools.product(_INPUTS, repeat=length)
         for options, between, given in itertools.product(SHORT_OPTIONS, gaps, inputs):
-            times = itertools.accumulate((timedelta(seconds=gap) for gap in between), initial=START)
-            yield (
-                [make_step(at, name, number) for number, (at, name) in enumerate(zip(times, given, strict=True))],
-                options,
-            )
+            times = [START + timedelta(seconds=offset) for offset in itertools.accumulate(between, initial=0.0)]
+            yield [make_step(times[number], name, number) for number, name in enumerate(given)], options
 
 
 def check_visitors(timeline: Sequence[Step], options: SessionOptions, tally: Tally) -> None:
