@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import itertools
@@ -585,6 +586,23 @@ def test_tasks_share_a_visitor(clock: ManualClock) -> None:
     contexts = asyncio.run(main())
     assert sorted(context.event_index for context in contexts) == list(range(1, 51))
     assert len(started) == 1
+
+
+def test_canceled_call_can_be_sent_again(clock: ManualClock) -> None:
+    """A task that is canceled while it waits for the store has counted its event or not; sent again, it counts once."""
+
+    async def main() -> None:
+        visitor = AsyncVisitorSessions(AsyncStates(ManualStates(clock))).of("anna")
+        for number in range(10):
+            task = asyncio.ensure_future(visitor.get_session_context(event_id(number)))
+            for _ in range(number % 5):
+                await asyncio.sleep(0)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            assert (await visitor.get_session_context(event_id(number))).event_index == number + 1
+
+    asyncio.run(main())
 
 
 # The cache.
