@@ -666,7 +666,7 @@ def test_host_carries_the_time_forward_for_a_minute(clock: ManualClock, monkeypa
 
 def test_cache_is_bounded(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host remembers the visitors whom it has handled last, and reads the state of the others."""
-    monkeypatch.setattr(exchange, "CACHE_SIZE", 2)
+    monkeypatch.setattr(exchange, "CACHE_SIZE", 4)
     states = Remote(clock)
     sessions = Shop(clock, states).sessions
     for number, name in enumerate(["anna", "bob", "anna", "carl"]):

@@ -5,10 +5,8 @@ It is a generator that yields requests and receives replies, so one code serves 
 
 from __future__ import annotations
 
-import contextlib
-import operator
 import random
-from collections import OrderedDict
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -19,7 +17,7 @@ from client_session.visitors.value import NEW_VISITOR, VisitorState, decode
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from client_session.visitors.decision import Outcome
+    from client_session.visitors.decision import Outcome, Report
 
 Result = TypeVar("Result")
 Request = "Callable[[Any], Any]"
@@ -34,7 +32,7 @@ CACHE_SIZE = 10_000
 _RANDOM = random.SystemRandom()
 
 
-@attrs.frozen
+@attrs.define  # created for every input; attrs.frozen would take twice as long
 class Entry:
     """A visitor's state as last seen by this host."""
 
@@ -48,29 +46,31 @@ _NEW = Entry(None, NEW_VISITOR)
 class Cache:
     """The last states that this host has seen, so that it can swap without reading first.
 
-    Thread-safe, and without a lock: it may be used in signal handlers and forked children.
+    It has two generations, each at most half of `CACHE_SIZE`: when the newer one is full, it becomes the older one,
+    whose states are forgotten. Without a lock, it can be used by threads, in signal handlers and in forked children:
+    at worst, they forget a state, or remember one that the store refuses to swap.
     """
 
     def __init__(self) -> None:
         """Start empty."""
-        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._newer: dict[str, Entry] = {}
+        self._older: dict[str, Entry] = {}
         self._clock: tuple[float, int] | None = None
 
     def get(self, key: str) -> Entry | None:
         """Return a visitor's state, if it is known."""
-        return self._entries.get(key)
+        return self._newer.get(key) or self._older.get(key)
 
     def put(self, key: str, entry: Entry) -> None:
-        """Remember a visitor's state; forget that of the visitor who was used least recently."""
-        self._entries[key] = entry
-        with contextlib.suppress(KeyError):  # another thread was faster
-            self._entries.move_to_end(key)
-            if len(self._entries) > CACHE_SIZE:
-                self._entries.popitem(last=False)
+        """Remember a visitor's state."""
+        self._newer[key] = entry
+        if len(self._newer) >= CACHE_SIZE // 2:
+            self._older, self._newer = self._newer, {}
 
     def drop(self, key: str) -> None:
         """Forget a visitor's state."""
-        self._entries.pop(key, None)
+        self._newer.pop(key, None)
+        self._older.pop(key, None)
 
     def set_time(self, now: int) -> None:
         """Note the store's time as of now."""
@@ -95,8 +95,8 @@ class Exchanges:
 
     def apply(
         self, key: str, decide: Callable[[VisitorState, int], Outcome]
-    ) -> Generator[Callable[[Any], Any], Any, Outcome]:
-        """Apply an input, which ``decide`` decides given a state and the store's time. Return the final outcome.
+    ) -> Generator[Callable[[Any], Any], Any, Report]:
+        """Apply an input, which ``decide`` decides given a state and the store's time. Return what to report.
 
         Raises:
             TimeoutError: other hosts changed the state first each time, for `CONTENTION_SECONDS`.
@@ -112,16 +112,16 @@ class Exchanges:
             outcome = decide(entry.state, now)
             if outcome.state is None:
                 if not is_cached:
-                    return outcome
+                    return outcome.report()
                 entry, now = yield from self._read(key)
                 is_cached = False
                 continue
             # No two tries write the same value, so a value that equals `new` was written by this one.
             new = outcome.state.encode(key, _RANDOM.getrandbits(32))
-            is_swapped, value, now = yield operator.methodcaller("swap", key, entry.value, new, self._keep)
+            is_swapped, value, now = yield methodcaller("swap", key, entry.value, new, self._keep)
             if is_swapped or value == new:  # equal if the client lost the reply, and sent the swap again
                 self._remember(key, Entry(new, outcome.state), now)
-                return outcome
+                return outcome.report()
             entry, is_cached = self._remember(key, _entry(key, value), now), False
             if SYSTEM_CLOCK.monotonic() > end:
                 msg = f"other hosts changed the visitor's state first each time for {CONTENTION_SECONDS:g} s"
@@ -138,10 +138,10 @@ class Exchanges:
         """Delete a visitor's state."""
         if self._cache is not None:
             self._cache.drop(key)
-        yield operator.methodcaller("delete", key)
+        yield methodcaller("delete", key)
 
     def _read(self, key: str) -> Generator[Callable[[Any], Any], Any, tuple[Entry, int]]:
-        value, now = yield operator.methodcaller("read", key)
+        value, now = yield methodcaller("read", key)
         return self._remember(key, _entry(key, value), now), now
 
     def _remember(self, key: str, entry: Entry, now: int) -> Entry:
