@@ -187,7 +187,7 @@ def _decode(value: bytes) -> VisitorState:
     ):
         raise ValueError
     return VisitorState(
-        _STATES[flags & 3],
+        _STATES[int(flags) & 3],
         index,
         is_pending,
         last_activity,
