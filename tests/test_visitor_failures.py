@@ -20,7 +20,10 @@ pytest.importorskip("psycopg", reason="needs psycopg, and libpq", exc_type=Impor
 import psycopg
 import psycopg_pool
 import redis
-from snowplow_tracker.events.structured_event import StructuredEvent
+
+pytest.importorskip("snowplow_tracker", reason="snowplow-tracker is not installed (extra: snowplow)")
+
+from snowplow_tracker.events.structured_event import StructuredEvent  # imported after the skip
 
 from client_session.trackers.snowplow import SessionTracker
 from client_session.visitors import NewerStateError, VisitorSessions

@@ -283,6 +283,7 @@ def test_inputs_that_change_something_are_logged(shop: Shop) -> None:
         ),
         (b'{"someone": "else"}', StoreError, r"^the stored value of 19 bytes is corrupt, or not this visitor's state"),
     ],
+    ids=["newer version", "no bytes", "another program"],
 )
 def test_foreign_values_are_refused(shop: Shop, value: bytes, error: type[StoreError], message: str) -> None:
     """A value of a newer version, or of someone else, raises an error and is not overwritten."""
