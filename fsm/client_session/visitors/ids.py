@@ -14,20 +14,13 @@ _VARIANTS = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 
 
 def uuid8(text: str, secret: bytes | None = None) -> str:
-<<<<<<< HEAD
     """Return the UUIDv8 of a text; with a secret, of its HMAC."""
     data = text.encode()
-    digest = bytearray(
-        hashlib.md5(data, usedforsecurity=False).digest() if secret is None else hmac.digest(secret, data, "md5")
-=======
-    """Return the UUIDv8 of an ASCII text; with a secret, of its HMAC."""
-    data = text.encode("ascii")
     # Four times as fast as uuid.UUID, as every event needs one.
     digits = (
         hashlib.md5(data, usedforsecurity=False).hexdigest()
         if secret is None
         else hmac.digest(secret, data, "md5").hex()
->>>>>>> main
     )
     variant = _VARIANTS[digits[16]]
     return f"{digits[:8]}-{digits[8:12]}-8{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
