@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from client_session.arguments import Seconds
     from client_session.entity import SessionContext, SessionSummary
     from client_session.input_log import InputRecord
-    from client_session.visitors.decision import Outcome
+    from client_session.visitors.decision import Report
     from client_session_persistence.states import StateStore
 
 Result = TypeVar("Result")
@@ -185,10 +185,10 @@ class VisitorSession:
         context: SessionContext | None = self._run(self._visitors.current(self.user_id))
         return context
 
-    def _finish(self, steps: Generator[Callable[[Any], Any], Any, Outcome]) -> Outcome:
-        outcome: Outcome = self._run(steps)
+    def _finish(self, steps: Generator[Callable[[Any], Any], Any, Report]) -> Report:
+        report: Report = self._run(steps)
         raised: BaseException | None = None
-        for name, argument in outcome.notifications:
+        for name, argument in report.notifications:
             callback = self._visitors.callables.get(name)
             if callback is None:
                 continue
@@ -200,4 +200,4 @@ class VisitorSession:
                 raised = error
         if raised is not None:
             raise raised
-        return outcome
+        return report

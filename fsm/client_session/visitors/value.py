@@ -33,7 +33,7 @@ class NewerStateError(StoreError):
     """A visitor's state was written by a newer version of this package, and must not be overwritten."""
 
 
-@attrs.frozen
+@attrs.define  # never changed; attrs.frozen would take twice as long to create
 class VisitorSessionState:
     """One of a visitor's sessions: what its entities share, and those of its events that are remembered."""
 
@@ -45,10 +45,9 @@ class VisitorSessionState:
     """The ids of its last events, 16 bytes each, in order."""
 
     def counted(self, event_id: bytes) -> VisitorSessionState:
-        """Return the session with one more event."""
-        return VisitorSessionState(
-            self.first_event_id, self.first_event_time, self.event_count + 1, self.event_ids + event_id
-        )
+        """Return the session with one more event, remembering at most `REMEMBERED_EVENTS`."""
+        event_ids = (self.event_ids + event_id)[-REMEMBERED_EVENTS * ID_SIZE :]
+        return VisitorSessionState(self.first_event_id, self.first_event_time, self.event_count + 1, event_ids)
 
     def remembering(self, size: int) -> VisitorSessionState:
         """Return the session with at most this many bytes of event ids."""
@@ -67,9 +66,9 @@ class VisitorSessionState:
         return self.event_count - len(ids) // ID_SIZE + found // ID_SIZE + 1
 
 
-@attrs.frozen
+@attrs.define  # likewise
 class VisitorState:
-    """Everything that is known about a visitor. The default is that of a new visitor."""
+    """Everything that is known about a visitor. Never changed. The default is that of a new visitor."""
 
     lifecycle: SessionState = INITIAL
     session_index: int = 0
