@@ -26,6 +26,8 @@ Request = "Callable[[Any], Any]"
 
 CONTENTION_SECONDS = 1.0
 """How long an input competes with other hosts for a visitor's state."""
+PAUSE_SECONDS = 0.005
+"""The longest pause after a lost swap. Without pauses, hosts would mostly repeat work, and some would always lose."""
 CLOCK_SECONDS = 60.0
 """How long the store's time is carried forward by this host's monotonic clock."""
 CACHE_SIZE = 10_000
@@ -87,9 +89,13 @@ class Cache:
 class Exchanges:
     """Applies inputs to the states of visitors. Thread-safe."""
 
-    def __init__(self, keep: float, *, is_local: bool) -> None:
-        """Keep states for ``keep`` seconds. If the store ``is_local``, reading costs nothing, and nothing is cached."""
+    def __init__(self, keep: float, pause: Callable[[float], object], *, is_local: bool) -> None:
+        """Keep states for ``keep`` seconds, and sleep with ``pause`` (which may return an awaitable).
+
+        If the store ``is_local``, reading costs nothing, and nothing is cached.
+        """
         self._keep = keep
+        self._pause = pause
         self._cache = None if is_local else Cache()
         self._nonce = random.SystemRandom().getrandbits(32)
 
@@ -121,10 +127,15 @@ class Exchanges:
             if is_swapped or value == new:  # equal if an earlier try of the client's succeeded, but its reply was lost
                 self._remember(key, Entry(new, outcome.state), now)
                 return outcome.report()
-            entry, is_cached = self._remember(key, _entry(value), now), False
+            entry = self._remember(key, _entry(value), now)
             if SYSTEM_CLOCK.monotonic() > end:
                 msg = f"other hosts changed the visitor's state first each time for {CONTENTION_SECONDS:g} s"
                 raise TimeoutError(msg)
+            if not is_cached:  # so another host is using this visitor right now
+                seconds = random.uniform(0, PAUSE_SECONDS)  # noqa: S311  # not secret
+                yield lambda _: self._pause(seconds)
+                entry, now = yield from self._read(key)
+            is_cached = False
 
     def read(
         self, key: str, look: Callable[[VisitorState, int], Result]
