@@ -32,7 +32,7 @@ from client_session_persistence import MemoryStates, PostgresStates, RedisStates
 from engines import servers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from multiprocessing.pool import Pool
     from multiprocessing.queues import SimpleQueue
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     Task = Callable[..., "Span"]
     """Its last argument is the number of events."""
 
+VERSIONED = ("redis", "psycopg")
 PROCESSES = 8
 KEEP_SECONDS = 34_560_000
 """How long visitors are kept by default: 400 days."""
@@ -55,9 +56,9 @@ class Scale:
     """How much to measure."""
 
     visitors: int = 8_000
-    events: int = 250
+    events: int = 200
     """The number of events of each process in each round."""
-    rounds: int = 40
+    rounds: int = 20
     shared_inputs: int = 10_000
     """The number of inputs of each process for the visitor that all of them share."""
     stored: int = 100_000
@@ -66,7 +67,7 @@ class Scale:
     """The number of visitors in `MemoryStates`."""
 
 
-def measure(scale: Scale = Scale()) -> list[Row]:  # noqa: B008  # immutable
+def measure(scale: Scale = Scale()) -> list[Row]:  # immutable
     """Measure everything that the installed servers allow."""
     program = servers.redis_program() or servers.valkey_program()
     assert program, "install redis-server, as `make bench-visitors` does"  # noqa: S101  # nothing to compare with
@@ -121,10 +122,11 @@ class Host:
     def __init__(self, number: int, kind: str, place: str) -> None:
         """Connect to a server, or open a database. Hosts are numbered from 0."""
         self.number = number
-        self.client: Any = connect_redis(place) if kind == "RedisStates" else None
+        self.client: Any = None
         self._states: StateStore
         match kind:
             case "RedisStates":
+                self.client = connect_redis(place)
                 self._states = RedisStates(self.client)
             case "SqliteStates":
                 self._states = SqliteStates(place)
@@ -144,7 +146,7 @@ _start: Any
 
 
 def _open_host(start: object, numbers: SimpleQueue[int], kind: str, place: str) -> None:
-    global _host, _start  # noqa: PLW0603  # a process of a pool has no other place
+    global _host, _start  # a process of a pool has no other place
     _start, _host = start, Host(numbers.get(), kind, place)
 
 
@@ -280,7 +282,7 @@ def time_store(scale: Scale, kind: str, place: str) -> list[Row]:
     with run_hosts(kind, place) as pool:
         times = [
             run_round(pool, track_events, "random", scale.visitors, events=scale.events)[0]
-            for _ in range(max(1, scale.rounds // 8))
+            for _ in range(max(1, scale.rounds // 5))
         ]
     return [Row.of_values(f"{RANDOM_PROCESS}, {kind}", times, unit="µs")]
 

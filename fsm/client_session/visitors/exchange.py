@@ -27,7 +27,7 @@ Request = "Callable[[Any], Any]"
 CONTENTION_SECONDS = 1.0
 """How long an input competes with other hosts for a visitor's state."""
 PAUSE_SECONDS = 0.005
-"""The longest pause after a lost swap. Without pauses, hosts would mostly repeat work, and some would always lose."""
+"""The longest pause after a lost swap. Without pauses, hosts that compete would mostly repeat work."""
 CLOCK_SECONDS = 60.0
 """How long the store's time is carried forward by this host's monotonic clock."""
 CACHE_SIZE = 10_000
@@ -132,8 +132,7 @@ class Exchanges:
                 msg = f"other hosts changed the visitor's state first each time for {CONTENTION_SECONDS:g} s"
                 raise TimeoutError(msg)
             if not is_cached:  # so another host is using this visitor right now
-                seconds = random.uniform(0, PAUSE_SECONDS)  # noqa: S311  # not secret
-                yield lambda _: self._pause(seconds)
+                yield lambda _: self._pause(random.uniform(0, PAUSE_SECONDS))  # noqa: S311  # not secret
                 entry, now = yield from self._read(key)
             is_cached = False
 
