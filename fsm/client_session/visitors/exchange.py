@@ -110,6 +110,8 @@ class Exchanges:
         """
         end = SYSTEM_CLOCK.monotonic() + CONTENTION_SECONDS
         cache = self._cache
+        entry: Entry | None
+        now: int | None
         entry, now = (None, None) if cache is None else (cache.get(key), cache.time())
         is_cached = entry is not None and now is not None
         if entry is None or now is None:
