@@ -109,33 +109,30 @@ class Exchanges:
 
         """
         end = SYSTEM_CLOCK.monotonic() + CONTENTION_SECONDS
-        cache = self._cache
-        entry: Entry | None
-        now: int | None
-        entry, now = (None, None) if cache is None else (cache.get(key), cache.time())
-        is_cached = entry is not None and now is not None
-        if entry is None or now is None:
-            entry, now = yield from self._read(key)
+        cached = self._cached(key)
+        is_cached = cached is not None
+        entry, now = cached or (yield from self._read(key))
         while True:
             outcome = decide(entry.state, now)
-            if outcome.state is None:
-                if not is_cached:
+            if outcome.state is not None:
+                new = outcome.state.encode((self._nonce + THIS_PROCESS.id) & 0xFFFFFFFF)
+                is_swapped, value, now = yield methodcaller("swap", key, entry.value, new, self._keep)
+                # They are equal if an earlier try of the client's succeeded, but its reply was lost.
+                if is_swapped or value == new:
+                    self._remember(key, Entry(new, outcome.state), now)
                     return outcome.report()
-                entry, now = yield from self._read(key)
-                is_cached = False
-                continue
-            new = outcome.state.encode((self._nonce + THIS_PROCESS.id) & 0xFFFFFFFF)
-            is_swapped, value, now = yield methodcaller("swap", key, entry.value, new, self._keep)
-            if is_swapped or value == new:  # equal if an earlier try of the client's succeeded, but its reply was lost
-                self._remember(key, Entry(new, outcome.state), now)
+                entry = self._remember(key, _entry(value), now)
+                if SYSTEM_CLOCK.monotonic() > end:
+                    msg = f"other hosts changed the visitor's state first each time for {CONTENTION_SECONDS:g} s"
+                    raise TimeoutError(msg)
+                if is_cached:
+                    is_cached = False
+                    continue
+                yield self._wait  # since another host is using this visitor right now
+            elif not is_cached:
                 return outcome.report()
-            entry = self._remember(key, _entry(value), now)
-            if SYSTEM_CLOCK.monotonic() > end:
-                msg = f"other hosts changed the visitor's state first each time for {CONTENTION_SECONDS:g} s"
-                raise TimeoutError(msg)
-            if not is_cached:  # so another host is using this visitor right now
-                yield lambda _: self._pause(random.uniform(0, PAUSE_SECONDS))  # noqa: S311  # not secret
-                entry, now = yield from self._read(key)
+            reply: tuple[Entry, int] = yield from self._read(key)
+            entry, now = reply
             is_cached = False
 
     def read(
@@ -150,6 +147,15 @@ class Exchanges:
         if self._cache is not None:
             self._cache.drop(key)
         yield methodcaller("delete", key)
+
+    def _cached(self, key: str) -> tuple[Entry, int] | None:
+        if self._cache is None:
+            return None
+        entry, now = self._cache.get(key), self._cache.time()
+        return None if entry is None or now is None else (entry, now)
+
+    def _wait(self, _: object) -> object:
+        return self._pause(random.uniform(0, PAUSE_SECONDS))  # noqa: S311  # not secret
 
     def _read(self, key: str) -> Generator[Callable[[Any], Any], Any, tuple[Entry, int]]:
         value, now = yield methodcaller("read", key)
