@@ -268,7 +268,8 @@ def test_visitors_are_measured() -> None:
 
 def test_measured_values_are_those_of_visitors() -> None:
     """The values that are stored to measure memory have more than eight events, and eight sessions, respectively."""
-    usual, many = decode(visitors.usual_value()), decode(visitors.value_after(9, 1))
+    key = visitors.key_of("bare", 0)
+    usual, many = decode(key, visitors.usual_value()), decode(key, visitors.value_after(9, 1))
     assert (usual.session_index, usual.sessions[0].event_count, usual.previous_session_id is None) == (2, 12, False)
     assert (len(many.sessions), many.previous_session_id is None) == (8, False)
 

@@ -103,6 +103,8 @@ class Rules:
         if event is None or not core.try_count_event(now, given is Input.EVENT):
             decisions = core.decide(given, now)
         after = self._after(user_id, state, core, event, now, is_set_back=is_set_back)
+        if after is None and given is Command.FORGET and state.swaps:
+            after = attrs.evolve(state, last_input=now, swaps=state.swaps + 1)  # without a session, too
         if after is None:
             return Outcome(None, _report_nothing)
         return Outcome(after, partial(self._report, user_id, state, after, given, event, decisions))
