@@ -7,6 +7,7 @@ run the generated code blocks.
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,4 +78,23 @@ def usage(name: str) -> str:
     return f"```sh\nclient-session {name} --help\n```\n\n```text\n{result.output}```"
 
 
-_GENERATORS: dict[str, Callable[..., str]] = {"table": table, "diagram": diagram, "source": source, "usage": usage}
+def visitor_costs() -> str:
+    """Return the stored results of `make bench-visitors` as a table."""
+    results = json.loads((ROOT / "benchmarks" / "visitors.json").read_text(encoding="utf-8"))
+    lines = ["| | measured | limit |", "|---|---|---|"]
+    for row in results["rows"]:
+        unit = f"× {row['against']}" if row["reference"] is not None else row["unit"]  # noqa: RUF001  # times, not x
+        limit = ""
+        if row["bar"]:
+            limit = f"{'≥' if row['bar']['at_least'] else '≤'} {row['bar']['limit']:g}"
+        lines.append(f"| {row['name']} | {row['value']:.4g} {unit} | {limit} |")
+    return "\n".join(lines)
+
+
+_GENERATORS: dict[str, Callable[..., str]] = {
+    "table": table,
+    "diagram": diagram,
+    "source": source,
+    "usage": usage,
+    "visitor_costs": visitor_costs,
+}
