@@ -217,7 +217,7 @@ class Tables:
         timeout = case(("in_background = 1", settings.background_timeout), otherwise=settings.foreground_timeout)
         columns = f"{self._rows}, n, in_background, events, passive_events, lives"
         source = "active" if settings.extend_on_focus_change else "known"
-        yield f"""checked AS (  -- Check first: an input that comes too late ends the session, unless checking is stopped.
+        yield f"""checked AS (  -- Check first: a late input ends the session, unless checking is stopped.
   SELECT {columns},
          CASE WHEN {_IS_CHECKED} THEN 1 ELSE 0 END AS is_checked,
          CASE WHEN input IN ({_BREAK_LIST}) THEN 1
@@ -269,7 +269,7 @@ class Tables:
   FROM grouped AS g
   JOIN long_groups AS l ON {join}
 )"""
-        yield f"""pointers AS (  -- If a session began at this row: the input that ends it, and the event that begins the next.
+        yield f"""pointers AS (  -- If a session began here: the input that ends it, and the event that begins the next.
   SELECT user_id, n,
          MIN(CASE WHEN is_checked = 1 THEN n END) OVER at_limit AS over_at,
          MIN(CASE WHEN is_checked = 1 THEN next_event END) OVER at_limit AS next_start
