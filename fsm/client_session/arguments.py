@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from client_session_persistence import SnapshotStore, XmlStore
 
+MAX_NAMESPACE = 64
+
 Seconds = int | float | timedelta
 """A duration: a number of seconds or a `timedelta`."""
 
@@ -61,6 +63,21 @@ def boolean(argument: str, value: object) -> bool:
     if not isinstance(value, bool):
         msg = f"{argument} must be True or False, not {shown(value)}"
         raise TypeError(msg)
+    return value
+
+
+def namespace(value: object) -> str:
+    """Return the namespace of derived ids; raise `TypeError` or `ValueError` if it is not allowed."""
+    if not isinstance(value, str):
+        msg = f"namespace must be a str, not {shown(value)}"
+        raise TypeError(msg)
+    allowed = value.isascii() and value.isprintable() and not {" ", "/", ":", "{", "}"}.intersection(value)
+    if not (allowed and 0 < len(value) <= MAX_NAMESPACE):
+        msg = (
+            f"namespace must have 1 to {MAX_NAMESPACE} printable ASCII characters other than space, /, :, {{ and }}, "
+            f"not {shown(value)}"
+        )
+        raise ValueError(msg)
     return value
 
 

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     Steps = Generator[Callable[[Any], Any], Any, Report]
 
-MAX_NAMESPACE = 64
-
 
 class Visitors:
     """The settings of a `VisitorSessions` or an `AsyncVisitorSessions`, and the steps of their calls. Thread-safe."""
@@ -72,7 +70,7 @@ class Visitors:
             background * 1e6,
             duration * 1e6,
             arguments.boolean("extend_on_focus_change", extend_on_focus_change),
-            _namespace(namespace),
+            arguments.namespace(namespace),
             has_log=callbacks["on_input"] is not None,
         )
         if not (key_secret is None or (isinstance(key_secret, bytes) and key_secret)):
@@ -159,17 +157,3 @@ class Visitors:
 
     def _key(self, user_id: str) -> str:
         return f"client-session:{self.rules.namespace}:{user_id}"
-
-
-def _namespace(value: object) -> str:
-    if not isinstance(value, str):
-        msg = f"namespace must be a str, not {shown(value)}"
-        raise TypeError(msg)
-    allowed = value.isascii() and value.isprintable() and not {" ", "/", ":", "{", "}"}.intersection(value)
-    if not (allowed and 0 < len(value) <= MAX_NAMESPACE):
-        msg = (
-            f"namespace must have 1 to {MAX_NAMESPACE} printable ASCII characters other than space, /, :, {{ and }}, "
-            f"not {shown(value)}"
-        )
-        raise ValueError(msg)
-    return value
