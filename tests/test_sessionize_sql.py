@@ -296,4 +296,4 @@ def test_problems_on_spark_are_counted(spark: Engine) -> None:
 def test_wrong_arguments_are_refused(given_arguments: dict[str, Any], message: str) -> None:
     """A wrong argument raises an error that says what is allowed."""
     with pytest.raises((TypeError, ValueError), match=message):
-        sessionize_sql(**{"dialect": "sqlite", **given_arguments})
+        sessionize_sql(given_arguments.pop("dialect", "sqlite"), **given_arguments)

@@ -82,7 +82,7 @@ def column_names(columns: Mapping[str, str] | None) -> dict[str, str]:
         ValueError: a key is not one of `LOG_COLUMNS`, a name is empty, or two names are equal.
 
     """
-    names = dict(zip(LOG_COLUMNS, LOG_COLUMNS, strict=True))
+    names: dict[str, str] = {column: column for column in LOG_COLUMNS}
     for column, name in (columns or {}).items():
         if column not in names:
             msg = f"columns may rename {', '.join(LOG_COLUMNS)}, not {shown(column)}"

@@ -57,7 +57,7 @@ def events(engine: Engine, sql: str) -> list[SessionizedEvent]:
     columns = (*LOG_COLUMNS, *ENTITY_COLUMNS)
     found: list[SessionizedEvent] = []
     for row in engine.query(sql):
-        values = dict(zip(columns, row, strict=True))
+        values: dict[str, Any] = dict(zip(columns, row, strict=True))
         found.append(SessionizedEvent(**values | {name: _time(values[name]) for name in _TIMES if name in values}))
     return sorted(found, key=lambda event: (event.user_id, event.sequence))
 
