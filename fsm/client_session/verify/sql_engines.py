@@ -58,7 +58,9 @@ def events(engine: Engine, sql: str) -> list[SessionizedEvent]:
     found: list[SessionizedEvent] = []
     for row in engine.query(sql):
         values: dict[str, Any] = dict(zip(columns, row, strict=True))
-        found.append(SessionizedEvent(**values | {name: _time(values[name]) for name in _TIMES if name in values}))
+        for name in ("time", "first_event_timestamp"):
+            values[name] = _time(values[name])
+        found.append(SessionizedEvent(**values))
     return sorted(found, key=lambda event: (event.user_id, event.sequence))
 
 
