@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from client_session import arguments
 from client_session.sessionize.settings import EVENTS, INPUTS, LOG_COLUMNS, Settings, column_names
 from client_session.sessionize.sql_dialects import case, dialect_named, listed, relation
-from client_session.sessionize.sql_tables import BACKGROUND, RECENT, STOPPED, Tables
+from client_session.sessionize.sql_tables import BACKGROUND, CARRIED, RECENT, STOPPED, Tables
 from client_session.visitors.decision import CLOCK
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class _Query:
 JOIN focus AS f ON f.user_id = l.user_id
 LEFT JOIN newest AS h ON h.user_id = f.user_id AND h.lives = f.lives"""
         if self._carried is not None:
-            source += f"\nLEFT JOIN {self._carried} AS c ON c.user_id = f.user_id AND f.lives = 0"
+            source += f"\nLEFT JOIN {CARRIED} AS c ON c.user_id = f.user_id AND f.lives = 0"
         return self._query([*self._tables.all(), self._hashed(), *self._last_rows()], columns, source)
 
     def problems(self) -> str:
@@ -263,7 +263,7 @@ ORDER BY problem
                   WHEN e.session_index = 1 THEN c.first_event_id
                   ELSE e.previous_first_event_id END"""
             more = f",\n         CASE WHEN {is_carried} THEN c.previous_session_id END AS carried_previous_session_id"
-            join = f"\n  LEFT JOIN {self._carried} AS c ON c.user_id = e.user_id AND e.lives = 0"
+            join = f"\n  LEFT JOIN {CARRIED} AS c ON c.user_id = e.user_id AND e.lives = 0"
         part = ", e.part" if self._carried is not None else ""
         return f"""hashed AS (  -- Session ids are made of hashes.
   SELECT e.user_id, e.time, e.sequence, e.input, e.event_id{part}, e.n, e.lives,

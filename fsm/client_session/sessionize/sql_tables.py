@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from client_session.sessionize.settings import Settings
     from client_session.sessionize.sql_dialects import Dialect
 
+CARRIED = "carried_states"
+"""The name under which a query reads carried states."""
 RECENT = tuple(f"recent_event_id_{number}" for number in range(1, REMEMBERED_EVENTS + 1))
 _BEFORE = "ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING"
 _SO_FAR = "ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW"
@@ -45,7 +47,7 @@ class Tables:
     ) -> None:
         """Take the log and the carried states as texts that can follow ``FROM``, and the names of the log's columns."""
         self.dialect = dialect
-        self.carried = carried
+        self._carried = carried
         self.has_limit = settings.max_duration < NEVER
         self.sessions = "divided" if self.has_limit else "grouped"
         """The name of the table of all inputs with the session that each belongs to."""
@@ -82,7 +84,11 @@ class Tables:
 
     def inputs(self) -> Iterator[str]:
         """Yield the inputs in an order in which times never go back."""
-        yield self.log_inputs("" if self.carried is None else self._carried_inputs(self.carried))
+        if self._carried is None:
+            yield self.log_inputs()
+        else:
+            yield f"{CARRIED} AS (SELECT * FROM {self._carried})"  # once, since it may be a subquery
+            yield self.log_inputs(self._carried_inputs())
         first = "part, " if self.part else ""
         yield f"""clock_inputs AS (  -- A visitor's clock was set back, so times cannot be compared, but sequences can.
   SELECT {self._rows},
@@ -122,7 +128,7 @@ class Tables:
   FROM {self._log}{more}
 )"""
 
-    def _carried_inputs(self, carried: str) -> str:
+    def _carried_inputs(self) -> str:
         """Return, for each carried state, a log that leads to it."""
         start, activity, last = map(self.dialect.microseconds.format, ("session_start", "last_activity", "time"))
         steps = [
@@ -136,7 +142,7 @@ class Tables:
         ]
         selects = (
             f"\n  UNION ALL\n  SELECT user_id, {t}, {time}, 0, {given}, {event_id}, {part - len(steps)}\n"
-            f"  FROM {carried} WHERE {condition}"
+            f"  FROM {CARRIED} WHERE {condition}"
             for part, (t, time, given, event_id, condition) in enumerate(steps)
         )
         return "".join(selects)
