@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from client_session.sessionize.fold import SessionizedEvent, UserState
 
-LOG_TYPES = {
+LOG_TYPES: dict[str, Any] = {
     "user_id": pl.String,
     "time": pl.Datetime("us", "UTC"),
     "sequence": pl.Int64,
@@ -45,7 +45,7 @@ def frame_of(records: Iterable[InputRecord]) -> pl.DataFrame:
     return pl.DataFrame([attrs.astuple(record) for record in records], schema=LOG_TYPES, orient="row")
 
 
-def log_of(*rows: tuple[str, int, int, str, str | None]) -> pl.DataFrame:
+def log_of(*rows: tuple[Any, ...]) -> pl.DataFrame:
     """Return a log whose times are seconds after midnight."""
     return frame_of(
         InputRecord(user_id, MIDNIGHT + timedelta(seconds=seconds), *rest) for user_id, seconds, *rest in rows
