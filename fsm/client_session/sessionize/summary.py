@@ -15,8 +15,8 @@ from client_session.sessionize.settings import EVENTS
 if TYPE_CHECKING:
     from client_session.sessionize.settings import Settings
 
-STILL_OPEN = "open at the end of the log"
-"""Counted like the reasons: sessions that no input in the log has ended."""
+STILL_OPEN = "still open"
+"""The reason of sessions that no input in the log has ended."""
 REASONS: tuple[str, ...] = (
     EndReason.TIMEOUT,
     EndReason.BACKGROUND_TIMEOUT,
