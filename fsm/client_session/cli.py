@@ -350,16 +350,16 @@ def verify(examples: int, seed: int | None, report: Path | None) -> None:
         raise click.exceptions.Exit(1)
 
 
-class _RenamedColumn(click.ParamType[tuple[str, str]]):
-    """A column of a log, and its name there: ``COLUMN=NAME``."""
-
-    name = "COLUMN=NAME"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:  # noqa: ANN401  # click's signature
-        column, separator, name = str(value).partition("=")
+def _renamed_columns(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """Return the name of each column that is given as ``COLUMN=NAME``."""
+    names: dict[str, str] = {}
+    for value in values:
+        column, separator, name = value.partition("=")
         if not separator:
-            self.fail(f"{value!r} is not COLUMN=NAME", param, ctx)
-        return column, name
+            message = f"{value!r} is not COLUMN=NAME"
+            raise click.BadParameter(message, ctx, param)
+        names[column] = name
+    return names
 
 
 def _log_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -369,8 +369,8 @@ def _log_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--column",
             "columns",
-            type=_RenamedColumn(),
             multiple=True,
+            callback=_renamed_columns,
             metavar="COLUMN=NAME",
             help="The name of a column in the log, such as user_id=domain_userid. Repeatable.",
         ),
@@ -416,7 +416,7 @@ def sessionize(  # noqa: PLR0913  # one argument per option
     *,
     force: bool,
     kind: str | None,
-    columns: tuple[tuple[str, str], ...],
+    columns: dict[str, str],
     carried: Path | None,
     write_state: Path | None,
     keep_repeats: bool,
@@ -440,10 +440,10 @@ def sessionize(  # noqa: PLR0913  # one argument per option
         fail("sessionize needs Polars: pip install 'client-session[polars]'")
     files = command.Files.checked(log, output, kind, carried, write_state, force=force)
     try:
-        command.check(columns=dict(columns), **settings)
+        command.check(columns, **settings)
     except ValueError as error:
         raise _usage_error(error) from error
-    command.show(command.run(files, columns=dict(columns), drop_repeats=not keep_repeats, **settings))
+    command.show(command.run(files, columns, drop_repeats=not keep_repeats, **settings))
 
 
 @client_session.command()
@@ -456,7 +456,7 @@ def sessionize(  # noqa: PLR0913  # one argument per option
 def sql(  # noqa: PLR0913  # one argument per option
     dialect: str,
     *,
-    columns: tuple[tuple[str, str], ...],
+    columns: dict[str, str],
     keep_repeats: bool,
     query: str | None,
     log: str,
@@ -467,7 +467,7 @@ def sql(  # noqa: PLR0913  # one argument per option
 
     The log has the columns user_id, time, sequence, input and event_id; the result is that of sessionize.
     """
-    given: dict[str, Any] = {"log": log, "columns": dict(columns), "carried": carried}
+    given: dict[str, Any] = {"log": log, "columns": columns, "carried": carried}
     try:
         if query == "problems":
             text = problems_sql(dialect, **given)
