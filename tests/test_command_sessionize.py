@@ -7,7 +7,6 @@ import json
 import os
 import random
 import re
-import resource
 import signal
 import sqlite3
 import subprocess
@@ -27,9 +26,8 @@ import polars as pl
 
 from client_session.cli import client_session
 from client_session.input_log import InputRecord
-from client_session.sessionize import Fold, problems_sql, register
+from client_session.sessionize import Fold, register, sessionize_sql
 from client_session.sessionize.settings import ENTITY_COLUMNS, LOG_COLUMNS
-from client_session.sessionize.sql import STATE_COLUMNS
 from client_session_persistence.snapshot import iso_time
 from event_ids import event_id
 from terminal import COMMAND, environment, run_on_terminal
@@ -192,7 +190,7 @@ def test_log_of_replay(tmp_path: Path) -> None:
     assert run("replay", "--log", tmp_path / "log.jsonl", EXAMPLE).exit_code == 0
     done = run("sessionize", tmp_path / "log.jsonl", "-o", tmp_path / "out.parquet")
     assert done.exit_code == 0, done.output
-    assert len(read_rows(tmp_path / "out.parquet")) == numbers(done.stderr)["in a session"] > 50
+    assert len(read_rows(tmp_path / "out.parquet")) == numbers(done.stderr)["in a session"] > 40
 
 
 def test_trace_with_timeouts_is_refused(tmp_path: Path) -> None:
@@ -388,9 +386,10 @@ def test_bad_rows_are_counted_and_shown(kind: str, suffix: str, tmp_path: Path) 
     """The error has the number of bad rows and the first three of them; there is no result."""
     change, message = BAD[kind]
     log = tmp_path / f"log{suffix}"
-    pl.DataFrame([GOOD, *[GOOD | {"sequence": 2 + at} | change for at in range(4)]], strict=False).select(
-        pl.all().cast(pl.String)
-    ).pipe(lambda frame: frame.write_csv(log) if suffix == ".csv" else frame.write_ndjson(log))
+    rows = [GOOD, *[GOOD | {"sequence": 2 + at} | change for at in range(4)]]
+    texts = [{name: value and str(value) for name, value in row.items()} for row in rows]
+    frame = pl.DataFrame(texts, infer_schema_length=None)
+    frame.write_csv(log) if suffix == ".csv" else frame.write_ndjson(log)
     done = run("sessionize", log, "-o", tmp_path / "out.parquet")
     assert (done.exit_code, done.stdout) == (2, "")
     heading, problem = done.stderr.splitlines()
@@ -666,3 +665,96 @@ def peak_memory(program: str, *arguments: str | Path) -> int:
         [sys.executable, "-c", script, *arguments], capture_output=True, check=True, timeout=580, env=environment()
     )
     return int(done.stdout.split()[-1]) * (1 if sys.platform == "darwin" else 1024)
+
+
+def test_log_larger_than_memory(large_log: Path, tmp_path: Path) -> None:
+    """A run needs clearly less memory than collecting the result at once."""
+    command = "try: client_session(prog_name='client-session')\nexcept SystemExit as error: assert not error.code"
+    program = f"from client_session.cli import client_session\n{command}"
+    used = peak_memory(program, "sessionize", large_log, "-o", tmp_path / "out.jsonl")
+    collected = peak_memory(
+        "import sys, polars as pl; from client_session.sessionize.polars import sessionize\n"
+        "sessionize(pl.scan_parquet(sys.argv[1])).collect()",
+        large_log,
+    )
+    assert used < 0.7 * collected, (used, collected)
+
+
+SQL_FLAGS = [
+    "--max-duration",
+    "700",
+    "--extend-on-focus-change",
+    "--namespace",
+    "shop",
+    "--column",
+    "user_id=domain user",
+]
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """Return a database with a table for a log."""
+    with closing(sqlite3.connect(tmp_path / "log.sqlite")) as connection:
+        register(connection)
+        columns = '"domain user" TEXT, time TEXT, sequence INTEGER, input TEXT, event_id TEXT'
+        connection.execute(f'CREATE TABLE "the log" ({columns})')
+        yield connection
+
+
+def query(*arguments: str) -> str:
+    """Return what ``sql`` prints."""
+    done = run("sql", "--dialect", "sqlite", "--log", '"the log"', *SQL_FLAGS, *arguments)
+    assert (done.exit_code, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_printed_queries_run(database: sqlite3.Connection) -> None:
+    """The queries that ``sql`` prints give the fold's rows in SQLite, and their states continue them."""
+    records = in_order(sample_log())
+    middle = MIDNIGHT + timedelta(hours=5)
+    columns = (*LOG_COLUMNS, *ENTITY_COLUMNS)
+    rows: list[dict[str, Any]] = []
+    for day, is_early in enumerate((True, False)):
+        carried = ["--carried", "states"] if day else []
+        part = [record for record in records if (record.time < middle) is is_early]
+        database.execute('DELETE FROM "the log"')
+        values = [tuple(record.to_dict().values()) for record in part]
+        database.executemany('INSERT INTO "the log" VALUES (?, ?, ?, ?, ?)', values)
+        assert database.execute(query("--problems", *carried)).fetchall() == []
+        rows += [normal_row(dict(zip(columns, row, strict=True))) for row in database.execute(query(*carried))]
+        database.execute(f"CREATE TABLE new_states AS {query('--state', *carried)}")
+        database.execute("DROP TABLE IF EXISTS states")
+        database.execute("ALTER TABLE new_states RENAME TO states")
+    expected = rows_of_fold(records, max_duration=700, extend_on_focus_change=True, namespace="shop")
+    assert sorted(rows, key=lambda row: (row["user_id"], row["time"], row["sequence"])) == expected
+
+
+def test_printed_query_for_problems_runs(database: sqlite3.Connection) -> None:
+    """The query for problems counts them."""
+    database.execute("INSERT INTO \"the log\" VALUES (NULL, '2026-01-01T00:00:00Z', 1, 'event', 'e')")
+    ((problem, count, _),) = database.execute(query("--problems")).fetchall()
+    assert (problem, count) == ("user_id is null or empty", 1)
+
+
+@pytest.mark.parametrize("dialect", ["sqlite", "duckdb", "postgres", "spark"])
+def test_printed_query_is_that_of_the_function(dialect: str) -> None:
+    """Each dialect's text is the function's, with the same arguments."""
+    done = run("sql", "--dialect", dialect, "--keep-repeats", "--carried", "states")
+    assert done.stdout == sessionize_sql(dialect, drop_repeats=False, carried="states").rstrip("\n") + "\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dialect", "oracle"], "'oracle' is not one of"),
+        (["--dialect", "sqlite", "--log", ""], "log must be the text of a table or a subquery, not ''"),
+        (["--dialect", "sqlite", "--background-timeout", "-1"], "--background-timeout must be greater than 0"),
+        (["--dialect", "sqlite", "--column", "x=y"], "columns may rename user_id"),
+        ([], "Missing option '--dialect'"),
+    ],
+)
+def test_wrong_arguments_of_sql(arguments: list[str], message: str) -> None:
+    """A wrong argument is a usage error that names it."""
+    done = run("sql", *arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert message in " ".join(done.stderr.split())

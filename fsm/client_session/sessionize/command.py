@@ -11,8 +11,9 @@ import signal
 import sys
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import click
@@ -32,14 +33,17 @@ from client_session_persistence.snapshot import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
+    from concurrent.futures import Future
     from typing import NoReturn
 
     from client_session.sessionize.summary import Summary
 
+_T = TypeVar("_T")
 _STANDARD = Path("-")
 """Standard input or standard output."""
 _PROGRESS_OF_SESSIONS = 0.9
 """The progress after sessionizing, if the result must still be converted."""
+_SECONDS_BETWEEN_INTERRUPTS = 0.1
 _LABEL_WIDTH, _MAX_BAR_WIDTH = 20, 40
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
@@ -82,35 +86,16 @@ def run(files: Files, columns: Mapping[str, str], **settings: Any) -> Summary:  
 
     If this fails or is interrupted, no file appears or changes, and the command ends.
     """
-    with _interrupted_by_signals(), _folder_for(files.output) as folder, _progress_bar() as progress:
-        log = files.log
-        if log == _STANDARD:
-            log = folder / "log"
-            with _writing(folder), log.open("wb") as copy:
-                shutil.copyfileobj(sys.stdin.buffer, copy)
-        states_folder = contextlib.nullcontext() if files.states is None else _folder_for(files.states)
-        with states_folder as folder_of_states:
-            states = None if folder_of_states is None else folder_of_states / "states"
-            events = folder / "sessions"
-            try:
-                summary = _sessionize(files, log, events, states=states, columns=columns, progress=progress, **settings)
-                if files.output_kind != "parquet":
-                    events = folder / "converted"
-                    write_events(folder / "sessions", events, files.output_kind)
-            except (OSError, pl.exceptions.PolarsError) as error:
-                _fail(files, log, error)
-            progress(1)
-            if files.output == _STANDARD:
-                with events.open("rb") as lines:
-                    shutil.copyfileobj(lines, sys.stdout.buffer)
-                sys.stdout.flush()
-            if states is not None and files.states is not None:
-                with _writing(files.states):
-                    states.replace(files.states)
-            if files.output != _STANDARD:
-                with _writing(files.output):
-                    events.replace(files.output)
-    return summary
+    with _progress_bar() as show_progress:
+
+        def work(check: Callable[[], None]) -> Summary:
+            def progress(done: float) -> None:
+                check()
+                show_progress(done)
+
+            return _run(files, columns, progress, **settings)
+
+        return _interruptible(work)
 
 
 def show(summary: Summary) -> None:
@@ -142,6 +127,38 @@ def show(summary: Summary) -> None:
     line("session length", "", style="bold")
     for label, count in bars:
         line(f"  {label}", f"{count:,}", _bar(count / most, bar_width, is_ascii=output.options.ascii_only))
+
+
+def _run(files: Files, columns: Mapping[str, str], progress: Callable[[float], object], **settings: Any) -> Summary:  # noqa: ANN401  # the arguments of `sessionize`
+    with _folder_for(files.output) as folder:
+        log = files.log
+        if log == _STANDARD:
+            log = folder / "log"
+            with _writing(folder), log.open("wb") as copy:
+                shutil.copyfileobj(sys.stdin.buffer, copy)
+        states_folder = contextlib.nullcontext() if files.states is None else _folder_for(files.states)
+        with states_folder as folder_of_states:
+            states = None if folder_of_states is None else folder_of_states / "states"
+            events = folder / "sessions"
+            try:
+                summary = _sessionize(files, log, events, states=states, columns=columns, progress=progress, **settings)
+                if files.output_kind != "parquet":
+                    events = folder / "converted"
+                    write_events(folder / "sessions", events, files.output_kind)
+            except (OSError, pl.exceptions.PolarsError) as error:
+                _fail(files, log, error)
+            progress(1)
+            if files.output == _STANDARD:
+                with events.open("rb") as lines:
+                    shutil.copyfileobj(lines, sys.stdout.buffer)
+                sys.stdout.flush()
+            if states is not None and files.states is not None:
+                with _writing(files.states):
+                    states.replace(files.states)
+            if files.output != _STANDARD:
+                with _writing(files.output):
+                    events.replace(files.output)
+    return summary
 
 
 def _sessionize(  # noqa: PLR0913  # what is read, and what is written
@@ -236,46 +253,74 @@ def _name(path: Path, stream: str) -> str:
     return f"standard {stream}" if path == _STANDARD else str(path)
 
 
-@contextlib.contextmanager
-def _interrupted_by_signals() -> Generator[None]:
-    """Let SIGTERM and SIGHUP interrupt like SIGINT, then end the process as they do by default.
+def _interruptible(work: Callable[[Callable[[], None]], _T]) -> _T:
+    """Return what ``work`` returns, which runs in a thread; SIGINT, SIGTERM and SIGHUP stop it.
 
-    A handler in Python would only run after the current query, which may take minutes. Polars ends a query on SIGINT.
+    Python runs signal handlers only in the main thread, and there only between queries, which may take minutes. Polars
+    stops a query on SIGINT. ``work`` is given a function that raises an error if it should stop.
     """
-    signals = {
-        number
-        for name in ("SIGTERM", "SIGHUP")
-        if (number := getattr(signal, name, None)) and signal.getsignal(number) is signal.SIG_DFL
-    }
-    if sys.platform == "win32" or threading.current_thread() is not threading.main_thread() or not signals:
+    if threading.current_thread() is not threading.main_thread():
+        return work(lambda: None)
+    received: list[int] = []
+    is_stopped = threading.Event()
+
+    def stop(number: int, _: object) -> None:
+        received.append(number)
+        signal.raise_signal(signal.SIGINT)
+
+    def check() -> None:
+        if is_stopped.is_set():
+            raise KeyboardInterrupt
+
+    names = ("SIGTERM", "SIGHUP")  # Windows has no SIGHUP; nohup ignores it
+    numbers = [number for name in names if (number := getattr(signal, name, None)) is not None]
+    stopped_by = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    with ThreadPoolExecutor(1) as threads:
+        for number in stopped_by:
+            signal.signal(number, stop)
+        running = threads.submit(work, check)
+        try:
+            return running.result()
+        except KeyboardInterrupt:
+            is_stopped.set()
+            with _silent_threads():
+                _stop(running)
+            if not received:
+                raise
+        finally:
+            for number in stopped_by:
+                signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(received[0])
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _silent_threads() -> Generator[None]:
+    """Discard what is written to the descriptor of standard error: Polars's threads report that they were stopped."""
+    try:
+        before = os.dup(2)
+    except OSError:  # it is closed
         yield
         return
-    received: list[int] = []
-    is_done = threading.Event()
-
-    def wait() -> None:
-        number = signal.sigwait(signals)
-        if not is_done.is_set():
-            received.append(number)
-            os.kill(os.getpid(), signal.SIGINT)
-        is_done.wait()
-
-    # Threads that start from now on inherit this, so only the one that waits receives the signals.
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    waiting = threading.Thread(target=wait, daemon=True)
-    waiting.start()
+    with Path(os.devnull).open("wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
     try:
         yield
-    except KeyboardInterrupt:
-        if not received:
-            raise
     finally:
-        is_done.set()
-        signal.pthread_kill(waiting.ident or 0, next(iter(signals)))
-        waiting.join()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
-    if received:
-        os.kill(os.getpid(), received[0])
+        os.dup2(before, 2)
+        os.close(before)
+
+
+def _stop(running: Future[object]) -> None:
+    """Interrupt the current query, and those that follow, until the thread has cleaned up."""
+    while True:
+        try:
+            while not running.done():
+                wait((running,), _SECONDS_BETWEEN_INTERRUPTS)
+                signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:  # noqa: PERF203  # ours, or the user's
+            continue
+        return
 
 
 @contextlib.contextmanager

@@ -45,7 +45,7 @@ def scan_log(path: Path, kind: str, names: Mapping[str, str]) -> pl.LazyFrame:
         return pl.scan_parquet(path)
     if kind == "csv":
         log = pl.scan_csv(path, infer_schema=False)
-        return _with_sequences(log, names) if names["sequence"] in log.collect_schema() else log
+        return _with_sequences(log, names) if set(names.values()) <= {*log.collect_schema()} else log
     first = _first_object(path)
     if "at" in first and names["user_id"] not in first:
         return _read_trace(path, names)
@@ -105,9 +105,8 @@ def _read_trace(path: Path, names: Mapping[str, str]) -> pl.LazyFrame:
         steps = read_trace(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), str(path))
     for number, step in enumerate(steps, start=1):
         if step.input is Command.TIMEOUTS:
-            raise TraceError(
-                str(path), number, "'timeouts' is not allowed: a log is sessionized with the same timeouts"
-            )
+            fault = "'timeouts' cannot be sessionized: a log has the same timeouts throughout"
+            raise TraceError(str(path), number, fault)
     records: list[InputRecord] = []
     for _ in Replay(steps, MemoryStore(), SessionOptions(), ticking=False, on_input=records.append).run():
         pass
