@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import threading
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,7 +33,6 @@ from client_session_persistence.snapshot import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
-    from concurrent.futures import Future
     from typing import NoReturn
 
     from client_session.sessionize.summary import Summary
@@ -130,6 +129,7 @@ def show(summary: Summary) -> None:
 
 
 def _run(files: Files, columns: Mapping[str, str], progress: Callable[[float], object], **settings: Any) -> Summary:  # noqa: ANN401  # the arguments of `sessionize`
+    progress(0)
     with _folder_for(files.output) as folder:
         log = files.log
         if log == _STANDARD:
@@ -263,6 +263,7 @@ def _interruptible(work: Callable[[Callable[[], None]], _T]) -> _T:
         return work(lambda: None)
     received: list[int] = []
     is_stopped = threading.Event()
+    running: Future[_T] = Future()
 
     def stop(number: int, _: object) -> None:
         received.append(number)
@@ -272,26 +273,40 @@ def _interruptible(work: Callable[[Callable[[], None]], _T]) -> _T:
         if is_stopped.is_set():
             raise KeyboardInterrupt
 
-    names = ("SIGTERM", "SIGHUP")  # Windows has no SIGHUP; nohup ignores it
-    numbers = [number for name in names if (number := getattr(signal, name, None)) is not None]
-    stopped_by = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
-    with ThreadPoolExecutor(1) as threads:
-        for number in stopped_by:
-            signal.signal(number, stop)
-        running = threads.submit(work, check)
+    def run_work() -> None:
         try:
+            running.set_result(work(check))
+        except BaseException as error:  # noqa: BLE001  # the main thread raises it
+            running.set_exception(error)
+
+    thread = threading.Thread(target=run_work)
+    with _signal_handler(stop):
+        try:
+            thread.start()
             return running.result()
         except KeyboardInterrupt:
             is_stopped.set()
             with _silent_threads():
-                _stop(running)
+                _stop(thread)
             if not received:
                 raise
-        finally:
-            for number in stopped_by:
-                signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(received[0])
     raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _signal_handler(handler: Callable[[int, object], None]) -> Generator[None]:
+    """Handle SIGTERM and SIGHUP, unless they are ignored, as with nohup, or handled already."""
+    names = ("SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+    numbers = [number for name in names if (number := getattr(signal, name, None)) is not None]
+    handled = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    for number in handled:
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number in handled:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @contextlib.contextmanager
@@ -311,14 +326,14 @@ def _silent_threads() -> Generator[None]:
         os.close(before)
 
 
-def _stop(running: Future[object]) -> None:
+def _stop(thread: threading.Thread) -> None:
     """Interrupt the current query, and those that follow, until the thread has cleaned up."""
     while True:
         try:
-            while not running.done():
-                wait((running,), _SECONDS_BETWEEN_INTERRUPTS)
+            while thread.is_alive():
+                thread.join(_SECONDS_BETWEEN_INTERRUPTS)
                 signal.raise_signal(signal.SIGINT)
-        except KeyboardInterrupt:  # noqa: PERF203  # ours, or the user's
+        except KeyboardInterrupt:  # ours, or the user's
             continue
         return
 
