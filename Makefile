@@ -37,9 +37,9 @@ types: $(INSTALLED) $(EXAMPLES)
 suite: $(INSTALLED) $(EXAMPLES)
 	$(BIN)/pytest -n $(WORKERS) -m 'not engines'
 
-# Tests visitors' states on Redis, Valkey and PostgreSQL. Starts those that are installed, and prints what it skips.
-test-engines: $(INSTALLED)
-	$(BIN)/pytest -n $(WORKERS) -m engines tests/test_states.py tests/test_states_failures.py tests/test_visitor_hosts.py
+# Runs the tests that need Redis, Valkey or PostgreSQL. Starts those that are installed, and prints what it skips.
+test-engines: $(INSTALLED) $(EXAMPLES)
+	$(BIN)/pytest -n $(WORKERS) -m engines
 
 # Runs the fast tests on every installed Python, using virtual environments in build/matrix that later runs reuse.
 matrix:

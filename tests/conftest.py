@@ -32,6 +32,7 @@ SLOW = frozenset(
         "test_benchmarks.py",
         "test_docs.py",
         "test_example_desktop.py",
+        "test_example_visitors.py",
         "test_example_web.py",
         "test_frozen.py",
         "test_green_threads.py",

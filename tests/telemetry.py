@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
@@ -15,12 +15,18 @@ from opentelemetry.trace import SpanKind
 from client_session.trackers.opentelemetry import SessionLogRecordProcessor, SessionSpanProcessor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from opentelemetry._logs import Logger, LogRecord
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.sampling import Sampler
     from opentelemetry.trace import Tracer
 
     from client_session import ClientSession
+    from client_session.visitors import VisitorSession
+
+    Session: TypeAlias = ClientSession | VisitorSession
+    SessionSource: TypeAlias = Session | Callable[[], Session | None]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -28,7 +34,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Traces:
     """A tracer that uses a session's span processor, and the spans that it exported."""
 
-    def __init__(self, session: ClientSession, *processing: Any, sampler: Sampler | None = None) -> None:  # noqa: ANN401
+    def __init__(self, session: SessionSource, *processing: Any, sampler: Sampler | None = None) -> None:  # noqa: ANN401
         """Set up a provider that exports to memory."""
         self._exporter = InMemorySpanExporter()
         self.provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
@@ -60,7 +66,7 @@ class Logs:
         self.provider = LoggerProvider(shutdown_on_exit=False)
         self.logger: Logger = self.provider.get_logger(__name__)
 
-    def of(self, session: ClientSession, *processing: Any) -> Logs:  # noqa: ANN401
+    def of(self, session: SessionSource, *processing: Any) -> Logs:  # noqa: ANN401
         """Add the session's processor, then the exporter's."""
         self.provider.add_log_record_processor(SessionLogRecordProcessor(session, *processing))
         self.provider.add_log_record_processor(SimpleLogRecordProcessor(self._exporter))

@@ -131,14 +131,15 @@ def test_code_blocks_run_and_print_what_the_page_shows(page: Path, folder: Path)
 
 
 def test_snowplow_page_sends_its_events(folder: Path) -> None:
-    """The page's events reach a collector and share one session."""
+    """The page's events reach a collector; the program's share one session, and a visitor has another."""
     skip_without(REQUIRED_PACKAGES["snowplow.md"])
     text = (DOCS / "how-to" / "snowplow.md").read_text(encoding="utf-8")
     page = folder / "snowplow.md"
     with Collector() as collector:
         page.write_text(text.replace("port=9090", f"port={collector.port}"), encoding="utf-8")
         run_page(page, folder)
-    assert [session_of(event)["eventIndex"] for event in collector.events] == [1, 2]
+    assert [session_of(event)["eventIndex"] for event in collector.events] == [1, 2, 1]
+    assert len({session_of(event)["sessionId"] for event in collector.events}) == 2
 
 
 @pytest.mark.skipif(bool(missing_programs), reason=f"needs {', '.join(missing_programs)}")

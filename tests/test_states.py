@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("psycopg", reason="needs psycopg, and libpq", exc_type=ImportError)
 
+from client_session_persistence import MemoryStates
 from engines import stores
 
 if TYPE_CHECKING:
@@ -209,3 +210,11 @@ def test_processes_lose_no_swap(kind: str, place: int | Path, key: str) -> None:
     stores.increment_in_processes(kind, place, key, processes=8, times=400)
     with stores.open_store(kind, place) as store:
         assert store.read(key)[0] == b"3200"
+
+
+def test_expired_values_do_not_accumulate_in_memory() -> None:
+    """Swaps delete what has expired: of a thousand values, few are left."""
+    states = MemoryStates()
+    for number in range(1000):
+        states.swap(f"{number}", None, b"", 1e-6)
+    assert len(states._entries) < 100  # noqa: SLF001  # what is deleted cannot be seen otherwise

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-import traceback
 import uuid
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,7 +22,8 @@ import redis.retry
 import valkey
 
 from client_session_persistence import PostgresStates, RedisStates, StoreError
-from engines import servers, stores
+from engines import failures, servers, stores
+from engines.failures import retried
 from engines.proxy import Fault, Proxy
 
 if TYPE_CHECKING:
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     from client_session_persistence import StateStore
     from engines.servers import Server
 
-MAX_SECONDS = 15.0
-"""The longest that a call may take here, on a busy machine. On an idle one, it takes a second or two."""
 NETWORKED = ("redis", "valkey", "postgres pool", "async redis", "async valkey", "async postgres pool")
 NO_RETRY = redis.retry.Retry(redis.backoff.NoBackoff(), 0)
 SECRET = "visitor-4711"  # noqa: S105  # not a password
@@ -73,25 +70,7 @@ def proxy(kind: str, running: stores.Servers) -> Iterator[Proxy]:
 
 def failure_of(call: Callable[[], object]) -> OSError | StoreError:
     """Return the error of a call, after checking that it ended soon and says nothing of keys and values."""
-    start = time.monotonic()
-    with pytest.raises((OSError, StoreError)) as caught:
-        call()
-    assert time.monotonic() - start < MAX_SECONDS
-    printed = "".join(traceback.format_exception(caught.value))
-    message = str(caught.value)
-    assert "4711" not in message
-    assert "4711" not in printed.replace('"4711"', "")
-    assert isinstance(caught.value, OSError | StoreError)
-    return caught.value
-
-
-def retried(call: Callable[[], Any]) -> Any:  # noqa: ANN401  # what the call returns
-    """Return the result of a call that is repeated while it fails as it may."""
-    until = time.monotonic() + servers.START_SECONDS
-    while True:
-        with contextlib.suppress(OSError, StoreError):
-            return call()
-        assert time.monotonic() < until
+    return failures.failure_of(call, "4711")
 
 
 def test_lost_reply_is_recognizable(kind: str, proxy: Proxy, key: str) -> None:

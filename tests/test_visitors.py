@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
+import itertools
 import logging
 import math
+import sys
+import threading
 import uuid
+import zlib
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +25,14 @@ from client_session.testing import ManualClock, check_invariants
 from client_session.testing.states import ManualStates
 from client_session.verify.tally import Tally
 from client_session.verify.visitors import TIMELINES, check_visitors
-from client_session.visitors import AsyncVisitorSessions, NewerStateError, VisitorSessions
+from client_session.visitors import AsyncVisitorSessions, NewerStateError, VisitorSessions, exchange
 from client_session.visitors.value import decode
 from client_session_persistence import StoreError
 from event_ids import event_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
     from client_session import InputRecord, SessionSummary
     from client_session.testing import SessionOptions, Step
@@ -270,9 +276,14 @@ def test_inputs_that_change_something_are_logged(shop: Shop) -> None:
     ("value", "error", "message"),
     [
         (b"\x02anything", NewerStateError, r"^the visitor's state has version 2, which is newer than 1; upgrade"),
-        (b"", StoreError, r"^the stored value of 0 bytes is not a visitor's state; nothing was written$"),
-        (b"someone else's", StoreError, r"newer than 1|is not a visitor's state"),
+        (
+            b"",
+            StoreError,
+            r"^the stored value of 0 bytes is corrupt, or not this visitor's state; nothing was written$",
+        ),
+        (b'{"someone": "else"}', StoreError, r"^the stored value of 19 bytes is corrupt, or not this visitor's state"),
     ],
+    ids=["newer version", "no bytes", "another program"],
 )
 def test_foreign_values_are_refused(shop: Shop, value: bytes, error: type[StoreError], message: str) -> None:
     """A value of a newer version, or of someone else, raises an error and is not overwritten."""
@@ -282,6 +293,9 @@ def test_foreign_values_are_refused(shop: Shop, value: bytes, error: type[StoreE
     calls: list[Callable[[], object]] = [
         lambda: visitor.get_session_context(event_id(1)),
         lambda: visitor.set_background(True),
+        visitor.touch,
+        visitor.start_new_session,
+        visitor.forget_user,
         visitor.current,
     ]
     for call in calls:
@@ -290,22 +304,34 @@ def test_foreign_values_are_refused(shop: Shop, value: bytes, error: type[StoreE
     assert shop.states.read(key)[0] == value
 
 
-@given(st.binary(max_size=300) | st.binary(max_size=300).map(lambda rest: b"\x01" + rest))
-def test_any_bytes_are_read_or_refused(value: bytes) -> None:
-    """No bytes raise anything but StoreError; a state that is read is written as the same bytes, but for the writer."""
-    try:
-        state = decode(value)
-    except StoreError:
-        return
-    assert decode(state.encode(0)) == state
+def test_value_of_another_visitor_is_refused(shop: Shop) -> None:
+    """A visitor's value that is stored under another visitor's key, or in another namespace, is an error."""
+    anna = shop.sessions.of("anna")
+    anna.get_session_context(event_id(1))
+    value, _ = shop.states.read(f"client-session:shop:{anna.user_id}")
+    assert value is not None
+    blog = Shop(shop.clock, shop.states, namespace="blog").sessions
+    for visitor, namespace in ((shop.sessions.of("bob"), "shop"), (blog.of(anna.user_id), "blog")):
+        shop.states.swap(f"client-session:{namespace}:{visitor.user_id}", None, value, 1000)
+        with pytest.raises(StoreError, match="not this visitor's state"):
+            visitor.get_session_context(event_id(2))
 
 
-@given(st.lists(st.sampled_from(["event", "passive", "new", "wait", "focus"]), max_size=30))
-def test_states_round_trip(inputs: list[str]) -> None:
-    """Every state that inputs lead to survives encoding and decoding, in at most 400 bytes."""
+KEY = "client-session:shop:1e7f0dc3-6e39-8d11-a3b1-6f2f8c5b7a10"
+FIRST_VERSION = (
+    "0104040000000000000002000000004020464847060000402046484706000040204648470600004020464847060002020000"
+    "0000402046484706000200000000000040008000000000000002000000000000400080000000000000030100000000402046"
+    "4847060001000000000000400080000000000000003c56e927"
+)
+INPUTS = st.lists(st.sampled_from(["event", "passive", "new", "wait", "focus"]), max_size=30)
+
+
+def values_after(inputs: list[str]) -> list[bytes]:
+    """Return the values that inputs of a visitor store, one after the other, as if under `KEY`."""
     clock = ManualClock()
     states = ManualStates(clock)
-    visitor = VisitorSessions(states).of("anna")
+    visitor = VisitorSessions(states, namespace="shop").of(KEY[-36:])
+    values: list[bytes] = []
     for number, name in enumerate(inputs):
         if name in {"event", "passive"}:
             visitor.get_session_context(event_id(number), extend=name == "event")
@@ -315,10 +341,67 @@ def test_states_round_trip(inputs: list[str]) -> None:
             visitor.set_background(number % 2 == 0)
         else:
             clock.advance(600)
-        value, _ = states.read(f"client-session:default:{visitor.user_id}")
-        state = decode(value)
-        assert decode(state.encode(7)) == state
-        assert value is None or len(value) <= 400
+        value, _ = states.read(KEY)
+        values += [] if value is None else [value]
+    return values
+
+
+def assert_same_bytes_or_refused(value: bytes) -> None:
+    """Check that a value is refused with a StoreError, or that its state is written as the same bytes."""
+    try:
+        state = decode(KEY, value)
+    except StoreError:
+        return
+    assert state.encode(KEY, int.from_bytes(value[6:10], "little")) == value
+
+
+def sealed(body: bytes) -> bytes:
+    """Return a value that has the right checksum."""
+    return body + zlib.crc32(KEY.encode() + body).to_bytes(4, "little")
+
+
+@given(INPUTS)
+def test_states_round_trip(inputs: list[str]) -> None:
+    """Every state that inputs lead to is read and written as the same bytes, at most 400."""
+    for value in values_after(inputs):
+        state = decode(KEY, value)
+        assert state.encode(KEY, int.from_bytes(value[6:10], "little")) == value
+        assert sealed(value[:-4]) == value
+        assert len(value) <= 400
+
+
+def test_values_of_the_first_version_are_read() -> None:
+    """A value that the first version wrote is still read: a session with two events, after one with one event."""
+    state = decode(KEY, bytes.fromhex(FIRST_VERSION))
+    assert (state.session_index, state.is_pending, state.swaps) == (2, False, 4)
+    assert [(session.event_count, len(session.event_ids)) for session in state.sessions] == [(2, 32), (1, 16)]
+    assert state.encode(KEY, 0).hex() == FIRST_VERSION
+
+
+@given(st.binary(max_size=300) | st.binary(max_size=300).map(lambda rest: sealed(b"\1" + rest)))
+def test_any_bytes_are_read_or_refused(value: bytes) -> None:
+    """No bytes raise anything but StoreError, and a state that is read is written as the same bytes."""
+    assert_same_bytes_or_refused(value)
+
+
+@given(INPUTS, st.lists(st.tuples(st.integers(0, 400), st.integers(0, 2), st.binary(max_size=2)), max_size=3))
+def test_changed_states_are_read_or_refused(inputs: list[str], changes: list[tuple[int, int, bytes]]) -> None:
+    """The same is true of a state in which bytes were replaced, even if its checksum is right."""
+    body = values_after(["event", *inputs])[-1][:-4]
+    for at, deleted, inserted in changes:
+        start = at % len(body)
+        body = body[:start] + inserted + body[start + deleted :]
+    assert_same_bytes_or_refused(sealed(body))
+
+
+@given(INPUTS, st.data())
+def test_flipped_bits_are_noticed(inputs: list[str], data: st.DataObject) -> None:
+    """A value in which a bit has changed is refused, whichever it is."""
+    value = bytearray(values_after(["event", *inputs])[-1])
+    bit = data.draw(st.integers(0, len(value) * 8 - 1))
+    value[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(StoreError):
+        decode(KEY, bytes(value))
 
 
 def test_usual_state_is_small(shop: Shop) -> None:
@@ -375,6 +458,7 @@ def test_exit_from_a_callback_reaches_the_caller(clock: ManualClock) -> None:
         ({"keep": 900, "background_timeout": 1000}, ValueError, r"^keep must be longer"),
         ({"keep": "1d"}, TypeError, r"^keep must be a number of seconds or a timedelta, not '1d'$"),
         ({"keep": math.inf}, ValueError, r"^keep must be finite"),
+        ({"keep": 4e9}, ValueError, r"^keep must be at most 3155760000 seconds \(a century\), not 4000000000\.0$"),
         ({"namespace": "a/b"}, ValueError, r"^namespace must have 1 to 64 printable ASCII characters"),
         ({"namespace": ""}, ValueError, r"^namespace must"),
         ({"namespace": None}, TypeError, r"^namespace must be a str, not None$"),
@@ -464,6 +548,13 @@ class AsyncStates:
         self._states.delete(key)
 
 
+def test_asynchronous_stores_are_for_asyncio_only(clock: ManualClock) -> None:
+    """The synchronous class raises TypeError, which names the other one, and leaves no coroutine behind."""
+    states: Any = AsyncStates(ManualStates(clock))
+    with pytest.raises(TypeError, match=r"^states must be .*; use AsyncVisitorSessions for this one$"):
+        VisitorSessions(states).of("anna").get_session_context(event_id(1))
+
+
 def test_asyncio_accepts_stores_that_are_not_asynchronous(clock: ManualClock) -> None:
     """A store in memory or SQLite can be used directly."""
 
@@ -496,6 +587,23 @@ def test_tasks_share_a_visitor(clock: ManualClock) -> None:
     contexts = asyncio.run(main())
     assert sorted(context.event_index for context in contexts) == list(range(1, 51))
     assert len(started) == 1
+
+
+def test_canceled_call_can_be_sent_again(clock: ManualClock) -> None:
+    """A task that is canceled while it waits for the store has counted its event or not; sent again, it counts once."""
+
+    async def main() -> None:
+        visitor = AsyncVisitorSessions(AsyncStates(ManualStates(clock))).of("anna")
+        for number in range(10):
+            task = asyncio.ensure_future(visitor.get_session_context(event_id(number)))
+            for _ in range(number % 5):
+                await asyncio.sleep(0)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            assert (await visitor.get_session_context(event_id(number))).event_index == number + 1
+
+    asyncio.run(main())
 
 
 # The cache.
@@ -540,6 +648,36 @@ def test_host_swaps_without_reading_first(clock: ManualClock) -> None:
     assert states.calls == ["swap", "swap"]
 
 
+def test_host_carries_the_time_forward_for_a_minute(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between replies, the store's time passes as the host's monotonic clock does; after a minute, the host reads."""
+    host_clock = ManualClock()
+    monkeypatch.setattr(exchange, "SYSTEM_CLOCK", host_clock)
+    states = Remote(clock)
+    shop = Shop(clock, states)
+    visitor = shop.sessions.of("anna")
+    visitor.get_session_context(event_id(1))
+    for number, (seconds, calls) in enumerate([(59.5, ["swap"]), (60, ["read", "swap"])], start=2):
+        states.calls.clear()
+        clock.advance(seconds)
+        host_clock.advance(seconds)
+        visitor.get_session_context(event_id(number))
+        assert states.calls == calls
+        assert shop.inputs[-1].time == clock.now()
+
+
+def test_cache_is_bounded(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host remembers the visitors whom it has handled last, and reads the state of the others."""
+    monkeypatch.setattr(exchange, "CACHE_SIZE", 4)
+    states = Remote(clock)
+    sessions = Shop(clock, states).sessions
+    for number, name in enumerate(["anna", "bob", "anna", "carl"]):
+        sessions.of(name).get_session_context(event_id(number))
+    states.calls.clear()
+    for number, name in enumerate(["anna", "bob"], start=4):
+        sessions.of(name).get_session_context(event_id(number))
+    assert states.calls == ["swap", "read", "swap"]
+
+
 def test_stale_cache_does_not_hide_a_change(clock: ManualClock) -> None:
     """What would change nothing by the cached state is checked against the store."""
     states = Remote(clock)
@@ -564,6 +702,58 @@ def test_lost_reply_is_recognized(clock: ManualClock) -> None:
     contexts = [shop.sessions.of("anna").get_session_context(event_id(number)) for number in range(3)]
     assert [context.event_index for context in contexts] == [1, 2, 3]
     assert len(shop.started) == 1
+
+
+def test_equal_inputs_at_the_same_time_are_both_reported_once(clock: ManualClock) -> None:
+    """If two threads end the session at the same microsecond, one of them reports the end, and the other nothing."""
+
+    class Overtaken(ManualStates):
+        def swap(self, key: str, old: bytes | None, new: bytes, keep: float) -> tuple[bool, bytes | None, int]:
+            if overtaking:
+                overtaking.pop()()
+            return super().swap(key, old, new, keep)
+
+    overtaking: list[Callable[[], object]] = []
+    shop = Shop(clock, Overtaken(clock))
+    visitor = shop.sessions.of("anna")
+    visitor.get_session_context(event_id(1))
+    overtaking.append(visitor.start_new_session)
+    visitor.start_new_session()
+    assert [record.sequence for record in shop.inputs] == [1, 2]
+    assert len(shop.ended) == 1
+
+
+def test_signal_handlers_may_use_the_same_visitor(clock: ManualClock) -> None:
+    """A call at each line of another one, as by a signal handler, does not wait for it, and no number is lost."""
+    shop = Shop(clock, Remote(clock))
+    numbers = itertools.count()
+    interrupted: set[int] = set()
+    indexes: list[int] = []
+
+    def track() -> None:
+        context = shop.sessions.of("anna").get_session_context(event_id(next(numbers)))
+        indexes.append(context.event_index)
+
+    def trace(frame: FrameType, happened: str, _: object) -> Any:  # noqa: ANN401  # a trace function
+        if frame.f_code.co_filename != exchange.__file__:
+            return None
+        if happened == "line" and frame.f_lineno not in interrupted:
+            interrupted.add(frame.f_lineno)
+            sys.settrace(None)
+            track()
+            sys.settrace(trace)
+        return trace
+
+    def interrupt() -> None:
+        sys.settrace(trace)
+        track()
+        sys.settrace(None)
+
+    thread = threading.Thread(target=interrupt, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert sorted(indexes) == list(range(1, next(numbers) + 1))
+    assert len(indexes) > 20
 
 
 def test_endless_contention_times_out(clock: ManualClock) -> None:

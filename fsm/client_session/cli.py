@@ -329,6 +329,8 @@ def _draw(kind: str) -> str:
 def verify(examples: int, seed: int | None, report: Path | None) -> None:
     """Verify the lifecycle: explore it exhaustively, and compare random runs with an oracle.
 
+    Visitors are compared with a ClientSession, on all short timelines and on random ones.
+
     On failure, print the shortest failing trace and exit with status 1. Requires the "verify" extra.
     """
     try:
@@ -343,7 +345,7 @@ def verify(examples: int, seed: int | None, report: Path | None) -> None:
         except OSError as error:
             fail(f"{error.filename} cannot be written: {error.strerror}")
         _draw("svg")  # fail now rather than after the verification
-    with command.progress_bars({part: 1 if part == "exploration" else examples for part in run.PARTS}) as advance:
+    with command.progress_bars(run.totals(examples)) as advance:
         found = run.verify(examples, secrets.randbelow(2**32) if seed is None else seed, advance)
     command.show(found, report)
     if found.failures:

@@ -32,21 +32,21 @@ class _Script:
         self.sha1 = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()  # how Redis names scripts
 
 
-# Both reply with the server's time (seconds, then microseconds), and the stored value unless it was swapped.
+# Both reply with the server's time, in microseconds since 1970 (which Lua's numbers represent exactly until 2255), and
+# the stored value. If the value was swapped, the reply is only the time, which clients parse fastest.
 _READ = _Script("""\
-local reply = redis.call('TIME')
-reply[3] = redis.call('GET', KEYS[1])
-return reply
+local time = redis.call('TIME')
+return {time[1] * 1000000 + time[2], redis.call('GET', KEYS[1])}
 """)
 _SWAP = _Script("""\
-local reply = redis.call('TIME')
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
 local value = redis.call('GET', KEYS[1])
 if value == (ARGV[3] or false) then
     redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-else
-    reply[3] = value
+    return now
 end
-return reply
+return {now, value}
 """)
 _DELETE = _Script("return redis.call('DEL', KEYS[1])")
 
@@ -159,9 +159,11 @@ class RedisStates(Generic[Client]):
         same errors as `read`, and `ValueError` if ``keep`` is not more than 0 and at most a century.
         """
 
-        def swap_result(reply: list[Any]) -> SwapResult:
-            is_swapped = len(reply) == 2  # noqa: PLR2004  # only the time
-            return is_swapped, new if is_swapped else reply[2], _time(reply)
+        def swap_result(reply: int | list[Any]) -> SwapResult:
+            if isinstance(reply, int):
+                return True, new, reply
+            now, value = reply
+            return False, value, now
 
         arguments = (new, math.ceil(microseconds(keep) / 1000))
         return self._run(swap_result, _SWAP, key, *arguments, *(() if old is None else (old,)))
@@ -178,35 +180,32 @@ class RedisStates(Generic[Client]):
         self, result: Callable[[Any], Result], script: _Script, key: str, *arguments: bytes | int
     ) -> Result | Awaitable[Result]:
         """Run a script, and return what ``result`` returns for its reply, or an awaitable of that."""
-        by_sha1 = ("EVALSHA", script.sha1, 1, key, *arguments)
-        by_source = ("EVAL", script.source, 1, key, *arguments)  # this also loads the script
-        return (self._run_async if self._is_async else self._run_sync)(result, by_sha1, by_source)
+        return (self._run_async if self._is_async else self._run_sync)(result, script, 1, key, *arguments)
 
-    def _run_sync(self, result: Callable[[Any], Result], *commands: tuple[object, ...]) -> Result:
-        by_sha1, by_source = commands
+    def _run_sync(self, result: Callable[[Any], Result], script: _Script, *arguments: object) -> Result:
         try:
             try:
-                reply = self._client.execute_command(*by_sha1, NEVER_DECODE=True)
+                reply = self._client.execute_command("EVALSHA", script.sha1, *arguments, NEVER_DECODE=True)
             except Exception as error:
                 if not _is_unknown_script(error):
                     raise
-                reply = self._client.execute_command(*by_source, NEVER_DECODE=True)
+                # This also loads the script.
+                reply = self._client.execute_command("EVAL", script.source, *arguments, NEVER_DECODE=True)
         except Exception as error:
             if (failure := _translated(error)) is None:
                 raise
             raise failure from None  # the client's exception may quote the command
         return result(reply)
 
-    async def _run_async(self, result: Callable[[Any], Result], *commands: tuple[object, ...]) -> Result:
-        by_sha1, by_source = commands
+    async def _run_async(self, result: Callable[[Any], Result], script: _Script, *arguments: object) -> Result:
         try:
             async with asyncio.timeout(CALL_SECONDS):
                 try:
-                    reply = await self._client.execute_command(*by_sha1, NEVER_DECODE=True)
+                    reply = await self._client.execute_command("EVALSHA", script.sha1, *arguments, NEVER_DECODE=True)
                 except Exception as error:
                     if not _is_unknown_script(error):
                         raise
-                    reply = await self._client.execute_command(*by_source, NEVER_DECODE=True)
+                    reply = await self._client.execute_command("EVAL", script.source, *arguments, NEVER_DECODE=True)
         except Exception as error:
             if (failure := _translated(error)) is None:
                 raise
@@ -237,15 +236,12 @@ def _check_limits(client: Any) -> None:  # noqa: ANN401  # any client
 
 
 def _read_result(reply: list[Any]) -> ReadResult:
-    return reply[2], _time(reply)
+    now, value = reply
+    return value, now
 
 
 def _no_result(_: object) -> None:
     """Ignore how many keys a script has deleted."""
-
-
-def _time(reply: list[Any]) -> int:
-    return int(reply[0]) * 1_000_000 + int(reply[1])
 
 
 def _is_unknown_script(error: Exception) -> bool:

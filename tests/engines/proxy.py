@@ -46,6 +46,10 @@ class Proxy:
 
     def __exit__(self, *_: object) -> None:
         """Close everything."""
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections, and accept no more."""
         self.cut_all()
         self._close(self._listener)
 
@@ -53,6 +57,11 @@ class Proxy:
         """Let a fault happen to the replies to the next requests that contain this text."""
         with self._lock:
             self._fault, self._request, self._remaining = fault, request.encode(), replies
+
+    def redirect(self, server_port: int) -> None:
+        """Close all connections, and forward new ones to another server, as after a failover."""
+        self._server_port = server_port
+        self.cut_all()
 
     def cut_all(self) -> None:
         """Close all connections."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 START_SECONDS = 60.0
 MAX_CLUSTER_PORT = 55535
@@ -49,6 +49,12 @@ def valkey_program() -> str | None:
     return None
 
 
+def faketime_library() -> str | None:
+    """Return the path of libfaketime (Debian's package faketime), if it is installed."""
+    found = list(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+    return str(found[0]) if found else None
+
+
 def postgres_program(name: str) -> str | None:
     """Return the path of a program of PostgreSQL, if it is installed: of the newest version."""
     folders = sorted(Path(POSTGRES_FOLDERS).glob("*/bin"), key=lambda folder: float(folder.parent.name), reverse=True)
@@ -64,6 +70,7 @@ class Server:
         """Store the command that runs the server, and one that succeeds once it accepts connections, if needed."""
         self.folder = folder
         self.port = port
+        self.kill_signal = signal.SIGKILL
         self._command = command
         self._ready = ready
         self._user = user
@@ -80,7 +87,7 @@ class Server:
     def kill(self) -> None:
         """Kill the server, as a crash or the kernel would."""
         assert self._process is not None
-        self._process.kill()
+        self._process.send_signal(self.kill_signal)
         self._process.wait()
 
     def stop(self) -> None:
@@ -135,17 +142,43 @@ def temporary_folder(user: str | None = None) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def run_redis(program: str, *options: str) -> Iterator[Server]:
+def run_redis(program: str, *options: str, environment: Sequence[str] = ()) -> Iterator[Server]:
     """Run Redis or Valkey without persistence, listening on a TCP port and on the socket ``socket``."""
     port = free_port()
     with temporary_folder() as folder:
         command = [program, "--port", str(port), "--bind", "127.0.0.1", "--unixsocket", str(folder / "socket")]
-        server = Server([*command, "--save", "", "--appendonly", "no", "--dir", str(folder), *options], folder, port)
+        command += ["--save", "", "--appendonly", "no", "--dir", str(folder), *options]
+        server = Server(["env", *environment, *command], folder, port)
         try:
             server.start()
             yield server
         finally:
             server.stop()
+
+
+@contextlib.contextmanager
+def run_with_clock(program: str, library: str) -> Iterator[tuple[Server, Callable[[int], None]]]:
+    """Run Valkey with a clock that the function that is yielded sets, to seconds from the machine's.
+
+    ``library`` is libfaketime's path. It cannot load it into Redis, whose memory allocator needs the time first.
+    """
+    with temporary_folder() as folder:
+        shift = folder / "shift"
+
+        def set_clock(seconds: int) -> None:
+            """Replace the file that the library reads at each call."""
+            (folder / "new").write_text(f"{seconds:+d}\n")
+            (folder / "new").rename(shift)
+
+        set_clock(0)
+        environment = [
+            f"LD_PRELOAD={library}",
+            f"FAKETIME_TIMESTAMP_FILE={shift}",
+            "FAKETIME_NO_CACHE=1",
+            "FAKETIME_DONT_FAKE_MONOTONIC=1",
+        ]
+        with run_redis(program, environment=environment) as server:
+            yield server, set_clock
 
 
 @contextlib.contextmanager
@@ -175,6 +208,7 @@ def run_postgres(*settings: str) -> Iterator[Server]:
         ]
         command = [postgres, "-D", str(data), *(part for option in options for part in ("-c", option))]
         server = Server(command, folder, port, [pg_isready, "--host=127.0.0.1", f"--port={port}"], user)
+        server.kill_signal = signal.SIGQUIT  # ends its other processes, too, at once and without saving anything
         try:
             server.start()
             yield server

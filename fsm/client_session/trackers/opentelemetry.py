@@ -16,6 +16,14 @@ processor sees gets the attributes. Two predicates decide what else happens:
 - *Passive* spans and records, such as those of a heartbeat, are counted in the current session without extending it.
 - The others are neither counted nor extend the session.
 
+In a server, each visitor has a session. Pass a callable that returns the session of the visitor whose request is being
+handled, such as the method ``get`` of a `contextvars.ContextVar` that a middleware sets:
+
+>>> from contextvars import ContextVar
+>>> from client_session.visitors import VisitorSession
+>>> visitor: ContextVar[VisitorSession | None] = ContextVar("visitor", default=None)
+>>> provider.add_span_processor(SessionSpanProcessor(visitor.get))
+
 Requires ``opentelemetry-sdk`` 1.39 or newer (the ``opentelemetry`` extra); otherwise the import raises `ImportError`.
 """
 
@@ -24,31 +32,37 @@ from __future__ import annotations
 import logging
 import sys
 import uuid
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from time import time_ns
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
+from client_session import ClientSession
 from client_session.trackers.due_check import check_if_due
 from client_session.trackers.failures import Failures
 from client_session.trackers.requirements import require_predicate, require_session
+from client_session.visitors import VisitorSession
 
 try:
     from opentelemetry._logs import get_logger
     from opentelemetry.sdk._logs import LogRecordProcessor, ReadWriteLogRecord
     from opentelemetry.sdk.trace import Span, SpanProcessor
-    from opentelemetry.trace import SpanKind
+    from opentelemetry.trace import SpanKind, get_current_span
 except ImportError as error:
     msg = f"{__name__} needs opentelemetry-sdk 1.39 or newer: pip install 'client-session[opentelemetry]'"
     raise ImportError(msg, name=error.name) from error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, MutableMapping
+    from collections.abc import Callable, Mapping, MutableMapping
 
     from opentelemetry._logs import LoggerProvider
     from opentelemetry.context import Context
     from opentelemetry.util.types import AnyValue
 
-    from client_session import ClientSession, SessionContext, SessionSummary
+    from client_session import SessionContext, SessionSummary
+
+    _Track = Callable[[], SessionContext | None]
 
 SESSION_ID = "session.id"
 SESSION_PREVIOUS_ID = "session.previous_id"
@@ -57,6 +71,12 @@ _Item = TypeVar("_Item")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+
+_MAX_STARTS = 10_000
+"""How many starts in the future `SessionEvents` remembers. A visitor's session may end in another process, or never."""
+
+_is_counting: ContextVar[bool] = ContextVar("_is_counting", default=False)
+"""Whether a visitor's session is being called. The call may itself be traced and logged, by the store's client."""
 
 
 def is_root_operation(span: Span) -> bool:
@@ -88,26 +108,35 @@ class SessionSpanProcessor(SpanProcessor):
     Processors do not see spans that the sampler drops, so such spans never extend the session. With sampling, call
     `ClientSession.touch` whenever the user is active; otherwise the session may time out between two sampled spans.
 
-    Thread-safe. Errors from a predicate or the session (such as `SessionClosedError`) never reach the program:
-    the span lacks the attributes, and only the first of several consecutive failures is logged. `shutdown` does not
-    close the session; the session's owner must.
+    The session of a visitor, a `VisitorSession`, differs because each call uses the store of all visitors:
+
+    - A span that is not counted gets the ids of the span that it is in, if that has a ``session.id``, without a call.
+    - Without a session that has events, a span has no attributes: there are no pending sessions.
+    - The spans of one trace that are counted are one event, because they have the same event id.
+    - Spans that the call itself starts, such as those of an instrumented Redis client, have no attributes.
+
+    Thread-safe. Errors from a predicate, the callable or the session (such as `SessionClosedError`, or the
+    `TimeoutError` of a visitor's) never reach the program: the span lacks the attributes, and only the first of several
+    consecutive failures is logged. `shutdown` does not close the session; the session's owner must.
     """
 
     def __init__(
         self,
-        session: ClientSession,
+        session: ClientSession | VisitorSession | Callable[[], ClientSession | VisitorSession | None],
         is_activity: Callable[[Span], bool] = is_root_operation,
         is_passive: Callable[[Span], bool] = never,
     ) -> None:
         """Initialize with a session and the predicates, which are called when a span starts.
 
         Args:
-            session: the session that counts the spans.
+            session: the session that counts the spans, or a callable that returns the session of the span that is
+                about to start, or ``None`` if it belongs to no session.
             is_activity: whether a span is activity.
             is_passive: whether a span that is not activity is passive.
 
         Raises:
-            TypeError: ``session`` is not a session, or a predicate is not callable or is a coroutine function.
+            TypeError: ``session`` is neither a session nor callable, or a predicate is not callable, or one of them is
+                a coroutine function or has coroutine functions as its methods.
 
         """
         self._counter = _Counter(session, is_activity, is_passive)
@@ -115,10 +144,10 @@ class SessionSpanProcessor(SpanProcessor):
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Set the session attributes on a span. The SDK calls this for each recorded span."""
-        del parent_context
         with self._failures.log_errors("A span lacks its session's attributes"):
             if SESSION_ID not in (span.attributes or {}):
-                span.set_attributes(self._counter.count(span, span.get_span_context().trace_id, span.start_time))
+                trace_id = span.get_span_context().trace_id
+                span.set_attributes(self._counter.count(span, trace_id, span.start_time, parent_context))
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Return ``True``: there is nothing to flush."""
@@ -136,19 +165,21 @@ class SessionLogRecordProcessor(LogRecordProcessor):
 
     def __init__(
         self,
-        session: ClientSession,
+        session: ClientSession | VisitorSession | Callable[[], ClientSession | VisitorSession | None],
         is_activity: Callable[[ReadWriteLogRecord], bool] = never,
         is_passive: Callable[[ReadWriteLogRecord], bool] = never,
     ) -> None:
         """Initialize with a session and the predicates, which are called when a log record is emitted.
 
         Args:
-            session: the session that counts the log records.
+            session: the session that counts the log records, or a callable that returns the session of the record that
+                is being emitted, or ``None`` if it belongs to no session.
             is_activity: whether a log record is activity.
             is_passive: whether a log record that is not activity is passive.
 
         Raises:
-            TypeError: ``session`` is not a session, or a predicate is not callable or is a coroutine function.
+            TypeError: ``session`` is neither a session nor callable, or a predicate is not callable, or one of them is
+                a coroutine function or has coroutine functions as its methods.
 
         """
         self._counter = _Counter(session, is_activity, is_passive)
@@ -161,7 +192,7 @@ class SessionLogRecordProcessor(LogRecordProcessor):
             attributes = cast("MutableMapping[str, AnyValue]", record.attributes)  # the SDK creates a mutable mapping
             if SESSION_ID not in attributes:
                 time = record.timestamp or record.observed_timestamp
-                attributes.update(self._counter.count(log_record, record.trace_id, time))
+                attributes.update(self._counter.count(log_record, record.trace_id, time, record.context))
 
     def enabled(self, **_: object) -> bool:
         """Return ``False``: this processor exports nothing, so the SDK need not create log records for it."""
@@ -207,6 +238,8 @@ class SessionEvents:
         time = context.first_event_timestamp
         start = None if time is None else _nanoseconds(datetime.fromisoformat(time))
         if start is not None and start > time_ns():
+            if len(self._starts_in_future) >= _MAX_STARTS:
+                self._starts_in_future.clear()
             self._starts_in_future[context.session_id] = start
         self._logger.emit(
             timestamp=start,
@@ -229,26 +262,48 @@ class _Counter(Generic[_Item]):
     """Counts spans or log records in a session."""
 
     def __init__(
-        self, session: ClientSession, is_activity: Callable[[_Item], bool], is_passive: Callable[[_Item], bool]
+        self,
+        session: ClientSession | VisitorSession | Callable[[], ClientSession | VisitorSession | None],
+        is_activity: Callable[[_Item], bool],
+        is_passive: Callable[[_Item], bool],
     ) -> None:
-        require_session(session, "get_session_context", "tick")
+        self._find_session: Callable[[], ClientSession | VisitorSession | None]
+        if callable(session) and not isinstance(session, type):
+            require_predicate("session", session)
+            self._find_session = session
+        else:
+            only = _checked(session)
+            self._find_session = lambda: only
         require_predicate("is_activity", is_activity)
         require_predicate("is_passive", is_passive)
-        self._session = session
         self._is_activity = is_activity
         self._is_passive = is_passive
 
-    def count(self, item: _Item, trace_id: int | None, nanoseconds: int | None) -> dict[str, str]:
+    def count(
+        self, item: _Item, trace_id: int | None, nanoseconds: int | None, parent: Context | None
+    ) -> dict[str, str]:
         """Count a span or log record unless it is neither activity nor passive; return its session's attributes."""
-        context = None
+        found = None if _is_counting.get() else self._find_session()
+        if found is None:
+            return {}
+        session = _checked(found)
+        track: _Track | None = None
         extend = bool(self._is_activity(item))
         if extend or self._is_passive(item):
             event_id = uuid.UUID(int=trace_id) if trace_id else uuid.uuid4()
             time = None if nanoseconds is None else _EPOCH + nanoseconds // 1000 * _MICROSECOND
-            context = self._session.get_session_context(event_id, time, extend=extend)
-        if context is None:
-            return _current_attributes(self._session)
-        return _attributes(context.session_id, context.previous_session_id)
+            track = partial(session.get_session_context, event_id, time, extend=extend)
+        if isinstance(session, VisitorSession):
+            return _visitor_attributes(session, track, parent)
+        context = None if track is None else track()
+        return _current_attributes(session) if context is None else _attributes_of(context)
+
+
+def _checked(session: object) -> ClientSession | VisitorSession:
+    if isinstance(session, ClientSession | VisitorSession):
+        return session
+    require_session(session, "get_session_context", "tick")
+    return cast("ClientSession", session)
 
 
 def _current_attributes(session: ClientSession) -> dict[str, str]:
@@ -258,6 +313,24 @@ def _current_attributes(session: ClientSession) -> dict[str, str]:
         session_id, previous_id = session.session_id, session.previous_session_id
         if session.session_id == session_id:
             return _attributes(session_id, previous_id)
+
+
+def _visitor_attributes(session: VisitorSession, track: _Track | None, parent: Context | None) -> dict[str, str]:
+    """Return the session's attributes after tracking an event, if any, with one call to the store at most."""
+    if track is None:
+        inherited: Mapping[str, str] = getattr(get_current_span(parent), "attributes", None) or {}
+        if SESSION_ID in inherited:
+            return {name: inherited[name] for name in (SESSION_ID, SESSION_PREVIOUS_ID) if name in inherited}
+    token = _is_counting.set(True)
+    try:
+        context = session.current() if track is None else track()
+    finally:
+        _is_counting.reset(token)
+    return {} if context is None else _attributes_of(context)
+
+
+def _attributes_of(context: SessionContext) -> dict[str, str]:
+    return _attributes(context.session_id, context.previous_session_id)
 
 
 def _attributes(session_id: str, previous_id: str | None = None) -> dict[str, str]:

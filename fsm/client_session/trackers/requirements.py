@@ -9,9 +9,12 @@ from client_session_persistence.snapshot import shown
 
 
 def require_session(session: object, *methods: str) -> None:
-    """Raise `TypeError` unless ``session`` has all of the methods."""
+    """Raise `TypeError` unless ``session`` has all of the methods. Coroutine functions are refused."""
     if session is None:
         msg = f"session must have the methods {', '.join(methods)}; it is None"
+        raise TypeError(msg)
+    if any(inspect.iscoroutinefunction(getattr(session, method, None)) for method in methods):
+        msg = f"session must have plain methods, like a ClientSession or a VisitorSession, not {shown(session)}"
         raise TypeError(msg)
     arguments.require_methods("session", session, *methods)
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from snowplow_tracker.typing import EmitterProtocol, JsonEncoderFunction
 
     from client_session import ClientSession
+    from client_session.visitors import VisitorSession
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -52,8 +53,12 @@ class SessionTracker(Tracker):
     `Tracker`, and the session does not count the event. The event object and its list of contexts are not modified, so
     several threads may track the same event at once.
 
-    If the session fails (because it is closed, or the timestamp is outside the years 1 to 9999) or a predicate raises,
-    the event is sent without the entity, and only the first of several consecutive failures is logged.
+    If the session fails (because it is closed, the timestamp is outside the years 1 to 9999, or a visitor's store is
+    not available) or a predicate raises, the event is sent without the entity, and only the first of several
+    consecutive failures is logged.
+
+    The session may be a visitor's, from `VisitorSessions.of`. A tracker is cheap to create, so create one in each
+    request, and let them share the emitters. It cannot await an `AsyncVisitorSession`.
 
     The methods may be called from any thread from which the emitters may be called. The caller owns the session; the
     tracker never closes it.
@@ -68,7 +73,7 @@ class SessionTracker(Tracker):
         encode_base64: bool = DEFAULT_ENCODE_BASE64,  # noqa: FBT001  # Tracker's signature
         json_encoder: JsonEncoderFunction | None = None,
         *,
-        session: ClientSession,
+        session: ClientSession | VisitorSession,
         is_activity: Callable[[Event], bool] | None = None,
         anonymous: bool | Callable[[Event], bool] = False,
     ) -> None:
@@ -94,7 +99,8 @@ class SessionTracker(Tracker):
                 previous session. A predicate must return ``True`` or ``False``; any other result counts as a failure.
 
         Raises:
-            TypeError: ``session`` is not a session, or another argument has the wrong type or is a coroutine function.
+            TypeError: ``session`` is not a session, or its methods are coroutine functions, or another argument has the
+                wrong type or is a coroutine function.
             ValueError: ``emitters`` is empty.
 
         """

@@ -39,6 +39,7 @@ def show(result: Verification, report: Path | None) -> None:
     console.print()
     if result.explored is not None:
         console.print(f"explored all {result.explored.states} states and {result.explored.edges} edges")
+    console.print(f"compared visitors with a ClientSession on {result.timelines} short timelines")
     console.print(f"{result.examples} examples, seed {result.seed}, {result.seconds:.1f} s")
     for path in written:
         console.print(f"Wrote {printable(str(path))}", soft_wrap=True)

@@ -44,6 +44,7 @@ def page(result: Verification) -> str:
     facts = {
         "states (all)": f"{explored.states:,}" if explored else "-",
         "edges (all)": f"{explored.edges:,}" if explored else "-",
+        "timelines (all)": f"{result.timelines:,}",
         "rows taken": f"{sum(1 for row in TABLE if result.tally.rows[row])} of {len(TABLE)}",
         "checks": f"{sum(result.tally.invariants.values()):,}",
         "examples": f"{result.examples:,}",

@@ -1,4 +1,4 @@
-"""Complete verification: exploration, short path, schedules and model."""
+"""Complete verification: exploration, short path, schedules, visitors and model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
 from client_session.testing.strategies import timelines
-from client_session.verify import exploration, model, schedules, short_path
+from client_session.verify import exploration, model, schedules, short_path, visitors
 from client_session.verify.tally import Sample, Tally
 
 if TYPE_CHECKING:
@@ -23,10 +23,16 @@ if TYPE_CHECKING:
     from client_session.verify.exploration import Exploration
     from client_session.verify.schedules import Schedule
 
-INVARIANTS = {**exploration.INVARIANTS, **short_path.INVARIANTS, **schedules.INVARIANTS, **model.INVARIANTS}
+INVARIANTS = {
+    **exploration.INVARIANTS,
+    **short_path.INVARIANTS,
+    **schedules.INVARIANTS,
+    **visitors.INVARIANTS,
+    **model.INVARIANTS,
+}
 """The name and meaning of each invariant, in the order in which the invariants are checked."""
 
-PARTS = ("exploration", "short path", "schedules", "model")
+PARTS = ("exploration", "short path", "schedules", "visitors", "model")
 
 
 @attrs.frozen
@@ -46,17 +52,24 @@ class Verification:
     seed: int
     tally: Tally = attrs.field(factory=Tally)
     explored: Exploration | None = None
+    timelines: int = 0
+    """The number of short timelines in which visitors were compared with a `ClientSession`."""
     failures: list[Failure] = attrs.field(factory=list["Failure"])
     seconds: float = 0.0
     meanings: Mapping[str, str] = attrs.field(init=False, default=INVARIANTS)
     """The name and meaning of each invariant."""
 
 
+def totals(examples: int) -> dict[str, int]:
+    """Return the number of cases of each part."""
+    return dict.fromkeys(PARTS, examples) | {"exploration": 1, "visitors": visitors.SHORT_COUNT + examples}
+
+
 def verify(examples: int, seed_number: int, progress: Callable[[str], object]) -> Verification:
     """Run every part and return the results; ``examples`` is the number of random cases per part."""
     result = Verification(examples, seed_number)
     begin = time.monotonic()
-    for part, run in zip(PARTS, (_explore, _short_path, _schedules, _model), strict=True):
+    for part, run in zip(PARTS, (_explore, _short_path, _schedules, _visitors, _model), strict=True):
         sample: list[Sample] = []
         try:
             run(result, sample, progress)
@@ -108,6 +121,27 @@ def _schedules(result: Verification, sample: list[Sample], progress: Callable[[s
         schedules.check_schedules(timeline, first, second, options, result.tally)
 
     compare()
+
+
+def _visitors(result: Verification, sample: list[Sample], progress: Callable[[str], object]) -> None:
+    def compare(drawn: tuple[list[Step], SessionOptions]) -> None:
+        timeline, options = drawn
+        sample[:] = [Sample(options, timeline)]
+        visitors.check_visitors(timeline, options, result.tally)
+
+    for each in visitors.short_timelines():
+        progress("visitors")
+        compare(each)
+        result.timelines += 1
+
+    @seed(result.seed)
+    @_settings(result.examples)
+    @given(visitors.TIMELINES)
+    def compare_random(drawn: tuple[list[Step], SessionOptions]) -> None:
+        progress("visitors")
+        compare(drawn)
+
+    compare_random()
 
 
 def _model(result: Verification, sample: list[Sample], progress: Callable[[str], object]) -> None:

@@ -10,7 +10,8 @@ main { max-width: 70rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
 h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 .25rem; }
 h2 { font-size: 1.25rem; margin: 3rem 0 .75rem; }
 p.lead { color: var(--soft); margin: 0 0 1.25rem; max-width: 48rem; }
-.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(7.2rem, 1fr)); gap: .75rem; margin: 0; }
+.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(11.5rem, 45%), 1fr)); gap: .75rem;
+  margin: 0; }
 .facts div { background: var(--wash); border: 1px solid var(--line); border-radius: .5rem; padding: .6rem .9rem; }
 .facts dt { color: var(--soft); font-size: .8rem; }
 .facts dd { margin: 0; font-size: 1.2rem; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from client_session.arguments import Seconds
     from client_session.entity import SessionContext, SessionSummary
     from client_session.input_log import InputRecord
-    from client_session.visitors.decision import Outcome
+    from client_session.visitors.decision import Report
     from client_session_persistence.states import AsyncStateStore, StateStore
 
 Result = TypeVar("Result")
@@ -142,10 +142,10 @@ class AsyncVisitorSession:
         context: SessionContext | None = await self._run(self._visitors.current(self.user_id))
         return context
 
-    async def _finish(self, steps: Generator[Callable[[Any], Any], Any, Outcome]) -> Outcome:
-        outcome: Outcome = await self._run(steps)
+    async def _finish(self, steps: Generator[Callable[[Any], Any], Any, Report]) -> Report:
+        report: Report = await self._run(steps)
         raised: BaseException | None = None
-        for name, argument in outcome.notifications:
+        for name, argument in report.notifications:
             callback = self._visitors.callables.get(name)
             if callback is None:
                 continue
@@ -159,4 +159,4 @@ class AsyncVisitorSession:
                 raised = error
         if raised is not None:
             raise raised
-        return outcome
+        return report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -16,9 +17,9 @@ from client_session.visitors.value import ID_SIZE, REMEMBERED_EVENTS, VisitorSes
 from client_session_persistence.snapshot import MAX_INDEX, STORAGE_MECHANISM
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Sequence
 
-    from client_session.lifecycle import Decision, Decisions
+    from client_session.lifecycle import Decisions
 
 CLOCK = "clock"
 """The name in logs of a state store's clock having been set back."""
@@ -41,25 +42,33 @@ def time_at(at: int) -> datetime:
     return _EPOCH + timedelta(microseconds=at)
 
 
-@attrs.frozen
+@attrs.define  # created for every event; attrs.frozen would take twice as long
 class TrackedEvent:
     """A tracked event: its id, its own timestamp, if it has one, and whether its entity is anonymous."""
 
     id: bytes
-    time: int | None = None
-    is_anonymous: bool = False
+    time: int | None
+    is_anonymous: bool
 
 
-@attrs.frozen
+@attrs.define  # likewise
+class Report:
+    """What the caller learns of an input."""
+
+    context: SessionContext | None = None
+    """The event's entity, if it belongs to a session."""
+    notifications: Sequence[Notification] = ()
+    """The callbacks to call, with their arguments."""
+
+
+@attrs.define  # likewise
 class Outcome:
     """What an input leads to."""
 
     state: VisitorState | None
     """The state to store, or ``None`` if the input changes nothing."""
-    context: SessionContext | None
-    """The event's entity, if it belongs to a session."""
-    notifications: tuple[Notification, ...] = ()
-    """The callbacks to call if the state is stored, with their arguments."""
+    report: Callable[[], Report]
+    """Returns what to report once the state is stored. Hosts that lose the swap do not need it."""
 
 
 @attrs.frozen
@@ -71,14 +80,17 @@ class Rules:
     max_duration: float
     extend_on_focus_change: bool
     namespace: str
+    has_log: bool
+    """Whether inputs are reported."""
 
     def decide(
         self, user_id: str, state: VisitorState, given: Input | Command, now: int, event: TrackedEvent | None = None
     ) -> Outcome:
         """Apply an input to a visitor's state at the store's time ``now``."""
-        if event is not None and (context := self._find(user_id, state, event.id)):
-            return Outcome(None, _for_event(context, event))
-        before = state
+        if event is not None:
+            for number, session in enumerate(state.sessions):
+                if index := session.event_index(event.id):
+                    return Outcome(None, partial(self._report_again, user_id, state, number, index, event))
         is_set_back = now < state.last_input - MAX_MICROSECONDS_BACK
         if is_set_back:
             state = _shifted(state, now - state.last_input)
@@ -89,21 +101,40 @@ class Rules:
             decisions = core.decide(given, now)
         after = self._after(user_id, state, core, event, now, is_set_back=is_set_back)
         if after is None:
-            return Outcome(None, None)
-        context = None
-        if event is not None and core.event_count:
-            context = SessionContext(self._facts(user_id, after), core.event_count)
+            return Outcome(None, _report_nothing)
+        return Outcome(after, partial(self._report, user_id, state, after, given, event, decisions))
+
+    def _report_again(self, user_id: str, state: VisitorState, number: int, index: int, event: TrackedEvent) -> Report:
+        """Report an event that was sent again."""
+        return Report(_for_event(SessionContext(self._facts(user_id, state, number), index), event))
+
+    def _report(  # noqa: PLR0913, PLR0917  # an input, and what it led to; partial() is fastest without keywords
+        self,
+        user_id: str,
+        before: VisitorState,
+        after: VisitorState,
+        given: Input | Command,
+        event: TrackedEvent | None,
+        decisions: Decisions,
+    ) -> Report:
+        """Report an input that has changed the state from ``before`` to ``after``."""
+        context: SessionContext | None = None
+        if event is not None and not after.is_pending:
+            context = SessionContext(self._facts(user_id, after), after.sessions[0].event_count)
         notifications: list[Notification] = []
-        if is_set_back:
-            notifications.append(("on_input", InputRecord(user_id, time_at(now), before.swaps + 1, CLOCK)))
-        event_id = None if event is None else ids.uuid_text(event.id)
-        notifications.append(("on_input", InputRecord(user_id, time_at(now), after.swaps, given, event_id)))
-        if summary := self._summary(user_id, state, decisions):
+        if self.has_log:
+            time = time_at(after.last_input)
+            if after.swaps > before.swaps + 1:  # the clock was set back
+                notifications.append(("on_input", InputRecord(user_id, time, before.swaps + 1, CLOCK)))
+            event_id = None if event is None else ids.uuid_text(event.id)
+            notifications.append(("on_input", InputRecord(user_id, time, after.swaps, given, event_id)))
+        if summary := self._summary(user_id, before, decisions):
             notifications.append(("on_session_end", summary))
-        if context is not None and core.event_count == 1:
+        if context is None or event is None:
+            return Report(None, notifications)
+        if context.event_index == 1:
             notifications.append(("on_session_start", context))
-        own = None if context is None or event is None else _for_event(context, event)
-        return Outcome(after, own, tuple(notifications))
+        return Report(_for_event(context, event), notifications)
 
     def current(self, user_id: str, state: VisitorState, now: int) -> SessionContext | None:
         """Return the entity of the current session's last event, or ``None`` if no session would be current now."""
@@ -148,16 +179,11 @@ class Rules:
     def _session_id(self, user_id: str, session: VisitorSessionState) -> str:
         return ids.session_id(self.namespace, user_id, ids.uuid_text(session.first_event_id))
 
-    def _find(self, user_id: str, state: VisitorState, event_id: bytes) -> SessionContext | None:
-        """Return the entity of a remembered event."""
-        for number, session in enumerate(state.sessions):
-            if index := session.event_index(event_id):
-                return SessionContext(self._facts(user_id, state, number), index)
-        return None
-
-    def _summary(self, user_id: str, state: VisitorState, decisions: Iterable[Decision]) -> SessionSummary | None:
-        ended = next((decision for decision in decisions if isinstance(decision, Ended)), None)
-        if ended is None:
+    def _summary(self, user_id: str, state: VisitorState, decisions: Decisions) -> SessionSummary | None:
+        for ended in decisions:
+            if isinstance(ended, Ended):
+                break
+        else:
             return None
         facts = self._facts(user_id, state)
         return SessionSummary(
@@ -195,7 +221,11 @@ class Rules:
                 user_id, (VisitorSessionState(event.id, time, 1, event.id), *sessions), previous
             )
         elif event is not None and core.event_count:
-            sessions, previous = self._trimmed(user_id, (sessions[0].counted(event.id), *sessions[1:]), previous)
+            counted = sessions[0].counted(event.id)
+            if len(sessions) == 1:
+                sessions = (counted,)
+            else:
+                sessions, previous = self._trimmed(user_id, (counted, *sessions[1:]), previous)
         elif not is_set_back and not core.event_count and state.is_pending and core.state is state.lifecycle:
             return None
         after = VisitorState(
@@ -222,7 +252,8 @@ class Rules:
         self, user_id: str, sessions: tuple[VisitorSessionState, ...], previous: bytes | None
     ) -> tuple[tuple[VisitorSessionState, ...], bytes | None]:
         """Return the sessions of the last `REMEMBERED_EVENTS` events, and the id of the session before them."""
-        room, kept = REMEMBERED_EVENTS * ID_SIZE, list[VisitorSessionState]()
+        room = REMEMBERED_EVENTS * ID_SIZE
+        kept: list[VisitorSessionState] = []
         for session in sessions:
             if kept and not room:
                 oldest = ids.session_id(self.namespace, user_id, ids.uuid_text(session.first_event_id))
@@ -230,6 +261,10 @@ class Rules:
             kept.append(session.remembering(room))
             room -= len(kept[-1].event_ids)
         return tuple(kept), previous
+
+
+def _report_nothing() -> Report:
+    return Report()
 
 
 def _for_event(context: SessionContext, event: TrackedEvent) -> SessionContext:

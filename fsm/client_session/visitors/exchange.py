@@ -5,22 +5,19 @@ It is a generator that yields requests and receives replies, so one code serves 
 
 from __future__ import annotations
 
-import operator
 import random
-import threading
-from collections import OrderedDict
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
 from client_session.clock import SYSTEM_CLOCK
 from client_session.visitors.value import NEW_VISITOR, VisitorState, decode
-from client_session_persistence.forks import THIS_PROCESS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from client_session.visitors.decision import Outcome
+    from client_session.visitors.decision import Outcome, Report
 
 Result = TypeVar("Result")
 Request = "Callable[[Any], Any]"
@@ -32,8 +29,10 @@ CLOCK_SECONDS = 60.0
 """How long the store's time is carried forward by this host's monotonic clock."""
 CACHE_SIZE = 10_000
 
+_RANDOM = random.SystemRandom()
 
-@attrs.frozen
+
+@attrs.define  # created for every input; attrs.frozen would take twice as long
 class Entry:
     """A visitor's state as last seen by this host."""
 
@@ -45,30 +44,33 @@ _NEW = Entry(None, NEW_VISITOR)
 
 
 class Cache:
-    """The last states that this host has seen, so that it can swap without reading first. Thread-safe."""
+    """The last states that this host has seen, so that it can swap without reading first.
+
+    It has two generations, each at most half of `CACHE_SIZE`: when the newer one is full, it becomes the older one,
+    whose states are forgotten. Without a lock, it can be used by threads, in signal handlers and in forked children:
+    at worst, they forget a state, or remember one that the store refuses to swap.
+    """
 
     def __init__(self) -> None:
         """Start empty."""
-        self._entries: OrderedDict[str, Entry] = OrderedDict()
-        self._lock = threading.Lock()
+        self._newer: dict[str, Entry] = {}
+        self._older: dict[str, Entry] = {}
         self._clock: tuple[float, int] | None = None
 
     def get(self, key: str) -> Entry | None:
         """Return a visitor's state, if it is known."""
-        return self._entries.get(key)
+        return self._newer.get(key) or self._older.get(key)
 
     def put(self, key: str, entry: Entry) -> None:
-        """Remember a visitor's state; forget that of the visitor who was used least recently."""
-        with self._lock:
-            self._entries[key] = entry
-            self._entries.move_to_end(key)
-            if len(self._entries) > CACHE_SIZE:
-                self._entries.popitem(last=False)
+        """Remember a visitor's state."""
+        self._newer[key] = entry
+        if len(self._newer) >= CACHE_SIZE // 2:
+            self._older, self._newer = self._newer, {}
 
     def drop(self, key: str) -> None:
         """Forget a visitor's state."""
-        with self._lock:
-            self._entries.pop(key, None)
+        self._newer.pop(key, None)
+        self._older.pop(key, None)
 
     def set_time(self, now: int) -> None:
         """Note the store's time as of now."""
@@ -90,12 +92,11 @@ class Exchanges:
         """Keep states for ``keep`` seconds. If the store ``is_local``, reading costs nothing, and nothing is cached."""
         self._keep = keep
         self._cache = None if is_local else Cache()
-        self._nonce = random.SystemRandom().getrandbits(32)
 
     def apply(
         self, key: str, decide: Callable[[VisitorState, int], Outcome]
-    ) -> Generator[Callable[[Any], Any], Any, Outcome]:
-        """Apply an input, which ``decide`` decides given a state and the store's time. Return the final outcome.
+    ) -> Generator[Callable[[Any], Any], Any, Report]:
+        """Apply an input, which ``decide`` decides given a state and the store's time. Return what to report.
 
         Raises:
             TimeoutError: other hosts changed the state first each time, for `CONTENTION_SECONDS`.
@@ -111,16 +112,17 @@ class Exchanges:
             outcome = decide(entry.state, now)
             if outcome.state is None:
                 if not is_cached:
-                    return outcome
+                    return outcome.report()
                 entry, now = yield from self._read(key)
                 is_cached = False
                 continue
-            new = outcome.state.encode((self._nonce + THIS_PROCESS.id) & 0xFFFFFFFF)
-            is_swapped, value, now = yield operator.methodcaller("swap", key, entry.value, new, self._keep)
-            if is_swapped or value == new:  # equal if an earlier try of the client's succeeded, but its reply was lost
+            # No two tries write the same value, so a value that equals `new` was written by this one.
+            new = outcome.state.encode(key, _RANDOM.getrandbits(32))
+            is_swapped, value, now = yield methodcaller("swap", key, entry.value, new, self._keep)
+            if is_swapped or value == new:  # equal if the client lost the reply, and sent the swap again
                 self._remember(key, Entry(new, outcome.state), now)
-                return outcome
-            entry, is_cached = self._remember(key, _entry(value), now), False
+                return outcome.report()
+            entry, is_cached = self._remember(key, _entry(key, value), now), False
             if SYSTEM_CLOCK.monotonic() > end:
                 msg = f"other hosts changed the visitor's state first each time for {CONTENTION_SECONDS:g} s"
                 raise TimeoutError(msg)
@@ -136,11 +138,11 @@ class Exchanges:
         """Delete a visitor's state."""
         if self._cache is not None:
             self._cache.drop(key)
-        yield operator.methodcaller("delete", key)
+        yield methodcaller("delete", key)
 
     def _read(self, key: str) -> Generator[Callable[[Any], Any], Any, tuple[Entry, int]]:
-        value, now = yield operator.methodcaller("read", key)
-        return self._remember(key, _entry(value), now), now
+        value, now = yield methodcaller("read", key)
+        return self._remember(key, _entry(key, value), now), now
 
     def _remember(self, key: str, entry: Entry, now: int) -> Entry:
         if self._cache is not None:
@@ -149,5 +151,5 @@ class Exchanges:
         return entry
 
 
-def _entry(value: bytes | None) -> Entry:
-    return _NEW if value is None else Entry(value, decode(value))
+def _entry(key: str, value: bytes | None) -> Entry:
+    return _NEW if value is None else Entry(value, decode(key, value))

@@ -9,21 +9,24 @@ from __future__ import annotations
 import hashlib
 import hmac
 
-_VARIANT, _VERSION = 0x3F, 0x0F
+_VARIANTS = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
+"""Replaces the two highest bits of a hexadecimal digit with those of the variant."""
 
 
 def uuid8(text: str, secret: bytes | None = None) -> str:
     """Return the UUIDv8 of a text; with a secret, of its HMAC."""
     data = text.encode()
-    digest = bytearray(
-        hashlib.md5(data, usedforsecurity=False).digest() if secret is None else hmac.digest(secret, data, "md5")
+    # Four times as fast as uuid.UUID, as every event needs one.
+    digits = (
+        hashlib.md5(data, usedforsecurity=False).hexdigest()
+        if secret is None
+        else hmac.digest(secret, data, "md5").hex()
     )
-    digest[6] = digest[6] & _VERSION | 0x80
-    digest[8] = digest[8] & _VARIANT | 0x80
-    return uuid_text(digest)
+    variant = _VARIANTS[digits[16]]
+    return f"{digits[:8]}-{digits[8:12]}-8{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
-def uuid_text(data: bytes | bytearray) -> str:
+def uuid_text(data: bytes) -> str:
     """Return 16 bytes as a UUID in canonical form. This is three times as fast as `uuid.UUID`."""
     digits = data.hex()
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

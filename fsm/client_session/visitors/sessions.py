@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from client_session.arguments import Seconds
     from client_session.entity import SessionContext, SessionSummary
     from client_session.input_log import InputRecord
-    from client_session.visitors.decision import Outcome
+    from client_session.visitors.decision import Report
     from client_session_persistence.states import StateStore
 
 Result = TypeVar("Result")
@@ -108,7 +109,13 @@ class VisitorSessions:
         try:
             request = next(steps)
             while True:
-                request = steps.send(request(self._states))
+                reply = request(self._states)
+                if hasattr(reply, "__await__"):
+                    if inspect.iscoroutine(reply):
+                        reply.close()
+                    msg = "states must be a store that is not asynchronous; use AsyncVisitorSessions for this one"
+                    raise TypeError(msg)
+                request = steps.send(reply)
         except StopIteration as done:
             result: Result = done.value
             return result
@@ -185,10 +192,10 @@ class VisitorSession:
         context: SessionContext | None = self._run(self._visitors.current(self.user_id))
         return context
 
-    def _finish(self, steps: Generator[Callable[[Any], Any], Any, Outcome]) -> Outcome:
-        outcome: Outcome = self._run(steps)
+    def _finish(self, steps: Generator[Callable[[Any], Any], Any, Report]) -> Report:
+        report: Report = self._run(steps)
         raised: BaseException | None = None
-        for name, argument in outcome.notifications:
+        for name, argument in report.notifications:
             callback = self._visitors.callables.get(name)
             if callback is None:
                 continue
@@ -200,4 +207,4 @@ class VisitorSession:
                 raised = error
         if raised is not None:
             raise raised
-        return outcome
+        return report

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from client_session import arguments
 from client_session.graph import Command, Input
 from client_session.visitors import ids
-from client_session.visitors.decision import Outcome, Rules, TrackedEvent, microseconds
+from client_session.visitors.decision import Rules, TrackedEvent, microseconds
 from client_session.visitors.exchange import Exchanges
-from client_session.visitors.value import NEW_VISITOR
 from client_session_persistence.snapshot import as_utc, is_uuid, shown
+from client_session_persistence.states import MAX_KEEP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
     from client_session.arguments import Seconds
     from client_session.entity import SessionContext
+    from client_session.visitors.decision import Report
     from client_session.visitors.value import VisitorState
 
-    Steps = Generator[Callable[[Any], Any], Any, Outcome]
+    Steps = Generator[Callable[[Any], Any], Any, Report]
 
 
 class Visitors:
@@ -60,12 +61,16 @@ class Visitors:
         if keep_seconds <= max(timeout if timeout < math.inf else 0.0 for timeout in (foreground, background)):
             msg = f"keep must be longer than every finite timeout, not {shown(keep)}"
             raise ValueError(msg)
+        if keep_seconds > MAX_KEEP:
+            msg = f"keep must be at most {MAX_KEEP} seconds (a century), not {shown(keep)}"
+            raise ValueError(msg)
         self.rules = Rules(
             foreground * 1e6,
             background * 1e6,
             duration * 1e6,
             arguments.boolean("extend_on_focus_change", extend_on_focus_change),
             arguments.namespace(namespace),
+            has_log=callbacks["on_input"] is not None,
         )
         if not (key_secret is None or (isinstance(key_secret, bytes) and key_secret)):
             msg = f"key_secret must be non-empty bytes or None, not an object of type {type(key_secret).__name__}"
@@ -115,7 +120,7 @@ class Visitors:
         """Return the steps of `VisitorSession.get_session_context`."""
         time = None if event_timestamp is None else microseconds(as_utc(event_timestamp, "event_timestamp"))
         identifier = ids.uuid_bytes(arguments.event_id_string(event_id))
-        event = TrackedEvent(identifier, time, is_anonymous=arguments.boolean("anonymous", anonymous))
+        event = TrackedEvent(identifier, time, arguments.boolean("anonymous", anonymous))
         given = Input.EVENT if arguments.boolean("extend", extend) else Input.PASSIVE
         return self._apply(user_id, given, event)
 
@@ -137,14 +142,12 @@ class Visitors:
         """Return the steps of `VisitorSession.forget_user`."""
         key = self._key(user_id)
 
-        def decide(state: VisitorState, now: int) -> Outcome:
-            if state == NEW_VISITOR:
-                return Outcome(None, None)
-            return self.rules.decide(user_id, state, Command.FORGET, now)
+        def look(state: VisitorState, now: int) -> Report:
+            return self.rules.decide(user_id, state, Command.FORGET, now).report()
 
-        outcome = yield from self._exchanges.read(key, decide)
+        report = yield from self._exchanges.read(key, look)
         yield from self._exchanges.delete(key)
-        return outcome
+        return report
 
     def _apply(self, user_id: str, given: Input | Command, event: TrackedEvent | None = None) -> Steps:
         return self._exchanges.apply(

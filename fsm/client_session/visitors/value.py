@@ -6,6 +6,7 @@ Times are in microseconds since 1970, so that they are exact and can be compared
 from __future__ import annotations
 
 import struct
+import zlib
 
 import attrs
 
@@ -26,14 +27,21 @@ _HEADER = struct.Struct("<BBIIIqqqqB")
 # Event count, time of the first event, number of remembered events. Then the first event's id, unless it is remembered,
 # and the ids of the remembered events.
 _SESSION = struct.Struct("<IqB")
-_IS_CURRENT, _HAS_PREVIOUS = 4, 8
+_IS_CURRENT, _HAS_PREVIOUS, _ALL_FLAGS = 4, 8, 15
+# The CRC-32 of the key and the rest of the value.
+_CHECKSUM = struct.Struct("<I")
+
+_MAX_NEWER_VERSION = 31
+"""The last version that this package can ever have: values that begin with printable characters are someone else's."""
+_MIN_TIME, _MAX_TIME = -62_135_596_800_000_000, 253_402_300_799_999_999
+"""The first and the last microsecond of the calendar."""
 
 
 class NewerStateError(StoreError):
     """A visitor's state was written by a newer version of this package, and must not be overwritten."""
 
 
-@attrs.frozen
+@attrs.define  # never changed; attrs.frozen would take twice as long to create
 class VisitorSessionState:
     """One of a visitor's sessions: what its entities share, and those of its events that are remembered."""
 
@@ -45,10 +53,9 @@ class VisitorSessionState:
     """The ids of its last events, 16 bytes each, in order."""
 
     def counted(self, event_id: bytes) -> VisitorSessionState:
-        """Return the session with one more event."""
-        return VisitorSessionState(
-            self.first_event_id, self.first_event_time, self.event_count + 1, self.event_ids + event_id
-        )
+        """Return the session with one more event, remembering at most `REMEMBERED_EVENTS`."""
+        event_ids = (self.event_ids + event_id)[-REMEMBERED_EVENTS * ID_SIZE :]
+        return VisitorSessionState(self.first_event_id, self.first_event_time, self.event_count + 1, event_ids)
 
     def remembering(self, size: int) -> VisitorSessionState:
         """Return the session with at most this many bytes of event ids."""
@@ -67,9 +74,9 @@ class VisitorSessionState:
         return self.event_count - len(ids) // ID_SIZE + found // ID_SIZE + 1
 
 
-@attrs.frozen
+@attrs.define  # likewise
 class VisitorState:
-    """Everything that is known about a visitor. The default is that of a new visitor."""
+    """Everything that is known about a visitor. Never changed. The default is that of a new visitor."""
 
     lifecycle: SessionState = INITIAL
     session_index: int = 0
@@ -89,8 +96,11 @@ class VisitorState:
     swaps: int = 0
     """How often the state was replaced."""
 
-    def encode(self, writer: int) -> bytes:
-        """Return the value. ``writer`` distinguishes values that different processes write at the same time."""
+    def encode(self, key: str, writer: int) -> bytes:
+        """Return the value to store under a key.
+
+        ``writer`` is a number that distinguishes values that are written at the same time.
+        """
         flags = _STATES.index(self.lifecycle)
         flags |= 0 if self.is_pending else _IS_CURRENT
         flags |= 0 if self.previous_session_id is None else _HAS_PREVIOUS
@@ -113,30 +123,38 @@ class VisitorState:
             count = len(session.event_ids) // ID_SIZE
             first = b"" if count == session.event_count else session.first_event_id
             parts += (_SESSION.pack(session.event_count, session.first_event_time, count), first, session.event_ids)
-        return b"".join(parts)
+        body = b"".join(parts)
+        return body + _checksum(key, body)
 
 
 NEW_VISITOR = VisitorState()
 
 
-def decode(value: bytes | None) -> VisitorState:
-    """Return the state in a value; ``None`` is a new visitor's.
+def decode(key: str, value: bytes | None) -> VisitorState:
+    """Return the state in the value that is stored under a key; ``None`` is a new visitor's.
 
     Raises:
         NewerStateError: a newer version of this package wrote the value.
-        StoreError: the value is not a visitor's state.
+        StoreError: the value is corrupt, or was written by another program or for another key.
 
     """
     if value is None:
         return NEW_VISITOR
-    if value[:1] > bytes((VERSION,)):
+    if value and VERSION < value[0] <= _MAX_NEWER_VERSION:
         msg = f"the visitor's state has version {value[0]}, which is newer than {VERSION}; upgrade client-session"
         raise NewerStateError(msg)
+    body = value[: -_CHECKSUM.size]
     try:
-        return _decode(value)
+        if value[len(body) :] != _checksum(key, body):
+            raise ValueError  # noqa: TRY301  # with the message below
+        return _decode(body)
     except (struct.error, IndexError, ValueError):
-        msg = f"the stored value of {len(value)} bytes is not a visitor's state; nothing was written"
+        msg = f"the stored value of {len(value)} bytes is corrupt, or not this visitor's state; nothing was written"
         raise StoreError(msg) from None
+
+
+def _checksum(key: str, body: bytes) -> bytes:
+    return _CHECKSUM.pack(zlib.crc32(body, zlib.crc32(key.encode())))
 
 
 def _decode(value: bytes) -> VisitorState:
@@ -154,12 +172,22 @@ def _decode(value: bytes) -> VisitorState:
             position += ID_SIZE
         event_ids = value[position : position + remembered * ID_SIZE]
         position += remembered * ID_SIZE
+        if not 0 < remembered <= event_count:
+            raise ValueError
         sessions.append(VisitorSessionState(first_id, first_time, event_count, event_ids))
-    is_pending, lifecycle = not flags & _IS_CURRENT, _state(flags & 3)
-    if version != VERSION or position != len(value) or bool(index) != bool(sessions) or not (is_pending or sessions):
+    is_pending = not flags & _IS_CURRENT
+    times = (last_activity, started, last_event, last_input, *(session.first_event_time for session in sessions))
+    if (
+        (version, position) != (VERSION, len(value))
+        or flags > _ALL_FLAGS
+        or index < len(sessions)
+        or (index > len(sessions)) != (previous is not None)
+        or not (is_pending or sessions)
+        or not _MIN_TIME <= min(times) <= max(times) <= _MAX_TIME
+    ):
         raise ValueError
     return VisitorState(
-        lifecycle,
+        _STATES[int(flags) & 3],
         index,
         is_pending,
         last_activity,
@@ -170,7 +198,3 @@ def _decode(value: bytes) -> VisitorState:
         previous,
         swaps,
     )
-
-
-def _state(number: int) -> SessionState:
-    return _STATES[number]
