@@ -231,7 +231,7 @@ def test_incremental_runs_equal_one_run(tmp_path: Path) -> None:
     states, rows, summaries = tmp_path / "states.parquet", list[dict[str, Any]](), list[dict[str, int]]()
     for day, part in enumerate(days):
         log = write_log(tmp_path / f"day-{day}.csv", part)
-        carried = ["--carried", states, "--force"] if day else []
+        carried: list[str | Path] = ["--carried", states, "--force"] if day else []
         done = run("sessionize", log, "-o", tmp_path / "out.csv", "--write-state", states, *carried)
         assert done.exit_code == 0, done.output
         rows += read_rows(tmp_path / "out.csv")
@@ -332,7 +332,8 @@ def test_empty_log(suffix: str, tmp_path: Path) -> None:
 def test_existing_file_needs_force(tmp_path: Path) -> None:
     """A file is overwritten only with ``--force``, and a log never."""
     log, output, states = write_log(tmp_path / "log.csv", sample_log()), tmp_path / "out.csv", tmp_path / "s.parquet"
-    for path, flags in ((output, ()), (states, ("--write-state", states))):
+    flagged: dict[Path, tuple[str | Path, ...]] = {output: (), states: ("--write-state", states)}
+    for path, flags in flagged.items():
         path.write_text("precious")
         done = run("sessionize", log, "-o", output if path == output else tmp_path / "new.csv", *flags)
         assert done.exit_code == 2
@@ -341,8 +342,8 @@ def test_existing_file_needs_force(tmp_path: Path) -> None:
     assert run("sessionize", log, "-o", output, "--write-state", states, "--force").exit_code == 0
     assert read_rows(output) == rows_of_fold(sample_log())
     before = log.read_bytes()
-    for flags in (("-o", log), ("-o", tmp_path / "new.csv", "--write-state", log)):
-        done = run("sessionize", log, *flags, "--force")
+    for flags in ((), ("--write-state", log)):
+        done = run("sessionize", log, "-o", tmp_path / "new.csv" if flags else log, *flags, "--force")
         assert done.exit_code == 2
         assert "must not be overwritten" in done.stderr
     assert log.read_bytes() == before
@@ -608,7 +609,7 @@ def test_full_disk_leaves_nothing(suffix: str, large_log: Path, tmp_path: Path) 
 def test_standard_output_that_cannot_be_written(tmp_path: Path) -> None:
     """A full disk behind standard output is an error of one line; a closed pipe ends the command quietly."""
     log = write_log(tmp_path / "log.csv", sample_log())
-    command = [COMMAND, "sessionize", log, "-o", "-", "--format", "csv"]
+    command = [COMMAND, "sessionize", str(log), "-o", "-", "--format", "csv"]
     with Path("/dev/full").open("wb") as full:
         result = subprocess.run(  # noqa: S603  # our own command
             command, stdout=full, stderr=subprocess.PIPE, check=False, timeout=120, env=environment()

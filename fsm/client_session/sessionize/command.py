@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -42,7 +42,7 @@ _STANDARD = Path("-")
 """Standard input or standard output."""
 _PROGRESS_OF_SESSIONS = 0.9
 """The progress after sessionizing, if the result must still be converted."""
-_SECONDS_BETWEEN_INTERRUPTS = 0.1
+_WAIT_SECONDS = 0.1
 _LABEL_WIDTH, _MAX_BAR_WIDTH = 20, 40
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
@@ -283,6 +283,9 @@ def _interruptible(work: Callable[[Callable[[], None]], _T]) -> _T:
     with _signal_handler(stop):
         try:
             thread.start()
+            # With Polars's handler for SIGINT, waiting without a timeout would not be interrupted.
+            while not wait((running,), _WAIT_SECONDS).done:
+                pass
             return running.result()
         except KeyboardInterrupt:
             is_stopped.set()
@@ -331,7 +334,7 @@ def _stop(thread: threading.Thread) -> None:
     while True:
         try:
             while thread.is_alive():
-                thread.join(_SECONDS_BETWEEN_INTERRUPTS)
+                thread.join(_WAIT_SECONDS)
                 signal.raise_signal(signal.SIGINT)
         except KeyboardInterrupt:  # ours, or the user's
             continue
