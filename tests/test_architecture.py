@@ -120,7 +120,8 @@ def test_each_library_is_imported_only_by_its_modules() -> None:
     assert find_importers("snowplow_tracker") == {"client_session.trackers.snowplow"}
     assert find_importers("opentelemetry") == {"client_session.trackers.opentelemetry"}
     assert find_importers("polars", "polars_hash") == {
-        f"client_session.sessionize.{name}" for name in ("polars", "polars_log", "polars_places")
+        f"client_session.sessionize.{name}"
+        for name in ("command", "log_files", "polars", "polars_log", "polars_places", "summary")
     }
     assert find_importers("psycopg") == {"client_session_persistence.postgres_states"}
     assert not find_importers("redis", "valkey"), "RedisStates uses whichever client it is given"

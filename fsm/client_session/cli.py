@@ -376,7 +376,9 @@ def _log_options(command: Callable[..., None]) -> Callable[..., None]:
             metavar="COLUMN=NAME",
             help="The name of a column in the log, such as user_id=domain_userid. Repeatable.",
         ),
-        click.option("--namespace", default="default", show_default=True, help="Namespace of the session ids."),
+        click.option(
+            "--namespace", default="default", show_default=True, metavar="NAME", help="Namespace of the session ids."
+        ),
     ):
         command = option(command)
     return _limits(command)

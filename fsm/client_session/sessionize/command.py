@@ -1,5 +1,8 @@
 """The ``client-session sessionize`` command: files that appear when they are complete, and the summary."""
 
+# Polars' types mention NumPy's, which need not be installed.
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 import contextlib

@@ -1,5 +1,8 @@
 """Log files: Parquet, CSV, JSON Lines and traces, read and written by Polars."""
 
+# Polars' types mention NumPy's, which need not be installed.
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 import json

@@ -48,7 +48,7 @@ from client_session_persistence.snapshot import shown
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
     from client_session.arguments import Seconds
 
@@ -219,21 +219,12 @@ def sessionize_parquet(  # noqa: PLR0913  # the settings in the specification
 
         def events(*_: object) -> Iterator[pl.DataFrame]:
             nonlocal summary
-            problems: list[Problem] = []
-            for number in range(count):
-                try:
-                    part = sessionizer.part(folder / "parts", number, count, has_states=states is not None)
-                except LogError as error:
-                    problems += error.problems
-                else:
-                    summary += part.summary
-                    if states_folder is not None:
-                        part.states.write_parquet(states_folder / f"{number}.parquet")
-                    if not (part.events.is_empty() or problems):
-                        yield part.events
-                report(_PROGRESS_OF_PARTS + (1 - _PROGRESS_OF_PARTS) * (number + 1) / count)
-            if problems:
-                raise LogError.merged(problems)
+            for number, part in sessionizer.parts(folder / "parts", count, report, has_states=states is not None):
+                summary += part.summary
+                if states_folder is not None:
+                    part.states.write_parquet(states_folder / f"{number}.parquet")
+                if not part.events.is_empty():
+                    yield part.events
 
         register_io_source(events, schema=schema).sink_parquet(folder / "complete", sync_on_close="data")
         if states is not None and states_folder is not None:
@@ -245,7 +236,7 @@ def sessionize_parquet(  # noqa: PLR0913  # the settings in the specification
 
 
 @contextlib.contextmanager
-def _folder_beside(target: Path) -> Iterator[Path]:
+def _folder_beside(target: Path) -> Generator[Path]:
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as name:
         yield Path(name)
 
@@ -334,6 +325,23 @@ class _Sessionizer:
         log.select(*self.names.values(), part.alias(_PART)).sink_parquet(
             pl.PartitionBy(folder, key=_PART, include_key=False), compression="lz4", mkdir=True
         )
+
+    def parts(
+        self, folder: Path, count: int, report: Callable[[float], object], *, has_states: bool
+    ) -> Iterator[tuple[int, _Part]]:
+        """Yield the number and the results of each part; raise `LogError` with the problems of all parts."""
+        problems: list[Problem] = []
+        for number in range(count):
+            try:
+                part = self.part(folder, number, count, has_states=has_states)
+            except LogError as error:
+                problems += error.problems
+            else:
+                if not problems:
+                    yield number, part
+            report(_PROGRESS_OF_PARTS + (1 - _PROGRESS_OF_PARTS) * (number + 1) / count)
+        if problems:
+            raise LogError.merged(problems)
 
     def part(self, folder: Path, number: int, count: int, *, has_states: bool) -> _Part:
         """Return the results of a part, and delete its files."""

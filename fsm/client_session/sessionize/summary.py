@@ -1,5 +1,8 @@
 """A summary of a sessionized log: what it has, why sessions ended, and how long they were."""
 
+# Polars' types mention NumPy's, which need not be installed.
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 import operator
@@ -101,7 +104,7 @@ def summarized(rows: pl.DataFrame, grouped: pl.DataFrame, placed_events: int, se
 
 
 def _histogram(lengths: pl.Series) -> tuple[int, ...]:
-    at_least = [(lengths >= least).sum() for least, _ in LENGTHS]
+    at_least = [int((lengths >= least).sum()) for least, _ in LENGTHS]
     return tuple(map(operator.sub, at_least, (*at_least[1:], 0)))
 
 
