@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     from client_session.arguments import Seconds
 
-__all__ = ["LogError", "carried_state", "sessionize", "sessionize_parquet"]
+__all__ = ["LogError", "Summary", "carried_state", "sessionize", "sessionize_parquet"]
 
 _PART, _PART_ROWS, _PROGRESS_OF_PARTS = "client_session_part", 3_000_000, 0.2
 _TEXT = (pl.String, pl.Categorical, pl.Enum)
