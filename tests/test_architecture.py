@@ -112,14 +112,16 @@ def test_packages_import_in_one_direction() -> None:
 
 
 def test_each_library_is_imported_only_by_its_modules() -> None:
-    """Only one module imports transitions, three print to a terminal, and adapters import trackers and databases."""
+    """Only one module imports transitions, four print to a terminal, and adapters import trackers and databases."""
     assert find_importers("transitions") == {"client_session.machine"}
-    printing = {"client_session.cli", "client_session.terminal", "client_session.verify.command"}
+    commands = {"client_session.sessionize.command", "client_session.verify.command"}
+    printing = {"client_session.cli", "client_session.terminal", *commands}
     assert find_importers("click", "rich") == printing
     assert find_importers("snowplow_tracker") == {"client_session.trackers.snowplow"}
     assert find_importers("opentelemetry") == {"client_session.trackers.opentelemetry"}
     assert find_importers("polars", "polars_hash") == {
-        f"client_session.sessionize.{name}" for name in ("polars", "polars_log", "polars_places")
+        f"client_session.sessionize.{name}"
+        for name in ("command", "log_files", "polars", "polars_log", "polars_places", "summary")
     }
     assert find_importers("psycopg") == {"client_session_persistence.postgres_states"}
     assert not find_importers("redis", "valkey"), "RedisStates uses whichever client it is given"

@@ -43,7 +43,12 @@ PAGES_WITH_OWN_TESTS = {"snowplow.md", "tkinter.md", "qt.md", WEB_WORKERS.name}
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
-REQUIRED_PACKAGES = {"snowplow.md": "snowplow_tracker", "opentelemetry.md": "opentelemetry"}
+REQUIRED_PACKAGES = {
+    "command-line.md": "polars",
+    "command.md": "polars",
+    "opentelemetry.md": "opentelemetry",
+    "snowplow.md": "snowplow_tracker",
+}
 
 DOTNET_ARGUMENTS = ["savePath", "foregroundTimeout", "backgroundTimeout", "checkInterval", "l"]
 DOTNET_MEMBERS = {

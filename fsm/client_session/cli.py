@@ -1,4 +1,4 @@
-"""The command line: replay a trace, show a save file, draw the graph, verify the lifecycle."""
+"""The command line: replay a trace, show a save file, draw the graph, verify the lifecycle, sessionize a log."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from client_session.arguments import snapshot_store
 from client_session.clock import SystemClock
 from client_session.explanation import describe_save_file
 from client_session.graph import SessionState
+from client_session.sessionize.sql import DIALECTS, carried_state_sql, problems_sql, sessionize_sql
 from client_session.terminal import Program, console, echo, fail, print_beside, print_indented, write_file
 from client_session.testing.driver import SessionOptions
 from client_session.testing.json_lines import MAX_LINE_BYTES
@@ -79,8 +80,36 @@ class _Path(click.Path):
 _DEFAULTS = SessionOptions()
 _seconds = partial(click.option, type=float, metavar="SECONDS", show_default=True)
 _SECONDS = ("foreground_timeout", "background_timeout", "max_duration", "check_interval")
-_OPTIONS = {"save_path": "--save"} | {name: f"--{name.replace('_', '-')}" for name in _SECONDS}
+_OPTIONS = {"save_path": "--save"} | {name: f"--{name.replace('_', '-')}" for name in (*_SECONDS, "namespace")}
 """The option that sets each argument of the session."""
+
+
+def _limits(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that decide which events share a session."""
+    for option in (
+        click.option("--extend-on-focus-change", is_flag=True, help="Count a focus change as activity."),
+        _seconds("--max-duration", help="Maximum duration of a session. Default: no limit."),
+        _seconds(
+            "--background-timeout",
+            default=_DEFAULTS.background_timeout,
+            help="Timeout in the background; inf: never.",
+        ),
+        _seconds(
+            "--foreground-timeout",
+            default=_DEFAULTS.foreground_timeout,
+            help="Timeout in the foreground; inf: never.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _usage_error(error: ValueError) -> click.UsageError:
+    """Return the error for an invalid argument of a session, which names the option."""
+    message = str(error)
+    for name, option in _OPTIONS.items():
+        message = message.replace(name, option)
+    return click.UsageError(message)
 
 
 @attrs.frozen
@@ -114,10 +143,7 @@ class _WorkingCopy:
 )
 @click.option("--write", is_flag=True, help="Write the changes to the save file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the entity of each event, one JSON object per line.")
-@_seconds("--foreground-timeout", default=_DEFAULTS.foreground_timeout, help="Timeout in the foreground; inf: never.")
-@_seconds("--background-timeout", default=_DEFAULTS.background_timeout, help="Timeout in the background; inf: never.")
-@_seconds("--max-duration", help="Maximum duration of a session. Default: no limit.")
-@click.option("--extend-on-focus-change", is_flag=True, help="Count a focus change as activity.")
+@_limits
 @_seconds("--check-interval", default=_DEFAULTS.check_interval, help="Time between checks.")
 @click.option("--no-ticks", is_flag=True, help="Apply only the ticks in the trace.")
 @click.option("--count-empty-sessions", is_flag=True, help="Number sessions as the .NET tracker does.")
@@ -162,10 +188,7 @@ def replay(  # noqa: PLR0913  # one argument per option
         except TraceTooLongError as error:
             fail(f"{trace.name}: {error}; pass --no-ticks or a longer --foreground-timeout", status=2)
         except ValueError as error:
-            message = str(error)
-            for name, option in _OPTIONS.items():
-                message = message.replace(name, option)
-            raise click.UsageError(message) from error
+            raise _usage_error(error) from error
         if as_json:
             for moment in run.run():
                 if moment.context is not None:
@@ -327,6 +350,137 @@ def verify(examples: int, seed: int | None, report: Path | None) -> None:
     command.show(found, report)
     if found.failures:
         raise click.exceptions.Exit(1)
+
+
+def _renamed_columns(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """Return the name of each column that is given as ``COLUMN=NAME``."""
+    names: dict[str, str] = {}
+    for value in values:
+        column, separator, name = value.partition("=")
+        if not separator:
+            message = f"{value!r} is not COLUMN=NAME"
+            raise click.BadParameter(message, ctx, param)
+        names[column] = name
+    return names
+
+
+def _log_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options for sessionizing a log."""
+    for option in (
+        click.option("--keep-repeats", is_flag=True, help="Count events again that are sent again."),
+        click.option(
+            "--column",
+            "columns",
+            multiple=True,
+            callback=_renamed_columns,
+            metavar="COLUMN=NAME",
+            help="The name of a column in the log, such as user_id=domain_userid. Repeatable.",
+        ),
+        click.option(
+            "--namespace", default="default", show_default=True, metavar="NAME", help="Namespace of the session ids."
+        ),
+    ):
+        command = option(command)
+    return _limits(command)
+
+
+@client_session.command()
+@click.argument("log", type=_Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=_Path(dir_okay=False, allow_dash=True, path_type=Path),
+    metavar="OUT",
+    required=True,
+    help='The file to write; "-": standard output.',
+)
+@click.option("--force", is_flag=True, help="Overwrite files.")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["parquet", "csv", "jsonl"]),
+    help="Format of LOG and OUT if their names do not end in .parquet, .csv, .jsonl or .ndjson.",
+)
+@_log_options
+@click.option(
+    "--carried",
+    type=_Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="STATES",
+    help="Continue from the states that --write-state wrote for all earlier inputs.",
+)
+@click.option(
+    "--write-state",
+    type=_Path(dir_okay=False, path_type=Path),
+    metavar="STATES",
+    help="Write each user's state after the log to this Parquet file.",
+)
+def sessionize(  # noqa: PLR0913  # one argument per option
+    log: Path,
+    output: Path,
+    *,
+    force: bool,
+    kind: str | None,
+    columns: dict[str, str],
+    carried: Path | None,
+    write_state: Path | None,
+    keep_repeats: bool,
+    **settings: Any,  # noqa: ANN401  # click passes the type-checked options by name
+) -> None:
+    """Group the events in LOG into sessions, write a row for each event to OUT, and print a summary.
+
+    LOG is a Parquet, CSV or JSON Lines file with the columns user_id, time, sequence, input and event_id, such as the
+    records that on_input receives, or a trace for replay. It may be in any order and larger than memory. Times may have
+    any UTC offset; those without one are UTC. OUT has these columns of each event that belongs to a session, and those
+    of its entity.
+
+    The files appear when they are complete. Requires the "polars" extra.
+    """
+    try:
+        from client_session.sessionize import command  # noqa: PLC0415  # Polars comes with the "polars" extra
+    except ImportError as error:
+        cause = error.__cause__ or error
+        if not (isinstance(cause, ModuleNotFoundError) and cause.name in {"polars", "polars_hash"}):
+            raise
+        fail("sessionize needs Polars: pip install 'client-session[polars]'")
+    files = command.Files.checked(log, output, kind, carried, write_state, force=force)
+    try:
+        command.check(columns, **settings)
+    except ValueError as error:
+        raise _usage_error(error) from error
+    command.show(command.run(files, columns, drop_repeats=not keep_repeats, **settings))
+
+
+@client_session.command()
+@click.option("--dialect", type=click.Choice([*DIALECTS]), required=True, help="The engine that runs the query.")
+@click.option("--log", default="log", show_default=True, metavar="TABLE", help="The log: a table or a subquery.")
+@_log_options
+@click.option("--carried", metavar="TABLE", help="A table with the result of --state for all earlier inputs.")
+@click.option("--state", "query", flag_value="state", help="Print the query for each user's state after the log.")
+@click.option("--problems", "query", flag_value="problems", help="Print the query for what is wrong with the log.")
+def sql(  # noqa: PLR0913  # one argument per option
+    dialect: str,
+    *,
+    columns: dict[str, str],
+    keep_repeats: bool,
+    query: str | None,
+    log: str,
+    carried: str | None,
+    **settings: Any,  # noqa: ANN401  # click passes the type-checked options by name
+) -> None:
+    """Print the query that groups the events in a log into sessions.
+
+    The log has the columns user_id, time, sequence, input and event_id; the result is that of sessionize.
+    """
+    given: dict[str, Any] = {"log": log, "columns": columns, "carried": carried}
+    try:
+        if query == "problems":
+            text = problems_sql(dialect, **given)
+        else:
+            print_query = carried_state_sql if query == "state" else sessionize_sql
+            text = print_query(dialect, **given, drop_repeats=not keep_repeats, **settings)
+    except ValueError as error:
+        raise _usage_error(error) from error
+    echo(text.rstrip("\n"))
 
 
 _COLUMNS = {"time": 19, "input": 13, "state": 23, "session": 8, "index": 5, "event": 5}

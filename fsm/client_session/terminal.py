@@ -85,9 +85,12 @@ def echo(text: str) -> None:
     click.echo(text, file=sys.stdout)  # without a file, click does not respect PYTHONIOENCODING=ascii
 
 
-def console() -> Console:
-    """Return a console for standard output. It does not interpret markup, and wraps lines only on a terminal."""
-    output = Console(highlight=False, markup=False, emoji=False)
+def console(*, stderr: bool = False) -> Console:
+    """Return a console for standard output or standard error.
+
+    It does not interpret markup, and wraps lines only on a terminal.
+    """
+    output = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
     if not output.is_terminal:
         output.width = _UNLIMITED_WIDTH
     return output

@@ -16,6 +16,7 @@ Only sessions that are longer than the maximum duration are visited row by row.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from pathlib import Path
@@ -42,15 +43,16 @@ from client_session.sessionize.settings import (
     Settings,
     column_names,
 )
+from client_session.sessionize.summary import Summary, summarized
 from client_session_persistence.snapshot import shown
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
     from client_session.arguments import Seconds
 
-__all__ = ["LogError", "carried_state", "sessionize", "sessionize_parquet"]
+__all__ = ["LogError", "Summary", "carried_state", "sessionize", "sessionize_parquet"]
 
 _PART, _PART_ROWS, _PROGRESS_OF_PARTS = "client_session_part", 3_000_000, 0.2
 _TEXT = (pl.String, pl.Categorical, pl.Enum)
@@ -70,6 +72,7 @@ _STATE_TYPES: dict[str, pl.DataType] = {
     "previous_session_id": pl.String(),
     **dict.fromkeys(RECENT, pl.String()),
 }
+_NO_STATES = pl.DataFrame(schema=_STATE_TYPES)
 _PLACE_TYPES: dict[str, pl.DataType] = {
     "session": pl.UInt32(),
     "session_index": pl.UInt32(),
@@ -162,18 +165,21 @@ def sessionize_parquet(  # noqa: PLR0913  # the settings in the specification
     columns: Mapping[str, str] | None = None,
     carried: pl.LazyFrame | pl.DataFrame | None = None,
     drop_repeats: bool = True,
+    states: str | os.PathLike[str] | None = None,
     partitions: int | None = None,
     progress: Callable[[float], object] | None = None,
-) -> None:
+) -> Summary:
     """Sessionize a log that is larger than memory, and write the result of `sessionize` as one Parquet file.
+
+    With ``states``, also write the result of `carried_state` to this Parquet file. Return a summary of the log.
 
     ``source`` has the log: the paths of Parquet files, or any ``LazyFrame``. The log is divided into ``partitions`` by
     a hash of the user, which are sessionized one by one. They are temporary files in a folder next to ``output``, and
     take about as much space as the log. By default, there is a partition for each three million rows. A partition must
     fit in memory; it has all rows of its users.
 
-    ``progress`` is called with the part of the work that is done, from 0 to 1. The file appears, or is replaced, when
-    it is complete; after an error, nothing remains.
+    ``progress`` is called with the part of the work that is done, from 0 to 1. The files appear, or are replaced, when
+    they are complete; after an error, nothing remains.
 
     Raises:
         TypeError: an argument or a column has the wrong type.
@@ -204,28 +210,45 @@ def sessionize_parquet(  # noqa: PLR0913  # the settings in the specification
         if progress is not None:
             progress(done)
 
-    target = Path(output)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as name:
-        folder = Path(name)
+    summary = Summary()
+    with contextlib.ExitStack() as folders:
+        folder = folders.enter_context(_folder_beside(Path(output)))
+        states_folder = None if states is None else folders.enter_context(_folder_beside(Path(states)))
         sessionizer.write_parts(log, folder / "parts", count)
         report(_PROGRESS_OF_PARTS)
 
         def events(*_: object) -> Iterator[pl.DataFrame]:
-            problems: list[Problem] = []
-            for number in range(count):
-                try:
-                    rows = sessionizer.part(folder / "parts", number, count)
-                except LogError as error:
-                    problems += error.problems
-                else:
-                    if rows is not None and not problems:
-                        yield rows
-                report(_PROGRESS_OF_PARTS + (1 - _PROGRESS_OF_PARTS) * (number + 1) / count)
-            if problems:
-                raise LogError.merged(problems)
+            nonlocal summary
+            for number, part in sessionizer.parts(folder / "parts", count, report, has_states=states is not None):
+                summary += part.summary
+                if states_folder is not None:
+                    part.states.write_parquet(states_folder / f"{number}.parquet")
+                if not part.events.is_empty():
+                    yield part.events
 
         register_io_source(events, schema=schema).sink_parquet(folder / "complete", sync_on_close="data")
-        (folder / "complete").replace(target)
+        if states is not None and states_folder is not None:
+            every_state = pl.scan_parquet([states_folder / f"{number}.parquet" for number in range(count)])
+            every_state.sink_parquet(states_folder / "complete", sync_on_close="data")
+            (states_folder / "complete").replace(states)
+        (folder / "complete").replace(output)
+    return summary
+
+
+@contextlib.contextmanager
+def _folder_beside(target: Path) -> Generator[Path]:
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as name:
+        yield Path(name)
+
+
+@attrs.frozen(eq=False)
+class _Part:
+    """The results for some of a log's users."""
+
+    events: pl.DataFrame
+    states: pl.DataFrame
+    """Empty, if they are not needed."""
+    summary: Summary
 
 
 @attrs.frozen(eq=False)
@@ -271,24 +294,30 @@ class _Sessionizer:
 
     def events(self, log: pl.LazyFrame | pl.DataFrame) -> pl.LazyFrame:
         log, types = self._log(log)
-        result: dict[str, pl.DataType] = {**types, **_PLACE_TYPES}
-        if self.carried is not None:
-            result["carried_previous"] = pl.String()
-        rows = self._with_ids(
-            log.map_batches(
-                lambda frame: (
-                    self._places(frame).select(pl.col(name).cast(kind) for name, kind in result.items()).collect()
-                ),
-                schema=result,
-            )
+        schema = self._schema(types)
+        return self._with_entities(
+            log.map_batches(lambda frame: _cast(self._places(frame), schema).collect(), schema=schema)
         )
+
+    def _schema(self, types: Mapping[str, pl.DataType]) -> dict[str, pl.DataType]:
+        """Return the types of the columns that `_with_entities` needs, for a log with these types."""
+        carried = {} if self.carried is None else {"carried_previous": pl.String()}
+        return {**types, **_PLACE_TYPES, **carried}
+
+    def _with_entities(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        rows = self._with_ids(rows)
         if self.carried is not None:
             rows = rows.filter(pl.col("time").is_not_null())
         return rows.select(*(pl.col(name).alias(self.names[name]) for name in LOG_COLUMNS), *ENTITY_COLUMNS)
 
     def states(self, log: pl.LazyFrame | pl.DataFrame) -> pl.LazyFrame:
         log, _ = self._log(log)
-        return log.map_batches(self._states, schema=dict(_STATE_TYPES))
+
+        def states(frame: pl.DataFrame) -> pl.DataFrame:
+            rows = self._reader.rows(frame)
+            return self._states(rows, self._grouped(rows))
+
+        return log.map_batches(states, schema=dict(_STATE_TYPES))
 
     def write_parts(self, log: pl.LazyFrame, folder: Path, count: int) -> None:
         """Divide the log into parts by user, and write each to a folder of its own; those without rows have none."""
@@ -297,17 +326,46 @@ class _Sessionizer:
             pl.PartitionBy(folder, key=_PART, include_key=False), compression="lz4", mkdir=True
         )
 
-    def part(self, folder: Path, number: int, count: int) -> pl.DataFrame | None:
-        """Return the events of a part, and delete its files."""
+    def parts(
+        self, folder: Path, count: int, report: Callable[[float], object], *, has_states: bool
+    ) -> Iterator[tuple[int, _Part]]:
+        """Yield the number and the results of each part; raise `LogError` with the problems of all parts."""
+        problems: list[Problem] = []
+        for number in range(count):
+            try:
+                part = self.part(folder, number, count, has_states=has_states)
+            except LogError as error:
+                problems += error.problems
+            else:
+                if not problems:
+                    yield number, part
+            report(_PROGRESS_OF_PARTS + (1 - _PROGRESS_OF_PARTS) * (number + 1) / count)
+        if problems:
+            raise LogError.merged(problems)
+
+    def part(self, folder: Path, number: int, count: int, *, has_states: bool) -> _Part:
+        """Return the results of a part, and delete its files."""
         part = folder / f"{_PART}={number}"
-        if not part.exists():
-            return None
         carried = None if self.carried is None else self.carried.filter(pl.col("user_id").hash() % count == number)
-        log = pl.scan_parquet(part / "*.parquet", hive_partitioning=False)
-        try:
-            return attrs.evolve(self, carried=carried).events(log).collect()
-        finally:
-            shutil.rmtree(part)
+        if part.exists():
+            log = pl.scan_parquet(part / "*.parquet", hive_partitioning=False)
+            try:
+                return attrs.evolve(self, carried=carried).results(log, has_states=has_states)
+            finally:
+                shutil.rmtree(part)
+        kept = carried.collect() if has_states and carried is not None else _NO_STATES
+        return _Part(pl.DataFrame(), kept, Summary())
+
+    def results(self, log: pl.LazyFrame, *, has_states: bool) -> _Part:
+        log, types = self._log(log)
+        rows = self._reader.rows(log.collect())
+        after = self._grouped(rows).collect()
+        events = self._with_entities(_cast(places(after.lazy()), self._schema(types))).collect()
+        return _Part(
+            events,
+            self._states(rows, after.lazy()) if has_states else _NO_STATES,
+            summarized(rows, after, events.height, self.settings),
+        )
 
     def _log(self, log: pl.LazyFrame | pl.DataFrame) -> tuple[pl.LazyFrame, dict[str, pl.DataType]]:
         """Return the log's columns by their usual names, and their types."""
@@ -352,8 +410,7 @@ class _Sessionizer:
     def _grouped(self, rows: pl.DataFrame) -> pl.LazyFrame:
         return grouped(without_repeats(rows) if self.drop_repeats else rows, self.settings)
 
-    def _states(self, log: pl.DataFrame) -> pl.DataFrame:
-        rows = self._reader.rows(log)
+    def _states(self, rows: pl.DataFrame, after: pl.LazyFrame) -> pl.DataFrame:
         recent = (
             rows.lazy()
             .filter(CAN_REPEAT)
@@ -363,7 +420,6 @@ class _Sessionizer:
         last = (
             rows.lazy().filter(_is_last()).select("user", "user_id", time=_raw(rows), shift=pl.col("at") - _raw(rows))
         )
-        after = self._grouped(rows)
         newest = self._with_ids(places(after)).filter(_is_last())
         is_over = (pl.col("group") != pl.col("newest_group")).fill_null(value=True)
         has_session = (pl.col("era") == pl.col("newest_era")).fill_null(value=False)  # since the user was forgotten
@@ -416,6 +472,10 @@ def _raw(rows: pl.DataFrame) -> pl.Expr:
 
 def _is_last() -> pl.Expr:
     return (pl.col("user") != pl.col("user").shift(-1)).fill_null(value=True)
+
+
+def _cast(rows: pl.LazyFrame, schema: Mapping[str, pl.DataType]) -> pl.LazyFrame:
+    return rows.select(pl.col(name).cast(kind) for name, kind in schema.items())
 
 
 def _lazy(argument: str, frame: pl.LazyFrame | pl.DataFrame) -> pl.LazyFrame:
