@@ -20,7 +20,8 @@ from client_session.arguments import snapshot_store
 from client_session.clock import SystemClock
 from client_session.explanation import describe_save_file
 from client_session.graph import SessionState
-from client_session.sessionize.sql_dialects import DIALECTS, carried_state_sql, problems_sql, sessionize_sql
+from client_session.sessionize.sql import carried_state_sql, problems_sql, sessionize_sql
+from client_session.sessionize.sql_dialects import DIALECTS
 from client_session.terminal import Program, console, echo, fail, print_beside, print_indented, write_file
 from client_session.testing.driver import SessionOptions
 from client_session.testing.json_lines import MAX_LINE_BYTES
