@@ -303,7 +303,7 @@ def _draw(kind: str) -> str:
     default=3,
     show_default=True,
     metavar="N",
-    help="Sessionize all logs of at most N inputs (N - 1 on SQLite). 4 takes a quarter of an hour, 5 takes half a day.",
+    help="Sessionize all logs of at most N inputs (N - 1 on SQLite). 4 takes ten minutes, 5 takes eight hours.",
 )
 @click.option(
     "--report",

@@ -1,4 +1,4 @@
-"""Offline equals live: each sessionizer gives a log the sessions that the fold gives it, and so does the specification."""
+"""Offline equals live: each sessionizer gives a log the sessions of the fold, which are those of the specification."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ INVARIANTS = {
     "log specification": "The fold of a log gives each event the session and the indexes that a reference gives it, "
     "which is based only on the specification.",
     "log engines": "SQLite and, if they are installed, DuckDB and Polars give the entities and the states of the fold.",
-    "log parts": "They also do so if a log is sessionized in two parts, the second continued from the first one's states.",
+    "log parts": "They also do so if a log is sessionized in two parts, the second from the states after the first.",
 }
 LOGS_AT_ONCE = 20_000
 """How many exhaustive logs are sessionized together, so that memory is bounded."""

@@ -28,7 +28,10 @@ _LOG_TYPES: dict[str, Any] = {
 class PolarsSessionizer:
     """Runs the expressions of `client_session.sessionize.polars`."""
 
-    name = "polars"
+    @property
+    def name(self) -> str:
+        """The name of the engine."""
+        return "polars"
 
     def run(
         self, records: Sequence[InputRecord], settings: dict[str, Any], carried: Sequence[UserState] = ()
@@ -56,5 +59,5 @@ def state_frame(states: Iterable[UserState]) -> pl.DataFrame:
 
 
 def _state(row: tuple[Any, ...]) -> UserState:
-    values, recent = row[:-REMEMBERED_EVENTS], row[-REMEMBERED_EVENTS:]
-    return UserState(*values, recent_event_ids=tuple(filter(None, recent)))
+    values: list[Any] = [*row[:-REMEMBERED_EVENTS], tuple(filter(None, row[-REMEMBERED_EVENTS:]))]
+    return UserState(*values)

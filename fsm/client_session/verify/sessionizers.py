@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 class Sessionizer(Protocol):
     """Sessionizes logs of any order of rows. ``settings`` are the arguments of `Fold`."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The name of the engine."""
+        ...
 
     def run(
         self, records: Sequence[InputRecord], settings: dict[str, Any], carried: Sequence[UserState] = ()

@@ -54,7 +54,8 @@ def load(engine: Engine, records: Iterable[InputRecord], carried: Iterable[UserS
 
 def events(engine: Engine, sql: str) -> list[SessionizedEvent]:
     """Return the events of a query of `sessionize_sql`, in each user's order."""
-    found = [SessionizedEvent(row[0], _time(row[1]), *row[2:-1], _time(row[-1])) for row in engine.query(sql)]
+    rows: list[list[Any]] = [[row[0], _time(row[1]), *row[2:-1], _time(row[-1])] for row in engine.query(sql)]
+    found = [SessionizedEvent(*row) for row in rows]
     return sorted(found, key=lambda event: (event.user_id, event.sequence))
 
 
