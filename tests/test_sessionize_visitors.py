@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 
 Row = tuple[Any, ...]
 """An event id, and the event's entity."""
-# In floats, 1.1 * 1e6 and 2.3 * 1e6 are not whole.
+# In floats, 2.007 * 1e6 and 1.00001 * 1e6 are greater than the whole numbers that they should be.
 SETTINGS: tuple[dict[str, Any], ...] = (
-    {"foreground_timeout": 4, "background_timeout": 1.1},
-    {"foreground_timeout": 2.3, "background_timeout": 1.1, "extend_on_focus_change": True, "max_duration": 5},
-    {"foreground_timeout": 3, "background_timeout": float("inf"), "max_duration": 2.3, "namespace": "shop"},
+    {"foreground_timeout": 4, "background_timeout": 1.00001},
+    {"foreground_timeout": 2.007, "background_timeout": 1.00001, "extend_on_focus_change": True, "max_duration": 5},
+    {"foreground_timeout": 3, "background_timeout": float("inf"), "max_duration": 2.007, "namespace": "shop"},
 )
 
 
@@ -183,7 +183,7 @@ STEPS = st.tuples(
     st.sampled_from(
         (*("event",) * 4, "passive", "repeat", "background", "foreground", "touch", "new-session", "forget", "10", "90")
     ),
-    st.sampled_from([0, 0, 1e-6, 1, 1.1, 1.099999, 2.3, 2.299999, 3, 4])
+    st.sampled_from([0, 0, 1e-6, 1, 1.00001, 1.000009, 2.007, 2.006999, 3, 4])
     | st.integers(0, 5_000_000).map(lambda n: n / 1e6),
     st.integers(1, 12),
 )
