@@ -26,7 +26,7 @@ FAST_TESTS = (
     "session_lifecycle", "session_limits", "callbacks", "entity", "tracker_cases", "session_saving", "gone_sessions",
     "forget_user", "input_log", "graph", "machine", "codec", "xml_store", "forgetting", "interruptions",
     "ticking_thread", "exploration", "schedule_independence", "reentrancy", "writer_thread", "forks", "places",
-    "sessionize_sql", "sessionize_polars", "sessionize_visitors", "model",
+    "offline", "sessionize_sql", "sessionize_polars", "sessionize_visitors", "model",
 )  # fmt: skip
 FIRST_TESTS = {
     "lifecycle": ("session_limits", "exploration"), "input_log": ("input_log", "model"),
@@ -42,8 +42,8 @@ FIRST_TESTS = {
     "sqlite_states": ("states", "sqlite_states"), "client_session_persistence/states": ("states", "visitors"),
     "decision": ("visitors",), "exchange": ("visitors",), "visitors/settings": ("visitors", "sessionize_visitors"),
     "sessions": ("visitors", "visitor_failures"), "value": ("visitors", "visitor_failures"),
-    "fold": ("sessionize_sql",), "sql": ("sessionize_sql",), "polars": ("sessionize_polars",),
-    "polars_log": ("sessionize_polars",), "polars_places": ("sessionize_polars",),
+    "fold": ("offline",), "sql": ("offline",), "polars": ("offline", "sessionize_polars"),
+    "polars_log": ("offline", "sessionize_polars"), "polars_places": ("offline", "sessionize_polars"),
 }  # fmt: skip
 """The tests most likely to catch a module's bugs; they run before the others."""
 

@@ -210,6 +210,17 @@ def test_visitors_logs_have_the_entities_that_were_handed_out(chosen: dict[str, 
     assert_engines_give(log, rows, tmp_path, chosen)
 
 
+@pytest.mark.parametrize(("seconds", "sessions"), [(1.000009, 1), (1.00001, 2)])
+def test_limits_are_reached_at_the_same_microsecond(seconds: float, sessions: int) -> None:
+    """Live and offline, a timeout is over after exactly its number of microseconds."""
+    visit = Visit("anna", SETTINGS[0])
+    visit.apply(0, "event", 0, 0)
+    visit.apply(0, "background", 0, 0)
+    visit.apply(0, "event", seconds, 0)
+    assert [row[COLUMNS.index("session_index")] for row in visit.rows] == [1, sessions]
+    assert by_fold(visit.log, SETTINGS[0]) == in_order(visit.rows)
+
+
 @pytest.fixture
 def place(tmp_path: Path, request: pytest.FixtureRequest) -> Iterable[int | Path]:
     """Yield the port of a running server, or a path for SQLite."""
