@@ -26,7 +26,7 @@ from client_session.verify.offline import (
     random_logs,
 )
 from client_session.verify.offline_check import Chunk, CutLog, check_chunk, chunk_count, chunks
-from client_session.verify.sessionizers import Sessionizer, installed
+from client_session.verify.sessionizers import FoldSessionizer, Sessionizer, installed
 from client_session.verify.tally import Tally
 
 if TYPE_CHECKING:
@@ -114,10 +114,8 @@ def test_eight_events_are_remembered(sessionizer: Sessionizer, kind: str, others
     check_chunk(Chunk([CutLog(log, 3)], chosen), [sessionizer], Tally())
 
 
-class Broken:
+class Broken(FoldSessionizer):
     """A sessionizer that ignores ``new-session``, or the states that are carried."""
-
-    name = "broken"
 
     def __init__(self, *, carries: bool) -> None:
         """Choose the bug."""
@@ -127,11 +125,9 @@ class Broken:
         self, records: Sequence[InputRecord], settings: dict[str, Any], carried: Sequence[UserState] = ()
     ) -> tuple[list[SessionizedEvent], list[UserState]]:
         """Return the log's events and states."""
-        ordered = sorted(records, key=lambda record: (record.user_id, record.sequence))
         if self._carries:
-            ordered = [record for record in ordered if record.input != Command.NEW_SESSION]
-        events, states = expected(ordered, LogSettings(**settings), carried if self._carries else ())
-        return events, sorted(states, key=lambda state: state.user_id)
+            return super().run([each for each in records if each.input != Command.NEW_SESSION], settings, carried)
+        return super().run(records, settings)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +142,6 @@ def test_shortest_log_is_shown(*, carries: bool, invariant: str, inputs: list[st
     with pytest.raises(InvariantError) as caught:
         check_chunk(Chunk(logs, SETTINGS[0]), [Broken(carries=carries)], tally)
     first, _, *records = str(caught.value).splitlines()
-    assert first.startswith(f"{invariant}: broken, with LogSettings(foreground_timeout=4,")
+    assert first.startswith(f"{invariant}: fold, with LogSettings(foreground_timeout=4,")
     assert [record.split('"input":"')[1].split('"')[0] for record in records] == inputs
     assert tally.invariants["log specification"] == 9

@@ -145,7 +145,7 @@ BUGS = {
 def test_broken_session_is_found(name: str, tmp_path: Path) -> None:
     """Verification exits with status 1 and reports the failure, with a minimal trace that can be replayed."""
     result = run(
-        "verify", "--examples", "40", "--seed", "3", "--log-length", "1", "--report", str(tmp_path), broken=BUGS[name]
+        "verify", "--examples", "40", "--seed", "3", "--log-length", "0", "--report", str(tmp_path), broken=BUGS[name]
     )
     assert result.returncode == 1
     assert " failed: " in result.stdout
@@ -160,7 +160,7 @@ def test_broken_session_is_found(name: str, tmp_path: Path) -> None:
 
 def test_shortest_log_that_differs_is_printed() -> None:
     """If an engine differs from the fold, the engine, the settings and the shortest log are printed."""
-    result = run("verify", "--examples", "40", "--seed", "3", "--log-length", "1", broken=BUGS["logs"])
+    result = run("verify", "--examples", "40", "--seed", "3", "--log-length", "0", broken=BUGS["logs"])
     assert re.search(
         r"^offline failed: InvariantError: log engines: sqlite, with LogSettings\(", result.stdout, re.MULTILINE
     )
@@ -185,7 +185,7 @@ def test_failing_trace_is_printed_without_a_report(capsys: pytest.CaptureFixture
 
 def test_terminal_output_shows_progress_and_fits_the_width() -> None:
     """On a terminal, each part has a progress bar, and no line is wider than the terminal."""
-    _, output = run_on_terminal("verify", "--examples", "1", "--seed", "1", "--log-length", "1")
+    _, output = run_on_terminal("verify", "--examples", "1", "--seed", "1", "--log-length", "0")
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output)
     assert "exploration" in text
     lines = text[text.index("times taken") :].replace("\r", "").splitlines()
@@ -195,7 +195,7 @@ def test_terminal_output_shows_progress_and_fits_the_width() -> None:
 def test_same_seed_results_in_the_same_counts() -> None:
     """Two runs with the same seed print the same counts."""
     outputs = [
-        run("verify", "--examples", "10", "--seed", "5", "--log-length", "1").stdout.rsplit(",", 1)[0] for _ in range(2)
+        run("verify", "--examples", "10", "--seed", "5", "--log-length", "0").stdout.rsplit(",", 1)[0] for _ in range(2)
     ]
     assert outputs[0] == outputs[1]
 

@@ -299,7 +299,7 @@ def _draw(kind: str) -> str:
 @click.option("--seed", type=click.IntRange(min=0), metavar="S", help="Seed for the random cases. Default: random.")
 @click.option(
     "--log-length",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=0),
     default=3,
     show_default=True,
     metavar="N",

@@ -11,6 +11,7 @@ import attrs
 
 from client_session.testing.invariants import InvariantError
 from client_session.verify import offline, reference
+from client_session.verify.sessionizers import FoldSessionizer
 from client_session.visitors.decision import limit_microseconds, microseconds
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ INVARIANTS = {
     "log specification": "The fold of a log gives each event the session and the indexes that a reference gives it, "
     "which is based only on the specification.",
     "log engines": "SQLite and, if they are installed, DuckDB and Polars give the entities and the states of the fold.",
-    "log parts": "They also do so if a log is sessionized in two parts, the second from the states after the first.",
+    "log parts": "They and the fold also do so if a log is sessionized in two parts, the second from the states after "
+    "the first.",
 }
 LOGS_AT_ONCE = 20_000
 """How many exhaustive logs are sessionized together, so that memory is bounded."""
@@ -101,6 +103,8 @@ def check_chunk(chunk: Chunk, sessionizers: Iterable[Sessionizer], tally: Tally)
 
     """
     _compare("log specification", "the fold", _with_reference, chunk, tally)
+    fold = FoldSessionizer()
+    _compare("log parts", fold.name, partial(_in_two_parts, fold), chunk, tally)
     for sessionizer in sessionizers:
         _compare("log engines", sessionizer.name, partial(_in_one_run, sessionizer), chunk, tally)
         _compare("log parts", sessionizer.name, partial(_in_two_parts, sessionizer), chunk, tally)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import attrs
 
 from client_session.sessionize.sql import carried_state_sql, sessionize_sql
-from client_session.verify import sql_engines
+from client_session.verify import offline, sql_engines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +31,23 @@ class Sessionizer(Protocol):
     ) -> tuple[list[SessionizedEvent], list[UserState]]:
         """Return the log's events, by user and sequence, and the states after it, by user."""
         ...
+
+
+class FoldSessionizer:
+    """Runs the fold, which must also equal itself in two parts."""
+
+    @property
+    def name(self) -> str:
+        """The name of the engine."""
+        return "fold"
+
+    def run(
+        self, records: Sequence[InputRecord], settings: dict[str, Any], carried: Sequence[UserState] = ()
+    ) -> tuple[list[SessionizedEvent], list[UserState]]:
+        """Return the log's events, by user and sequence, and the states after it, by user."""
+        in_order = sorted(records, key=lambda record: (record.user_id, record.sequence))
+        events, states = offline.expected(in_order, offline.LogSettings(**settings), carried)
+        return events, sorted(states, key=lambda state: state.user_id)
 
 
 @attrs.frozen
