@@ -10,12 +10,13 @@ import ast
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from click.testing import CliRunner
 
 from client_session.cli import client_session
 from client_session.graph import TABLE, SessionState
+from client_session.sessionize import sessionize_sql
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,10 +92,30 @@ def visitor_costs() -> str:
     return "\n".join(lines)
 
 
+_QUERY_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "carried": {"carried": "states"},
+    "extend_on_focus_change": {"extend_on_focus_change": True},
+    "max_duration": {"max_duration": 3600},
+}
+
+
+def cte(name: str, *arguments: str) -> str:
+    """Return a table of the query that sessionizes a log, for DuckDB."""
+    given: dict[str, Any] = {}
+    for argument in arguments:
+        given |= _QUERY_ARGUMENTS[argument]
+    query = sessionize_sql("duckdb", **given)
+    found = re.search(rf"^(?:WITH (?:RECURSIVE )?)?({name} AS .*?^\))", query, re.MULTILINE | re.DOTALL)
+    if found is None:
+        raise KeyError(name)
+    return f"```sql\n{found[1]}\n```"
+
+
 _GENERATORS: dict[str, Callable[..., str]] = {
     "table": table,
     "diagram": diagram,
     "source": source,
     "usage": usage,
     "visitor_costs": visitor_costs,
+    "cte": cte,
 }

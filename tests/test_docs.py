@@ -21,6 +21,7 @@ import client_session.testing
 import client_session_persistence
 from client_session import ClientSession, SessionContext
 from client_session.graph import TABLE
+from client_session.sessionize import sessionize_sql
 from client_session.verify import diagram
 from client_session_persistence import loads
 from collector import Collector, session_of
@@ -200,7 +201,7 @@ def test_web_workers_page_serves_requests(folder: Path) -> None:
 def test_data_in_code_blocks_is_valid(page: Path) -> None:
     """JSON blocks parse, entities validate, save files load, and every block is in a language that the tests know."""
     for block in read_blocks(page):
-        assert block.language in {"python", "sh", "text", "json", "xml"}, block
+        assert block.language in {"python", "sh", "text", "json", "xml", "sql"}, block
         if block.language == "json":
             texts = block.text.splitlines() if (block.title or "").endswith(".jsonl") else [block.text]
             for value in map(json.loads, texts):
@@ -224,6 +225,15 @@ def test_graph_page_has_every_row() -> None:
     for row in TABLE:
         section = page.split(f"### {row.source.value}\n")[1].split("\n#")[0]
         assert f"| {row.why} |" in section
+
+
+def test_sessionizing_page_has_every_table_of_the_query() -> None:
+    """The page shows each table of the longest query."""
+    page = expand((DOCS / "explanation" / "sessionizing.md").read_text(encoding="utf-8"))
+    query = sessionize_sql("duckdb", max_duration=3600, extend_on_focus_change=True)
+    tables = re.findall(r"^(?:WITH RECURSIVE )?(\w+) AS .*\(", query, re.MULTILINE)
+    assert len(tables) > 10
+    assert [name for name in tables if f"```sql\n{name} AS " not in page] == []
 
 
 def name_pairs(tracker: str, heading: str) -> list[tuple[str, str]]:

@@ -45,6 +45,8 @@ def page(result: Verification) -> str:
         "states (all)": f"{explored.states:,}" if explored else "-",
         "edges (all)": f"{explored.edges:,}" if explored else "-",
         "timelines (all)": f"{result.timelines:,}",
+        f"logs (up to {result.log_length} inputs)": f"{result.logs:,}",
+        "engines": ", ".join(result.sessionizers) or "-",
         "rows taken": f"{sum(1 for row in TABLE if result.tally.rows[row])} of {len(TABLE)}",
         "checks": f"{sum(result.tally.invariants.values()):,}",
         "examples": f"{result.examples:,}",
@@ -71,7 +73,10 @@ def page(result: Verification) -> str:
 def _failures(result: Verification) -> str:
     parts = ["<h2>Failures</h2>\n" if result.failures else ""]
     for failure in result.failures:
-        parts.append(f'<p class="bad">{escape(failure.part)}: {escape(failure.message)}</p>\n')
+        message, _, details = failure.message.partition("\n")
+        parts.append(f'<p class="bad">{escape(failure.part)}: {escape(message)}</p>\n')
+        if details:
+            parts.append(f"<pre>{escape(details)}</pre>\n")
         if failure.sample:
             lines = "\n".join(step.to_json() for step in failure.sample.steps)
             parts.append(f"<pre>{escape(lines)}</pre>\n")
