@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 EXAMPLES := $(VENV)/.examples
+COMMAND := $(VENV)/.command
 DEMO_SAVE := build/demo/session.xml
 WORKERS ?= auto
 
@@ -14,7 +15,7 @@ FUZZ_SECONDS ?= 60
 .PHONY: demo test test-engines lint types suite coverage matrix diagrams api verify mutants torture fuzz freeze bench \
 	bench-check bench-visitors docs clean
 
-demo: $(INSTALLED)
+demo: $(COMMAND)
 	rm -rf $(dir $(DEMO_SAVE))
 	@printf '\nA day with a new save file:\n\n'
 	@$(BIN)/client-session replay --save $(DEMO_SAVE) --write examples/desktop_day.jsonl
@@ -114,13 +115,20 @@ clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Dependency groups need pip 25.1 or later; Python may bundle an older version.
-$(INSTALLED): pyproject.toml
+$(COMMAND): pyproject.toml
+	@printf 'Installing the client-session command into $(VENV)...\n'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable '.[cli]'
+	touch $@
+
+$(INSTALLED): $(COMMAND)
+	@printf 'Installing what the tests need...\n'
 	$(BIN)/python -m pip install --quiet --editable '.[cli,verify]' --group dev
 	touch $@
 
 # Installs the example programs' dependencies, an 85 MB download that the demo does not need.
 $(EXAMPLES): $(INSTALLED)
+	@printf "Installing the example programs' dependencies...\n"
 	$(BIN)/python -m pip install --quiet --group examples
 	touch $@

@@ -63,12 +63,6 @@ def test_svg_is_up_to_date() -> None:
     assert (DIAGRAMS / "lifecycle.svg").read_text(encoding="utf-8") == PICTURE, HOW_TO_REGENERATE
 
 
-def test_readme_diagram_is_up_to_date() -> None:
-    """The Mermaid block in the README matches the generated source."""
-    (block,) = re.findall(r"```mermaid\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert block == diagram.mermaid()
-
-
 def test_mermaid_edges_match_the_machine() -> None:
     """The arrows and the labels inside states exactly match the machine's transitions, guards and effects."""
     edges = set()
