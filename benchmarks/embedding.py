@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import Span
     from snowplow_tracker.typing import PayloadDict
 
-ROUNDS = 9
+ROUNDS = 3
 _SLICES = 25
 """The number of slices of each statement per round. Only the fastest is used."""
 _CALLS = 100
