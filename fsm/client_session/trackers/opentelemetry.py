@@ -270,7 +270,7 @@ class _Counter(Generic[_Item]):
         self._find_session: Callable[[], ClientSession | VisitorSession | None]
         if callable(session) and not isinstance(session, type):
             require_predicate("session", session)
-            self._find_session = session
+            self._find_session = partial(_find_checked, session)
         else:
             only = _checked(session)
             self._find_session = lambda: only
@@ -283,21 +283,25 @@ class _Counter(Generic[_Item]):
         self, item: _Item, trace_id: int | None, nanoseconds: int | None, parent: Context | None
     ) -> dict[str, str]:
         """Count a span or log record unless it is neither activity nor passive; return its session's attributes."""
-        found = None if _is_counting.get() else self._find_session()
-        if found is None:
+        session = None if _is_counting.get() else self._find_session()
+        if session is None:
             return {}
-        session = _checked(found)
         extend = bool(self._is_activity(item))
         if not (extend or self._is_passive(item)):
             if isinstance(session, VisitorSession):
                 return _inherited_attributes(parent) or _visitor_attributes(session.current)
             return _current_attributes(session)
-        event_id = uuid.UUID(int=trace_id) if trace_id else uuid.uuid4()
+        event_id = _uuid_text(trace_id) if trace_id else str(uuid.uuid4())
         time = None if nanoseconds is None else _EPOCH + nanoseconds // 1000 * _MICROSECOND
         if isinstance(session, VisitorSession):
             return _visitor_attributes(partial(session.get_session_context, event_id, time, extend=extend))
         context = session.get_session_context(event_id, time, extend=extend)
         return _current_attributes(session) if context is None else _attributes_of(context)
+
+
+def _find_checked(find: Callable[[], object]) -> ClientSession | VisitorSession | None:
+    found = find()
+    return None if found is None else _checked(found)
 
 
 def _checked(session: object) -> ClientSession | VisitorSession:
@@ -343,6 +347,12 @@ def _attributes(session_id: str, previous_id: str | None = None) -> dict[str, st
     if previous_id is not None:
         attributes[SESSION_PREVIOUS_ID] = previous_id
     return attributes
+
+
+def _uuid_text(trace_id: int) -> str:
+    """Return a trace id as a UUID's text, without the cost of a `uuid.UUID`."""
+    digits = f"{trace_id:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def _nanoseconds(time: datetime) -> int:
