@@ -28,6 +28,8 @@ FAST_TESTS = (
     "ticking_thread", "exploration", "schedule_independence", "reentrancy", "writer_thread", "forks", "places", "model",
 )  # fmt: skip
 FIRST_TESTS = {
+    "trackers/snowplow": ("snowplow_tracker",), "trackers/opentelemetry": ("opentelemetry",),
+    "trackers/failures": ("snowplow_tracker",),
     "lifecycle": ("session_limits", "exploration"), "input_log": ("input_log", "model"),
     "current": ("gone_sessions", "forget_user", "reentrancy"),
     "session": ("reentrancy", "interruptions", "session_saving"),
@@ -541,6 +543,24 @@ MUTANTS = (
     Mutant("an error names the visitor", "exchange",
         'msg = f"other hosts changed the visitor\'s state first',
         'msg = f"{key}: other hosts changed the visitor\'s state first'),
+
+    # The integrations
+    Mutant("the session's entity replaces an event's other entities", "trackers/snowplow",
+        'separator = ", " if entities else ""',
+        'entities = separator = ""'),
+    Mutant("entities that an event class wrote in another form are spliced as if `Tracker` had written them",
+        "trackers/snowplow",
+        "if text.startswith(_OPENING) and text.endswith(_CLOSING):",
+        "if text:"),
+    Mutant("an event with slots loses their values", "trackers/snowplow",
+        "if not isinstance(state, dict):",
+        "if state is None:"),
+    Mutant("trackers log every failure", "trackers/failures",
+        "            self._failing = True\n",
+        ""),
+    Mutant("a span's event id is not its trace id", "trackers/opentelemetry",
+        "_uuid_text(trace_id) if trace_id else",
+        "_uuid_text(trace_id) if trace_id is None else"),
 )
 # fmt: on
 

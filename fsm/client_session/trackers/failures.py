@@ -43,5 +43,5 @@ class Failures:
         if not self._failing:
             self._failing = True
             with contextlib.suppress(Exception):  # even if the logger is broken, the host must not lose its event
-                self._logger.exception(self._message)
+                self._logger.exception(self._message)  # noqa: LOG004  # with statements call this as a handler
         return True
