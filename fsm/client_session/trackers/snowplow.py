@@ -163,9 +163,8 @@ class SessionTracker(Tracker):
 
 def _copy(event: Event) -> Event:
     """Return a shallow copy of an event. Without slots, `copy.copy` would take four times as long."""
-    state = object.__getstate__(event)
-    if not isinstance(state, dict):
+    if isinstance(object.__getstate__(event), tuple):  # with slots
         return copy.copy(event)
     copied = object.__new__(type(event))
-    vars(copied).update(state)
+    vars(copied).update(vars(event))
     return copied
