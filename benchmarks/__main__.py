@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks import contention, many_sessions, saving, timings, visitors, visitors_chart
+from benchmarks import contention, embedding, many_sessions, saving, timings, visitors, visitors_chart
 from benchmarks.chart import draw
 from benchmarks.results import VERSIONED, find_changes, machine, read, write
 
@@ -46,6 +46,7 @@ SUITES = {
     "sessions": Suite(
         {
             "timings": timings.measure,
+            "embedding": embedding.measure,
             "saving": saving.measure,
             "contention": contention.measure,
             "many-sessions": many_sessions.measure,

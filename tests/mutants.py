@@ -29,6 +29,8 @@ FAST_TESTS = (
     "offline", "sessionize_sql", "sessionize_polars", "sessionize_visitors", "model",
 )  # fmt: skip
 FIRST_TESTS = {
+    "trackers/snowplow": ("snowplow_tracker",), "trackers/opentelemetry": ("opentelemetry",),
+    "trackers/failures": ("snowplow_tracker",),
     "lifecycle": ("session_limits", "exploration"), "input_log": ("input_log", "model"),
     "current": ("gone_sessions", "forget_user", "reentrancy"),
     "session": ("reentrancy", "interruptions", "session_saving"),
@@ -661,6 +663,24 @@ MUTANTS = (
     Mutant("Polars: ids have another variant", "polars",
         "{digit & 3 | 8:x}",
         "{digit & 7 | 8:x}"),
+
+    # The integrations
+    Mutant("the session's entity replaces an event's other entities", "trackers/snowplow",
+        'separator = ", " if entities else ""',
+        'entities = separator = ""'),
+    Mutant("entities that an event class wrote in another form are spliced as if `Tracker` had written them",
+        "trackers/snowplow",
+        "if text.startswith(_OPENING) and text.endswith(_CLOSING):",
+        "if text:"),
+    Mutant("an event with slots loses their values", "trackers/snowplow",
+        "if isinstance(object.__getstate__(event), tuple):",
+        "if event is None:"),
+    Mutant("trackers log every failure", "trackers/failures",
+        "            self._failing = True\n",
+        ""),
+    Mutant("a span's event id is not its trace id", "trackers/opentelemetry",
+        "_uuid_text(trace_id) if trace_id else",
+        "_uuid_text(trace_id) if trace_id is None else"),
 )
 # fmt: on
 

@@ -10,21 +10,26 @@ from xml.etree import ElementTree as ET
 
 import attrs
 import pytest
+from opentelemetry.sdk.trace import Span, TracerProvider
 from rich.console import Console
 
 from benchmarks import __main__ as command
-from benchmarks import contention, many_sessions, minimal, parsing, saving, state_machines, timings, visitors
+from benchmarks import contention, embedding, many_sessions, minimal, parsing, saving, state_machines, timings, visitors
 from benchmarks.chart import draw
 from benchmarks.results import EVENT_ROW, Bar, Row, find_changes, machine, read, write
 from client_session import ClientSession
+from client_session.trackers.opentelemetry import SessionSpanProcessor
 from client_session.visitors.value import decode
 from client_session_persistence import MemoryStore, SqliteStore, XmlStore, loads
+from collector import entities_of
 from engines import servers
 from event_ids import event_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from snowplow_tracker.tracker import Tracker
 
     from client_session.testing import ManualClock
     from conftest import MakeSession
@@ -137,6 +142,29 @@ def test_threads_share_the_events(threads: int) -> None:
     with ClientSession(store=MemoryStore()) as session:
         assert contention.track_all([session] * threads, 80) > 0
         assert session.event_index == 80
+
+
+def payload_of(statement: embedding.Statement) -> dict[str, Any]:
+    """Return the payload that a Snowplow tracker's timed statement sends."""
+    tracker: Tracker = getattr(statement.run, "__self__")  # noqa: B009  # type checkers reject the attribute
+    return tracker.complete_payload(statement.prepare()).get()
+
+
+def test_embedding_cases_attach_the_same_amount_of_data() -> None:
+    """Each event and its reference have the same number of entities, and each span as many attributes."""
+    with embedding.tracked_session() as session:
+        for case in embedding.cases(session):
+            assert case.row(rounds=1, slices=1, calls=2).ours > 0
+            if case.name.startswith("Snowplow"):
+                ours, reference = (payload_of(statement) for statement in (case.ours, case.reference))
+                assert ours.keys() == reference.keys()
+                assert len(entities_of(ours)) == len(entities_of(reference)) >= 1
+        for processor in (SessionSpanProcessor(session), embedding.AttributeProcessor()):
+            provider = TracerProvider(shutdown_on_exit=False)
+            provider.add_span_processor(processor)
+            span = provider.get_tracer(__name__).start_span("span")
+            assert isinstance(span, Span)
+            assert len(span.attributes or {}) == 2
 
 
 def test_passes_are_separated_by_pauses() -> None:
