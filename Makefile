@@ -12,7 +12,7 @@ WORKERS ?= auto
 FUZZ_SECONDS ?= 60
 
 .PHONY: demo test test-engines lint types suite coverage matrix diagrams api verify mutants torture fuzz freeze bench \
-	bench-check docs clean
+	bench-check bench-visitors docs clean
 
 demo: $(INSTALLED)
 	rm -rf $(dir $(DEMO_SAVE))
@@ -99,11 +99,16 @@ freeze: $(INSTALLED)
 
 # Compares a session with minimal implementations, and writes the results and the chart. Takes up to five minutes.
 bench: $(INSTALLED)
-	$(BIN)/python -m benchmarks
+	PYTHONPATH=tests $(BIN)/python -m benchmarks
 
 # Reruns the benchmarks, and compares the ratios with the stored ones.
 bench-check: $(INSTALLED)
-	$(BIN)/python -m benchmarks --check
+	PYTHONPATH=tests $(BIN)/python -m benchmarks --check
+
+# Compares visitors on Redis with a bare GET and SET, and writes the results and the chart. Takes about five minutes.
+bench-visitors: $(INSTALLED)
+	@command -v redis-server >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -qq redis-server; } || true
+	PYTHONPATH=tests $(BIN)/python -m benchmarks visitors
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,4 +1,7 @@
-"""``python -m benchmarks``: measure, print a table, write ``results.json`` and ``chart.svg``; --check only compares."""
+"""``python -m benchmarks``: measure sessions, or visitors, print a table, and write results and a chart.
+
+``--check`` only compares with the stored results.
+"""
 
 from __future__ import annotations
 
@@ -8,41 +11,74 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import attrs
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks import contention, many_sessions, saving, timings
+from benchmarks import contention, many_sessions, saving, timings, visitors, visitors_chart
 from benchmarks.chart import draw
-from benchmarks.results import find_changes, machine, read, write
+from benchmarks.results import VERSIONED, find_changes, machine, read, write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
     from benchmarks.results import Row
 
 HERE = Path(__file__).parent
-RESULTS, CHART = HERE / "results.json", HERE / "chart.svg"
 _PIPED_WIDTH = 180
-PARTS: dict[str, Callable[[], list[Row]]] = {
-    "timings": timings.measure,
-    "saving": saving.measure,
-    "contention": contention.measure,
-    "many-sessions": many_sessions.measure,
+
+
+@attrs.frozen
+class Suite:
+    """Benchmarks whose results are stored together."""
+
+    parts: Mapping[str, Callable[[], list[Row]]]
+    results: Path
+    chart: Path
+    draw: Callable[[Sequence[Row], dict[str, Any]], str]
+    packages: Sequence[str]
+    """The packages whose versions matter."""
+
+
+SUITES = {
+    "sessions": Suite(
+        {
+            "timings": timings.measure,
+            "saving": saving.measure,
+            "contention": contention.measure,
+            "many-sessions": many_sessions.measure,
+        },
+        HERE / "results.json",
+        HERE / "chart.svg",
+        draw,
+        VERSIONED,
+    ),
+    "visitors": Suite(
+        {"visitors": visitors.measure},
+        HERE / "visitors.json",
+        HERE / "visitors.svg",
+        visitors_chart.draw,
+        visitors.VERSIONED,
+    ),
 }
 
 
 def main() -> None:
     """Measure, then write or check the results. Exit with status 1 if the check finds a change."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("suite", nargs="?", choices=SUITES, default="sessions", help="what to measure")
     parser.add_argument("--check", action="store_true", help="compare with the stored results, without writing files")
-    parser.add_argument("--only", choices=PARTS, help="measure only one part, without writing files")
+    parts = [name for suite in SUITES.values() for name in suite.parts]
+    parser.add_argument("--only", choices=parts, help="measure only this part, without writing files")
     options = parser.parse_args()
+    suite = SUITES[options.suite]
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = _PIPED_WIDTH
     rows: list[Row] = []
-    for name, measure in PARTS.items():
+    for name, measure in suite.parts.items():
         if options.only in {None, name}:
             begin = time.monotonic()
             with console.status(f"{name} …"):
@@ -50,14 +86,14 @@ def main() -> None:
             console.print(f"[dim]{name}: {time.monotonic() - begin:.0f} s[/]")
     console.print(table(rows))
     if options.check:
-        stored, _ = read(RESULTS)
+        stored, _ = read(suite.results)
         changes = find_changes(stored, rows)
         for change in changes:
             console.print(change, style="red")
         sys.exit(1 if changes else 0)
     if options.only is None:
-        write(RESULTS, rows, machine())
-        CHART.write_text(draw(*read(RESULTS)), encoding="utf-8")
+        write(suite.results, rows, machine(suite.packages))
+        suite.chart.write_text(suite.draw(*read(suite.results)), encoding="utf-8")
 
 
 def table(rows: Sequence[Row]) -> Table:

@@ -24,8 +24,8 @@ _MAX_RATIO = 1.25
 _LINE_HEIGHT = 28
 _BAR_HEIGHT = 14
 # A card with its own background looks the same on light and dark pages.
-_CARD_COLOR, _EDGE_COLOR, _INK, _FAINT_INK, _TRACK_COLOR = "#ffffff", "#d0d7de", "#24292f", "#636c76", "#eef1f4"
-_MET_COLOR, _EXCEEDED_COLOR, _REFERENCE_COLOR = "#2e8b5e", "#c8602a", "#a9b7c6"
+_CARD_COLOR, _EDGE_COLOR, INK, FAINT_INK, TRACK_COLOR = "#ffffff", "#d0d7de", "#24292f", "#636c76", "#eef1f4"
+MET_COLOR, EXCEEDED_COLOR, REFERENCE_COLOR = "#2e8b5e", "#c8602a", "#a9b7c6"
 _TITLE = "Cost of a client session"
 _OURS = "client-session"
 _FONT = "-apple-system,'Segoe UI','Noto Sans',Helvetica,Arial,sans-serif"
@@ -37,26 +37,26 @@ def draw(rows: Sequence[Row], measured_on: dict[str, Any]) -> str:
     events = _times_per_event(rows)
     parts: list[str] = []
     y = 58
-    parts.append(_text(_MARGIN, y, _TITLE, font_size=21, font_weight=600))
-    parts.append(_text(_MARGIN, y + 23, _caption(measured_on), fill=_FAINT_INK))
+    parts.append(text(_MARGIN, y, _TITLE, font_size=21, font_weight=600))
+    parts.append(text(_MARGIN, y + 23, _caption(measured_on), fill=FAINT_INK))
     y += 68
     if events:
-        parts.append(_text(_MARGIN, y, "Time per event", font_size=15, font_weight=600))
-        parts.append(_text(_BAR_LEFT, y, "log scale; shorter is better", fill=_FAINT_INK))
+        parts.append(text(_MARGIN, y, "Time per event", font_size=15, font_weight=600))
+        parts.append(text(_BAR_LEFT, y, "log scale; shorter is better", fill=FAINT_INK))
         y += 12
         parts.extend(_event_bars(events, y))
         y += _LINE_HEIGHT * len(events) + 42
     met = sum(bar.holds(row.value) for row, bar in limited_rows)
-    parts.append(_text(_MARGIN, y, f"{met} of {len(limited_rows)} limits met", font_size=15, font_weight=600))
-    parts.append(_text(_BAR_LEFT, y, "share of the limit", fill=_FAINT_INK))
+    parts.append(text(_MARGIN, y, f"{met} of {len(limited_rows)} limits met", font_size=15, font_weight=600))
+    parts.append(text(_BAR_LEFT, y, "share of the limit", fill=FAINT_INK))
     limit = _BAR_LEFT + _FULL_LENGTH
-    parts.append(_text(limit, y, "limit", text_anchor="middle"))
+    parts.append(text(limit, y, "limit", text_anchor="middle"))
     y += 12
     for number, (row, bar) in enumerate(limited_rows):
         parts.extend(_limit_bar(row, bar, y + number * _LINE_HEIGHT))
     bottom = y + len(limited_rows) * _LINE_HEIGHT
-    parts.append(f'<path d="M{limit} {y - 5}V{bottom}" stroke="{_INK}" stroke-width="1.5" stroke-dasharray="3 3"/>')
-    return _svg(bottom + 30, parts)
+    parts.append(f'<path d="M{limit} {y - 5}V{bottom}" stroke="{INK}" stroke-width="1.5" stroke-dasharray="3 3"/>')
+    return svg(bottom + 30, parts)
 
 
 def _times_per_event(rows: Iterable[Row]) -> list[tuple[str, float]]:
@@ -75,21 +75,19 @@ def _event_bars(events: Sequence[tuple[str, float]], top: float) -> Iterable[str
         y = top + number * _LINE_HEIGHT
         length = _FULL_LENGTH * _MAX_RATIO * math.log(nanoseconds / shortest) / math.log(longest / shortest)
         is_ours = name == _OURS
-        yield _text(_BAR_LEFT - 14, y + 12, name, text_anchor="end", font_weight=600 if is_ours else 400)
-        yield _bar(y, length, _MET_COLOR if is_ours else _REFERENCE_COLOR)
-        yield _text(
-            _BAR_LEFT + length + 10, y + 12, f"{nanoseconds / 1000:.3g} µs", font_weight=600 if is_ours else 400
-        )
+        yield text(_BAR_LEFT - 14, y + 12, name, text_anchor="end", font_weight=600 if is_ours else 400)
+        yield bar_svg(y, length, MET_COLOR if is_ours else REFERENCE_COLOR)
+        yield text(_BAR_LEFT + length + 10, y + 12, f"{nanoseconds / 1000:.3g} µs", font_weight=600 if is_ours else 400)
 
 
 def _limit_bar(row: Row, bar: Bar, y: float) -> Iterable[str]:
     share = bar.used_share(row.value)
-    yield _text(_BAR_LEFT - 14, y + 12, row.name, text_anchor="end")
-    yield _bar(y, _FULL_LENGTH * _MAX_RATIO, _TRACK_COLOR)
-    yield _bar(y, _FULL_LENGTH * min(max(share, 0.012), _MAX_RATIO), _MET_COLOR if row.holds else _EXCEEDED_COLOR)
+    yield text(_BAR_LEFT - 14, y + 12, row.name, text_anchor="end")
+    yield bar_svg(y, _FULL_LENGTH * _MAX_RATIO, TRACK_COLOR)
+    yield bar_svg(y, _FULL_LENGTH * min(max(share, 0.012), _MAX_RATIO), MET_COLOR if row.holds else EXCEEDED_COLOR)
     x = _BAR_LEFT + _FULL_LENGTH * _MAX_RATIO + 16
-    yield _text(x, y + 12, row.shown, font_weight=600, fill=_INK if row.holds else _EXCEEDED_COLOR)
-    yield _text(x + 84, y + 12, f"{row.limit} {'faster' if bar.at_least else row.against}", fill=_FAINT_INK)
+    yield text(x, y + 12, row.shown, font_weight=600, fill=INK if row.holds else EXCEEDED_COLOR)
+    yield text(x + 84, y + 12, f"{row.limit} {'faster' if bar.at_least else row.against}", fill=FAINT_INK)
 
 
 def _caption(measured_on: dict[str, Any]) -> str:
@@ -101,21 +99,24 @@ def _caption(measured_on: dict[str, Any]) -> str:
     )
 
 
-def _bar(y: float, length: float, fill: str) -> str:
-    return f'<rect x="{_BAR_LEFT}" y="{y:g}" width="{length:.1f}" height="{_BAR_HEIGHT}" rx="3" fill="{fill}"/>'
+def bar_svg(y: float, length: float, fill: str, x: float = _BAR_LEFT) -> str:
+    """Return a horizontal bar."""
+    return f'<rect x="{x}" y="{y:g}" width="{length:.1f}" height="{_BAR_HEIGHT}" rx="3" fill="{fill}"/>'
 
 
-def _text(x: float, y: float, text: str, **style: str | int) -> str:
+def text(x: float, y: float, words: str, **style: str | int) -> str:
+    """Return a line of text, whose baseline begins at a point."""
     attributes = "".join(f' {name.replace("_", "-")}="{value}"' for name, value in style.items())
-    return f'<text x="{x:.1f}" y="{y:g}"{attributes}>{escape(text)}</text>'
+    return f'<text x="{x:.1f}" y="{y:g}"{attributes}>{escape(words)}</text>'
 
 
-def _svg(height: float, parts: Iterable[str]) -> str:
-    size = f'viewBox="0 0 {_WIDTH} {height:g}" width="{_WIDTH}" height="{height:g}"'
+def svg(height: float, parts: Iterable[str], *, title: str = _TITLE, width: int = _WIDTH, font_size: int = 13) -> str:
+    """Return a card with these parts."""
+    size = f'viewBox="0 0 {width} {height:g}" width="{width}" height="{height:g}"'
     content = "\n".join(parts)
-    return f"""<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{_TITLE}"
- font-family={quoteattr(_FONT)} font-size="13" fill="{_INK}">
-<rect x=".5" y=".5" width="{_WIDTH - 1}" height="{height - 1:g}" rx="10" fill="{_CARD_COLOR}" stroke="{_EDGE_COLOR}"/>
+    return f"""<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{title}"
+ font-family={quoteattr(_FONT)} font-size="{font_size}" fill="{INK}">
+<rect x=".5" y=".5" width="{width - 1}" height="{height - 1:g}" rx="10" fill="{_CARD_COLOR}" stroke="{_EDGE_COLOR}"/>
 {content}
 </svg>
 """

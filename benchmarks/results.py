@@ -38,6 +38,8 @@ class Bar:
 
     def used_share(self, value: float) -> float:
         """Return a value as a share of the limit. A share above 1.0 means that the limit is not met."""
+        if value == self.limit:  # both may be 0
+            return 1.0
         return self.limit / value if self.at_least else value / self.limit
 
     def __str__(self) -> str:
@@ -148,7 +150,7 @@ def find_changes(stored: Sequence[Row], measured: Sequence[Row]) -> list[str]:
     return changes
 
 
-def machine() -> dict[str, Any]:
+def machine(packages: Sequence[str] = VERSIONED) -> dict[str, Any]:
     """Return the date, the machine and the package versions of this measurement."""
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
@@ -156,7 +158,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "os": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "versions": {name: version(name) for name in VERSIONED},
+        "versions": {name: version(name) for name in packages},
     }
 
 

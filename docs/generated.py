@@ -7,6 +7,7 @@ run the generated code blocks.
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,15 +87,28 @@ _QUERY_ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def cte(name: str, *arguments: str) -> str:
-    """Return a table of the query that sessionizes a log, for DuckDB."""
+    """Return a table of the query that sessionizes a log, for PostgreSQL."""
     given: dict[str, Any] = {}
     for argument in arguments:
         given |= _QUERY_ARGUMENTS[argument]
-    query = sessionize_sql("duckdb", **given)
+    query = sessionize_sql("postgres", **given)
     found = re.search(rf"^(?:WITH (?:RECURSIVE )?)?({name} AS .*?^\))", query, re.MULTILINE | re.DOTALL)
     if found is None:
         raise KeyError(name)
     return f"```sql\n{found[1]}\n```"
+
+
+def visitor_costs() -> str:
+    """Return the stored results of `make bench-visitors` as a table."""
+    results = json.loads((ROOT / "benchmarks" / "visitors.json").read_text(encoding="utf-8"))
+    lines = ["| | measured | limit |", "|---|---|---|"]
+    for row in results["rows"]:
+        unit = f"× {row['against']}" if row["reference"] is not None else row["unit"]  # noqa: RUF001  # times, not x
+        limit = ""
+        if row["bar"]:
+            limit = f"{'≥' if row['bar']['at_least'] else '≤'} {row['bar']['limit']:g}"
+        lines.append(f"| {row['name']} | {row['value']:.4g} {unit} | {limit} |")
+    return "\n".join(lines)
 
 
 _GENERATORS: dict[str, Callable[..., str]] = {
@@ -103,4 +117,5 @@ _GENERATORS: dict[str, Callable[..., str]] = {
     "source": source,
     "usage": usage,
     "cte": cte,
+    "visitor_costs": visitor_costs,
 }

@@ -22,6 +22,7 @@ WIDTH = 120
 
 MODULES = (
     "client_session",
+    "client_session.sessionize.polars",
     "client_session.testing",
     "client_session.testing.trace",
     "client_session.ticking.asyncio",

@@ -118,6 +118,9 @@ def test_each_library_is_imported_only_by_its_modules() -> None:
     assert find_importers("click", "rich") == printing
     assert find_importers("snowplow_tracker") == {"client_session.trackers.snowplow"}
     assert find_importers("opentelemetry") == {"client_session.trackers.opentelemetry"}
+    assert find_importers("polars", "polars_hash") == {
+        f"client_session.sessionize.{name}" for name in ("polars", "polars_log", "polars_places")
+    }
     assert find_importers("psycopg") == {"client_session_persistence.postgres_states"}
     assert not find_importers("redis", "valkey"), "RedisStates uses whichever client it is given"
     hypothesis = find_importers("hypothesis")

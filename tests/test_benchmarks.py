@@ -13,11 +13,13 @@ import pytest
 from rich.console import Console
 
 from benchmarks import __main__ as command
-from benchmarks import contention, many_sessions, minimal, parsing, saving, state_machines, timings
+from benchmarks import contention, many_sessions, minimal, parsing, saving, state_machines, timings, visitors
 from benchmarks.chart import draw
 from benchmarks.results import EVENT_ROW, Bar, Row, find_changes, machine, read, write
 from client_session import ClientSession
+from client_session.visitors.value import decode
 from client_session_persistence import MemoryStore, SqliteStore, XmlStore, loads
+from engines import servers
 from event_ids import event_id
 
 if TYPE_CHECKING:
@@ -238,6 +240,41 @@ def test_table_shows_a_verdict_for_each_row() -> None:
     assert verdicts["free"].endswith("no limit")
 
 
-def test_stored_chart_matches_the_stored_results() -> None:
-    """The README's chart shows the stored results; ``make bench`` writes both."""
-    assert command.CHART.read_text(encoding="utf-8") == draw(*read(command.RESULTS))
+@pytest.mark.parametrize("name", command.SUITES)
+def test_stored_chart_matches_the_stored_results(name: str) -> None:
+    """The charts show the stored results; ``make bench`` and ``make bench-visitors`` write both."""
+    suite = command.SUITES[name]
+    assert suite.chart.read_text(encoding="utf-8") == suite.draw(*read(suite.results))
+
+
+SMALL = visitors.Scale(visitors=40, events=4, rounds=2, shared_inputs=3, stored=20, in_memory=20)
+
+
+@pytest.mark.engines
+def test_visitors_are_measured() -> None:
+    """A small run measures all rows of the stored results; a visitor who stays with a process needs one round trip."""
+    if servers.redis_program() is None:
+        pytest.skip("redis is not installed")
+    stored, _ = read(command.SUITES["visitors"].results)
+    rows = {row.name: row for row in visitors.measure(SMALL)}
+    unscaled = [row.name for row in stored if "," not in row.name]
+    assert set(unscaled) <= set(rows)
+    assert rows[f"{visitors.SHARED}: failed inputs of 24"].value == 0
+    assert rows[f"{visitors.SHARED}: missing or repeated indexes"].value == 0
+    assert (
+        1 <= rows[f"{visitors.SAME_PROCESS}: round trips"].value < rows[f"{visitors.RANDOM_PROCESS}: round trips"].value
+    )
+
+
+def test_measured_values_are_those_of_visitors() -> None:
+    """The values that are stored to measure memory have more than eight events, and eight sessions, respectively."""
+    key = visitors.key_of("bare", 0)
+    usual, many = decode(key, visitors.usual_value()), decode(key, visitors.value_after(9, 1))
+    assert (usual.session_index, usual.sessions[0].event_count, usual.previous_session_id is None) == (2, 12, False)
+    assert (len(many.sessions), many.previous_session_id is None) == (8, False)
+
+
+def test_bar_of_zero_is_used_up_by_zero() -> None:
+    """A limit of 0, such as for failures, is met by 0."""
+    assert Bar(0).holds(0)
+    assert Bar(0).used_share(0) == 1

@@ -58,6 +58,22 @@ else:
     assert "client_session_persistence" in modules_after(program)
 
 
+def test_missing_polars_is_named() -> None:
+    """Without Polars, importing its sessionize says what to install; the fold needs no Polars."""
+    program = """
+import sys
+sys.modules["polars"] = None
+from client_session.sessionize import fold
+try:
+    from client_session.sessionize.polars import sessionize
+except ImportError as error:
+    assert "pip install 'client-session[polars]'" in str(error), error
+else:
+    raise AssertionError
+"""
+    assert "client_session.sessionize" in modules_after(program)
+
+
 def test_every_public_name_is_available() -> None:
     """Lazily imported names are available like any other name; an unknown name raises AttributeError."""
     pytest.importorskip("psycopg", reason="needs psycopg, and libpq", exc_type=ImportError)

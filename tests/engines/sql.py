@@ -24,16 +24,16 @@ class PostgresEngine:
 
         self._connection = psycopg.connect(f"host=127.0.0.1 port={port} user=postgres dbname=postgres", autocommit=True)
         log, carried = column_types("text", "timestamptz", "bigint", "boolean")
-        self._connection.execute(f"CREATE TABLE log ({log}); CREATE TABLE carried ({carried})")  # type: ignore[arg-type]
+        self._connection.execute(f"CREATE TABLE log ({log}); CREATE TABLE carried ({carried})")
 
     def load(self, log: Iterable[Sequence[Any]], carried: Iterable[Sequence[Any]]) -> None:
         """Replace the rows of both tables."""
         for table, rows in (("log", log), ("carried", carried)):
-            self._connection.execute(f"TRUNCATE {table}")  # type: ignore[arg-type]
-            with self._connection.cursor().copy(f"COPY {table} FROM STDIN") as copy:  # type: ignore[arg-type]
+            self._connection.execute(f"TRUNCATE {table}")
+            with self._connection.cursor().copy(f"COPY {table} FROM STDIN") as copy:
                 for row in rows:
                     copy.write_row(row)
-            self._connection.execute(f"ANALYZE {table}")  # type: ignore[arg-type]
+            self._connection.execute(f"ANALYZE {table}")
 
     def close(self) -> None:
         """Close the connection."""
@@ -41,7 +41,7 @@ class PostgresEngine:
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Return the rows of a query's result."""
-        return self._connection.execute(sql).fetchall()  # type: ignore[arg-type]
+        return self._connection.execute(sql).fetchall()
 
 
 class SparkEngine:

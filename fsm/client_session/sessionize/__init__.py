@@ -1,7 +1,7 @@
 """Sessionizing logs: offline, the same sessions as live.
 
-`fold` is the reference, in Python. `sessionize_sql` returns the same as a query. The modules ``polars`` and ``spark`` need
-the extras of these names.
+`fold` is the reference, in Python. `sessionize_sql` returns the same as a query. The modules ``polars`` and ``spark``
+need the extras of these names.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import attrs
 
 from client_session.graph import Command, Input, SessionState
 from client_session.lifecycle import Lifecycle
-from client_session.sessionize.settings import EVENTS, INPUTS, NEVER, REMEMBERED_EVENTS, RESETS, Settings
+from client_session.sessionize.settings import EVENTS, INPUTS, REMEMBERED_EVENTS, RESETS, Settings
 from client_session.visitors.decision import CLOCK, microseconds, time_at
 from client_session_persistence.snapshot import as_utc, shown
 

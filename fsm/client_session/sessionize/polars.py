@@ -11,6 +11,9 @@ row of the user set, so shifts, forward fills and cumulative sums replace the lo
 Only sessions that are longer than the maximum duration are visited row by row.
 """
 
+# Polars' types mention NumPy's, which need not be installed.
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 import shutil
@@ -46,6 +49,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from client_session.arguments import Seconds
+
+__all__ = ["LogError", "carried_state", "sessionize", "sessionize_parquet"]
 
 _PART, _PART_ROWS, _PROGRESS_OF_PARTS = "client_session_part", 3_000_000, 0.2
 _TEXT = (pl.String, pl.Categorical, pl.Enum)
@@ -194,7 +199,11 @@ def sessionize_parquet(  # noqa: PLR0913  # the settings in the specification
         msg = f"partitions must be an int of at least 1, or None, not {shown(partitions)}"
         raise ValueError(msg)
     count = partitions or log.select(pl.len()).collect().item() // _PART_ROWS + 1
-    report = progress or (lambda _: None)
+
+    def report(done: float) -> None:
+        if progress is not None:
+            progress(done)
+
     target = Path(output)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as name:
         folder = Path(name)
@@ -308,11 +317,11 @@ class _Sessionizer:
         types = {name: schema[self.names[name]] for name in LOG_COLUMNS}
         for name, kind in types.items():
             if name == "time":
-                is_allowed, allowed = kind in (pl.Datetime, pl.String), "Datetime or String"
+                is_allowed, allowed = kind.base_type() in (pl.Datetime, pl.String), "Datetime or String"
             elif name == "sequence":
                 is_allowed, allowed = kind.is_integer(), "an integer"
             else:
-                is_allowed, allowed = kind in _TEXT, "String, Categorical or Enum"
+                is_allowed, allowed = kind.base_type() in _TEXT, "String, Categorical or Enum"
                 types[name] = pl.String()
             if not is_allowed:
                 msg = f"the log's column {self.names[name]} must be {allowed}, not {kind}"

@@ -1,5 +1,8 @@
 """A log in Polars: its rows checked, put on one clock for each user, continued from states, and sorted."""
 
+# Polars' types mention NumPy's, which need not be installed.
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 from datetime import datetime

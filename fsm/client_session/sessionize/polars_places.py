@@ -1,5 +1,8 @@
 """The places of events in sessions, in Polars. client_session.sessionize.polars explains groups and eras."""
 
+# Polars' types mention NumPy's, which need not be installed.
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 import polars as pl

@@ -89,8 +89,8 @@ def check(log: DataFrame, *, columns: Mapping[str, str] | None = None, carried: 
 
 
 def _run(query: str, log: DataFrame, carried: DataFrame | None) -> DataFrame:
-    frames = {"log": log} if carried is None else {"log": log, "carried": carried}
-    return log.sparkSession.sql(query, **frames)
+    spark = log.sparkSession
+    return spark.sql(query, log=log) if carried is None else spark.sql(query, log=log, carried=carried)
 
 
 def _escaped(columns: Mapping[str, str] | None) -> dict[str, str] | None:

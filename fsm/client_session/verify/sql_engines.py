@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import attrs
 
 from client_session.sessionize.fold import SessionizedEvent, UserState
-from client_session.sessionize.settings import LOG_COLUMNS, REMEMBERED_EVENTS
+from client_session.sessionize.settings import ENTITY_COLUMNS, LOG_COLUMNS, REMEMBERED_EVENTS
 from client_session.sessionize.sql import STATE_COLUMNS
 from client_session.sessionize.sqlite_functions import register
 
@@ -54,8 +54,11 @@ def load(engine: Engine, records: Iterable[InputRecord], carried: Iterable[UserS
 
 def events(engine: Engine, sql: str) -> list[SessionizedEvent]:
     """Return the events of a query of `sessionize_sql`, in each user's order."""
-    rows: list[list[Any]] = [[row[0], _time(row[1]), *row[2:-1], _time(row[-1])] for row in engine.query(sql)]
-    found = [SessionizedEvent(*row) for row in rows]
+    columns = (*LOG_COLUMNS, *ENTITY_COLUMNS)
+    found: list[SessionizedEvent] = []
+    for row in engine.query(sql):
+        values = dict(zip(columns, row, strict=True))
+        found.append(SessionizedEvent(**values | {name: _time(values[name]) for name in _TIMES if name in values}))
     return sorted(found, key=lambda event: (event.user_id, event.sequence))
 
 

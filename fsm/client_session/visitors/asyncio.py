@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from datetime import timedelta
@@ -62,6 +63,7 @@ class AsyncVisitorSessions:
             key_secret=key_secret,
             callbacks={"on_session_start": on_session_start, "on_session_end": on_session_end, "on_input": on_input},
             may_be_coroutines=True,
+            pause=asyncio.sleep,
         )
 
     def of(self, visitor: str | uuid.UUID) -> AsyncVisitorSession:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -26,6 +26,9 @@ CLOCK = "clock"
 """The name in logs of a state store's clock having been set back."""
 MAX_MICROSECONDS_BACK = 60_000_000
 """By how much the clock may be behind the last input; if it is further behind, times continue from the clock's."""
+
+_CACHED_SESSIONS = 10_000
+"""The number of sessions whose ids a host remembers, since computing them takes as long as the decision."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -110,6 +113,8 @@ class Rules:
         if event is None or not core.try_count_event(now, given is Input.EVENT):
             decisions = core.decide(given, now)
         after = self._after(user_id, state, core, event, now, is_set_back=is_set_back)
+        if after is None and given is Command.FORGET and state.swaps:
+            after = attrs.evolve(state, last_input=now, swaps=state.swaps + 1)  # without a session, too
         if after is None:
             return Outcome(None, _report_nothing)
         return Outcome(after, partial(self._report, user_id, state, after, given, event, decisions))
@@ -169,25 +174,16 @@ class Rules:
 
     def _facts(self, user_id: str, state: VisitorState, number: int = 0) -> SessionFacts:
         """Return the facts of a session; ``number`` counts from the newest."""
-        session = state.sessions[number]
-        first_event_id = ids.uuid_text(session.first_event_id)
-        previous: str | None = None
-        if number + 1 < len(state.sessions):
-            previous = self._session_id(user_id, state.sessions[number + 1])
-        elif state.previous_session_id is not None:
-            previous = ids.uuid_text(state.previous_session_id)
-        return SessionFacts(
+        session, is_oldest = state.sessions[number], number + 1 == len(state.sessions)
+        return _session_facts(
+            self.namespace,
             user_id,
-            ids.session_id(self.namespace, user_id, first_event_id),
-            previous,
             min(state.session_index - number, MAX_INDEX),
-            STORAGE_MECHANISM,
-            first_event_id,
-            time_at(session.first_event_time),
+            session.first_event_id,
+            session.first_event_time,
+            None if is_oldest else state.sessions[number + 1].first_event_id,
+            state.previous_session_id if is_oldest else None,
         )
-
-    def _session_id(self, user_id: str, session: VisitorSessionState) -> str:
-        return ids.session_id(self.namespace, user_id, ids.uuid_text(session.first_event_id))
 
     def _summary(self, user_id: str, state: VisitorState, decisions: Decisions) -> SessionSummary | None:
         for ended in decisions:
@@ -271,6 +267,28 @@ class Rules:
             kept.append(session.remembering(room))
             room -= len(kept[-1].event_ids)
         return tuple(kept), previous
+
+
+@lru_cache(_CACHED_SESSIONS)
+def _session_facts(  # noqa: PLR0913, PLR0917  # the fields of an entity; keywords would make the cache slower
+    namespace: str,
+    user_id: str,
+    session_index: int,
+    first_event_id: bytes,
+    first_event_time: int,
+    previous_first_event_id: bytes | None,
+    previous_session_id: bytes | None,
+) -> SessionFacts:
+    """Return what the entities of a session share, given the previous session's first event, or else its id."""
+    previous: str | None = None
+    if previous_first_event_id is not None:
+        previous = ids.session_id(namespace, user_id, ids.uuid_text(previous_first_event_id))
+    elif previous_session_id is not None:
+        previous = ids.uuid_text(previous_session_id)
+    first = ids.uuid_text(first_event_id)
+    session_id = ids.session_id(namespace, user_id, first)
+    time = time_at(first_event_time)
+    return SessionFacts(user_id, session_id, previous, session_index, STORAGE_MECHANISM, first, time)
 
 
 def _report_nothing() -> Report:

@@ -25,6 +25,8 @@ Request = "Callable[[Any], Any]"
 
 CONTENTION_SECONDS = 1.0
 """How long an input competes with other hosts for a visitor's state."""
+PAUSE_SECONDS = 0.005
+"""The longest pause of hosts that compete. Without pauses, they would mostly repeat work."""
 CLOCK_SECONDS = 60.0
 """How long the store's time is carried forward by this host's monotonic clock."""
 CACHE_SIZE = 10_000
@@ -38,6 +40,8 @@ class Entry:
 
     value: bytes | None
     state: VisitorState
+    is_contended: bool = False
+    """Whether another host was faster at first although this host had just read the state."""
 
 
 _NEW = Entry(None, NEW_VISITOR)
@@ -88,9 +92,13 @@ class Cache:
 class Exchanges:
     """Applies inputs to the states of visitors. Thread-safe."""
 
-    def __init__(self, keep: float, *, is_local: bool) -> None:
-        """Keep states for ``keep`` seconds. If the store ``is_local``, reading costs nothing, and nothing is cached."""
+    def __init__(self, keep: float, pause: Callable[[float], object], *, is_local: bool) -> None:
+        """Keep states for ``keep`` seconds, and sleep with ``pause`` (which may return an awaitable).
+
+        If the store ``is_local``, reading costs nothing, and nothing is cached.
+        """
         self._keep = keep
+        self._pause = pause
         self._cache = None if is_local else Cache()
 
     def apply(
@@ -103,29 +111,34 @@ class Exchanges:
 
         """
         end = SYSTEM_CLOCK.monotonic() + CONTENTION_SECONDS
-        cache = self._cache
-        entry, now = (None, None) if cache is None else (cache.get(key), cache.time())
-        is_cached = entry is not None and now is not None
-        if entry is None or now is None:
-            entry, now = yield from self._read(key)
+        cached = self._cached(key)
+        is_cached, is_contended = cached is not None, False
+        if cached is not None and cached[0].is_contended:
+            yield self._wait  # so that hosts that lost can win
+        entry, now = cached or (yield from self._read(key))
         while True:
             outcome = decide(entry.state, now)
-            if outcome.state is None:
-                if not is_cached:
+            if outcome.state is not None:
+                # No two tries write the same value, so a value that equals `new` was written by this one.
+                new = outcome.state.encode(key, _RANDOM.getrandbits(32))
+                is_swapped, value, now = yield methodcaller("swap", key, entry.value, new, self._keep)
+                if is_swapped or value == new:  # equal if the client lost the reply, and sent the swap again
+                    self._remember(key, Entry(new, outcome.state, is_contended), now)
                     return outcome.report()
-                entry, now = yield from self._read(key)
-                is_cached = False
-                continue
-            # No two tries write the same value, so a value that equals `new` was written by this one.
-            new = outcome.state.encode(key, _RANDOM.getrandbits(32))
-            is_swapped, value, now = yield methodcaller("swap", key, entry.value, new, self._keep)
-            if is_swapped or value == new:  # equal if the client lost the reply, and sent the swap again
-                self._remember(key, Entry(new, outcome.state), now)
+                entry = self._remember(key, _entry(key, value), now)
+                if SYSTEM_CLOCK.monotonic() > end:
+                    msg = f"other hosts changed the visitor's state first each time for {CONTENTION_SECONDS:g} s"
+                    raise TimeoutError(msg)
+                if is_cached:
+                    is_cached = False
+                    continue
+                is_contended = True
+                yield self._wait
+            elif not is_cached:
                 return outcome.report()
-            entry, is_cached = self._remember(key, _entry(key, value), now), False
-            if SYSTEM_CLOCK.monotonic() > end:
-                msg = f"other hosts changed the visitor's state first each time for {CONTENTION_SECONDS:g} s"
-                raise TimeoutError(msg)
+            reply: tuple[Entry, int] = yield from self._read(key)
+            entry, now = reply
+            is_cached = False
 
     def read(
         self, key: str, look: Callable[[VisitorState, int], Result]
@@ -139,6 +152,15 @@ class Exchanges:
         if self._cache is not None:
             self._cache.drop(key)
         yield methodcaller("delete", key)
+
+    def _cached(self, key: str) -> tuple[Entry, int] | None:
+        if self._cache is None:
+            return None
+        entry, now = self._cache.get(key), self._cache.time()
+        return None if entry is None or now is None else (entry, now)
+
+    def _wait(self, _: object) -> object:
+        return self._pause(random.uniform(0, PAUSE_SECONDS))  # noqa: S311  # not secret
 
     def _read(self, key: str) -> Generator[Callable[[Any], Any], Any, tuple[Entry, int]]:
         value, now = yield methodcaller("read", key)

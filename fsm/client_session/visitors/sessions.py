@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
@@ -89,6 +90,7 @@ class VisitorSessions:
                 "on_input": on_input,
             },
             may_be_coroutines=False,
+            pause=time.sleep,
         )
 
     def of(self, visitor: str | uuid.UUID) -> VisitorSession:

@@ -42,8 +42,9 @@ class Visitors:
         key_secret: bytes | None,
         callbacks: Mapping[str, Callable[..., object] | None],
         may_be_coroutines: bool,
+        pause: Callable[[float], object],
     ) -> None:
-        """Check the settings.
+        """Check the settings. ``pause`` sleeps for a number of seconds, or returns an awaitable that does.
 
         Raises:
             TypeError: an argument has the wrong type.
@@ -81,7 +82,7 @@ class Visitors:
             if may_be_coroutines and all(value is None or callable(value) for value in callbacks.values())
             else arguments.callbacks(**callbacks)
         )
-        self._exchanges = Exchanges(keep_seconds, is_local=getattr(states, "is_local", False) is True)
+        self._exchanges = Exchanges(keep_seconds, pause, is_local=getattr(states, "is_local", False) is True)
 
     def user_id(self, visitor: str | uuid.UUID) -> str:
         """Return the user id of a visitor's key.
