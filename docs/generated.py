@@ -79,6 +79,25 @@ def usage(name: str) -> str:
     return f"```sh\nclient-session {name} --help\n```\n\n```text\n{result.output}```"
 
 
+_QUERY_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "carried": {"carried": "states"},
+    "extend_on_focus_change": {"extend_on_focus_change": True},
+    "max_duration": {"max_duration": 3600},
+}
+
+
+def cte(name: str, *arguments: str) -> str:
+    """Return a table of the query that sessionizes a log, for PostgreSQL."""
+    given: dict[str, Any] = {}
+    for argument in arguments:
+        given |= _QUERY_ARGUMENTS[argument]
+    query = sessionize_sql("postgres", **given)
+    found = re.search(rf"^(?:WITH (?:RECURSIVE )?)?({name} AS .*?^\))", query, re.MULTILINE | re.DOTALL)
+    if found is None:
+        raise KeyError(name)
+    return f"```sql\n{found[1]}\n```"
+
+
 def visitor_costs() -> str:
     """Return the stored results of `make bench-visitors` as a table."""
     results = json.loads((ROOT / "benchmarks" / "visitors.json").read_text(encoding="utf-8"))
@@ -92,30 +111,11 @@ def visitor_costs() -> str:
     return "\n".join(lines)
 
 
-_QUERY_ARGUMENTS: dict[str, dict[str, Any]] = {
-    "carried": {"carried": "states"},
-    "extend_on_focus_change": {"extend_on_focus_change": True},
-    "max_duration": {"max_duration": 3600},
-}
-
-
-def cte(name: str, *arguments: str) -> str:
-    """Return a table of the query that sessionizes a log, for DuckDB."""
-    given: dict[str, Any] = {}
-    for argument in arguments:
-        given |= _QUERY_ARGUMENTS[argument]
-    query = sessionize_sql("duckdb", **given)
-    found = re.search(rf"^(?:WITH (?:RECURSIVE )?)?({name} AS .*?^\))", query, re.MULTILINE | re.DOTALL)
-    if found is None:
-        raise KeyError(name)
-    return f"```sql\n{found[1]}\n```"
-
-
 _GENERATORS: dict[str, Callable[..., str]] = {
     "table": table,
     "diagram": diagram,
     "source": source,
     "usage": usage,
-    "visitor_costs": visitor_costs,
     "cte": cte,
+    "visitor_costs": visitor_costs,
 }

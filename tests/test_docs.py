@@ -230,7 +230,7 @@ def test_graph_page_has_every_row() -> None:
 def test_sessionizing_page_has_every_table_of_the_query() -> None:
     """The page shows each table of the longest query."""
     page = expand((DOCS / "explanation" / "sessionizing.md").read_text(encoding="utf-8"))
-    query = sessionize_sql("duckdb", max_duration=3600, extend_on_focus_change=True)
+    query = sessionize_sql("postgres", max_duration=3600, extend_on_focus_change=True)
     tables = re.findall(r"^(?:WITH RECURSIVE )?(\w+) AS .*\(", query, re.MULTILINE)
     assert len(tables) > 10
     assert [name for name in tables if f"```sql\n{name} AS " not in page] == []

@@ -45,7 +45,7 @@ SETTINGS: tuple[dict[str, Any], ...] = (
 
 def handed_out(context: SessionContext) -> Row:
     """Return the entity's values, with the time as a number."""
-    time = datetime.fromisoformat(context.first_event_timestamp)
+    time = datetime.fromisoformat(str(context.first_event_timestamp))
     ids = (context.user_id, context.session_id, context.previous_session_id)
     return (*ids, context.session_index, context.event_index, context.first_event_id, time)
 
@@ -100,7 +100,7 @@ def by_polars_in_parts(path: Path, chosen: dict[str, Any]) -> list[Row]:
 def by_duckdb(path: Path, chosen: dict[str, Any]) -> list[Row]:
     """Sessionize a Parquet file with DuckDB."""
     query = sessionize_sql("duckdb", log=f"read_parquet('{path}')", **chosen)
-    rows = duckdb.sql(f"SELECT {', '.join(COLUMNS)} FROM ({query})").fetchall()  # noqa: S608  # our own
+    rows = duckdb.connect().execute(f"SELECT {', '.join(COLUMNS)} FROM ({query})").fetchall()  # noqa: S608  # our own
     return in_order((*row[:-1], row[-1].astimezone(UTC)) for row in rows)
 
 

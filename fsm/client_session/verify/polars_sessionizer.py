@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -39,9 +40,10 @@ class PolarsSessionizer:
         """Return the log's events, by user and sequence, and the states after it, by user."""
         log = log_frame(records)
         before = state_frame(carried) if carried else None
-        rows = sessionize(log, carried=before, **settings).collect().sort("user_id", "sequence").rows()
-        states = carried_state(log, carried=before, **settings).collect().sort("user_id").rows()
-        return [SessionizedEvent(*row) for row in rows], [_state(row) for row in states]
+        rows = sessionize(log, carried=before, **settings).collect().rows()
+        states = carried_state(log, carried=before, **settings).collect().rows()
+        events = [SessionizedEvent(*row) for row in sorted(rows, key=itemgetter(0, 2))]
+        return events, [_state(row) for row in sorted(states, key=itemgetter(0))]
 
 
 def log_frame(records: Iterable[InputRecord]) -> pl.DataFrame:
@@ -59,5 +61,8 @@ def state_frame(states: Iterable[UserState]) -> pl.DataFrame:
 
 
 def _state(row: tuple[Any, ...]) -> UserState:
-    values: list[Any] = [*row[:-REMEMBERED_EVENTS], tuple(filter(None, row[-REMEMBERED_EVENTS:]))]
+    values: list[Any] = [
+        *row[:-REMEMBERED_EVENTS],
+        tuple(each for each in row[-REMEMBERED_EVENTS:] if each is not None),
+    ]
     return UserState(*values)
