@@ -208,7 +208,9 @@ class _Query:
         self._log = _relation("log", log)
         self._columns = {column: self._quoted(name) for column, name in column_names(columns).items()}
         self._settings = settings
-        self._carried = None if carried is None else _relation("carried", carried)
+        # Read as one table, because a subquery would otherwise be repeated many times.
+        self._carried_source = None if carried is None else _relation("carried", carried)
+        self._carried = None if carried is None else "carried_states"
         self._drop_repeats = arguments.boolean("drop_repeats", drop_repeats)
         self._has_limit = settings.max_duration < NEVER
         # Rows of a carried state come before the log's, in the order of `part`, which is 0 for the log's rows.
@@ -317,7 +319,7 @@ class _Query:
             cases.append((f"i.t < c.t AND i.input <> '{CLOCK}'", "time is before the end of the carried state"))
             carried_users = f""",
 carried_users AS (
-  SELECT user_id, {self._microseconds("time")} AS t FROM {self._carried}
+  SELECT user_id, {self._microseconds("time")} AS t FROM {self._carried_source}
 )"""
         problem = _case(*((condition, self._literal(name)) for condition, name in cases))
         fields = " || ', ' || ".join(
@@ -445,6 +447,7 @@ ORDER BY problem
         if self._carried is None:
             yield self._log_inputs()
         else:
+            yield f"carried_states AS (SELECT * FROM {self._carried_source})"
             yield self._log_inputs(self._carried_inputs(self._carried), ", 0 AS part")
         yield f"""clock_inputs AS (  -- A visitor's clock was set back: times before and after it cannot be compared, but sequences can.
   SELECT {_COLUMNS}{part},
