@@ -78,9 +78,7 @@ class Sessions(StatefulProcessor):
         """Apply the rows that the watermark has passed, or forget a user who has been away for `KEEP`."""
         return self._advance(key[0], [], timerValues.getCurrentWatermarkInMs(), expiredTimerInfo.getExpiryTimeInMs())
 
-    def _advance(
-        self, user_id: str, new: list[Any], watermark: int, expired: int | None = None
-    ) -> Iterator[Row]:
+    def _advance(self, user_id: str, new: list[Any], watermark: int, expired: int | None = None) -> Iterator[Row]:
         state, waiting = None, new
         if stored := self._stored.get():
             state, waiting = stored[0] and load_state(stored[0]), json.loads(stored[1]) + new

@@ -46,9 +46,7 @@ def spark() -> Iterator[SparkSession]:
 def frame(spark: SparkSession, records: Iterable[InputRecord], names: Iterable[str] = LOG_COLUMNS) -> DataFrame:
     """Return a log as a DataFrame."""
     types = ("STRING", "TIMESTAMP", "BIGINT", "STRING", "STRING")
-    schema = ", ".join(
-        f"`{name.replace('`', '``')}` {kind}" for name, kind in zip(names, types, strict=True)
-    )
+    schema = ", ".join(f"`{name.replace('`', '``')}` {kind}" for name, kind in zip(names, types, strict=True))
     return spark.createDataFrame([attrs.astuple(record) for record in records], schema).coalesce(1)
 
 
