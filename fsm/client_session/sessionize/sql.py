@@ -271,11 +271,7 @@ class _Query:
     ON m.user_id = h.user_id AND m.lives = h.lives AND m.n = h.n
 )"""
         shift = f"(l.t - {self._microseconds('l.time')})"
-        carried = (
-            ""
-            if self._carried is None
-            else f"\nLEFT JOIN {self._carried} AS c ON c.user_id = f.user_id AND f.last_life = 0"
-        )
+        carried = "" if self._carried is None else f"\nLEFT JOIN {self._carried} AS c ON c.user_id = f.user_id AND f.last_life = 0"
         newest_session = {
             "session_index": "COALESCE({}, 0)",
             "event_index": "COALESCE({}, 0)",
@@ -301,7 +297,6 @@ class _Query:
             "FROM latest AS l\nJOIN focus AS f ON f.user_id = l.user_id\n"
             f"LEFT JOIN newest AS h ON h.user_id = f.user_id AND h.lives = f.last_life{carried}",
         )
-
     def problems(self) -> str:
         """Return the query for problems."""
         text = f"AS {self._dialect.text})"
@@ -328,8 +323,7 @@ carried_users AS (
 )"""
         problem = _case(*((condition, self._literal(name)) for condition, name in cases))
         fields = " || ', ' || ".join(
-            f"COALESCE(CAST(i.{column} {text}, 'null')"
-            for column in ("user_id", "time", "sequence", "input", "event_id")
+            f"COALESCE(CAST(i.{column} {text}, 'null')" for column in ("user_id", "time", "sequence", "input", "event_id")
         )
         return f"""WITH {self._log_inputs()},
 compared AS (
@@ -485,10 +479,7 @@ ORDER BY problem
         start, activity = (self._microseconds(column) for column in limits)
         last = self._microseconds("time")
         steps = [
-            *(
-                (f"COALESCE({start}, {last})", "time", "'seen'", name, f"{name} IS NOT NULL")
-                for name in reversed(_RECENT)
-            ),
+            *((f"COALESCE({start}, {last})", "time", "'seen'", name, f"{name} IS NOT NULL") for name in reversed(_RECENT)),
             (start, "first_event_timestamp", f"'{Input.EVENT}'", "first_event_id", "NOT is_over"),
             (start, "time", f"'{Command.STOP_CHECKER}'", "NULL", "NOT is_over"),
             (activity, "time", f"'{Command.TOUCH}'", "NULL", "NOT is_over"),
@@ -554,9 +545,7 @@ ORDER BY problem
 
     def _grouped(self) -> Iterator[str]:
         settings = self._settings
-        timeout = _case(
-            ("in_background = 1", str(settings.background_timeout)), otherwise=str(settings.foreground_timeout)
-        )
+        timeout = _case(("in_background = 1", str(settings.background_timeout)), otherwise=str(settings.foreground_timeout))
         is_break = _case(
             (f"input IN ({_BREAK_LIST})", "1"),
             (f"NOT ({_IS_CHECKED})", "0"),
