@@ -2,8 +2,8 @@
 
     spark-submit examples/spark_streaming.py LOG OUT CHECKPOINT
 
-LOG is a folder of JSON Lines, such as the records of `on_input`. OUT gets Parquet files. The program processes the files
-that are new since its last run, then stops; with another trigger, it waits for more.
+LOG is a folder of JSON Lines, such as the records of `on_input`. OUT gets Parquet files. The program processes the
+files that are new since its last run, then stops; with another trigger, it waits for more.
 
 Rows may arrive in any order. A user's rows wait in the state until the watermark passes them, and are then applied in
 order, so the result equals that of one run over the whole log. Only rows that arrive more than `MAX_DELAY` late are

@@ -39,7 +39,9 @@ WAIT_SECONDS = 600.0
 """Seconds to wait for a result before a test fails. Generous, because the machine may be busy."""
 
 WEB_WORKERS = DOCS / "how-to" / "web-workers.md"
-PAGES_WITH_OWN_TESTS = {"snowplow.md", "tkinter.md", "qt.md", WEB_WORKERS.name, "sessionize-dbt.md", "sessionize-spark.md"}
+PAGES_WITH_OWN_TESTS = {
+    *("snowplow.md", "tkinter.md", "qt.md", WEB_WORKERS.name, "sessionize-dbt.md", "sessionize-spark.md"),
+}
 """Pages that need a collector, a desktop user, an HTTP client, dbt or Spark. Each has its own test."""
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -140,7 +142,7 @@ def test_code_blocks_run_and_print_what_the_page_shows(page: Path, folder: Path)
 
 @pytest.mark.engines
 def test_dbt_page_builds_its_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """dbt builds the page's project day by day and prints the rows that the page shows."""
+    """The page's project is built day by day, and has the rows that the page shows."""
     monkeypatch.setenv("PATH", f"{DBT}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("DBT_SEND_ANONYMOUS_USAGE_STATS", "false")
     if shutil.which("dbt") is None:
