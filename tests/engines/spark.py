@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql import SparkSession
 
-OPTIONS = {
+OPTIONS: dict[str, bool | float | int | str | None] = {
     "spark.master": "local[2]",
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.shuffle.partitions": "2",

@@ -29,7 +29,8 @@ def sessionize(  # noqa: PLR0913  # the settings in the specification
 ) -> DataFrame:
     """Return the events of a log that belong to a session: the log's columns, then the entity's.
 
-    Arguments are those of `sessionize_sql`. The result is lazy. A log that `check` refuses gives wrong sessions.
+    Arguments are those of `sessionize_sql`. ``carried`` should be read from a table, because Spark would analyze and run
+    the query for it many times over. The result is lazy. A log that `check` refuses gives wrong sessions.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -89,8 +90,9 @@ def check(log: DataFrame, *, columns: Mapping[str, str] | None = None, carried: 
 
 
 def _run(query: str, log: DataFrame, carried: DataFrame | None) -> DataFrame:
-    frames = {"log": log} if carried is None else {"log": log, "carried": carried}
-    return log.sparkSession.sql(query, **frames)
+    if carried is None:
+        return log.sparkSession.sql(query, log=log)
+    return log.sparkSession.sql(query, log=log, carried=carried)
 
 
 def _escaped(columns: Mapping[str, str] | None) -> dict[str, str] | None:
