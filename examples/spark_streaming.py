@@ -57,7 +57,7 @@ class Sessions(StatefulProcessor):
     def init(self, handle: StatefulProcessorHandle) -> None:
         """Declare what Spark stores."""
         self._handle = handle
-        self._stored = handle.getValueState("user", "state STRING, waiting STRING")
+        self._stored: Any = handle.getValueState("user", "state STRING, waiting STRING")
 
     def handleInputRows(  # noqa: N802  # Spark's name
         self,
@@ -79,10 +79,9 @@ class Sessions(StatefulProcessor):
         return self._advance(key[0], [], timerValues.getCurrentWatermarkInMs(), expiredTimerInfo.getExpiryTimeInMs())
 
     def _advance(self, user_id: str, new: list[Any], watermark: int, expired: int | None = None) -> Iterator[Row]:
-        state, waiting = None, new
-        if stored := self._stored.get():
-            state, waiting = stored[0] and load_state(stored[0]), json.loads(stored[1]) + new
-        waiting.sort(key=lambda row: row[:2])
+        stored = self._stored.get() or (None, "[]")
+        state = load_state(stored[0]) if stored[0] else None
+        waiting: list[Any] = sorted(json.loads(stored[1]) + new, key=_order)
         ready = [row for row in waiting if row[0] <= watermark * 1000]
         del waiting[: len(ready)]
         fold = Fold(**self._settings, carried=[state] if state else [])
@@ -109,6 +108,10 @@ class Sessions(StatefulProcessor):
             self._handle.registerTimer(due)
         else:
             self._stored.clear()
+
+
+def _order(row: list[Any]) -> tuple[int, int]:
+    return row[0], row[1]
 
 
 def dump_state(state: UserState) -> str:

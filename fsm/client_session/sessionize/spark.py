@@ -29,8 +29,8 @@ def sessionize(  # noqa: PLR0913  # the settings in the specification
 ) -> DataFrame:
     """Return the events of a log that belong to a session: the log's columns, then the entity's.
 
-    Arguments are those of `sessionize_sql`. ``carried`` should be read from a table, because Spark would analyze and run
-    the query for it many times over. The result is lazy. A log that `check` refuses gives wrong sessions.
+    Arguments are those of `sessionize_sql`. ``carried`` should be read from a table, because Spark would analyze and
+    run its query many times over. The result is lazy. A log that `check` refuses gives wrong sessions.
 
     Raises:
         TypeError: an argument has the wrong type.
