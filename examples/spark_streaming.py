@@ -79,7 +79,7 @@ class Sessions(StatefulProcessor):
         return self._advance(key[0], [], timerValues.getCurrentWatermarkInMs(), expiredTimerInfo.getExpiryTimeInMs())
 
     def _advance(self, user_id: str, new: list[Any], watermark: int, expired: int | None = None) -> Iterator[Row]:
-        stored = self._stored.get() or (None, "[]")
+        stored: tuple[Any, ...] = self._stored.get() or (None, "[]")
         state = load_state(stored[0]) if stored[0] else None
         waiting: list[Any] = sorted(json.loads(stored[1]) + new, key=_order)
         ready = [row for row in waiting if row[0] <= watermark * 1000]
