@@ -26,8 +26,8 @@ class Dialect:
     quote: str = '"'
     escaped: str = ""
     """The characters in literals that need a backslash; without any, quotes are doubled."""
-    ignores_nulls: bool = False
-    """Whether window functions can ignore nulls."""
+    latest: str = ""
+    """The last value in a window that is not null; empty if window functions can't ignore nulls."""
     has_lambdas: bool = False
     """Whether a function can fold an array, which is used instead of recursion."""
     inline: str = " NOT MATERIALIZED"
@@ -55,7 +55,7 @@ class Dialect:
 
 DIALECTS: Mapping[str, Dialect] = {
     "sqlite": Dialect("client_session_microseconds({})", "client_session_time({})", "instr"),
-    "duckdb": Dialect("epoch_us({})", "make_timestamptz({})", "strpos", ignores_nulls=True),
+    "duckdb": Dialect("epoch_us({})", "make_timestamptz({})", "strpos", latest="LAST_VALUE({} IGNORE NULLS)"),
     "postgres": Dialect(
         "CAST(EXTRACT(EPOCH FROM {}) * 1000000 AS BIGINT)",
         "TIMESTAMPTZ '1970-01-01 00:00:00+00' + ({}) * INTERVAL '1 microsecond'",
@@ -68,7 +68,7 @@ DIALECTS: Mapping[str, Dialect] = {
         text="STRING",
         quote="`",
         escaped="\\'",
-        ignores_nulls=True,
+        latest="LAST_VALUE({}) IGNORE NULLS",
         has_lambdas=True,
         inline="",
     ),

@@ -59,7 +59,7 @@ class Tables:
         self.part = "" if carried is None else ", part"
         self.order = "t, sequence" if carried is None else "part, t, sequence"
         # Some engines need not sort again if the order is the same.
-        self._by = self.order if dialect.ignores_nulls else "n"
+        self._by = self.order if dialect.latest else "n"
         self._rows = f"user_id, t, time, sequence, input, event_id{self.part}"
         self._is_own_event = f"input IN ({_EVENT_LIST})"
         self.is_event = self._is_own_event
@@ -72,7 +72,7 @@ class Tables:
         yield from self.inputs()
         if self._drop_repeats:
             yield self._marked()
-        if not self.dialect.ignores_nulls:
+        if not self.dialect.latest:
             yield self._numbered()
         yield self._known()
         if self._settings.extend_on_focus_change:
@@ -172,11 +172,11 @@ class Tables:
 )"""
 
     def _known(self) -> str:
-        if self.dialect.ignores_nulls:
+        if self.dialect.latest:
             source, order, comment = self._kept, self.order, ""
             number = f"ROW_NUMBER() OVER (PARTITION BY user_id ORDER BY {order}) AS n"
             in_background, is_stopped = (
-                f"COALESCE(LAST_VALUE({_flag(sets, clears, '1', '0')} IGNORE NULLS) OVER before, 0)"
+                f"COALESCE({self.dialect.latest.format(_flag(sets, clears, '1', '0'))} OVER before, 0)"
                 for sets, clears in ((Input.BACKGROUND, _TO_FOREGROUND), (Command.STOP_CHECKER, _CHECKING))
             )
         else:
@@ -326,17 +326,17 @@ class Tables:
   FROM {self.sessions}
   WHERE input = '{Input.EVENT}' OR (input = '{Input.PASSIVE}' AND events > begin)
 )"""
-        if self.dialect.ignores_nulls:
+        if self.dialect.latest:
 
             def first(column: str) -> str:
-                return f"LAST_VALUE(CASE WHEN is_first = 1 THEN {column} END IGNORE NULLS) OVER so_far"
+                return f"{self.dialect.latest.format(f'CASE WHEN is_first = 1 THEN {column} END')} OVER so_far"
         else:
 
             def first(column: str) -> str:
                 return f"FIRST_VALUE({column}) OVER session"
 
         sessions = (
-            "" if self.dialect.ignores_nulls else ",\n         session AS (PARTITION BY user_id, begin ORDER BY n)"
+            "" if self.dialect.latest else ",\n         session AS (PARTITION BY user_id, begin ORDER BY n)"
         )
         yield f"""placed AS (
   SELECT user_id, time, sequence, input, event_id{self.part}, n, lives, is_first,
