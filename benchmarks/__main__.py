@@ -73,7 +73,11 @@ SUITES = {
         visitors.VERSIONED,
     ),
     "sessionize": Suite(
-        {"sessionize": sessionize.measure, "parquet": sessionize.measure_parquet},
+        {
+            "sessionize": sessionize.measure,
+            "spark": sessionize.measure_spark,
+            "parquet": sessionize.measure_parquet,
+        },
         HERE / "sessionize.json",
         HERE / "sessionize.svg",
         sessionize_chart.draw,

@@ -27,7 +27,7 @@ def log_sql(rows: int, *, is_skewed: bool = False) -> str:
 ),
 drawn AS (
   SELECT sequence, source, hash(source, 'input') % 1000 AS chance,
-         CASE WHEN hash(source, 'heavy') % 100 < {heavy} THEN 0
+         CASE WHEN hash(source, 'heavy') % 100 < {heavy} THEN -1
               ELSE hash(source // {_ROWS_PER_VISIT}, hash(source, 'user') % {_VISITORS})
                    % {max(rows // ROWS_PER_USER, 1)} END AS user_number
   FROM sources

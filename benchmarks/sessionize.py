@@ -59,18 +59,25 @@ class Figures:
 
 
 def measure(rows: int = 10_000_000) -> list[Row]:
-    """Measure all engines that are installed, on logs of this size."""
+    """Measure Polars and DuckDB, on logs of this size."""
     with tempfile.TemporaryDirectory() as name:
         usual, skewed = Path(name, "usual.parquet"), Path(name, "skewed.parquet")
         with open_duckdb(Path(name)) as connection:
             write_log(connection, usual, rows)
             write_log(connection, skewed, rows, is_skewed=True)
-        result = [*measure_polars(usual, skewed), *measure_duckdb(usual, skewed, Path(name))]
-        if importlib.util.find_spec("pyspark") and shutil.which("java"):
-            result += measure_spark(usual)
-        else:
-            print("Skipped Spark: pyspark or Java is not installed", file=sys.stderr)  # noqa: T201  # for the terminal
-    return result
+        return [*measure_polars(usual, skewed), *measure_duckdb(usual, skewed, Path(name))]
+
+
+def measure_spark(rows: int = 10_000_000) -> list[Row]:
+    """Measure Spark on a log of this size, if it is installed."""
+    if not (importlib.util.find_spec("pyspark") and shutil.which("java")):
+        print("Skipped Spark: pyspark or Java is not installed", file=sys.stderr)  # noqa: T201  # for the terminal
+        return []
+    with tempfile.TemporaryDirectory() as name:
+        usual = Path(name, "usual.parquet")
+        with open_duckdb(Path(name)) as connection:
+            write_log(connection, usual, rows)
+        return run_spark(usual)
 
 
 def measure_polars(usual: Path, skewed: Path) -> list[Row]:
@@ -180,7 +187,7 @@ def open_spark() -> Iterator[SparkSession]:
         spark.stop()
 
 
-def measure_spark(usual: Path) -> list[Row]:
+def run_spark(usual: Path) -> list[Row]:
     """Measure Spark, from Parquet to nothing. Each query has run before, so that its code has been compiled."""
     with open_spark() as spark:
         log = spark.read.parquet(str(usual))
@@ -250,7 +257,7 @@ def measure_parquet(rows: int = 100_000_000) -> list[Row]:
             command, check=True, stdout=subprocess.PIPE, env=os.environ | {"POLARS_MAX_THREADS": "2"}
         )
     figures = json.loads(process.stdout)
-    title = f"{rows:,} rows from Parquet to Parquet"
+    title = f"{rows / 1e6:g} million rows, Parquet to Parquet"
     return [
         Row.of_values(f"{title}: elapsed", [figures["elapsed"] / 60], unit="min", bar=Bar(10)),
         Row.of_values(f"{title}: CPU", [figures["cpu"] / 60], unit="min"),
