@@ -13,7 +13,7 @@ WORKERS ?= auto
 FUZZ_SECONDS ?= 60
 
 .PHONY: demo test test-engines lint types suite coverage matrix diagrams api verify mutants torture fuzz freeze bench \
-	bench-check bench-visitors docs clean
+	bench-check bench-visitors bench-sessionize docs clean
 
 demo: $(COMMAND)
 	rm -rf $(dir $(DEMO_SAVE))
@@ -113,6 +113,12 @@ bench-check: $(INSTALLED)
 bench-visitors: $(INSTALLED)
 	@command -v redis-server >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -qq redis-server; } || true
 	PYTHONPATH=tests $(BIN)/python -m benchmarks visitors
+
+# Compares sessionizing a log of 10 million rows with the usual queries, sessionizes a Parquet file of 100 million, and
+# writes the results and the chart. Takes about half an hour and 25 GB of disk. Spark needs Java.
+bench-sessionize: $(INSTALLED)
+	@! command -v java >/dev/null || $(BIN)/python -m pip install --quiet --group spark
+	PYTHONPATH=tests $(BIN)/python -m benchmarks sessionize
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

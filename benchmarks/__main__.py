@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measure sessions, or visitors, print a table, and write results and a chart.
+"""``python -m benchmarks``: measure sessions, visitors or logs, print a table, and write results and a chart.
 
 ``--check`` only compares with the stored results.
 """
@@ -16,7 +16,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks import contention, embedding, many_sessions, saving, timings, visitors, visitors_chart
+from benchmarks import (
+    contention,
+    embedding,
+    many_sessions,
+    saving,
+    sessionize,
+    sessionize_chart,
+    timings,
+    visitors,
+    visitors_chart,
+)
 from benchmarks.chart import draw
 from benchmarks.results import VERSIONED, find_changes, machine, read, write
 
@@ -34,7 +44,8 @@ _PIPED_WIDTH = 180
 class Suite:
     """Benchmarks whose results are stored together."""
 
-    parts: Mapping[str, Callable[[], list[Row]]]
+    parts: Mapping[str, Callable[..., list[Row]]]
+    """The functions that measure. Those of logs take a number of rows."""
     results: Path
     chart: Path
     draw: Callable[[Sequence[Row], dict[str, Any]], str]
@@ -63,6 +74,17 @@ SUITES = {
         visitors_chart.draw,
         visitors.VERSIONED,
     ),
+    "sessionize": Suite(
+        {
+            "sessionize": sessionize.measure,
+            "spark": sessionize.measure_spark,
+            "parquet": sessionize.measure_parquet,
+        },
+        HERE / "sessionize.json",
+        HERE / "sessionize.svg",
+        sessionize_chart.draw,
+        sessionize.VERSIONED,
+    ),
 }
 
 
@@ -73,6 +95,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="compare with the stored results, without writing files")
     parts = [name for suite in SUITES.values() for name in suite.parts]
     parser.add_argument("--only", choices=parts, help="measure only this part, without writing files")
+    parser.add_argument("--rows", type=int, help="the rows of the logs to sessionize; without writing files")
     options = parser.parse_args()
     suite = SUITES[options.suite]
     console = Console(highlight=False)
@@ -83,7 +106,7 @@ def main() -> None:
         if options.only in {None, name}:
             begin = time.monotonic()
             with console.status(f"{name} …"):
-                rows += measure()
+                rows += measure() if options.rows is None else measure(options.rows)
             console.print(f"[dim]{name}: {time.monotonic() - begin:.0f} s[/]")
     console.print(table(rows))
     if options.check:
@@ -92,7 +115,7 @@ def main() -> None:
         for change in changes:
             console.print(change, style="red")
         sys.exit(1 if changes else 0)
-    if options.only is None:
+    if options.only is None and options.rows is None:
         write(suite.results, rows, machine(suite.packages))
         suite.chart.write_text(suite.draw(*read(suite.results)), encoding="utf-8")
 

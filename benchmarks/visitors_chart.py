@@ -8,7 +8,7 @@ from benchmarks.chart import EXCEEDED_COLOR, FAINT_INK, INK, MET_COLOR, REFERENC
 from benchmarks.visitors import GET_AND_SET, RANDOM_PROCESS, SAME_PROCESS, SHARED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from benchmarks.results import Row
 
@@ -37,26 +37,41 @@ _SECTIONS = (
 
 def draw(rows: Sequence[Row], measured_on: dict[str, Any]) -> str:
     """Return the chart as SVG: three groups of bars, whose lines mark the limits."""
+    sections = [
+        (heading, note, {name: name.removeprefix(f"{SHARED}: ") for name in names})
+        for heading, note, names in _SECTIONS
+    ]
+    return draw_sections(_TITLE, sections, rows, measured_on, f"redis-py {measured_on['versions']['redis']}")
+
+
+def draw_sections(
+    title: str,
+    sections: Iterable[tuple[str, str, Mapping[str, str]]],
+    rows: Sequence[Row],
+    measured_on: dict[str, Any],
+    versions: str,
+) -> str:
+    """Return a chart of groups of bars, each with a heading, a note, and a label for each row's name."""
     by_name = {row.name: row for row in rows}
-    parts = [text(_MARGIN, 46, _TITLE, font_size=24, font_weight=600)]
+    parts = [text(_MARGIN, 46, title, font_size=24, font_weight=600)]
     y = 74
     for line in (
         f"{measured_on['cpu']}, {measured_on['cores']} cores, {measured_on['os']}",
-        f"{measured_on['python']}, redis-py {measured_on['versions']['redis']}, {measured_on['date']}",
+        f"{measured_on['python']}, {versions}, {measured_on['date']}",
     ):
         parts.append(text(_MARGIN, y, line, fill=FAINT_INK, font_size=14))
         y += 20
-    for heading, note, names in _SECTIONS:
+    for heading, note, labels in sections:
         y += 26
         parts.append(text(_MARGIN, y, heading, font_size=18, font_weight=600))
         parts.append(text(_WIDTH - _MARGIN, y, note, fill=FAINT_INK, text_anchor="end", font_size=14))
         y += 14
-        found = [by_name[name] for name in names]
+        found = [by_name[name] for name in labels]
         longest = max(max(row.value, 0 if row.bar is None else row.bar.limit) for row in found) * 1.08
-        for name, row in zip(names, found, strict=True):
-            parts.extend(_bar(name.removeprefix(f"{SHARED}: "), row, longest, y))
+        for label, row in zip(labels.values(), found, strict=True):
+            parts.extend(_bar(label, row, longest, y))
             y += _ROW_HEIGHT
-    return svg(y + 16, parts, title=_TITLE, width=_WIDTH, font_size=_FONT_SIZE)
+    return svg(y + 16, parts, title=title, width=_WIDTH, font_size=_FONT_SIZE)
 
 
 def _bar(label: str, row: Row, longest: float, y: float) -> Iterable[str]:

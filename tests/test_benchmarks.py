@@ -9,15 +9,30 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 import attrs
+import polars as pl
 import pytest
 from opentelemetry.sdk.trace import Span, TracerProvider
 from rich.console import Console
 
 from benchmarks import __main__ as command
-from benchmarks import contention, embedding, many_sessions, minimal, parsing, saving, state_machines, timings, visitors
+from benchmarks import (
+    contention,
+    embedding,
+    gaps,
+    logs,
+    many_sessions,
+    minimal,
+    parsing,
+    saving,
+    sessionize,
+    state_machines,
+    timings,
+    visitors,
+)
 from benchmarks.chart import draw
 from benchmarks.results import EVENT_ROW, Bar, Row, find_changes, machine, read, write
 from client_session import ClientSession
+from client_session.sessionize.polars import sessionize as polars_sessionize
 from client_session.trackers.opentelemetry import SessionSpanProcessor
 from client_session.visitors.value import decode
 from client_session_persistence import MemoryStore, SqliteStore, XmlStore, loads
@@ -292,6 +307,60 @@ def test_visitors_are_measured() -> None:
     assert (
         1 <= rows[f"{visitors.SAME_PROCESS}: round trips"].value < rows[f"{visitors.RANDOM_PROCESS}: round trips"].value
     )
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> pl.DataFrame:
+    """Return a generated log of 20,000 rows."""
+    with sessionize.open_duckdb(tmp_path) as connection:
+        logs.write_log(connection, tmp_path / "log.parquet", 20_000)
+    return pl.read_parquet(tmp_path / "log.parquet")
+
+
+def test_generated_log_has_all_that_costs(log: pl.DataFrame) -> None:
+    """Of the log, 80% are events; users return after gaps; a few events are repeated."""
+    inputs = dict(log["input"].value_counts(normalize=True).iter_rows())
+    assert 0.78 < inputs["event"] < 0.82
+    assert inputs.keys() == {
+        *("event", "passive", "background", "foreground", "touch", "new-session", "stop-checker", "start-checker")
+    }
+    result = gaps.polars(log)
+    assert result.filter(pl.col("session_index") == 5).height > 0
+    assert result.height > result["event_id"].n_unique()
+
+
+def test_skewed_log_has_a_user_with_many_rows(tmp_path: Path) -> None:
+    """In a skewed log, one user has 30% of the rows, and the others share the rest."""
+    with sessionize.open_duckdb(tmp_path) as connection:
+        logs.write_log(connection, tmp_path / "log.parquet", 20_000, is_skewed=True)
+    counts = pl.read_parquet(tmp_path / "log.parquet")["user_id"].value_counts(sort=True)["count"]
+    assert 5_600 < counts[0] < 6_400
+    assert counts[1] < 1_000
+
+
+def test_gap_queries_do_the_same_work(log: pl.DataFrame, tmp_path: Path) -> None:
+    """All gap queries have the same result; so has `sessionize`, for a log of events only, without repeats."""
+    events = log.filter(pl.col("input") == "event").unique("event_id", keep="first")
+    events.write_parquet(tmp_path / "events.parquet")
+    with sessionize.open_duckdb(tmp_path) as connection:
+        connection.read_parquet(str(tmp_path / "events.parquet")).create_view("log")
+        in_duckdb = connection.execute(gaps.SQL).fetchall()
+    results = [frame.rows() for frame in (gaps.polars(events), gaps.polars_by_key(events))]
+    ours = polars_sessionize(events).select(gaps.COLUMNS).collect().rows()
+    wanted = sorted(results[0])
+    assert sorted(results[1]) == wanted
+    assert sorted(ours) == wanted
+    assert sorted(in_duckdb) == wanted
+
+
+def test_sessionizing_is_measured() -> None:
+    """A small run measures Polars, DuckDB and Parquet files; the first two have all rows of the stored results."""
+    stored, _ = read(command.SUITES["sessionize"].results)
+    names = [row.name for row in sessionize.measure(2_000)]
+    assert names == [row.name for row in stored if row.name.startswith(("Polars", "DuckDB"))]
+    assert [row.name for row in sessionize.measure_parquet(2_000)] == [
+        f"0.002 million rows, Parquet to Parquet: {figure}" for figure in ("elapsed", "CPU", "resident")
+    ]
 
 
 def test_measured_values_are_those_of_visitors() -> None:

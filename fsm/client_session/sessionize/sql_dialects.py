@@ -26,12 +26,15 @@ class Dialect:
     quote: str = '"'
     escaped: str = ""
     """The characters in literals that need a backslash; without any, quotes are doubled."""
-    ignores_nulls: bool = False
-    """Whether window functions can ignore nulls."""
+    ignoring_nulls: str = ""
+    """The call of a window function, with its arguments, that ignores nulls; empty if there is none."""
     has_lambdas: bool = False
     """Whether a function can fold an array, which is used instead of recursion."""
     inline: str = " NOT MATERIALIZED"
     """The keywords for a table that is read more than once, but is not worth storing."""
+
+    few: str = ""
+    """The hint that a query's rows are few, so that a join need not sort and send the other side's."""
 
     def name(self, text: str) -> str:
         """Return the name of a column or table."""
@@ -55,7 +58,7 @@ class Dialect:
 
 DIALECTS: Mapping[str, Dialect] = {
     "sqlite": Dialect("client_session_microseconds({})", "client_session_time({})", "instr"),
-    "duckdb": Dialect("epoch_us({})", "make_timestamptz({})", "strpos", ignores_nulls=True),
+    "duckdb": Dialect("epoch_us({})", "make_timestamptz({})", "strpos", ignoring_nulls="{}({} IGNORE NULLS)"),
     "postgres": Dialect(
         "CAST(EXTRACT(EPOCH FROM {}) * 1000000 AS BIGINT)",
         "TIMESTAMPTZ '1970-01-01 00:00:00+00' + ({}) * INTERVAL '1 microsecond'",
@@ -68,9 +71,10 @@ DIALECTS: Mapping[str, Dialect] = {
         text="STRING",
         quote="`",
         escaped="\\'",
-        ignores_nulls=True,
+        ignoring_nulls="{}({}) IGNORE NULLS",
         has_lambdas=True,
         inline="",
+        few="/*+ BROADCAST({}) */ ",
     ),
 }
 

@@ -59,7 +59,7 @@ class Tables:
         self.part = "" if carried is None else ", part"
         self.order = "t, sequence" if carried is None else "part, t, sequence"
         # Some engines need not sort again if the order is the same.
-        self._by = self.order if dialect.ignores_nulls else "n"
+        self._by = self.order if dialect.ignoring_nulls else "n"
         self._rows = f"user_id, t, time, sequence, input, event_id{self.part}"
         self._is_own_event = f"input IN ({_EVENT_LIST})"
         self.is_event = self._is_own_event
@@ -72,7 +72,7 @@ class Tables:
         yield from self.inputs()
         if self._drop_repeats:
             yield self._marked()
-        if not self.dialect.ignores_nulls:
+        if not self.dialect.ignoring_nulls:
             yield self._numbered()
         yield self._known()
         if self._settings.extend_on_focus_change:
@@ -91,28 +91,31 @@ class Tables:
             yield self.log_inputs(self._carried_inputs())
         first = "part, " if self.part else ""
         yield f"""clock_inputs AS (  -- A visitor's clock was set back, so times cannot be compared, but sequences can.
-  SELECT {self._rows},
+  SELECT user_id, t, sequence, input{self.part},
          SUM(CASE WHEN input = '{CLOCK}' THEN 1 ELSE 0 END)
            OVER (PARTITION BY user_id ORDER BY {first}sequence {_SO_FAR}) AS clocks
   FROM inputs
-  WHERE user_id IN (SELECT user_id FROM inputs WHERE input = '{CLOCK}')
+  WHERE user_id IN (SELECT {self.dialect.few.format("inputs")}user_id FROM inputs WHERE input = '{CLOCK}')
 )"""
         yield f"""clock_steps AS (
-  SELECT {self._rows}, clocks,
-         CASE WHEN input = '{CLOCK}'
-              THEN COALESCE(LAG(t) OVER (PARTITION BY user_id ORDER BY clocks, {self.order}) - t, 0)
-              ELSE 0 END AS step
+  SELECT user_id, sequence, input,
+         COALESCE(LAG(t) OVER (PARTITION BY user_id ORDER BY clocks, {self.order}) - t, 0) AS step
   FROM clock_inputs
 )"""
-        yield f"""ordered AS (  -- From now on, (t, sequence) orders each user's inputs.
-  SELECT {self._rows}
-  FROM inputs AS i
-  WHERE NOT EXISTS (SELECT 1 FROM clock_inputs AS c WHERE c.user_id = i.user_id)
-  UNION ALL
-  SELECT user_id,
-         CAST(t + SUM(step) OVER (PARTITION BY user_id ORDER BY clocks, {self.order} {_SO_FAR}) AS BIGINT),
-         time, sequence, input, event_id{self.part}
+        yield f"""clock_shifts AS (
+  SELECT user_id, sequence,
+         SUM(step) OVER (PARTITION BY user_id ORDER BY sequence {_SO_FAR}) AS shift,
+         LEAD(sequence) OVER (PARTITION BY user_id ORDER BY sequence) AS next_sequence
   FROM clock_steps
+  WHERE input = '{CLOCK}'
+)"""
+        part = ", i.part" if self.part else ""
+        yield f"""ordered AS (  -- From now on, (t, sequence) orders each user's inputs.
+  SELECT i.user_id, CAST(i.t + COALESCE(c.shift, 0) AS BIGINT) AS t, i.time, i.sequence, i.input, i.event_id{part}
+  FROM inputs AS i
+  LEFT JOIN clock_shifts AS c
+    ON c.user_id = i.user_id AND i.sequence >= c.sequence
+    AND (i.sequence < c.next_sequence OR c.next_sequence IS NULL){" AND i.part = 0" if self.part else ""}
 )"""
 
     def log_inputs(self, more: str = "") -> str:
@@ -148,16 +151,21 @@ class Tables:
         return "".join(selects)
 
     def _marked(self) -> str:
-        lags = ", ".join(f"LAG(event_id, {number}) OVER events" for number in range(1, REMEMBERED_EVENTS + 1))
-        split = lags.index(" LAG", len(lags) // 2)
+        ignoring_nulls = self.dialect.ignoring_nulls
+        event_id = f"CASE WHEN {self.is_event} THEN event_id END" if ignoring_nulls else "event_id"
+        lag = ignoring_nulls or "{}({})"
+        lags = ",\n                ".join(
+            f"{lag.format('LAG', f'{event_id}, {number}')} OVER events" for number in range(1, REMEMBERED_EVENTS + 1)
+        )
+        # Without other events' nulls, the order is that of later tables, so some engines need not sort again.
+        kinds = "" if ignoring_nulls else f", CASE WHEN {self.is_event} THEN 1 ELSE 0 END"
         return f"""marked AS (  -- Events that are sent again within the user's next {REMEMBERED_EVENTS} events.
   SELECT {self._rows},
          CASE WHEN {self._is_own_event} AND event_id IN (
-                {lags[:split]}
-               {lags[split:]})
+                {lags})
               THEN 1 ELSE 0 END AS is_repeated
   FROM ordered
-  WINDOW events AS (PARTITION BY user_id, CASE WHEN {self.is_event} THEN 1 ELSE 0 END ORDER BY {self.order})
+  WINDOW events AS (PARTITION BY user_id{kinds} ORDER BY {self.order})
 )"""
 
     @property
@@ -172,11 +180,12 @@ class Tables:
 )"""
 
     def _known(self) -> str:
-        if self.dialect.ignores_nulls:
+        if self.dialect.ignoring_nulls:
             source, order, comment = self._kept, self.order, ""
             number = f"ROW_NUMBER() OVER (PARTITION BY user_id ORDER BY {order}) AS n"
+            last = self.dialect.ignoring_nulls
             in_background, is_stopped = (
-                f"COALESCE(LAST_VALUE({_flag(sets, clears, '1', '0')} IGNORE NULLS) OVER before, 0)"
+                f"COALESCE({last.format('LAST_VALUE', _flag(sets, clears, '1', '0'))} OVER before, 0)"
                 for sets, clears in ((Input.BACKGROUND, _TO_FOREGROUND), (Command.STOP_CHECKER, _CHECKING))
             )
         else:
@@ -326,17 +335,18 @@ class Tables:
   FROM {self.sessions}
   WHERE input = '{Input.EVENT}' OR (input = '{Input.PASSIVE}' AND events > begin)
 )"""
-        if self.dialect.ignores_nulls:
+        if self.dialect.ignoring_nulls:
 
             def first(column: str) -> str:
-                return f"LAST_VALUE(CASE WHEN is_first = 1 THEN {column} END IGNORE NULLS) OVER so_far"
+                value = f"CASE WHEN is_first = 1 THEN {column} END"
+                return f"{self.dialect.ignoring_nulls.format('LAST_VALUE', value)} OVER so_far"
         else:
 
             def first(column: str) -> str:
                 return f"FIRST_VALUE({column}) OVER session"
 
         sessions = (
-            "" if self.dialect.ignores_nulls else ",\n         session AS (PARTITION BY user_id, begin ORDER BY n)"
+            "" if self.dialect.ignoring_nulls else ",\n         session AS (PARTITION BY user_id, begin ORDER BY n)"
         )
         yield f"""placed AS (
   SELECT user_id, time, sequence, input, event_id{self.part}, n, lives, is_first,
