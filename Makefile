@@ -62,6 +62,7 @@ diagrams: $(INSTALLED)
 		cat diagrams/lifecycle.svg; printf '"""\n'; } > fsm/client_session/verify/picture.py
 	$(BIN)/client-session diagram -o diagrams/lifecycle.mmd
 	$(BIN)/client-session diagram -o diagrams/lifecycle.dot
+	$(BIN)/client-session replay --svg diagrams/day.svg examples/desktop_day.jsonl >/dev/null
 
 # Lists the public API in docs/api.txt.
 api: $(INSTALLED)

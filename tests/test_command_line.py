@@ -203,19 +203,57 @@ def data_of_line(line: str) -> dict[str, object]:
     return data
 
 
-def test_log_does_not_overwrite_what_the_replay_reads(tmp_path: Path) -> None:
-    """If the log is the trace or the save file, also by another name, the exit status is 2 and the file is kept."""
+def test_output_does_not_overwrite_what_the_replay_reads(tmp_path: Path) -> None:
+    """If the log or the picture is the trace or the save file, the exit status is 2 and the file is kept."""
     day = tmp_path / "day.jsonl"
     day.write_text(TWO_EVENTS)
     (tmp_path / "link.jsonl").symlink_to(day)
-    for arguments in (["--log", str(tmp_path / "link.jsonl"), str(day)], ["--save", str(day), "--log", str(day), "-"]):
-        result = run("replay", *arguments, stdin=TWO_EVENTS)
-        assert (result.returncode, result.stdout) == (2, "")
-        assert result.stderr.splitlines()[-1] == f"Error: --log must not be {day}, which the replay reads"
+    for option in ("--log", "--svg"):
+        for arguments in (
+            [option, str(tmp_path / "link.jsonl"), str(day)],
+            ["--save", str(day), option, str(day), "-"],
+        ):
+            result = run("replay", *arguments, stdin=TWO_EVENTS)
+            assert (result.returncode, result.stdout) == (2, "")
+            assert result.stderr.splitlines()[-1] == f"Error: {option} must not be {day}, which the replay reads"
     assert day.read_text() == TWO_EVENTS
+    both = run("replay", "--log", str(tmp_path / "out"), "--svg", str(tmp_path / "x" / ".." / "out"), str(day))
+    assert both.returncode == 2
+    assert both.stderr.splitlines()[-1] == f"Error: --svg must not be {tmp_path / 'out'}, which --log writes"
     missing = run("replay", "--log", str(tmp_path / "none" / "log"), str(day))
     assert missing.returncode == 1
     assert missing.stderr == f"Error: {tmp_path / 'none' / 'log'} cannot be written: No such file or directory\n"
+
+
+def test_replay_draws_a_timeline(tmp_path: Path) -> None:
+    """``--svg`` replaces a file by the picture of the replay, and changes nothing that is printed."""
+    picture = tmp_path / "<day>.svg"
+    picture.write_text("older")
+    result = run("replay", "--json", "--svg", str(picture), EXAMPLE)
+    assert (result.returncode, result.stderr, len(result.stdout.splitlines())) == (0, "", 48)
+    assert picture.read_bytes() == (ROOT / "diagrams" / "day.svg").read_bytes()
+    assert run("replay", "--svg", str(picture), "-", stdin="").returncode == 2
+    assert picture.read_bytes() == (ROOT / "diagrams" / "day.svg").read_bytes()
+
+
+def test_files_are_written_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    """A failed write keeps the older file; a successful one keeps its mode and a symbolic link to it."""
+    target, link = tmp_path / "day.svg", tmp_path / "link.svg"
+    target.write_text("older")
+    target.chmod(0o640)
+    link.symlink_to(target)
+    limited = "import resource as r, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+    limited += (
+        "r.setrlimit(r.RLIMIT_FSIZE, (1000, 1000)); from client_session.cli import client_session; client_session()"
+    )
+    failed = run("replay", "--svg", str(link), EXAMPLE, command=(sys.executable, "-c", limited))
+    assert (failed.returncode, failed.stderr) == (1, f"Error: {link} cannot be written: File too large\n")
+    assert target.read_text() == "older"
+    assert run("replay", "--svg", str(link), EXAMPLE).returncode == 0
+    assert link.is_symlink()
+    assert target.read_bytes() == (ROOT / "diagrams" / "day.svg").read_bytes()
+    assert target.stat().st_mode & 0o777 == 0o640
+    assert sorted(tmp_path.iterdir()) == [target, link]
 
 
 def test_bad_line_is_reported_and_nothing_is_saved(save_path: Path, tmp_path: Path) -> None:

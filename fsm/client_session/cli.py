@@ -21,6 +21,7 @@ from client_session.clock import SystemClock
 from client_session.explanation import describe_save_file
 from client_session.graph import SessionState
 from client_session.terminal import Program, console, echo, fail, print_beside, print_indented, write_file
+from client_session.testing import timeline
 from client_session.testing.driver import SessionOptions
 from client_session.testing.json_lines import MAX_LINE_BYTES
 from client_session.testing.replay import Replay, TraceTooLongError
@@ -128,6 +129,9 @@ class _WorkingCopy:
     metavar="FILE",
     help="Write the inputs that decide which events share a session to this file, as on_input receives them.",
 )
+@click.option(
+    "--svg", type=_Path(dir_okay=False, path_type=Path), metavar="FILE", help="Draw a timeline of the replay."
+)
 def replay(  # noqa: PLR0913  # one argument per option
     trace: BinaryIO,
     save_path: str | None,
@@ -136,6 +140,7 @@ def replay(  # noqa: PLR0913  # one argument per option
     as_json: bool,
     no_ticks: bool,
     log: Path | None,
+    svg: Path | None,
     **options: Any,  # noqa: ANN401  # click passes the type-checked options by name
 ) -> None:
     """Replay TRACE in a session with a virtual clock, and print what happens.
@@ -155,7 +160,8 @@ def replay(  # noqa: PLR0913  # one argument per option
         message = "--write needs --save"
         raise click.UsageError(message)
     steps = _read_steps(trace)
-    with _log_writer(log, trace.name, save_path) as on_input:
+    _check_outputs({"--log": log, "--svg": svg}, trace.name, save_path)
+    with _log_writer(log) as on_input:
         try:
             store = MemoryStore() if save_path is None else _open(save_path, write=write)
             run = Replay(steps, store, SessionOptions(**options), ticking=not no_ticks, on_input=on_input)
@@ -166,14 +172,25 @@ def replay(  # noqa: PLR0913  # one argument per option
             for name, option in _OPTIONS.items():
                 message = message.replace(name, option)
             raise click.UsageError(message) from error
-        if as_json:
-            for moment in run.run():
-                if moment.context is not None:
-                    echo(moment.context.to_json())
-        else:
-            _print_timeline(run.run())
+        _show_replay(run.run() if svg is None else _drawn(run.run(), svg, trace.name), as_json=as_json)
     if run.session.save_error is not None:
         fail(f"not saved: {run.session.save_error}")
+
+
+def _show_replay(moments: Iterable[Moment], *, as_json: bool) -> None:
+    if not as_json:
+        _print_timeline(moments)
+        return
+    for moment in moments:
+        if moment.context is not None:
+            echo(moment.context.to_json())
+
+
+def _drawn(moments: Iterable[Moment], svg: Path, name: str) -> list[Moment]:
+    """Return the moments after drawing their timeline."""
+    result = list(moments)
+    write_file(svg, timeline.draw(result, Path(name).name).encode())
+    return result
 
 
 def _read_steps(trace: BinaryIO) -> list[Step]:
@@ -185,19 +202,24 @@ def _read_steps(trace: BinaryIO) -> list[Step]:
         fail(f"{trace.name} cannot be read: {error.strerror}")
 
 
-@contextlib.contextmanager
-def _log_writer(log: Path | None, *inputs: str | None) -> Generator[Callable[[InputRecord], object] | None]:
-    """Yield an ``on_input`` callback whose records are written to the file ``log`` at the end.
+def _check_outputs(outputs: dict[str, Path | None], *inputs: str | None) -> None:
+    """Ensure that the files that the replay writes are neither its ``inputs`` nor each other."""
+    taken = {Path(name).resolve(): f"{name}, which the replay reads" for name in inputs if name is not None}
+    for option, output in outputs.items():
+        if output is None:
+            continue
+        if owner := taken.get(output.resolve()):
+            message = f"{option} must not be {owner}"
+            raise click.UsageError(message)
+        taken[output.resolve()] = f"{output}, which {option} writes"
 
-    The log must not overwrite the ``inputs``, which are files that the replay reads.
-    """
+
+@contextlib.contextmanager
+def _log_writer(log: Path | None) -> Generator[Callable[[InputRecord], object] | None]:
+    """Yield an ``on_input`` callback whose records are written to the file ``log`` at the end."""
     if log is None:
         yield None
         return
-    for name in inputs:
-        if name is not None and log.exists() and Path(name).exists() and log.samefile(name):
-            message = f"--log must not be {name}, which the replay reads"
-            raise click.UsageError(message)
     records: list[InputRecord] = []
     yield records.append
     write_file(log, "".join(f"{record.to_json()}\n" for record in records).encode())
