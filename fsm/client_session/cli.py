@@ -27,6 +27,7 @@ from client_session.testing.json_lines import MAX_LINE_BYTES
 from client_session.testing.replay import Replay, TraceTooLongError
 from client_session.testing.trace import TraceError, read_trace
 from client_session.verify import diagram as drawing
+from client_session.verify import picture
 from client_session_persistence import CorruptSaveFileError, MemoryStore, StoreError, XmlStore
 from client_session_persistence.codec import FIELDS
 from client_session_persistence.snapshot import iso_time
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from client_session.testing.trace import Step
     from client_session_persistence import Snapshot, SnapshotStore
 
-_DIAGRAMS = {"svg": drawing.svg, "mermaid": drawing.mermaid, "dot": drawing.dot}
+_DIAGRAMS = {"svg": picture.svg, "mermaid": drawing.mermaid, "dot": drawing.dot}
 _FORMAT_BY_SUFFIX = {"": "mermaid", ".svg": "svg", ".dot": "dot", ".gv": "dot", ".mmd": "mermaid"}
 """The diagram format for each suffix of the output file."""
 _MIN_INLINE_WIDTH = 120
@@ -295,18 +296,11 @@ def diagram(kind: str | None, output: Path | None) -> None:
     if kind is None:
         message = f"pass --format, or an output file whose name ends in {', '.join(filter(None, _FORMAT_BY_SUFFIX))}"
         raise click.UsageError(message)
-    data = _draw(kind).encode()
+    data = _DIAGRAMS[kind]().encode()
     if output is None:
         click.echo(data, nl=False)
     else:
         write_file(output, data)
-
-
-def _draw(kind: str) -> str:
-    try:
-        return _DIAGRAMS[kind]()
-    except drawing.StalePictureError as error:
-        fail(str(error))
 
 
 @client_session.command()
@@ -343,7 +337,6 @@ def verify(examples: int, seed: int | None, report: Path | None) -> None:
             report.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             fail(f"{error.filename} cannot be written: {error.strerror}")
-        _draw("svg")  # fail now rather than after the verification
     with command.progress_bars(run.totals(examples)) as advance:
         found = run.verify(examples, secrets.randbelow(2**32) if seed is None else seed, advance)
     command.show(found, report)

@@ -17,7 +17,7 @@ p.lead { color: var(--soft); margin: 0 0 1.25rem; max-width: 48rem; }
 .facts dd { margin: 0; font-size: 1.2rem; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 .good { color: var(--good); } .bad { color: var(--bad); }
 figure { margin: 0; overflow-x: auto; }
-figure svg { min-width: 52rem; max-width: 100%; height: auto; display: block; margin: 0 auto; }
+figure svg { max-width: 100%; height: auto; display: block; margin: 0 auto; }
 table { border-collapse: collapse; width: 100%; font-size: .925rem; }
 th { text-align: left; color: var(--soft); font-weight: 600; font-size: .8rem; }
 th, td { padding: .45rem .9rem .45rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
