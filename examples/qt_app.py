@@ -81,7 +81,7 @@ class Window(QWidget):
 
     def __init__(self, session: ClientSession) -> None:
         """Create the widgets and lay them out."""
-        super().__init__(windowTitle="A session in Qt", styleSheet=STYLE)
+        super().__init__(windowTitle="A session in Qt", styleSheet=STYLE, minimumWidth=420)
         self.session = session
         self.state = QLabel(alignment=Qt.AlignmentFlag.AlignCenter)
         self.remaining = QProgressBar(textVisible=False)
@@ -90,7 +90,8 @@ class Window(QWidget):
         table.setVerticalSpacing(12)
         self.values = {name: self.add_row(table, name) for name in ("Session", "Events", "Session id", "Expires in")}
         table.addWidget(self.remaining, table.rowCount(), 0, 1, 2)
-        self.history = QLabel(wordWrap=True, alignment=Qt.AlignmentFlag.AlignTop, minimumHeight=120)
+        self.history = QLabel(wordWrap=True, alignment=Qt.AlignmentFlag.AlignTop)
+        self.history.setMinimumHeight(165)
         table.addWidget(self.history, table.rowCount(), 0, 1, 2)
         track, new_session = QPushButton("Track an event"), QPushButton("New session")
         track.setDefault(True)  # so that the Return key activates it
@@ -162,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--check-interval", type=float, default=15, metavar="SECONDS")
     options = parser.parse_args(arguments)
     app = QApplication()
-    signal.signal(signal.SIGINT, lambda *_: app.quit())  # runs when the window refreshes
+    signal.signal(signal.SIGINT, lambda _signal, _frame: app.quit())  # runs when the window refreshes
     with ClientSession(
         **vars(options),
         scheduler=QtScheduler(app),

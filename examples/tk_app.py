@@ -76,7 +76,7 @@ class Window:
         self.bar.grid(columnspan=2, sticky="ew", padx=24, pady=16)
         self.remaining = tk.Frame(self.bar)
         self.history = tk.Label(root, background=BACKGROUND, foreground=TEXT, font="-size 10")
-        self.history.configure(width=48, height=7, wraplength=380, justify="left", anchor="nw")
+        self.history.configure(width=48, height=9, wraplength=400, justify="left", anchor="nw")
         self.history.grid(columnspan=2, sticky="w", padx=24)
         ttk.Style(root).theme_use("clam")
         ttk.Button(root, text="Track an event", command=self.track).grid(
@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--check-interval", type=float, default=15, metavar="SECONDS")
     options = parser.parse_args(arguments)
     root = tk.Tk(className="TkApp")
-    signal.signal(signal.SIGINT, lambda *_: root.quit())  # runs when the window refreshes
+    signal.signal(signal.SIGINT, lambda _signal, _frame: root.quit())  # runs when the window refreshes
     with ClientSession(
         **vars(options),
         scheduler=TkScheduler(root),
