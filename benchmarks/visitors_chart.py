@@ -66,5 +66,5 @@ def draw(rows: Sequence[Row], measured_on: dict[str, Any]) -> str:
 def _bar(label: str, row: Row, longest: float, y: float) -> Iterable[str]:
     color = REFERENCE_COLOR if row.bar is None else MET_COLOR if row.holds else EXCEEDED_COLOR
     limit = f" ({row.limit})" if row.bar else ""
-    line = row.bar and row.bar.limit / longest
+    line = None if row.bar is None else row.bar.limit / longest
     yield from labeled_bar(y, (label, f"{row.shown}{limit}"), row.value / longest, color, line)
