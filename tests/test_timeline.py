@@ -141,6 +141,13 @@ def test_marks_match_any_replay(trace: list[Step], options: SessionOptions) -> N
         check_marks(replay(trace, options))
 
 
+def test_forgotten_user_and_the_next_one_have_separate_sessions() -> None:
+    """Session 1 of the next user has its own bar, even if session 1 of the forgotten user never ended."""
+    moments = replay(steps((0, "passive"), (60, "forget"), (90, "event")), SessionOptions(count_empty_sessions=True))
+    check_marks(moments)
+    assert len(marks(parse(moments), "rect", "bar")) == 2
+
+
 @pytest.mark.parametrize(
     ("inputs", "options", "ends"),
     [

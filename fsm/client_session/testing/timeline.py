@@ -171,6 +171,7 @@ class _Scale:
 class _Bar:
     """A session of the trace: its first event, its last activity, the limit that ended it, and why it ended."""
 
+    session_id: str
     index: int
     begun: datetime
     active_until: datetime
@@ -195,8 +196,8 @@ def _bars(moments: Sequence[Moment]) -> list[_Bar]:
                 current.events, current.reason = explanation.ended.event_count, explanation.ended.reason
                 current.active_until, current.ended = _limits(current, moment.at, explanation)
                 current = None
-            if (begun := explanation.begun) and not (current and current.index == begun.session_index):
-                current = _Bar(begun.session_index, moment.at, moment.at, moment.at)
+            if (begun := explanation.begun) and not (current and current.session_id == begun.session_id):
+                current = _Bar(begun.session_id, begun.session_index, moment.at, moment.at, moment.at)
                 bars.append(current)
         if current:
             current.events = moment.event_index
