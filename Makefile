@@ -62,10 +62,9 @@ coverage: $(INSTALLED) $(EXAMPLES)
 
 diagrams: $(INSTALLED)
 	$(BIN)/client-session diagram -o diagrams/lifecycle.svg
-	{ printf '"""The picture of the graph, which `make diagrams` generates."""\n\nPICTURE = """'; \
-		cat diagrams/lifecycle.svg; printf '"""\n'; } > fsm/client_session/verify/picture.py
 	$(BIN)/client-session diagram -o diagrams/lifecycle.mmd
 	$(BIN)/client-session diagram -o diagrams/lifecycle.dot
+	$(BIN)/client-session replay --svg diagrams/day.svg examples/desktop_day.jsonl >/dev/null
 
 # Lists the public API in docs/api.txt.
 api: $(INSTALLED)

@@ -7,10 +7,13 @@ run the generated code blocks.
 from __future__ import annotations
 
 import ast
+import base64
 import json
 import re
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
 
 from click.testing import CliRunner
 
@@ -54,10 +57,13 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def diagram() -> str:
-    """Return the diagram as inline SVG."""
-    svg = (ROOT / "diagrams" / "lifecycle.svg").read_text(encoding="utf-8")
-    return f'<div class="diagram" markdown="0">\n{svg[svg.index("<svg") :]}</div>'
+def diagram(name: str) -> str:
+    """Return a diagram as an image, which follows the page's color scheme, with its title and description as text."""
+    path = ROOT / "diagrams" / f"{name}.svg"
+    svg = ET.parse(path).getroot()  # noqa: S314  # our own file
+    words = escape(" ".join(svg.findtext(f"{{http://www.w3.org/2000/svg}}{tag}") or "" for tag in ("title", "desc")))
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f'<img class="diagram {name}" alt="{words}" src="data:image/svg+xml;base64,{data}">'
 
 
 def source(path: str, *names: str) -> str:

@@ -740,7 +740,7 @@ def readme(caught: dict[str, str]) -> str:
 `make test` runs all of them. For each property, Hypothesis draws 50 examples with the `dev` profile, 200 with `ci` (the
 default if `CI` is set), and 5,000 with `nightly` (`HYPOTHESIS_PROFILE=nightly make suite`).
 
-Tests that need Graphviz's `dot` or Chromium are skipped if that program is missing; pytest's summary lists them.
+Tests that need Chromium are skipped if it is missing; pytest's summary lists them.
 
 ## Mutation testing
 

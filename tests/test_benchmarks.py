@@ -270,6 +270,17 @@ def test_chart_shows_every_judged_row_and_the_machine() -> None:
     assert all(text in texts for text in shown)
 
 
+def test_chart_bars_match_their_axes() -> None:
+    """Bars end at the ticks of their values: logarithmic for times, and in percent of the limit for limits."""
+    rows = [ratio(EVENT_ROW, 1000.0, bar=Bar(2000)), Row.of_values("memory", [3], unit="KiB", bar=Bar(4))]
+    picture = ET.fromstring(draw(rows, machine()))  # noqa: S314  # our own chart
+    texts = picture.iter("{http://www.w3.org/2000/svg}text")
+    ticks = {text.text: float(text.get("x") or 0) for text in texts if text.get("font-weight") is None}
+    rectangles = [rectangle.attrib for rectangle in picture.iter("{http://www.w3.org/2000/svg}rect")]
+    ends = [float(bar["x"]) + float(bar["width"]) for bar in rectangles[2::2]]  # after the card, each track has a bar
+    assert ends == pytest.approx([ticks["0.001 µs"], ticks["1 µs"], ticks["50 %"], ticks["75 %"]], abs=0.1)
+
+
 def test_table_shows_a_verdict_for_each_row() -> None:
     """Each row is shown as meeting its limit, not meeting it, or not having one."""
     console = Console(width=200)

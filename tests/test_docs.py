@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import importlib.metadata
 import importlib.util
@@ -22,7 +23,7 @@ import client_session_persistence
 from client_session import ClientSession, SessionContext
 from client_session.graph import TABLE
 from client_session.sessionize import sessionize_sql
-from client_session.verify import diagram
+from client_session.verify import picture
 from client_session_persistence import loads
 from collector import Collector, session_of
 from docs.generated import expand
@@ -247,7 +248,7 @@ def test_installed_extras_exist() -> None:
 def test_graph_page_has_every_row() -> None:
     """The page shows the diagram and, below it, each row of the graph with its reason."""
     page = expand((DOCS / "explanation" / "graph.md").read_text(encoding="utf-8"))
-    assert f'id="{diagram.picture_id()}"' in page
+    assert base64.b64encode(picture.svg().encode()).decode() in page
     for row in TABLE:
         section = page.split(f"### {row.source.value}\n")[1].split("\n#")[0]
         assert f"| {row.why} |" in section

@@ -90,8 +90,22 @@ def test_report_is_a_self_contained_page(verification: tuple[subprocess.Complete
     for row in TABLE:
         assert row.label in words
         assert row.why.split("`")[0].strip() in words
-    assert all(sentence in words for sentence in INVARIANTS.values())
+    assert all(part.strip() in words for sentence in INVARIANTS.values() for part in sentence.split("`"))
     assert text.count('<ol class="timeline">') == len(TABLE)
+
+
+def test_example_of_each_row_shows_that_row(verification: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    """In each row's example, the last input is the row's, and the states before and after it are the row's."""
+    report = (verification[1] / "report.html").read_text(encoding="utf-8")
+    sections = re.findall(r"<section>(.*?)</section>", report, re.DOTALL)
+    for row, section in zip(TABLE, sections, strict=True):
+        heading, _, timeline = section.partition("</h3>")
+        assert f">{row.source.value}</span> {row.label} " in heading
+        *_, (_, before), (given, after) = re.findall(r'<div class="input">(.*?)</div><div>(.*?)</div>', timeline)
+        assert (before, after) == (row.source.value, row.destination.value)
+        assert given == ("start-checker" if row.input == "resume" else row.input)
+        assert timeline.count(' here"') == 1
+        assert 'here"' in timeline.rpartition("<li")[2]
 
 
 def test_coverage_graph_shows_counts(verification: tuple[subprocess.CompletedProcess[str], Path]) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from client_session import __version__
 from client_session.graph import TABLE, SessionState
 from client_session.testing.replay import Replay
-from client_session.verify import diagram
+from client_session.testing.trace import External, Step
+from client_session.verify import picture
 from client_session.verify.style import STYLE
 from client_session_persistence import MemoryStore
 
@@ -32,7 +33,7 @@ how often the verification took each transition, and which invariants it checked
 """
 
 _SAMPLES_LEAD = """
-This section shows the shortest trace found for each row of the graph. The last input (\u25c2) fires the row. Each bar
+This section shows the shortest trace found for each row of the graph. The last input (\u25c2) takes the row. Each bar
 has the color of the state after the input, and is pale while the session is pending.
 """
 
@@ -84,8 +85,7 @@ def _failures(result: Verification) -> str:
 
 
 def _graph(result: Verification) -> str:
-    picture = diagram.coverage(result.tally.rows)
-    return f'<h2>The graph</h2>\n<figure role="img" aria-label="Graph with a count for each row">{picture}</figure>\n'
+    return f"<h2>The graph</h2>\n<figure>{picture.coverage(result.tally.rows)}</figure>\n"
 
 
 def _state(state: SessionState) -> str:
@@ -116,7 +116,7 @@ def _code(text: str) -> str:
 
 def _invariants(result: Verification) -> str:
     body = "".join(
-        f'<tr><td class="state">{escape(name)}</td><td>{escape(sentence)}</td>'
+        f'<tr><td class="state">{escape(name)}</td><td>{_code(sentence)}</td>'
         f"{_count(result.tally.invariants[name])}</tr>\n"
         for name, sentence in result.meanings.items()
     )
@@ -136,8 +136,10 @@ def _samples(result: Verification) -> str:
 
 
 def _sample(row: Row, sample: Sample) -> str:
-    moments = list(Replay(sample.steps, MemoryStore(), sample.options, ticking=False).run())[:-1]
-    previous_time = moments[0].at
+    first = sample.steps[0]
+    steps = sample.steps if first.input is External.START else (Step(first.at, External.START), *sample.steps)
+    moments = list(Replay(steps, MemoryStore(), sample.options, ticking=False).run())[:-1]
+    previous_time = first.at
     items: list[str] = []
     for number, moment in enumerate(moments, start=1):
         gap = (moment.at - previous_time).total_seconds()
