@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
+import re
 import sqlite3
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 
 from client_session.input_log import InputRecord
 from client_session.sessionize import carried_state_sql, problems_sql, register, sessionize_sql
+from client_session.sessionize.sql_dialects import TABLES
 from client_session.verify import sql_engines
 from client_session.verify.offline import KINDS, SETTINGS, LogSettings, exhaustive_logs, expected, random_logs
 from engines import servers
@@ -158,6 +161,30 @@ def test_queries_parse(dialect: str, max_duration: float | None, carried: str | 
         text = function(dialect, max_duration=max_duration, carried=carried)
         assert len(sqlglot.parse(text, dialect=dialect)) == 1
     assert len(sqlglot.parse(problems_sql(dialect, carried=carried), dialect=dialect)) == 1
+
+
+def test_names_of_the_query_s_tables_are_refused() -> None:
+    """A log with the name of a table of the query must be read with its schema, since engines would read the other."""
+    defined: set[str] = set()
+    for dialect, max_duration, carried in itertools.product(DIALECTS, (None, 3), (None, "states")):
+        given_arguments: dict[str, Any] = {"max_duration": max_duration, "carried": carried}
+        for text in (
+            sessionize_sql(dialect, extend_on_focus_change=True, **given_arguments),
+            carried_state_sql(dialect, **given_arguments),
+            problems_sql(dialect),
+        ):
+            defined |= set(
+                re.findall(r"^(?:WITH (?:RECURSIVE )?)?(\w+) AS(?: NOT MATERIALIZED)? \(", text, re.MULTILINE)
+            )
+    assert defined - {"so_far", "session"} == TABLES
+    for log in ("inputs", '"Inputs"', "(SELECT * FROM ordered)", "a JOIN known USING (id)"):
+        with pytest.raises(ValueError, match="since the query defines one; add the schema"):
+            sessionize_sql("sqlite", log=log)
+    connection = sqlite3.connect(":memory:")
+    register(connection)
+    connection.execute("CREATE TABLE inputs (user_id, time, sequence, input, event_id)")
+    connection.execute("INSERT INTO inputs VALUES ('u', '2026-01-01T00:00:00Z', 1, 'event', 'e')")
+    assert len(connection.execute(sessionize_sql("sqlite", log="main.inputs")).fetchall()) == 1
 
 
 def test_columns_are_renamed_and_quoted() -> None:

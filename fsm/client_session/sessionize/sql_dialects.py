@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import attrs
@@ -10,6 +11,41 @@ from client_session_persistence.snapshot import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+TABLES = frozenset(
+    [
+        "ages",
+        "active",
+        "carried_states",
+        "checked",
+        "clock_inputs",
+        "clock_shifts",
+        "clock_steps",
+        "compared",
+        "counted",
+        "divided",
+        "focus",
+        "grouped",
+        "hashed",
+        "inputs",
+        "known",
+        "latest",
+        "limits",
+        "linked",
+        "long_groups",
+        "long_inputs",
+        "long_lists",
+        "marked",
+        "newest",
+        "numbered",
+        "ordered",
+        "placed",
+        "pointers",
+        "problems",
+    ]
+)
+"""The names of all tables that a query defines."""
+_TABLE_READ = re.compile(r"""(?:^|\bfrom\b|\bjoin\b)\s*["`]?(\w+)["`]?(?![\w.("`])""", re.IGNORECASE)
 
 
 @attrs.frozen
@@ -99,8 +135,17 @@ def case(*cases: tuple[str, object], otherwise: object = None) -> str:
 
 
 def relation(argument: str, value: object) -> str:
-    """Return what comes after ``FROM``; raise `TypeError` or `ValueError` if it is not text."""
+    """Return what comes after ``FROM``.
+
+    Raises:
+        TypeError: it is not text.
+        ValueError: it is empty, or reads a table with the name of one that the query defines.
+
+    """
     if not isinstance(value, str) or not value.strip():
         msg = f"{argument} must be the text of a table or a subquery, not {shown(value)}"
         raise (ValueError if isinstance(value, str) else TypeError)(msg)
+    if own := next((name for name in _TABLE_READ.findall(value.strip()) if name.lower() in TABLES), None):
+        msg = f"{argument} must not read a table {own}, since the query defines one; add the schema: main.{own}"
+        raise ValueError(msg)
     return value
