@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from client_session.microseconds import microseconds
 from client_session.verify.reference import Fold
-from client_session.visitors.decision import microseconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

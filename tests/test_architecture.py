@@ -122,7 +122,7 @@ def test_each_library_is_imported_only_by_its_modules() -> None:
     assert find_importers("polars", "polars_hash") == {
         f"client_session.sessionize.{name}"
         for name in ("command", "log_files", "polars", "polars_log", "polars_places", "summary")
-    }
+    } | {"client_session.verify.polars_sessionizer"}
     assert find_importers("psycopg") == {"client_session_persistence.postgres_states"}
     assert not find_importers("redis", "valkey"), "RedisStates uses whichever client it is given"
     hypothesis = find_importers("hypothesis")

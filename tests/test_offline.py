@@ -25,8 +25,8 @@ from client_session.verify.offline import (
     expected,
     random_logs,
 )
-from client_session.verify.offline_check import Chunk, CutLog, check_chunk, chunk_count, chunks
-from client_session.verify.sessionizers import FoldSessionizer, Sessionizer, installed
+from client_session.verify.offline_check import Chunk, CutLog, check_chunk, chunk_count, chunks, installed
+from client_session.verify.sessionizers import FoldSessionizer, Sessionizer
 from client_session.verify.tally import Tally
 
 if TYPE_CHECKING:

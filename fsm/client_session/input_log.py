@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from client_session.clock import Anchor
     from client_session.lifecycle import Lifecycle
 
+CLOCK = "clock"
+"""The name in logs of a state store's clock having been set back."""
 LOGGED: tuple[str, ...] = (
     START,
     *(given for given in Input if given not in {Input.TICK, Input.RESUME}),  # ticks do not affect the result

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import attrs
 
 from client_session.graph import Command, Input, SessionState
+from client_session.input_log import CLOCK
 from client_session.lifecycle import Lifecycle
+from client_session.microseconds import microseconds, time_at
 from client_session.sessionize.settings import EVENTS, INPUTS, REMEMBERED_EVENTS, RESETS, Settings
-from client_session.visitors.decision import CLOCK, microseconds, time_at
 from client_session_persistence.snapshot import as_utc, shown
 
 if TYPE_CHECKING:

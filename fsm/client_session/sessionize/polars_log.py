@@ -12,9 +12,9 @@ import attrs
 import polars as pl
 
 from client_session.graph import Command, Input
+from client_session.input_log import CLOCK
 from client_session.sessionize.errors import MAX_EXAMPLES, LogError, Problem
 from client_session.sessionize.settings import EVENTS, INPUTS, LOG_COLUMNS, REMEMBERED_EVENTS
-from client_session.visitors.decision import CLOCK
 from client_session_persistence.snapshot import shown
 
 if TYPE_CHECKING:

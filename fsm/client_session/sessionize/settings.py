@@ -8,9 +8,9 @@ import attrs
 
 from client_session import arguments
 from client_session.graph import Command, Input
-from client_session.input_log import LOGGED
+from client_session.input_log import CLOCK, LOGGED
+from client_session.microseconds import limit_microseconds
 from client_session.visitors import ids
-from client_session.visitors.decision import CLOCK, limit_microseconds
 from client_session_persistence.snapshot import shown
 
 if TYPE_CHECKING:

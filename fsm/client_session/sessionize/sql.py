@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from client_session import arguments
+from client_session.input_log import CLOCK
 from client_session.sessionize.settings import EVENTS, INPUTS, LOG_COLUMNS, Settings, column_names
 from client_session.sessionize.sql_dialects import case, dialect_named, listed, relation
 from client_session.sessionize.sql_tables import BACKGROUND, CARRIED, RECENT, STOPPED, Tables
-from client_session.visitors.decision import CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

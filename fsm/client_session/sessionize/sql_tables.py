@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from client_session.graph import Command, Input
+from client_session.input_log import CLOCK
 from client_session.sessionize.settings import EVENTS, NEVER, REMEMBERED_EVENTS, RESETS
 from client_session.sessionize.sql_dialects import case, listed
-from client_session.visitors.decision import CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

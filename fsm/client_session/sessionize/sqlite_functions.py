@@ -6,7 +6,7 @@ import hashlib
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from client_session.visitors.decision import microseconds, time_at
+from client_session.microseconds import microseconds, time_at
 from client_session_persistence.snapshot import iso_time
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from client_session.visitors.decision import microseconds
+from client_session.microseconds import microseconds
 
 if TYPE_CHECKING:
     from client_session.clock import Clock

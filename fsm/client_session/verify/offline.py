@@ -15,11 +15,10 @@ import attrs
 from hypothesis import strategies as st
 
 from client_session.graph import Command, Input
-from client_session.input_log import InputRecord
+from client_session.input_log import CLOCK, InputRecord
 from client_session.sessionize.fold import Fold
 from client_session.sessionize.settings import EVENTS, INPUTS, REMEMBERED_EVENTS, RESETS
 from client_session.testing.manual import START
-from client_session.visitors.decision import CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 from functools import cached_property, partial
@@ -9,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from client_session.microseconds import limit_microseconds, microseconds
 from client_session.testing.invariants import InvariantError
-from client_session.verify import offline, reference
-from client_session.verify.sessionizers import FoldSessionizer
-from client_session.visitors.decision import limit_microseconds, microseconds
+from client_session.verify import offline, reference, sql_engines
+from client_session.verify.sessionizers import FoldSessionizer, SqlSessionizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -183,3 +184,15 @@ def _shuffled(records: Iterable[InputRecord]) -> list[InputRecord]:
 
 def _sorted(events: Iterable[SessionizedEvent]) -> list[SessionizedEvent]:
     return sorted(events, key=lambda event: (event.user_id, event.sequence))
+
+
+def installed() -> list[Sessionizer]:
+    """Return the sessionizers that can run in this process: SQLite and, if they are installed, DuckDB and Polars."""
+    found: list[Sessionizer] = [SqlSessionizer(sql_engines.SqliteEngine())]
+    with contextlib.suppress(ImportError):
+        found.append(SqlSessionizer(sql_engines.DuckDbEngine()))
+    with contextlib.suppress(ImportError):
+        from client_session.verify.polars_sessionizer import PolarsSessionizer  # noqa: PLC0415  # may be missing
+
+        found.append(PolarsSessionizer())
+    return found

@@ -14,8 +14,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from client_session.testing.strategies import timelines
 from client_session.verify import exploration, model, offline, offline_check, schedules, short_path, visitors
-from client_session.verify.offline_check import Chunk, CutLog
-from client_session.verify.sessionizers import installed
+from client_session.verify.offline_check import Chunk, CutLog, installed
 from client_session.verify.tally import Sample, Tally
 
 if TYPE_CHECKING:

@@ -1,8 +1,7 @@
-"""The sessionizers that must equal the fold: a query on SQLite and, if they are installed, DuckDB and Polars."""
+"""The sessionizers that must equal the fold."""
 
 from __future__ import annotations
 
-import importlib.util
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
@@ -69,15 +68,3 @@ class SqlSessionizer:
         sql_engines.load(self.engine, records, carried)
         events = sql_engines.events(self.engine, sessionize_sql(self.name, carried=table, **settings))
         return events, sql_engines.states(self.engine, carried_state_sql(self.name, carried=table, **settings))
-
-
-def installed() -> list[Sessionizer]:
-    """Return the sessionizers that can run in this process."""
-    found: list[Sessionizer] = [SqlSessionizer(sql_engines.SqliteEngine())]
-    if importlib.util.find_spec("duckdb"):
-        found.append(SqlSessionizer(sql_engines.DuckDbEngine()))
-    if importlib.util.find_spec("polars") and importlib.util.find_spec("polars_hash"):
-        from client_session.verify.polars_sessionizer import PolarsSessionizer  # noqa: PLC0415  # needs both
-
-        found.append(PolarsSessionizer())
-    return found

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
@@ -11,8 +9,9 @@ import attrs
 
 from client_session.entity import SessionContext, SessionFacts, SessionSummary
 from client_session.graph import Command, Input, SessionState
-from client_session.input_log import InputRecord
+from client_session.input_log import CLOCK, InputRecord
 from client_session.lifecycle import Ended, Lifecycle
+from client_session.microseconds import time_at
 from client_session.visitors import ids
 from client_session.visitors.value import ID_SIZE, REMEMBERED_EVENTS, VisitorSessionState, VisitorState
 from client_session_persistence.snapshot import MAX_INDEX, STORAGE_MECHANISM
@@ -22,37 +21,14 @@ if TYPE_CHECKING:
 
     from client_session.lifecycle import Decisions
 
-CLOCK = "clock"
-"""The name in logs of a state store's clock having been set back."""
 MAX_MICROSECONDS_BACK = 60_000_000
 """By how much the clock may be behind the last input; if it is further behind, times continue from the clock's."""
 
 _CACHED_SESSIONS = 10_000
 """The number of sessions whose ids a host remembers, since computing them takes as long as the decision."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
 Notification = tuple[str, InputRecord | SessionContext | SessionSummary]
 """The name of a callback, and its argument."""
-
-
-def microseconds(time: datetime) -> int:
-    """Return a time in microseconds since 1970."""
-    return (time - _EPOCH) // timedelta(microseconds=1)
-
-
-def limit_microseconds(seconds: float) -> float:
-    """Return a limit that is greater than 0 in whole microseconds, at least one, or infinity.
-
-    Live and offline, times are whole microseconds. A limit that is not can only come from the rounding of floats.
-    """
-    number = seconds * 1e6
-    return max(1, round(number)) if number < math.inf else math.inf
-
-
-def time_at(at: int) -> datetime:
-    """Return the time at a number of microseconds since 1970."""
-    return _EPOCH + timedelta(microseconds=at)
 
 
 @attrs.define  # created for every event; attrs.frozen would take twice as long
