@@ -78,9 +78,9 @@ def usage(name: str) -> str:
     return f"```sh\nclient-session {name} --help\n```\n\n```text\n{result.output}```"
 
 
-def visitor_costs() -> str:
-    """Return the stored results of `make bench-visitors` as a table."""
-    results = json.loads((ROOT / "benchmarks" / "visitors.json").read_text(encoding="utf-8"))
+def costs(suite: str) -> str:
+    """Return the stored results of a suite of benchmarks as a table."""
+    results = json.loads((ROOT / "benchmarks" / f"{suite}.json").read_text(encoding="utf-8"))
     lines = ["| | measured | limit |", "|---|---|---|"]
     for row in results["rows"]:
         unit = f"× {row['against']}" if row["reference"] is not None else row["unit"]  # noqa: RUF001  # times, not x
@@ -96,5 +96,5 @@ _GENERATORS: dict[str, Callable[..., str]] = {
     "diagram": diagram,
     "source": source,
     "usage": usage,
-    "visitor_costs": visitor_costs,
+    "costs": costs,
 }
