@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 EXAMPLES := $(VENV)/.examples
+COMMAND := $(VENV)/.command
 DEMO_SAVE := build/demo/session.xml
 WORKERS ?= auto
 
@@ -14,7 +15,7 @@ FUZZ_SECONDS ?= 60
 .PHONY: demo test test-engines lint types suite coverage matrix diagrams api verify mutants torture fuzz freeze bench \
 	bench-check bench-visitors bench-sessionize docs clean
 
-demo: $(INSTALLED)
+demo: $(COMMAND)
 	rm -rf $(dir $(DEMO_SAVE))
 	@printf '\nA day with a new save file:\n\n'
 	@$(BIN)/client-session replay --save $(DEMO_SAVE) --write examples/desktop_day.jsonl
@@ -39,6 +40,9 @@ suite: $(INSTALLED) $(EXAMPLES)
 
 # Runs the tests that need Redis, Valkey or PostgreSQL. Starts those that are installed, and prints what it skips.
 test-engines: $(INSTALLED) $(EXAMPLES)
+	$(PYTHON) -m venv build/dbt
+	build/dbt/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	build/dbt/bin/python -m pip install --quiet --group dbt
 	$(BIN)/pytest -n $(WORKERS) -m engines
 
 # Runs the fast tests on every installed Python, using virtual environments in build/matrix that later runs reuse.
@@ -58,10 +62,9 @@ coverage: $(INSTALLED) $(EXAMPLES)
 
 diagrams: $(INSTALLED)
 	$(BIN)/client-session diagram -o diagrams/lifecycle.svg
-	{ printf '"""The picture of the graph, which `make diagrams` generates."""\n\nPICTURE = """'; \
-		cat diagrams/lifecycle.svg; printf '"""\n'; } > fsm/client_session/verify/picture.py
 	$(BIN)/client-session diagram -o diagrams/lifecycle.mmd
 	$(BIN)/client-session diagram -o diagrams/lifecycle.dot
+	$(BIN)/client-session replay --svg diagrams/day.svg examples/desktop_day.jsonl >/dev/null
 
 # Lists the public API in docs/api.txt.
 api: $(INSTALLED)
@@ -120,13 +123,20 @@ clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Dependency groups need pip 25.1 or later; Python may bundle an older version.
-$(INSTALLED): pyproject.toml
+$(COMMAND): pyproject.toml
+	@printf 'Installing the client-session command into $(VENV)...\n'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable '.[cli]'
+	touch $@
+
+$(INSTALLED): $(COMMAND)
+	@printf 'Installing what the tests need...\n'
 	$(BIN)/python -m pip install --quiet --editable '.[cli,verify]' --group dev
 	touch $@
 
 # Installs the example programs' dependencies, an 85 MB download that the demo does not need.
 $(EXAMPLES): $(INSTALLED)
+	@printf "Installing the example programs' dependencies...\n"
 	$(BIN)/python -m pip install --quiet --group examples
 	touch $@

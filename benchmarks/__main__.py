@@ -18,6 +18,7 @@ from rich.text import Text
 
 from benchmarks import (
     contention,
+    embedding,
     many_sessions,
     saving,
     sessionize,
@@ -56,6 +57,7 @@ SUITES = {
     "sessions": Suite(
         {
             "timings": timings.measure,
+            "embedding": embedding.measure,
             "saving": saving.measure,
             "contention": contention.measure,
             "many-sessions": many_sessions.measure,

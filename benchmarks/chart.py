@@ -1,4 +1,7 @@
-"""Draws the SVG chart without a library: the time per event, and each row's value as a share of its limit."""
+"""Draws the SVG chart without a library: the time per event, and each row's value as a share of its limit.
+
+The chart is narrow enough for a phone.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +14,29 @@ from benchmarks.results import EVENT_COMPARISON, EVENT_ROW
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from benchmarks.results import Bar, Row
+    from benchmarks.results import Row
 
-_WIDTH = 1000
-_MARGIN = 36
-_BAR_LEFT = 330
-"""The x coordinate at which the bars begin, to the right of the labels."""
-_FULL_LENGTH = 232
-"""The length of a bar whose value equals its limit."""
-_MAX_RATIO = 1.25
-"""The maximum length of a bar, as a multiple of `_FULL_LENGTH`; longer bars are truncated."""
-_LINE_HEIGHT = 28
-_BAR_HEIGHT = 14
-# A card with its own background looks the same on light and dark pages.
+WIDTH = 560
+MARGIN = 28
+LENGTH = WIDTH - 2 * MARGIN
+ROW_HEIGHT = 46
+"""The height of a label with its bar below."""
+_BAR_HEIGHT = 12
+_MAX_SHARE = 1.1
+"""The end of the axis of limits, as a multiple of the limit; longer bars are truncated."""
 _CARD_COLOR, _EDGE_COLOR, INK, FAINT_INK, TRACK_COLOR = "#ffffff", "#d0d7de", "#24292f", "#636c76", "#eef1f4"
 MET_COLOR, EXCEEDED_COLOR, REFERENCE_COLOR = "#2e8b5e", "#c8602a", "#a9b7c6"
+_DARK_COLORS = {
+    _CARD_COLOR: "#0d1117",
+    _EDGE_COLOR: "#30363d",
+    INK: "#e6edf3",
+    FAINT_INK: "#9ea7b3",
+    TRACK_COLOR: "#21262d",
+    MET_COLOR: "#3fb37a",
+    EXCEEDED_COLOR: "#e0854a",
+    REFERENCE_COLOR: "#57677a",
+}
+"""The color on dark pages that replaces each color."""
 _TITLE = "Cost of a client session"
 _OURS = "client-session"
 _FONT = "-apple-system,'Segoe UI','Noto Sans',Helvetica,Arial,sans-serif"
@@ -35,28 +46,28 @@ def draw(rows: Sequence[Row], measured_on: dict[str, Any]) -> str:
     """Return the chart as SVG."""
     limited_rows = [(row, row.bar) for row in rows if row.bar is not None]
     events = _times_per_event(rows)
-    parts: list[str] = []
-    y = 58
-    parts.append(text(_MARGIN, y, _TITLE, font_size=21, font_weight=600))
-    parts.append(text(_MARGIN, y + 23, _caption(measured_on), fill=FAINT_INK))
-    y += 68
+    y = 46.0
+    parts = [text(MARGIN, y, _TITLE, font_size=24, font_weight=600)]
+    parts.append(
+        text(MARGIN, y + 28, f"{measured_on['cpu']}, {measured_on['cores']} cores", fill=FAINT_INK, font_size=14)
+    )
+    parts.append(text(MARGIN, y + 48, f"{measured_on['python']}, {measured_on['date']}", fill=FAINT_INK, font_size=14))
+    y += 84
     if events:
-        parts.append(text(_MARGIN, y, "Time per event", font_size=15, font_weight=600))
-        parts.append(text(_BAR_LEFT, y, "log scale; shorter is better", fill=FAINT_INK))
-        y += 12
-        parts.extend(_event_bars(events, y))
-        y += _LINE_HEIGHT * len(events) + 42
+        parts += [heading(y, "Time per event", "log scale, less is better"), *_event_bars(events, y + 14)]
+        y += 14 + ROW_HEIGHT * len(events) + 72
     met = sum(bar.holds(row.value) for row, bar in limited_rows)
-    parts.append(text(_MARGIN, y, f"{met} of {len(limited_rows)} limits met", font_size=15, font_weight=600))
-    parts.append(text(_BAR_LEFT, y, "share of the limit", fill=FAINT_INK))
-    limit = _BAR_LEFT + _FULL_LENGTH
-    parts.append(text(limit, y, "limit", text_anchor="middle"))
-    y += 12
+    parts.append(heading(y, f"{met} of {len(limited_rows)} limits met", "share of the limit, less is better"))
+    y += 14
+    bottom = y + ROW_HEIGHT * len(limited_rows)
+    parts.extend(_axis({f"{share} %": share / 100 / _MAX_SHARE for share in (0, 25, 50, 75, 100)}, bottom))
     for number, (row, bar) in enumerate(limited_rows):
-        parts.extend(_limit_bar(row, bar, y + number * _LINE_HEIGHT))
-    bottom = y + len(limited_rows) * _LINE_HEIGHT
-    parts.append(f'<path d="M{limit} {y - 5}V{bottom}" stroke="{INK}" stroke-width="1.5" stroke-dasharray="3 3"/>')
-    return svg(bottom + 30, parts)
+        color = MET_COLOR if row.holds else EXCEEDED_COLOR
+        share = min(bar.used_share(row.value) / _MAX_SHARE, 1.0)
+        parts.extend(
+            labeled_bar(y + number * ROW_HEIGHT, (row.name, f"{row.shown} ({row.limit})"), share, color, 1 / _MAX_SHARE)
+        )
+    return svg(bottom + 48, parts, title=_TITLE)
 
 
 def _times_per_event(rows: Iterable[Row]) -> list[tuple[str, float]]:
@@ -70,38 +81,51 @@ def _times_per_event(rows: Iterable[Row]) -> list[tuple[str, float]]:
 
 
 def _event_bars(events: Sequence[tuple[str, float]], top: float) -> Iterable[str]:
-    shortest, longest = events[0][1] / 2, events[-1][1]
-    for number, (name, nanoseconds) in enumerate(events):
-        y = top + number * _LINE_HEIGHT
-        length = _FULL_LENGTH * _MAX_RATIO * math.log(nanoseconds / shortest) / math.log(longest / shortest)
-        is_ours = name == _OURS
-        yield text(_BAR_LEFT - 14, y + 12, name, text_anchor="end", font_weight=600 if is_ours else 400)
-        yield bar_svg(y, length, MET_COLOR if is_ours else REFERENCE_COLOR)
-        yield text(_BAR_LEFT + length + 10, y + 12, f"{nanoseconds / 1000:.3g} µs", font_weight=600 if is_ours else 400)
+    """Yield a bar for each implementation, on an axis from one power of ten to another."""
+    logarithms = [math.log10(nanoseconds / 1000) for _, nanoseconds in events]
+    first, last = math.floor(logarithms[0] - 0.1), math.ceil(logarithms[-1])
+    ticks = {f"{10.0**power:g} µs": (power - first) / (last - first) for power in range(first, last + 1)}
+    yield from _axis(ticks, top + ROW_HEIGHT * len(events))
+    for number, ((name, nanoseconds), logarithm) in enumerate(zip(events, logarithms, strict=True)):
+        color = MET_COLOR if name == _OURS else REFERENCE_COLOR
+        words = name, f"{nanoseconds / 1000:.3g} µs"
+        yield from labeled_bar(top + number * ROW_HEIGHT, words, (logarithm - first) / (last - first), color)
 
 
-def _limit_bar(row: Row, bar: Bar, y: float) -> Iterable[str]:
-    share = bar.used_share(row.value)
-    yield text(_BAR_LEFT - 14, y + 12, row.name, text_anchor="end")
-    yield bar_svg(y, _FULL_LENGTH * _MAX_RATIO, TRACK_COLOR)
-    yield bar_svg(y, _FULL_LENGTH * min(max(share, 0.012), _MAX_RATIO), MET_COLOR if row.holds else EXCEEDED_COLOR)
-    x = _BAR_LEFT + _FULL_LENGTH * _MAX_RATIO + 16
-    yield text(x, y + 12, row.shown, font_weight=600, fill=INK if row.holds else EXCEEDED_COLOR)
-    yield text(x + 84, y + 12, f"{row.limit} {'faster' if bar.at_least else row.against}", fill=FAINT_INK)
+def _axis(ticks: dict[str, float], y: float) -> Iterable[str]:
+    """Yield the axis below the bars, with a tick and a label for each share of the length."""
+    yield f'<path d="M{MARGIN} {y + 8:g}H{MARGIN + LENGTH}" stroke="{FAINT_INK}"/>'
+    for words, share in ticks.items():
+        x = MARGIN + LENGTH * share
+        yield f'<path d="M{x:.1f} {y + 8:g}v5" stroke="{FAINT_INK}"/>'
+        anchor = "start" if share == 0 else "end" if share == 1 else "middle"
+        yield text(x, y + 29, words, fill=FAINT_INK, font_size=14, text_anchor=anchor)
 
 
-def _caption(measured_on: dict[str, Any]) -> str:
-    versions = measured_on["versions"]
-    return (
-        f"{measured_on['cpu']}, {measured_on['cores']} cores, {measured_on['os']}, {measured_on['python']}, "
-        f"transitions {versions['transitions']}, python-statemachine {versions['python-statemachine']}, "
-        f"{measured_on['date']}"
+def labeled_bar(
+    y: float, words: tuple[str, str], share: float, color: str, limit: float | None = None
+) -> Iterable[str]:
+    """Yield a label, a value, and below them a bar that fills a share of the length, with a line at the limit."""
+    label, shown = words
+    yield text(MARGIN, y + 22, label)
+    ink = EXCEEDED_COLOR if color == EXCEEDED_COLOR else INK
+    yield text(WIDTH - MARGIN, y + 22, shown, text_anchor="end", font_weight=600, fill=ink)
+    yield _bar(y + 29, LENGTH, TRACK_COLOR)
+    yield _bar(y + 29, max(LENGTH * share, 3), color)
+    if limit is not None:
+        x = MARGIN + LENGTH * limit
+        yield f'<path d="M{x:.1f} {y + 26:g}v{_BAR_HEIGHT + 6}" stroke="{INK}" stroke-width="2"/>'
+
+
+def heading(y: float, words: str, note: str) -> str:
+    """Return a heading with a note at the right."""
+    return text(MARGIN, y, words, font_size=18, font_weight=600) + text(
+        WIDTH - MARGIN, y, note, fill=FAINT_INK, text_anchor="end", font_size=14
     )
 
 
-def bar_svg(y: float, length: float, fill: str, x: float = _BAR_LEFT) -> str:
-    """Return a horizontal bar."""
-    return f'<rect x="{x}" y="{y:g}" width="{length:.1f}" height="{_BAR_HEIGHT}" rx="3" fill="{fill}"/>'
+def _bar(y: float, length: float, fill: str) -> str:
+    return f'<rect x="{MARGIN}" y="{y:g}" width="{length:.1f}" height="{_BAR_HEIGHT}" rx="3" fill="{fill}"/>'
 
 
 def text(x: float, y: float, words: str, **style: str | int) -> str:
@@ -110,13 +134,18 @@ def text(x: float, y: float, words: str, **style: str | int) -> str:
     return f'<text x="{x:.1f}" y="{y:g}"{attributes}>{escape(words)}</text>'
 
 
-def svg(height: float, parts: Iterable[str], *, title: str = _TITLE, width: int = _WIDTH, font_size: int = 13) -> str:
-    """Return a card with these parts."""
-    size = f'viewBox="0 0 {width} {height:g}" width="{width}" height="{height:g}"'
+def svg(height: float, parts: Iterable[str], *, title: str) -> str:
+    """Return a card with these parts, in colors for light and dark pages."""
+    size = f'viewBox="0 0 {WIDTH} {height:g}" width="{WIDTH}" height="{height:g}"'
+    dark = "".join(
+        f'[fill="{color}"]{{fill:{replaced}}}[stroke="{color}"]{{stroke:{replaced}}}'
+        for color, replaced in _DARK_COLORS.items()
+    )
     content = "\n".join(parts)
     return f"""<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{title}"
- font-family={quoteattr(_FONT)} font-size="{font_size}" fill="{INK}">
-<rect x=".5" y=".5" width="{width - 1}" height="{height - 1:g}" rx="10" fill="{_CARD_COLOR}" stroke="{_EDGE_COLOR}"/>
+ font-family={quoteattr(_FONT)} font-size="16" fill="{INK}">
+<style>@media (prefers-color-scheme:dark){{{dark}}}</style>
+<rect x=".5" y=".5" width="{WIDTH - 1}" height="{height - 1:g}" rx="10" fill="{_CARD_COLOR}" stroke="{_EDGE_COLOR}"/>
 {content}
 </svg>
 """

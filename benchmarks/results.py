@@ -16,7 +16,10 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-VERSIONED = ("attrs", "filelock", "platformdirs", "transitions", "python-statemachine", "pyperf")
+VERSIONED = (
+    "attrs", "filelock", "platformdirs", "transitions", "python-statemachine", "pyperf", "snowplow-tracker",
+    "opentelemetry-sdk",
+)  # fmt: skip
 EVENT_ROW = "event"
 """The name of the chart's first row."""
 EVENT_COMPARISON = "event versus "

@@ -112,7 +112,8 @@ def measure() -> list[Row]:
             best("dumps", nano),
             against="json.dumps of the entity",
             unit="ns",
-            bar=Bar(0.6),
+            bar=Bar(2.8, at_least=True),
+            speedup=True,
         ),
         Row.of_rounds(
             "importing client_session",
@@ -120,7 +121,7 @@ def measure() -> list[Row]:
             without_start["dependencies"],
             against="importing its dependencies",
             unit="ms",
-            bar=Bar(1.25),
+            bar=Bar(1.1),
         ),
         Row.of_rounds(
             "process that imports client_session",

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.chart import EXCEEDED_COLOR, FAINT_INK, INK, MET_COLOR, REFERENCE_COLOR, TRACK_COLOR, bar_svg, svg, text
+from benchmarks.chart import (
+    EXCEEDED_COLOR,
+    FAINT_INK,
+    MARGIN,
+    MET_COLOR,
+    REFERENCE_COLOR,
+    ROW_HEIGHT,
+    heading,
+    labeled_bar,
+    svg,
+    text,
+)
 from benchmarks.visitors import GET_AND_SET, RANDOM_PROCESS, SAME_PROCESS, SHARED
 
 if TYPE_CHECKING:
@@ -12,13 +23,7 @@ if TYPE_CHECKING:
 
     from benchmarks.results import Row
 
-_WIDTH = 560
-_MARGIN = 28
-_LENGTH = _WIDTH - 2 * _MARGIN
-_BAR_HEIGHT = 14
-_ROW_HEIGHT = 50
 _TITLE = "Cost of visitors"
-_FONT_SIZE = 16
 
 _SECTIONS = (
     (f"Throughput compared with {GET_AND_SET}", "more is better", (SAME_PROCESS, RANDOM_PROCESS)),
@@ -53,36 +58,28 @@ def draw_sections(
 ) -> str:
     """Return a chart of groups of bars, each with a heading, a note, and a label for each row's name."""
     by_name = {row.name: row for row in rows}
-    parts = [text(_MARGIN, 46, title, font_size=24, font_weight=600)]
+    parts = [text(MARGIN, 46, title, font_size=24, font_weight=600)]
     y = 74
     for line in (
         f"{measured_on['cpu']}, {measured_on['cores']} cores, {measured_on['os']}",
         f"{measured_on['python']}, {versions}, {measured_on['date']}",
     ):
-        parts.append(text(_MARGIN, y, line, fill=FAINT_INK, font_size=14))
+        parts.append(text(MARGIN, y, line, fill=FAINT_INK, font_size=14))
         y += 20
-    for heading, note, labels in sections:
+    for words, note, labels in sections:
         y += 26
-        parts.append(text(_MARGIN, y, heading, font_size=18, font_weight=600))
-        parts.append(text(_WIDTH - _MARGIN, y, note, fill=FAINT_INK, text_anchor="end", font_size=14))
+        parts.append(heading(y, words, note))
         y += 14
         found = [by_name[name] for name in labels]
         longest = max(max(row.value, 0 if row.bar is None else row.bar.limit) for row in found) * 1.08
         for label, row in zip(labels.values(), found, strict=True):
             parts.extend(_bar(label, row, longest, y))
-            y += _ROW_HEIGHT
-    return svg(y + 16, parts, title=title, width=_WIDTH, font_size=_FONT_SIZE)
+            y += ROW_HEIGHT
+    return svg(y + 16, parts, title=title)
 
 
 def _bar(label: str, row: Row, longest: float, y: float) -> Iterable[str]:
     color = REFERENCE_COLOR if row.bar is None else MET_COLOR if row.holds else EXCEEDED_COLOR
-    yield text(_MARGIN, y + 18, label)
     limit = f" ({row.limit})" if row.bar else ""
-    fill = EXCEEDED_COLOR if row.holds is False else INK
-    shown = f"{row.shown}{limit}"
-    yield text(_WIDTH - _MARGIN, y + 18, shown, text_anchor="end", font_weight=600, fill=fill)
-    yield bar_svg(y + 25, _LENGTH, TRACK_COLOR, _MARGIN)
-    yield bar_svg(y + 25, max(_LENGTH * row.value / longest, 3), color, _MARGIN)
-    if row.bar is not None:
-        x = _MARGIN + _LENGTH * row.bar.limit / longest
-        yield f'<path d="M{x:.1f} {y + 22}V{y + 25 + _BAR_HEIGHT + 3}" stroke="{INK}" stroke-width="2"/>'
+    line = None if row.bar is None else row.bar.limit / longest
+    yield from labeled_bar(y, (label, f"{row.shown}{limit}"), row.value / longest, color, line)

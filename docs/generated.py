@@ -7,15 +7,19 @@ run the generated code blocks.
 from __future__ import annotations
 
 import ast
+import base64
 import json
 import re
+from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
 
 from click.testing import CliRunner
 
 from client_session.cli import client_session
 from client_session.graph import TABLE, SessionState
+from client_session.sessionize import sessionize_sql
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,10 +57,13 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def diagram() -> str:
-    """Return the diagram as inline SVG."""
-    svg = (ROOT / "diagrams" / "lifecycle.svg").read_text(encoding="utf-8")
-    return f'<div class="diagram" markdown="0">\n{svg[svg.index("<svg") :]}</div>'
+def diagram(name: str) -> str:
+    """Return a diagram as an image, which follows the page's color scheme, with its title and description as text."""
+    path = ROOT / "diagrams" / f"{name}.svg"
+    svg = ET.parse(path).getroot()  # noqa: S314  # our own file
+    words = escape(" ".join(svg.findtext(f"{{http://www.w3.org/2000/svg}}{tag}") or "" for tag in ("title", "desc")))
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f'<img class="diagram {name}" alt="{words}" src="data:image/svg+xml;base64,{data}">'
 
 
 def source(path: str, *names: str) -> str:
@@ -78,6 +85,25 @@ def usage(name: str) -> str:
     return f"```sh\nclient-session {name} --help\n```\n\n```text\n{result.output}```"
 
 
+_QUERY_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "carried": {"carried": "states"},
+    "extend_on_focus_change": {"extend_on_focus_change": True},
+    "max_duration": {"max_duration": 3600},
+}
+
+
+def cte(name: str, *arguments: str) -> str:
+    """Return a table of the query that sessionizes a log, for PostgreSQL."""
+    given: dict[str, Any] = {}
+    for argument in arguments:
+        given |= _QUERY_ARGUMENTS[argument]
+    query = sessionize_sql("postgres", **given)
+    found = re.search(rf"^(?:WITH (?:RECURSIVE )?)?({name} AS .*?^\))", query, re.MULTILINE | re.DOTALL)
+    if found is None:
+        raise KeyError(name)
+    return f"```sql\n{found[1]}\n```"
+
+
 def costs(suite: str) -> str:
     """Return the stored results of a suite of benchmarks as a table."""
     results = json.loads((ROOT / "benchmarks" / f"{suite}.json").read_text(encoding="utf-8"))
@@ -96,5 +122,6 @@ _GENERATORS: dict[str, Callable[..., str]] = {
     "diagram": diagram,
     "source": source,
     "usage": usage,
+    "cte": cte,
     "costs": costs,
 }

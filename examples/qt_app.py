@@ -3,12 +3,14 @@
     pip install PySide6-Essentials
     python examples/qt_app.py [SAVE_PATH]
 
-Track events, then switch to another window and back. The program prints each entity and each state change.
+Track events, then switch to another window and back. The window shows the session and what happened to it last; the
+program prints each entity and each state change. Close the window or press Ctrl-C in the terminal to quit.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import uuid
 import weakref
 from typing import TYPE_CHECKING
@@ -23,12 +25,12 @@ if TYPE_CHECKING:
 
     from client_session.ticking.scheduler import Ticking
 
-COLORS = {
-    SessionState.FOREGROUND_ACTIVE: ("#d9f0e3", "#1d7a4b"),
-    SessionState.BACKGROUND_ACTIVE: ("#dce9f9", "#2459a8"),
-    SessionState.EXPIRED_CHECKER_STOPPED: ("#f6e3d7", "#a4501c"),
+STATES = {
+    SessionState.FOREGROUND_ACTIVE: ("In the foreground", "#d9f0e3", "#1d7a4b"),
+    SessionState.BACKGROUND_ACTIVE: ("In the background", "#dce9f9", "#2459a8"),
+    SessionState.EXPIRED_CHECKER_STOPPED: ("Expired in the background", "#f6e3d7", "#a4501c"),
 }
-"""The banner and text color of each state, as in the diagrams."""
+"""The name of each state, and the banner and text colors, as in the diagrams."""
 
 STYLE = """
     QWidget { background: #ffffff; color: #24292f; font-size: 11pt }
@@ -79,7 +81,7 @@ class Window(QWidget):
 
     def __init__(self, session: ClientSession) -> None:
         """Create the widgets and lay them out."""
-        super().__init__(windowTitle="A session in Qt", styleSheet=STYLE)
+        super().__init__(windowTitle="A session in Qt", styleSheet=STYLE, minimumWidth=420)
         self.session = session
         self.state = QLabel(alignment=Qt.AlignmentFlag.AlignCenter)
         self.remaining = QProgressBar(textVisible=False)
@@ -88,6 +90,9 @@ class Window(QWidget):
         table.setVerticalSpacing(12)
         self.values = {name: self.add_row(table, name) for name in ("Session", "Events", "Session id", "Expires in")}
         table.addWidget(self.remaining, table.rowCount(), 0, 1, 2)
+        self.history = QLabel(wordWrap=True, alignment=Qt.AlignmentFlag.AlignTop)
+        self.history.setMinimumHeight(165)
+        table.addWidget(self.history, table.rowCount(), 0, 1, 2)
         track, new_session = QPushButton("Track an event"), QPushButton("New session")
         track.setDefault(True)  # so that the Return key activates it
         track.clicked.connect(self.track)
@@ -127,8 +132,8 @@ class Window(QWidget):
         session = self.session
         timeout = session.background_timeout if session.background else session.foreground_timeout
         expires_in = session.expires_in
-        banner, text = COLORS[session.state]
-        self.state.setText(session.state.value)
+        name, banner, text = STATES[session.state]
+        self.state.setText(name)
         self.state.setStyleSheet(BANNER.format(banner=banner, text=text))
         self.values["Session"].setText(str(session.session_index or "pending"))
         self.values["Events"].setText(str(session.event_index))
@@ -137,21 +142,28 @@ class Window(QWidget):
         self.remaining.setStyleSheet(BAR.format(banner=banner, text=text))
         self.remaining.setRange(0, round(timeout * 10))
         self.remaining.setValue(round((expires_in or 0) * 10))
+        self.history.setText(describe(session))
+
+
+def describe(session: ClientSession) -> str:
+    """Return the last decisions about the session, one per line."""
+    return "\n".join(f"{each.at.astimezone():%H:%M:%S}  {'; '.join(each.clauses)}" for each in session.explain()[-3:])
 
 
 def show_change(before: SessionState, input_: Input, after: SessionState) -> None:
     """Print a state change."""
-    print(f"{before.value} --{input_.value}--> {after.value}", flush=True)
+    print(f"{input_.value}: {STATES[before][0]} -> {STATES[after][0]}", flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the program until its window is closed."""
+    """Run the program until its window is closed or Ctrl-C is pressed."""
     parser = argparse.ArgumentParser(description="A session that follows the focus of a Qt window.")
     parser.add_argument("save_path", nargs="?", default=default_save_path("client-session-qt"))
     parser.add_argument("--background-timeout", type=float, default=300, metavar="SECONDS")
     parser.add_argument("--check-interval", type=float, default=15, metavar="SECONDS")
     options = parser.parse_args(arguments)
     app = QApplication()
+    signal.signal(signal.SIGINT, lambda _signal, _frame: app.quit())  # runs when the window refreshes
     with ClientSession(
         **vars(options),
         scheduler=QtScheduler(app),

@@ -2,12 +2,14 @@
 
     python examples/tk_app.py [SAVE_PATH]
 
-Track events, then switch to another window and back. The program prints each entity and each state change.
+Track events, then switch to another window and back. The window shows the session and what happened to it last; the
+program prints each entity and each state change. Close the window or press Ctrl-C in the terminal to quit.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import tkinter as tk
 import uuid
 import weakref
@@ -22,12 +24,12 @@ if TYPE_CHECKING:
     from client_session.ticking.scheduler import Ticking
 
 BACKGROUND, TEXT, MUTED = "#ffffff", "#24292f", "#6e7781"
-COLORS = {
-    SessionState.FOREGROUND_ACTIVE: ("#d9f0e3", "#1d7a4b"),
-    SessionState.BACKGROUND_ACTIVE: ("#dce9f9", "#2459a8"),
-    SessionState.EXPIRED_CHECKER_STOPPED: ("#f6e3d7", "#a4501c"),
+STATES = {
+    SessionState.FOREGROUND_ACTIVE: ("In the foreground", "#d9f0e3", "#1d7a4b"),
+    SessionState.BACKGROUND_ACTIVE: ("In the background", "#dce9f9", "#2459a8"),
+    SessionState.EXPIRED_CHECKER_STOPPED: ("Expired in the background", "#f6e3d7", "#a4501c"),
 }
-"""The banner and text color of each state, as in the diagrams."""
+"""The name of each state, and the banner and text colors, as in the diagrams."""
 
 
 class TkScheduler:
@@ -73,12 +75,15 @@ class Window:
         self.bar = tk.Frame(root, height=6)
         self.bar.grid(columnspan=2, sticky="ew", padx=24, pady=16)
         self.remaining = tk.Frame(self.bar)
+        self.history = tk.Label(root, background=BACKGROUND, foreground=TEXT, font="-size 10")
+        self.history.configure(width=48, height=9, wraplength=400, justify="left", anchor="nw")
+        self.history.grid(columnspan=2, sticky="w", padx=24)
         ttk.Style(root).theme_use("clam")
         ttk.Button(root, text="Track an event", command=self.track).grid(
-            column=0, row=6, sticky="ew", padx=(24, 6), pady=(0, 24)
+            column=0, row=7, sticky="ew", padx=(24, 6), pady=(0, 24)
         )
         ttk.Button(root, text="New session", command=session.start_new_session).grid(
-            column=1, row=6, sticky="ew", padx=(6, 24), pady=(0, 24)
+            column=1, row=7, sticky="ew", padx=(6, 24), pady=(0, 24)
         )
         root.columnconfigure((0, 1), weight=1, uniform="half")
         root.bind("<Return>", lambda _event: self.track())
@@ -114,8 +119,8 @@ class Window:
         session = self.session
         timeout = session.background_timeout if session.background else session.foreground_timeout
         expires_in = session.expires_in
-        banner, text = COLORS[session.state]
-        self.state.configure(text=session.state.value, background=banner, foreground=text)
+        name, banner, text = STATES[session.state]
+        self.state.configure(text=name, background=banner, foreground=text)
         self.values["Session"].configure(text=session.session_index or "pending")
         self.values["Events"].configure(text=session.event_index)
         self.values["Session id"].configure(text=session.session_id[:8])
@@ -123,22 +128,29 @@ class Window:
         self.bar.configure(background=banner)
         self.remaining.configure(background=text)
         self.remaining.place(relheight=1, relwidth=(expires_in or 0) / timeout)
+        self.history.configure(text=describe(session))
         self.root.after(250, self.refresh)
+
+
+def describe(session: ClientSession) -> str:
+    """Return the last decisions about the session, one per line."""
+    return "\n".join(f"{each.at.astimezone():%H:%M:%S}  {'; '.join(each.clauses)}" for each in session.explain()[-3:])
 
 
 def show_change(before: SessionState, input_: Input, after: SessionState) -> None:
     """Print a state change."""
-    print(f"{before.value} --{input_.value}--> {after.value}", flush=True)
+    print(f"{input_.value}: {STATES[before][0]} -> {STATES[after][0]}", flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the program until its window is closed."""
+    """Run the program until its window is closed or Ctrl-C is pressed."""
     parser = argparse.ArgumentParser(description="A session that follows the focus of a tkinter window.")
     parser.add_argument("save_path", nargs="?", default=default_save_path("client-session-tk"))
     parser.add_argument("--background-timeout", type=float, default=300, metavar="SECONDS")
     parser.add_argument("--check-interval", type=float, default=15, metavar="SECONDS")
     options = parser.parse_args(arguments)
     root = tk.Tk(className="TkApp")
+    signal.signal(signal.SIGINT, lambda _signal, _frame: root.quit())  # runs when the window refreshes
     with ClientSession(
         **vars(options),
         scheduler=TkScheduler(root),

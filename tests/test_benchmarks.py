@@ -11,11 +11,13 @@ from xml.etree import ElementTree as ET
 import attrs
 import polars as pl
 import pytest
+from opentelemetry.sdk.trace import Span, TracerProvider
 from rich.console import Console
 
 from benchmarks import __main__ as command
 from benchmarks import (
     contention,
+    embedding,
     gaps,
     logs,
     many_sessions,
@@ -31,14 +33,18 @@ from benchmarks.chart import draw
 from benchmarks.results import EVENT_ROW, Bar, Row, find_changes, machine, read, write
 from client_session import ClientSession
 from client_session.sessionize.polars import sessionize as polars_sessionize
+from client_session.trackers.opentelemetry import SessionSpanProcessor
 from client_session.visitors.value import decode
 from client_session_persistence import MemoryStore, SqliteStore, XmlStore, loads
+from collector import entities_of
 from engines import servers
 from event_ids import event_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from snowplow_tracker.tracker import Tracker
 
     from client_session.testing import ManualClock
     from conftest import MakeSession
@@ -153,6 +159,29 @@ def test_threads_share_the_events(threads: int) -> None:
         assert session.event_index == 80
 
 
+def payload_of(statement: embedding.Statement) -> dict[str, Any]:
+    """Return the payload that a Snowplow tracker's timed statement sends."""
+    tracker: Tracker = getattr(statement.run, "__self__")  # noqa: B009  # type checkers reject the attribute
+    return tracker.complete_payload(statement.prepare()).get()
+
+
+def test_embedding_cases_attach_the_same_amount_of_data() -> None:
+    """Each event and its reference have the same number of entities, and each span as many attributes."""
+    with embedding.tracked_session() as session:
+        for case in embedding.cases(session):
+            assert case.row(rounds=1, slices=1, calls=2).ours > 0
+            if case.name.startswith("Snowplow"):
+                ours, reference = (payload_of(statement) for statement in (case.ours, case.reference))
+                assert ours.keys() == reference.keys()
+                assert len(entities_of(ours)) == len(entities_of(reference)) >= 1
+        for processor in (SessionSpanProcessor(session), embedding.AttributeProcessor()):
+            provider = TracerProvider(shutdown_on_exit=False)
+            provider.add_span_processor(processor)
+            span = provider.get_tracer(__name__).start_span("span")
+            assert isinstance(span, Span)
+            assert len(span.attributes or {}) == 2
+
+
 def test_passes_are_separated_by_pauses() -> None:
     """A long pause between ticks separates two passes, and an incomplete pass is not counted."""
     assert many_sessions.pass_durations([0.5, 15, 15.5, 16, 30, 30.25, 31, 45], 3) == [1, 1]
@@ -239,6 +268,17 @@ def test_chart_shows_every_judged_row_and_the_machine() -> None:
     assert "2 of 3 limits met" in texts
     shown = ("1.2 ×", "≤ 1.5 ×", "≥ 50 ×", "3 KiB", "≤ 2 KiB", machine()["python"])  # noqa: RUF001  # times, not x
     assert all(text in texts for text in shown)
+
+
+def test_chart_bars_match_their_axes() -> None:
+    """Bars end at the ticks of their values: logarithmic for times, and in percent of the limit for limits."""
+    rows = [ratio(EVENT_ROW, 1000.0, bar=Bar(2000)), Row.of_values("memory", [3], unit="KiB", bar=Bar(4))]
+    picture = ET.fromstring(draw(rows, machine()))  # noqa: S314  # our own chart
+    texts = picture.iter("{http://www.w3.org/2000/svg}text")
+    ticks = {text.text: float(text.get("x") or 0) for text in texts if text.get("font-weight") is None}
+    rectangles = [rectangle.attrib for rectangle in picture.iter("{http://www.w3.org/2000/svg}rect")]
+    ends = [float(bar["x"]) + float(bar["width"]) for bar in rectangles[2::2]]  # after the card, each track has a bar
+    assert ends == pytest.approx([ticks["0.001 µs"], ticks["1 µs"], ticks["50 %"], ticks["75 %"]], abs=0.1)
 
 
 def test_table_shows_a_verdict_for_each_row() -> None:

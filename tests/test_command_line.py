@@ -203,19 +203,57 @@ def data_of_line(line: str) -> dict[str, object]:
     return data
 
 
-def test_log_does_not_overwrite_what_the_replay_reads(tmp_path: Path) -> None:
-    """If the log is the trace or the save file, also by another name, the exit status is 2 and the file is kept."""
+def test_output_does_not_overwrite_what_the_replay_reads(tmp_path: Path) -> None:
+    """If the log or the picture is the trace or the save file, the exit status is 2 and the file is kept."""
     day = tmp_path / "day.jsonl"
     day.write_text(TWO_EVENTS)
     (tmp_path / "link.jsonl").symlink_to(day)
-    for arguments in (["--log", str(tmp_path / "link.jsonl"), str(day)], ["--save", str(day), "--log", str(day), "-"]):
-        result = run("replay", *arguments, stdin=TWO_EVENTS)
-        assert (result.returncode, result.stdout) == (2, "")
-        assert result.stderr.splitlines()[-1] == f"Error: --log must not be {day}, which the replay reads"
+    for option in ("--log", "--svg"):
+        for arguments in (
+            [option, str(tmp_path / "link.jsonl"), str(day)],
+            ["--save", str(day), option, str(day), "-"],
+        ):
+            result = run("replay", *arguments, stdin=TWO_EVENTS)
+            assert (result.returncode, result.stdout) == (2, "")
+            assert result.stderr.splitlines()[-1] == f"Error: {option} must not be {day}, which the replay reads"
     assert day.read_text() == TWO_EVENTS
+    both = run("replay", "--log", str(tmp_path / "out"), "--svg", str(tmp_path / "x" / ".." / "out"), str(day))
+    assert both.returncode == 2
+    assert both.stderr.splitlines()[-1] == f"Error: --svg must not be {tmp_path / 'out'}, which --log writes"
     missing = run("replay", "--log", str(tmp_path / "none" / "log"), str(day))
     assert missing.returncode == 1
     assert missing.stderr == f"Error: {tmp_path / 'none' / 'log'} cannot be written: No such file or directory\n"
+
+
+def test_replay_draws_a_timeline(tmp_path: Path) -> None:
+    """``--svg`` replaces a file by the picture of the replay, and changes nothing that is printed."""
+    picture = tmp_path / "<day>.svg"
+    picture.write_text("older")
+    result = run("replay", "--json", "--svg", str(picture), EXAMPLE)
+    assert (result.returncode, result.stderr, len(result.stdout.splitlines())) == (0, "", 48)
+    assert picture.read_bytes() == (ROOT / "diagrams" / "day.svg").read_bytes()
+    assert run("replay", "--svg", str(picture), "-", stdin="").returncode == 2
+    assert picture.read_bytes() == (ROOT / "diagrams" / "day.svg").read_bytes()
+
+
+def test_files_are_written_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    """A failed write keeps the older file; a successful one keeps its mode and a symbolic link to it."""
+    target, link = tmp_path / "day.svg", tmp_path / "link.svg"
+    target.write_text("older")
+    target.chmod(0o640)
+    link.symlink_to(target)
+    limited = "import resource as r, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+    limited += (
+        "r.setrlimit(r.RLIMIT_FSIZE, (1000, 1000)); from client_session.cli import client_session; client_session()"
+    )
+    failed = run("replay", "--svg", str(link), EXAMPLE, command=(sys.executable, "-c", limited))
+    assert (failed.returncode, failed.stderr) == (1, f"Error: {link} cannot be written: File too large\n")
+    assert target.read_text() == "older"
+    assert run("replay", "--svg", str(link), EXAMPLE).returncode == 0
+    assert link.is_symlink()
+    assert target.read_bytes() == (ROOT / "diagrams" / "day.svg").read_bytes()
+    assert target.stat().st_mode & 0o777 == 0o640
+    assert sorted(tmp_path.iterdir()) == [target, link]
 
 
 def test_bad_line_is_reported_and_nothing_is_saved(save_path: Path, tmp_path: Path) -> None:
@@ -396,7 +434,7 @@ def test_diagram_as_text(kind: str, tmp_path: Path) -> None:
     assert target.read_text() == expected
 
 
-def test_diagram_as_svg_needs_no_graphviz(tmp_path: Path) -> None:
+def test_diagram_as_svg_needs_no_other_program(tmp_path: Path) -> None:
     """The SVG in the package is printed or written to a file."""
     environment = {**os.environ, "PATH": str(tmp_path)}
     for arguments in (["--format", "svg"], ["-o", str(tmp_path / "graph.svg")]):
@@ -405,42 +443,6 @@ def test_diagram_as_svg_needs_no_graphviz(tmp_path: Path) -> None:
         )
         picture = result.stdout or (tmp_path / "graph.svg").read_bytes()
         assert picture == (ROOT / "diagrams" / "lifecycle.svg").read_bytes()
-
-
-@pytest.mark.parametrize("arguments", [["diagram", "--format", "svg"], ["verify", "--report", "report"]])
-def test_outdated_svg_without_graphviz_is_a_one_line_error(tmp_path: Path, arguments: list[str]) -> None:
-    """If the table has changed and Graphviz is missing, the exit status is 1 and no traceback is shown."""
-    program = (
-        "from client_session import cli; from client_session.verify import diagram as drawing;"
-        "drawing.picture_id = lambda: 'changed';"
-        f"cli.client_session({arguments})"
-    )
-    result = subprocess.run(  # noqa: S603  # our own command
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        env={**os.environ, "PATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert (result.returncode, result.stderr) == (1, f"Error: {drawing.StalePictureError()}\n")
-
-
-def test_unknown_extension_needs_a_format(tmp_path: Path) -> None:
-    """Without ``--format``, the command rejects an unknown extension with status 2 and does not write a file."""
-    result = run("diagram", "-o", str(tmp_path / "graph.png"))
-    assert result.returncode == 2
-    assert "pass --format" in result.stderr
-    assert not (tmp_path / "graph.png").exists()
-    assert run("diagram", "--format", "dot", "-o", str(tmp_path / "graph.txt")).returncode == 0
-
-
-def test_diagram_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
-    """If the diagram cannot be written, the exit status is 1, and the message names the file."""
-    result = run("diagram", "-o", str(tmp_path / "none" / "graph.mmd"))
-    assert result.returncode == 1
-    assert "graph.mmd cannot be written: No such file" in result.stderr
 
 
 @pytest.mark.parametrize(

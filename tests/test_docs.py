@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import importlib.metadata
 import importlib.util
@@ -21,10 +22,12 @@ import client_session.testing
 import client_session_persistence
 from client_session import ClientSession, SessionContext
 from client_session.graph import TABLE
-from client_session.verify import diagram
+from client_session.sessionize import sessionize_sql
+from client_session.verify import picture
 from client_session_persistence import loads
 from collector import Collector, session_of
 from docs.generated import expand
+from engines.spark import environment, skip_without_spark
 from pages import DOCS, matches_output, read_blocks
 from test_entity import VALIDATORS, data_of
 from test_example_desktop import User, missing_programs, toolkit, user  # noqa: F401  # two are fixtures
@@ -38,8 +41,10 @@ WAIT_SECONDS = 600.0
 """Seconds to wait for a result before a test fails. Generous, because the machine may be busy."""
 
 WEB_WORKERS = DOCS / "how-to" / "web-workers.md"
-PAGES_WITH_OWN_TESTS = {"snowplow.md", "tkinter.md", "qt.md", WEB_WORKERS.name}
-"""Pages that need a collector, a desktop user or an HTTP client. Each has its own test."""
+PAGES_WITH_OWN_TESTS = {
+    *("snowplow.md", "tkinter.md", "qt.md", WEB_WORKERS.name, "sessionize-dbt.md", "sessionize-spark.md"),
+}
+"""Pages that need a collector, a desktop user, an HTTP client, dbt or Spark. Each has its own test."""
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -47,8 +52,12 @@ REQUIRED_PACKAGES = {
     "command-line.md": "polars",
     "command.md": "polars",
     "opentelemetry.md": "opentelemetry",
+    "sessionize-product-analytics.md": "polars_hash",
+    "sessionize-snowplow.md": "duckdb",
     "snowplow.md": "snowplow_tracker",
 }
+DBT = ROOT / "build" / "dbt" / "bin"
+"""Where `make test-engines` installs dbt, whose requirements conflict with those of other tools."""
 
 DOTNET_ARGUMENTS = ["savePath", "foregroundTimeout", "backgroundTimeout", "checkInterval", "l"]
 DOTNET_MEMBERS = {
@@ -135,6 +144,25 @@ def test_code_blocks_run_and_print_what_the_page_shows(page: Path, folder: Path)
     run_page(page, folder)
 
 
+@pytest.mark.engines
+def test_dbt_page_builds_its_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's project is built day by day, and has the rows that the page shows."""
+    monkeypatch.setenv("PATH", f"{DBT}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("DBT_SEND_ANONYMOUS_USAGE_STATS", "false")
+    if shutil.which("dbt") is None:
+        pytest.skip("needs dbt, which `make test-engines` installs")
+    run_page(DOCS / "how-to" / "sessionize-dbt.md", folder)
+
+
+@pytest.mark.engines
+def test_spark_page_prints_what_it_shows(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's batch prints the sessions that the page shows."""
+    skip_without_spark()
+    for name, value in environment(folder).items():
+        monkeypatch.setenv(name, value)
+    run_page(DOCS / "how-to" / "sessionize-spark.md", folder)
+
+
 def test_snowplow_page_sends_its_events(folder: Path) -> None:
     """The page's events reach a collector; the program's share one session, and a visitor has another."""
     skip_without(REQUIRED_PACKAGES["snowplow.md"])
@@ -200,7 +228,7 @@ def test_web_workers_page_serves_requests(folder: Path) -> None:
 def test_data_in_code_blocks_is_valid(page: Path) -> None:
     """JSON blocks parse, entities validate, save files load, and every block is in a language that the tests know."""
     for block in read_blocks(page):
-        assert block.language in {"python", "sh", "text", "json", "xml"}, block
+        assert block.language in {"python", "sh", "text", "json", "xml", "yaml", "csv", "sql"}, block
         if block.language == "json":
             texts = block.text.splitlines() if (block.title or "").endswith(".jsonl") else [block.text]
             for value in map(json.loads, texts):
@@ -220,10 +248,19 @@ def test_installed_extras_exist() -> None:
 def test_graph_page_has_every_row() -> None:
     """The page shows the diagram and, below it, each row of the graph with its reason."""
     page = expand((DOCS / "explanation" / "graph.md").read_text(encoding="utf-8"))
-    assert f'id="{diagram.picture_id()}"' in page
+    assert base64.b64encode(picture.svg().encode()).decode() in page
     for row in TABLE:
         section = page.split(f"### {row.source.value}\n")[1].split("\n#")[0]
         assert f"| {row.why} |" in section
+
+
+def test_sessionizing_page_has_every_table_of_the_query() -> None:
+    """The page shows each table of the longest query."""
+    page = expand((DOCS / "explanation" / "sessionizing.md").read_text(encoding="utf-8"))
+    query = sessionize_sql("postgres", max_duration=3600, extend_on_focus_change=True)
+    tables = re.findall(r"^(?:WITH RECURSIVE )?(\w+) AS .*\(", query, re.MULTILINE)
+    assert len(tables) > 10
+    assert [name for name in tables if f"```sql\n{name} AS " not in page] == []
 
 
 def name_pairs(tracker: str, heading: str) -> list[tuple[str, str]]:

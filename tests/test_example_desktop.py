@@ -6,6 +6,7 @@ import json
 import os
 import queue
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -95,6 +96,43 @@ with ClientSession(sys.argv[1], scheduler=QtScheduler(app), on_state_change=show
     app.exec()
 """,
 }
+
+SHOWN = {
+    "tk": """
+import sys, uuid, tkinter as tk
+from client_session import ClientSession
+from tk_app import TkScheduler, Window
+
+root = tk.Tk()
+with ClientSession(sys.argv[1], scheduler=TkScheduler(root)) as session:
+    window = Window(root, session)
+    for _ in range(2):
+        session.get_session_context(uuid.uuid4())
+    window.refresh()
+    for label in (window.state, window.values["Session"], window.values["Events"]):
+        print(label["text"])
+    print(window.history["text"].split("  ")[-1])
+print("done")
+""",
+    "qt": """
+import sys, uuid
+from PySide6.QtWidgets import QApplication
+from client_session import ClientSession
+from qt_app import QtScheduler, Window
+
+app = QApplication()
+with ClientSession(sys.argv[1], scheduler=QtScheduler(app)) as session:
+    window = Window(session)
+    for _ in range(2):
+        session.get_session_context(uuid.uuid4())
+    window.refresh()
+    for label in (window.state, window.values["Session"], window.values["Events"]):
+        print(label.text())
+    print(window.history.text().split("  ")[-1])
+print("done")
+""",
+}
+"""Code that prints what the window shows after two events."""
 
 SCHEDULER = {
     "tk": """
@@ -323,10 +361,10 @@ def test_session_follows_the_window_focus(toolkit: str, start: Start, save_path:
     user.press("Return")
     first = json.loads(program.line())["data"]
     user.switch_to("tk")
-    assert program.line() == "foreground-active --background--> background-active"
-    assert program.line() == "background-active --tick--> expired-checker-stopped"
+    assert program.line() == "background: In the foreground -> In the background"
+    assert program.line() == "tick: In the background -> Expired in the background"
     user.switch_to(TITLES[toolkit])
-    assert program.line() == "expired-checker-stopped --foreground--> foreground-active"
+    assert program.line() == "foreground: Expired in the background -> In the foreground"
     for expected in (1, 2):
         user.press("Return")
         entity = json.loads(program.line())["data"]
@@ -351,6 +389,27 @@ def test_buttons_track_events_and_begin_sessions(toolkit: str, start: Start, sav
     assert indexes == [(1, 1), (1, 2), (2, 1)]
 
 
+def test_ctrl_c_ends_the_program(toolkit: str, start: Start, save_path: Path) -> None:
+    """SIGINT in the main loop ends the program without a traceback, and saves the session."""
+    program = start(EXAMPLES / f"{toolkit}_app.py", save_path)
+    program.user.switch_to(TITLES[toolkit])
+    for _ in range(2):
+        program.user.press("Return")
+        program.line()
+    program.process.send_signal(signal.SIGINT)
+    assert program.process.wait(WAIT_SECONDS) == 0
+    assert program.lines.empty()
+    saved = loads(save_path.read_bytes())
+    assert (saved.session_index, saved.event_index) == (1, 2)
+
+
+def test_window_shows_the_session_in_words(toolkit: str, start: Start, save_path: Path) -> None:
+    """The window names the state in words, counts the session's events, and explains what happened to it last."""
+    program = start("-c", SHOWN[toolkit], save_path)
+    assert [program.line() for _ in range(5)] == ["In the foreground", "1", "2", "session 1 begins", "done"]
+    assert program.process.wait(WAIT_SECONDS) == 0
+
+
 def test_dialog_keeps_the_session_in_the_foreground(toolkit: str, start: Start, save_path: Path) -> None:
     """The session stays in the foreground while the program's own dialog has focus and after the dialog closes."""
     program = start("-c", WITH_DIALOG[toolkit], save_path)
@@ -362,7 +421,7 @@ def test_dialog_keeps_the_session_in_the_foreground(toolkit: str, start: Start, 
     user.press("Return")
     assert program.line() == "closed None"
     user.switch_to("tk")
-    assert program.line() == "foreground-active --background--> background-active"
+    assert program.line() == "background: In the foreground -> In the background"
 
 
 def test_scheduler_meets_its_contract(toolkit: str, start: Start) -> None:

@@ -52,7 +52,7 @@ def test_states_with_the_same_key_behave_in_the_same_way() -> None:
 
 
 def test_sample_of_each_row_is_the_shortest() -> None:
-    """Because the search is breadth-first, each row gets the shortest possible sample, whose replay fires that row."""
+    """The search is breadth-first: each row gets the shortest sample, whose last step takes it and no other row."""
     tally = Tally()
     explore(tally)
     assert set(tally.samples) == set(TABLE)
@@ -65,11 +65,15 @@ def test_sample_of_each_row_is_the_shortest() -> None:
             sample.options.foreground_timeout, sample.options.background_timeout, 0.0, observer=replayed.count
         )
         moments = Replay(sample.steps, MemoryStore(), sample.options, ticking=False).run()
+        before, state = replayed.rows.copy(), core.state
         for step, moment in zip(sample.steps, moments, strict=False):
+            before, state = replayed.rows.copy(), core.state
             if isinstance(step.input, Input | Command):
                 core.decide(step.input, (step.at - START).total_seconds())
             assert (moment.state, moment.event_index) == (core.state, core.event_count)
-        assert replayed.rows[row]
+        assert replayed.rows - before == {row: 1}
+        assert (state, core.state) == (row.source, row.destination)
+        assert sample.steps[-1].input == (Command.START_CHECKER if row.input is Input.RESUME else row.input)
 
 
 @given(lifecycles(), st.booleans())

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 import client_session
 from client_session import ClientSession
-from client_session.verify.picture import PICTURE
+from client_session.verify import picture
 from client_session_persistence import loads
 from event_ids import event_id
 
@@ -125,5 +125,5 @@ def test_command_works_in_a_frozen_program(program: Path, save_path: Path) -> No
     assert command("--version") == f"client-session, version {client_session.__version__}\n"
     assert json.loads(command("show", "--json", save_path))["userId"] == user_id
     assert command("replay", TRACE).endswith("ended: closed\n")
-    assert command("diagram", "--format", "svg") == PICTURE
+    assert command("diagram", "--format", "svg") == picture.svg()
     assert command("verify", status=1) == "Error: verify needs hypothesis: pip install 'client-session[verify]'\n"

@@ -72,6 +72,14 @@ def test_metadata_is_ready_for_publishing(wheel: zipfile.ZipFile) -> None:
     assert "client-session = client_session.__main__:main" in wheel.read(f"{info}/entry_points.txt").decode()
 
 
+def test_readme_on_a_package_index_has_no_broken_links(wheel: zipfile.ZipFile) -> None:
+    """In the metadata, links to other files of the project are text, and their pictures are left out."""
+    (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    readme = str(message_from_bytes(wheel.read(name)).get_payload())
+    assert "CONTRIBUTING" in readme
+    assert re.findall(r"\]\((?!https://)|```mermaid", readme) == []
+
+
 def test_sdist_has_every_file_that_the_readme_links_to(sdist_names: set[str]) -> None:
     """The sdist is complete: no relative link in its README is broken."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")

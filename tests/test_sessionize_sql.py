@@ -19,6 +19,7 @@ from client_session.sessionize import carried_state_sql, problems_sql, register,
 from client_session.verify import sql_engines
 from client_session.verify.offline import KINDS, SETTINGS, LogSettings, exhaustive_logs, expected, random_logs
 from engines import servers
+from engines.spark import run_spark
 from engines.sql import PostgresEngine, SparkEngine
 
 if TYPE_CHECKING:
@@ -49,25 +50,8 @@ def postgres() -> Iterator[Engine]:
 @pytest.fixture(scope="module")
 def spark() -> Iterator[Engine]:
     """Run Spark in local mode."""
-    session = spark_session()
-    yield SparkEngine(session)
-    session.stop()
-
-
-def spark_session() -> Any:  # noqa: ANN401  # pyspark may be missing
-    """Return a session of Spark in local mode, in UTC."""
-    sql = pytest.importorskip("pyspark.sql", reason="needs pyspark")
-    builder = sql.SparkSession.builder.master("local[2]")
-    options = {
-        "spark.sql.session.timeZone": "UTC",
-        "spark.sql.shuffle.partitions": "2",
-        "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "false",
-        "spark.driver.bindAddress": "127.0.0.1",
-    }
-    for name, value in options.items():
-        builder = builder.config(name, value)
-    return builder.getOrCreate()
+    with run_spark() as session:
+        yield SparkEngine(session)
 
 
 def shuffled(records: list[InputRecord]) -> list[InputRecord]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import inspect
 import json
@@ -14,12 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from jsonschema import Draft4Validator, FormatChecker
 
+from client_session import ClientSession, MemoryStore
+from client_session.testing import ManualClock, ManualScheduler
 from collector import Collector, entities_of, session_of
 
 pytest.importorskip("snowplow_tracker", reason="snowplow-tracker is not installed (extra: snowplow)")
 
+from snowplow_tracker.constants import CONTEXT_SCHEMA  # imported after the skip
 from snowplow_tracker.emitters import AsyncEmitter, Emitter  # imported after the skip
 from snowplow_tracker.events.event import Event  # imported after the skip
 from snowplow_tracker.events.page_ping import PagePing  # imported after the skip
@@ -38,9 +44,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from snowplow_tracker.typing import PayloadDict
-
-    from client_session import ClientSession
-    from client_session.testing import ManualClock
 
     Method = Literal["get", "post"]
 
@@ -253,6 +256,89 @@ def test_entities_added_by_an_event_class_are_kept(session: ClientSession, *, en
     callers_entity, added, _ = entities_of(emitter.events[0])
     assert callers_entity == PLACE
     assert added["data"] == {"at": [1]}
+    VALIDATOR.validate(session_of(emitter.events[0]))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda values: st.lists(values) | st.dictionaries(st.text(), values),
+    max_leaves=8,
+)
+ENTITIES = st.lists(st.builds(SelfDescribingJson, st.text(min_size=1), st.dictionaries(st.text(), JSON)), max_size=3)
+
+
+class SlottedPageView(PageView):
+    """A page view with an attribute in a slot."""
+
+    __slots__ = ("fragment",)
+
+    def __init__(self, **arguments: Any) -> None:  # noqa: ANN401  # the base class's arguments
+        """Set the attribute."""
+        super().__init__("https://example.com", **arguments)
+        self.fragment = "top"
+
+    def build_payload(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # the base class's signature
+        """Add the attribute to the payload."""
+        self.payload.add("url", f"https://example.com#{self.fragment}")
+        return super().build_payload(*args, **kwargs)
+
+
+EVENTS: dict[str, Callable[..., Event]] = {
+    "event": lambda **arguments: Event({"e": "pv", "url": "https://example.com"}, **arguments),
+    "page view": lambda **arguments: PageView("https://example.com", "Zürich ☕", **arguments),
+    "page ping": lambda **arguments: PagePing("https://example.com", **arguments),
+    "structured event": lambda **arguments: StructuredEvent("shop", "add", value=2.5, **arguments),
+    "self-describing event": lambda **arguments: SelfDescribing(place(), **arguments),
+    "screen view": lambda **arguments: ScreenView("an id", "home", **arguments),
+    "subclass with slots": SlottedPageView,
+}
+
+
+@given(
+    kind=st.sampled_from(sorted(EVENTS)),
+    contexts=ENTITIES,
+    true_timestamp=st.none() | st.integers(0, 2**41),
+    encode_base64=st.booleans(),
+)
+def test_payload_equals_that_of_a_plain_tracker_with_the_entity(
+    kind: str, contexts: list[SelfDescribingJson], true_timestamp: int | None, *, encode_base64: bool
+) -> None:
+    """A payload is the one that `Tracker` builds if the caller adds the session's entity to the event's contexts."""
+    session = ClientSession(store=MemoryStore(), clock=ManualClock(), scheduler=ManualScheduler())
+    emitter, subject = RecordingEmitter(), Subject().set_user_id("zoë")
+    event = EVENTS[kind](context=contexts, true_timestamp=true_timestamp)
+    SessionTracker("ns", emitter, subject, "app", encode_base64, session=session).track(event)
+    entity: dict[str, Any] = session.get_session_context(str(uuid.uuid4())).to_dict()
+    entity["data"]["eventIndex"] = 1
+    event = EVENTS[kind](context=[*contexts, SelfDescribingJson(**entity)], true_timestamp=true_timestamp)
+    Tracker("ns", emitter, subject, "app", encode_base64).track(event)
+    ours, plain = emitter.events
+    key = "cx" if encode_base64 else "co"
+    assert {**ours, "eid": "", "dtm": "", key: ""} == {**plain, "eid": "", "dtm": "", key: ""}
+    assert entities_of(ours) == entities_of(plain)
+
+
+@pytest.mark.parametrize("encode_base64", [True, False])
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        ('{"schema":"%s","data":[%s]}', [PLACE]),
+        ('{"data": [%s], "schema": "%s"}', [PLACE]),
+        ('{"schema": "%s", "data": [%s, %s]}\n', [PLACE, PLACE]),
+        ('{"schema": "%s", "data": []}', []),
+    ],
+)
+def test_entities_written_in_another_form_are_kept(
+    session: ClientSession, form: str, expected: list[object], *, encode_base64: bool
+) -> None:
+    """Entities that a caller wrote into the payload in another form than `Tracker`'s are kept, before the session's."""
+    schema, entity = CONTEXT_SCHEMA, json.dumps(PLACE)
+    text = form % ((entity, schema) if form.startswith('{"data"') else (schema, *len(expected) * [entity]))
+    pairs = {"cx": base64.urlsafe_b64encode(text.encode()).decode()} if encode_base64 else {"co": text}
+    emitter = RecordingEmitter()
+    tracker = SessionTracker("ns", emitter, encode_base64=encode_base64, session=session)
+    tracker.track(Event({"e": "pv", **pairs}))
+    assert entities_of(emitter.events[0])[:-1] == expected
     VALIDATOR.validate(session_of(emitter.events[0]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -42,7 +43,7 @@ def run(*arguments: str, broken: str | None = None) -> subprocess.CompletedProce
 def verification(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
     """Run a verification and return its result and the folder of its report."""
     folder = tmp_path_factory.mktemp("report") / "new"
-    return run("verify", "--examples", "60", "--seed", "7", "--report", str(folder)), folder
+    return run("verify", "--examples", "60", "--seed", "7", "--log-length", "2", "--report", str(folder)), folder
 
 
 def test_correct_library_passes(verification: tuple[subprocess.CompletedProcess[str], Path]) -> None:
@@ -55,6 +56,7 @@ def test_correct_library_passes(verification: tuple[subprocess.CompletedProcess[
         assert re.search(rf"^ *[1-9][\d,]*  {re.escape(name)}  ", result.stdout, re.MULTILINE), name
     explored = (
         r"explored all 1472 states and 16192 edges\ncompared visitors with a ClientSession on 4116 short timelines\n"
+        r"sessionized 418 logs of at most 2 inputs on sqlite[a-z, ]*\n"
     )
     assert re.search(rf"{explored}60 examples, seed 7, \d+\.\d s\n", result.stdout)
 
@@ -88,8 +90,22 @@ def test_report_is_a_self_contained_page(verification: tuple[subprocess.Complete
     for row in TABLE:
         assert row.label in words
         assert row.why.split("`")[0].strip() in words
-    assert all(sentence in words for sentence in INVARIANTS.values())
+    assert all(part.strip() in words for sentence in INVARIANTS.values() for part in sentence.split("`"))
     assert text.count('<ol class="timeline">') == len(TABLE)
+
+
+def test_example_of_each_row_shows_that_row(verification: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    """In each row's example, the last input is the row's, and the states before and after it are the row's."""
+    report = (verification[1] / "report.html").read_text(encoding="utf-8")
+    sections = re.findall(r"<section>(.*?)</section>", report, re.DOTALL)
+    for row, section in zip(TABLE, sections, strict=True):
+        heading, _, timeline = section.partition("</h3>")
+        assert f">{row.source.value}</span> {row.label} " in heading
+        *_, (_, before), (given, after) = re.findall(r'<div class="input">(.*?)</div><div>(.*?)</div>', timeline)
+        assert (before, after) == (row.source.value, row.destination.value)
+        assert given == ("start-checker" if row.input == "resume" else row.input)
+        assert timeline.count(' here"') == 1
+        assert 'here"' in timeline.rpartition("<li")[2]
 
 
 def test_coverage_graph_shows_counts(verification: tuple[subprocess.CompletedProcess[str], Path]) -> None:
@@ -135,13 +151,16 @@ BUGS = {
     "numbers": "import client_session.ledger as m; m.MAX_INDEX = 1",
     "visitors": "import client_session.visitors.settings as m; rules = m.Rules;"
     " m.Rules = lambda foreground, background, *others: rules(foreground, foreground, *others)",
+    "logs": "import client_session.sessionize.sql as m; m._BREAK_LIST = \"'start', 'forget'\"",
 }
 
 
 @pytest.mark.parametrize("name", BUGS)
 def test_broken_session_is_found(name: str, tmp_path: Path) -> None:
     """Verification exits with status 1 and reports the failure, with a minimal trace that can be replayed."""
-    result = run("verify", "--examples", "40", "--seed", "3", "--report", str(tmp_path), broken=BUGS[name])
+    result = run(
+        "verify", "--examples", "40", "--seed", "3", "--log-length", "0", "--report", str(tmp_path), broken=BUGS[name]
+    )
     assert result.returncode == 1
     assert " failed: " in result.stdout
     assert "<h2>Failures</h2>" in (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -150,13 +169,25 @@ def test_broken_session_is_found(name: str, tmp_path: Path) -> None:
         replayed = run(*arguments.split())
         assert replayed.returncode == 0
         assert len(trace.read_text().splitlines()) <= 6
-    assert name == "short path" or list(tmp_path.glob("failure-*.jsonl"))
+    assert name in {"short path", "logs"} or list(tmp_path.glob("failure-*.jsonl"))
+
+
+def test_shortest_log_that_differs_is_printed() -> None:
+    """If an engine differs from the fold, the engine, the settings and the shortest log are printed."""
+    result = run("verify", "--examples", "40", "--seed", "3", "--log-length", "0", broken=BUGS["logs"])
+    assert re.search(
+        r"^offline failed: InvariantError: log engines: sqlite, with LogSettings\(", result.stdout, re.MULTILINE
+    )
+    records = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+    assert [record["input"] for record in records] == ["event", "new-session"]
 
 
 def test_failing_trace_is_printed_without_a_report(capsys: pytest.CaptureFixture[str]) -> None:
     """Without --report, a failure's trace is printed after the command that replays it."""
     steps = (make_step(START, "event", 1), make_step(START, "background", 2))
-    found = Verification(examples=1, seed=1, failures=[Failure("model", "broken", Sample(SessionOptions(), steps))])
+    found = Verification(
+        examples=1, seed=1, log_length=1, failures=[Failure("model", "broken", Sample(SessionOptions(), steps))]
+    )
     command.show(found, None)
     expected = (
         "\nmodel failed: broken\nShortest failing trace. Replay it with client-session replay --no-ticks "
@@ -168,7 +199,7 @@ def test_failing_trace_is_printed_without_a_report(capsys: pytest.CaptureFixture
 
 def test_terminal_output_shows_progress_and_fits_the_width() -> None:
     """On a terminal, each part has a progress bar, and no line is wider than the terminal."""
-    _, output = run_on_terminal("verify", "--examples", "1", "--seed", "1")
+    _, output = run_on_terminal("verify", "--examples", "1", "--seed", "1", "--log-length", "0")
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output)
     assert "exploration" in text
     lines = text[text.index("times taken") :].replace("\r", "").splitlines()
@@ -177,7 +208,9 @@ def test_terminal_output_shows_progress_and_fits_the_width() -> None:
 
 def test_same_seed_results_in_the_same_counts() -> None:
     """Two runs with the same seed print the same counts."""
-    outputs = [run("verify", "--examples", "10", "--seed", "5").stdout.rsplit(",", 1)[0] for _ in range(2)]
+    outputs = [
+        run("verify", "--examples", "10", "--seed", "5", "--log-length", "0").stdout.rsplit(",", 1)[0] for _ in range(2)
+    ]
     assert outputs[0] == outputs[1]
 
 

@@ -55,9 +55,11 @@ def _run_process(kind: str, place: int | Path, *arguments: Any) -> History:  # n
         return run_host(states, *arguments)
 
 
-def run_hosts(kind: str, place: int | Path, *, visitors: int, inputs: int, hosts: int = 8) -> History:
-    """Run hosts at the same time on a state store, and return what all of them saw."""
-    context, namespace = multiprocessing.get_context("spawn"), uuid.uuid4().hex
+def run_hosts(  # noqa: PLR0913  # what the hosts share
+    kind: str, place: int | Path, *, visitors: int, inputs: int, hosts: int = 8, namespace: str | None = None
+) -> History:
+    """Run hosts at the same time on a state store, by default in a new namespace, and return what all of them saw."""
+    context, namespace = multiprocessing.get_context("spawn"), namespace or uuid.uuid4().hex
     with context.Pool(hosts) as pool:
         arguments = [(kind, place, visitors, inputs, seed, namespace) for seed in range(hosts)]
         histories = pool.starmap(_run_process, arguments)

@@ -20,13 +20,16 @@ from client_session.arguments import snapshot_store
 from client_session.clock import SystemClock
 from client_session.explanation import describe_save_file
 from client_session.graph import SessionState
-from client_session.sessionize.sql import DIALECTS, carried_state_sql, problems_sql, sessionize_sql
+from client_session.sessionize.sql import carried_state_sql, problems_sql, sessionize_sql
+from client_session.sessionize.sql_dialects import DIALECTS
 from client_session.terminal import Program, console, echo, fail, print_beside, print_indented, write_file
+from client_session.testing import timeline
 from client_session.testing.driver import SessionOptions
 from client_session.testing.json_lines import MAX_LINE_BYTES
 from client_session.testing.replay import Replay, TraceTooLongError
 from client_session.testing.trace import TraceError, read_trace
 from client_session.verify import diagram as drawing
+from client_session.verify import picture
 from client_session_persistence import CorruptSaveFileError, MemoryStore, StoreError, XmlStore
 from client_session_persistence.codec import FIELDS
 from client_session_persistence.snapshot import iso_time
@@ -44,7 +47,7 @@ if TYPE_CHECKING:
     from client_session.testing.trace import Step
     from client_session_persistence import Snapshot, SnapshotStore
 
-_DIAGRAMS = {"svg": drawing.svg, "mermaid": drawing.mermaid, "dot": drawing.dot}
+_DIAGRAMS = {"svg": picture.svg, "mermaid": drawing.mermaid, "dot": drawing.dot}
 _FORMAT_BY_SUFFIX = {"": "mermaid", ".svg": "svg", ".dot": "dot", ".gv": "dot", ".mmd": "mermaid"}
 """The diagram format for each suffix of the output file."""
 _MIN_INLINE_WIDTH = 120
@@ -154,6 +157,9 @@ class _WorkingCopy:
     metavar="FILE",
     help="Write the inputs that decide which events share a session to this file, as on_input receives them.",
 )
+@click.option(
+    "--svg", type=_Path(dir_okay=False, path_type=Path), metavar="FILE", help="Draw a timeline of the replay."
+)
 def replay(  # noqa: PLR0913  # one argument per option
     trace: BinaryIO,
     save_path: str | None,
@@ -162,6 +168,7 @@ def replay(  # noqa: PLR0913  # one argument per option
     as_json: bool,
     no_ticks: bool,
     log: Path | None,
+    svg: Path | None,
     **options: Any,  # noqa: ANN401  # click passes the type-checked options by name
 ) -> None:
     """Replay TRACE in a session with a virtual clock, and print what happens.
@@ -181,7 +188,8 @@ def replay(  # noqa: PLR0913  # one argument per option
         message = "--write needs --save"
         raise click.UsageError(message)
     steps = _read_steps(trace)
-    with _log_writer(log, trace.name, save_path) as on_input:
+    _check_outputs({"--log": log, "--svg": svg}, trace.name, save_path)
+    with _log_writer(log) as on_input:
         try:
             store = MemoryStore() if save_path is None else _open(save_path, write=write)
             run = Replay(steps, store, SessionOptions(**options), ticking=not no_ticks, on_input=on_input)
@@ -189,14 +197,25 @@ def replay(  # noqa: PLR0913  # one argument per option
             fail(f"{trace.name}: {error}; pass --no-ticks or a longer --foreground-timeout", status=2)
         except ValueError as error:
             raise _usage_error(error) from error
-        if as_json:
-            for moment in run.run():
-                if moment.context is not None:
-                    echo(moment.context.to_json())
-        else:
-            _print_timeline(run.run())
+        _show_replay(run.run() if svg is None else _drawn(run.run(), svg, trace.name), as_json=as_json)
     if run.session.save_error is not None:
         fail(f"not saved: {run.session.save_error}")
+
+
+def _show_replay(moments: Iterable[Moment], *, as_json: bool) -> None:
+    if not as_json:
+        _print_timeline(moments)
+        return
+    for moment in moments:
+        if moment.context is not None:
+            echo(moment.context.to_json())
+
+
+def _drawn(moments: Iterable[Moment], svg: Path, name: str) -> list[Moment]:
+    """Return the moments after drawing their timeline."""
+    result = list(moments)
+    write_file(svg, timeline.draw(result, Path(name).name).encode())
+    return result
 
 
 def _read_steps(trace: BinaryIO) -> list[Step]:
@@ -208,19 +227,24 @@ def _read_steps(trace: BinaryIO) -> list[Step]:
         fail(f"{trace.name} cannot be read: {error.strerror}")
 
 
-@contextlib.contextmanager
-def _log_writer(log: Path | None, *inputs: str | None) -> Generator[Callable[[InputRecord], object] | None]:
-    """Yield an ``on_input`` callback whose records are written to the file ``log`` at the end.
+def _check_outputs(outputs: dict[str, Path | None], *inputs: str | None) -> None:
+    """Ensure that the files that the replay writes are neither its ``inputs`` nor each other."""
+    taken = {Path(name).resolve(): f"{name}, which the replay reads" for name in inputs if name is not None}
+    for option, output in outputs.items():
+        if output is None:
+            continue
+        if owner := taken.get(output.resolve()):
+            message = f"{option} must not be {owner}"
+            raise click.UsageError(message)
+        taken[output.resolve()] = f"{output}, which {option} writes"
 
-    The log must not overwrite the ``inputs``, which are files that the replay reads.
-    """
+
+@contextlib.contextmanager
+def _log_writer(log: Path | None) -> Generator[Callable[[InputRecord], object] | None]:
+    """Yield an ``on_input`` callback whose records are written to the file ``log`` at the end."""
     if log is None:
         yield None
         return
-    for name in inputs:
-        if name is not None and log.exists() and Path(name).exists() and log.samefile(name):
-            message = f"--log must not be {name}, which the replay reads"
-            raise click.UsageError(message)
     records: list[InputRecord] = []
     yield records.append
     write_file(log, "".join(f"{record.to_json()}\n" for record in records).encode())
@@ -296,18 +320,11 @@ def diagram(kind: str | None, output: Path | None) -> None:
     if kind is None:
         message = f"pass --format, or an output file whose name ends in {', '.join(filter(None, _FORMAT_BY_SUFFIX))}"
         raise click.UsageError(message)
-    data = _draw(kind).encode()
+    data = _DIAGRAMS[kind]().encode()
     if output is None:
         click.echo(data, nl=False)
     else:
         write_file(output, data)
-
-
-def _draw(kind: str) -> str:
-    try:
-        return _DIAGRAMS[kind]()
-    except drawing.StalePictureError as error:
-        fail(str(error))
 
 
 @client_session.command()
@@ -321,15 +338,24 @@ def _draw(kind: str) -> str:
 )
 @click.option("--seed", type=click.IntRange(min=0), metavar="S", help="Seed for the random cases. Default: random.")
 @click.option(
+    "--log-length",
+    type=click.IntRange(min=0),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="Sessionize all logs of at most N inputs (N - 1 on SQLite). 4 takes ten minutes, 5 takes eight hours.",
+)
+@click.option(
     "--report",
     type=_Path(file_okay=False, path_type=Path),
     metavar="DIR",
     help="Write report.html and coverage.svg to this folder.",
 )
-def verify(examples: int, seed: int | None, report: Path | None) -> None:
+def verify(examples: int, seed: int | None, log_length: int, report: Path | None) -> None:
     """Verify the lifecycle: explore it exhaustively, and compare random runs with an oracle.
 
-    Visitors are compared with a ClientSession, on all short timelines and on random ones.
+    Visitors are compared with a ClientSession, on all short timelines and on random ones. Short logs and random ones
+    are sessionized with SQLite and, if they are installed, DuckDB and Polars, in one run and in two.
 
     On failure, print the shortest failing trace and exit with status 1. Requires the "verify" extra.
     """
@@ -344,9 +370,8 @@ def verify(examples: int, seed: int | None, report: Path | None) -> None:
             report.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             fail(f"{error.filename} cannot be written: {error.strerror}")
-        _draw("svg")  # fail now rather than after the verification
-    with command.progress_bars(run.totals(examples)) as advance:
-        found = run.verify(examples, secrets.randbelow(2**32) if seed is None else seed, advance)
+    with command.progress_bars(run.totals(examples, log_length)) as advance:
+        found = run.verify(examples, secrets.randbelow(2**32) if seed is None else seed, log_length, advance)
     command.show(found, report)
     if found.failures:
         raise click.exceptions.Exit(1)

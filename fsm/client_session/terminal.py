@@ -10,7 +10,10 @@ import contextlib
 import io
 import logging
 import os
+import shutil
 import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,7 +26,6 @@ from client_session_persistence.snapshot import printable
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from pathlib import Path
     from typing import NoReturn
 
 _UNLIMITED_WIDTH = 1000
@@ -73,9 +75,18 @@ class _FailureError(click.ClickException):
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a file; if that fails, end the command with an error that names the file."""
+    """Write a file as a whole or not at all; if that fails, end the command with an error that names the file."""
     try:
-        path.write_bytes(data)
+        if path.exists() and not path.is_file():  # a device or a pipe
+            path.write_bytes(data)
+            return
+        target = path.resolve()
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".client-session-") as folder:
+            written = Path(folder, "new")
+            written.write_bytes(data)
+            if target.exists():
+                shutil.copymode(target, written)
+            written.replace(target)
     except OSError as error:
         fail(f"{path} cannot be written: {error.strerror}")
 

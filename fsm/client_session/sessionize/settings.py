@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import attrs
@@ -11,7 +10,7 @@ from client_session import arguments
 from client_session.graph import Command, Input
 from client_session.input_log import LOGGED
 from client_session.visitors import ids
-from client_session.visitors.decision import CLOCK
+from client_session.visitors.decision import CLOCK, limit_microseconds
 from client_session_persistence.snapshot import shown
 
 if TYPE_CHECKING:
@@ -102,5 +101,4 @@ def column_names(columns: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def _microseconds(seconds: float) -> int:
-    # Microseconds that are not whole can only come from rounding.
-    return min(round(seconds * 1e6), NEVER) if seconds < math.inf else NEVER
+    return int(min(limit_microseconds(seconds), NEVER))

@@ -40,6 +40,9 @@ class Moment:
     session_id: str
     session_index: int | None
     event_index: int
+    checker_running: bool
+    timeout: float
+    """The timeout of the state, in seconds. It is in force while the checker is running."""
     context: SessionContext | None
     ended: tuple[SessionSummary, ...]
     explanations: tuple[Explanation, ...]
@@ -138,6 +141,8 @@ class Replay:
             session.session_id,
             session.session_index,
             session.event_index,
+            session.checker_running,
+            session.background_timeout if session.background else session.foreground_timeout,
             context,
             ended,
             explanations,

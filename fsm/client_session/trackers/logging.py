@@ -44,7 +44,7 @@ class SessionFilter(logging.Filter):
             raise TypeError(msg)
         super().__init__()
         self._session = session
-        self._failures = Failures(logging.getLogger(__name__))
+        self._failures = Failures(logging.getLogger(__name__), "The session could not be checked for a log record")
         self._thread = threading.local()
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -54,7 +54,7 @@ class SessionFilter(logging.Filter):
             if not getattr(self._thread, "is_checking", False):
                 try:
                     self._thread.is_checking = True
-                    with self._failures.log_errors("The session could not be checked for a log record"):
+                    with self._failures:
                         check_if_due(self._session)
                 finally:
                     self._thread.is_checking = False

@@ -62,8 +62,6 @@ if TYPE_CHECKING:
 
     from client_session import SessionContext, SessionSummary
 
-    _Track = Callable[[], SessionContext | None]
-
 SESSION_ID = "session.id"
 SESSION_PREVIOUS_ID = "session.previous_id"
 
@@ -71,6 +69,8 @@ _Item = TypeVar("_Item")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+
+_ROOT_KINDS = (SpanKind.INTERNAL, SpanKind.SERVER, SpanKind.CLIENT)  # a tuple, since hashing an enum member is slow
 
 _MAX_STARTS = 10_000
 """How many starts in the future `SessionEvents` remembers. A visitor's session may end in another process, or never."""
@@ -85,7 +85,7 @@ def is_root_operation(span: Span) -> bool:
     A span with a parent belongs to an operation that was already counted or began in another program. Programs
     also send and receive messages (PRODUCER, CONSUMER) without user activity.
     """
-    return span.parent is None and span.kind in {SpanKind.SERVER, SpanKind.CLIENT, SpanKind.INTERNAL}
+    return span.parent is None and span.kind in _ROOT_KINDS
 
 
 def never(_: object) -> bool:
@@ -140,11 +140,11 @@ class SessionSpanProcessor(SpanProcessor):
 
         """
         self._counter = _Counter(session, is_activity, is_passive)
-        self._failures = Failures(logging.getLogger(__name__))
+        self._failures = Failures(logging.getLogger(__name__), "A span lacks its session's attributes")
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Set the session attributes on a span. The SDK calls this for each recorded span."""
-        with self._failures.log_errors("A span lacks its session's attributes"):
+        with self._failures:
             if SESSION_ID not in (span.attributes or {}):
                 trace_id = span.get_span_context().trace_id
                 span.set_attributes(self._counter.count(span, trace_id, span.start_time, parent_context))
@@ -183,11 +183,11 @@ class SessionLogRecordProcessor(LogRecordProcessor):
 
         """
         self._counter = _Counter(session, is_activity, is_passive)
-        self._failures = Failures(logging.getLogger(__name__))
+        self._failures = Failures(logging.getLogger(__name__), "A log record lacks its session's attributes")
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
         """Set the session attributes on a log record. The SDK calls this for each record."""
-        with self._failures.log_errors("A log record lacks its session's attributes"):
+        with self._failures:
             record = log_record.log_record
             attributes = cast("MutableMapping[str, AnyValue]", record.attributes)  # the SDK creates a mutable mapping
             if SESSION_ID not in attributes:
@@ -270,7 +270,7 @@ class _Counter(Generic[_Item]):
         self._find_session: Callable[[], ClientSession | VisitorSession | None]
         if callable(session) and not isinstance(session, type):
             require_predicate("session", session)
-            self._find_session = session
+            self._find_session = partial(_find_checked, session)
         else:
             only = _checked(session)
             self._find_session = lambda: only
@@ -283,20 +283,25 @@ class _Counter(Generic[_Item]):
         self, item: _Item, trace_id: int | None, nanoseconds: int | None, parent: Context | None
     ) -> dict[str, str]:
         """Count a span or log record unless it is neither activity nor passive; return its session's attributes."""
-        found = None if _is_counting.get() else self._find_session()
-        if found is None:
+        session = None if _is_counting.get() else self._find_session()
+        if session is None:
             return {}
-        session = _checked(found)
-        track: _Track | None = None
         extend = bool(self._is_activity(item))
-        if extend or self._is_passive(item):
-            event_id = uuid.UUID(int=trace_id) if trace_id else uuid.uuid4()
-            time = None if nanoseconds is None else _EPOCH + nanoseconds // 1000 * _MICROSECOND
-            track = partial(session.get_session_context, event_id, time, extend=extend)
+        if not (extend or self._is_passive(item)):
+            if isinstance(session, VisitorSession):
+                return _inherited_attributes(parent) or _visitor_attributes(session.current)
+            return _current_attributes(session)
+        event_id = _uuid_text(trace_id) if trace_id else str(uuid.uuid4())
+        time = None if nanoseconds is None else _EPOCH + nanoseconds // 1000 * _MICROSECOND
         if isinstance(session, VisitorSession):
-            return _visitor_attributes(session, track, parent)
-        context = None if track is None else track()
+            return _visitor_attributes(partial(session.get_session_context, event_id, time, extend=extend))
+        context = session.get_session_context(event_id, time, extend=extend)
         return _current_attributes(session) if context is None else _attributes_of(context)
+
+
+def _find_checked(find: Callable[[], object]) -> ClientSession | VisitorSession | None:
+    found = find()
+    return None if found is None else _checked(found)
 
 
 def _checked(session: object) -> ClientSession | VisitorSession:
@@ -315,15 +320,19 @@ def _current_attributes(session: ClientSession) -> dict[str, str]:
             return _attributes(session_id, previous_id)
 
 
-def _visitor_attributes(session: VisitorSession, track: _Track | None, parent: Context | None) -> dict[str, str]:
-    """Return the session's attributes after tracking an event, if any, with one call to the store at most."""
-    if track is None:
-        inherited: Mapping[str, str] = getattr(get_current_span(parent), "attributes", None) or {}
-        if SESSION_ID in inherited:
-            return {name: inherited[name] for name in (SESSION_ID, SESSION_PREVIOUS_ID) if name in inherited}
+def _inherited_attributes(parent: Context | None) -> dict[str, str]:
+    """Return the session attributes of the span that a span or log record is in, if any."""
+    attributes: Mapping[str, str] = getattr(get_current_span(parent), "attributes", None) or {}
+    if SESSION_ID not in attributes:
+        return {}
+    return {name: attributes[name] for name in (SESSION_ID, SESSION_PREVIOUS_ID) if name in attributes}
+
+
+def _visitor_attributes(find_context: Callable[[], SessionContext | None]) -> dict[str, str]:
+    """Return the attributes of a visitor's session, which one call to the store finds."""
     token = _is_counting.set(True)
     try:
-        context = session.current() if track is None else track()
+        context = find_context()
     finally:
         _is_counting.reset(token)
     return {} if context is None else _attributes_of(context)
@@ -338,6 +347,12 @@ def _attributes(session_id: str, previous_id: str | None = None) -> dict[str, st
     if previous_id is not None:
         attributes[SESSION_PREVIOUS_ID] = previous_id
     return attributes
+
+
+def _uuid_text(trace_id: int) -> str:
+    """Return a trace id as a UUID's text, without the cost of a `uuid.UUID`."""
+    digits = f"{trace_id:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def _nanoseconds(time: datetime) -> int:

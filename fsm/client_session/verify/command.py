@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from client_session.graph import TABLE
 from client_session.terminal import console as standard_output
 from client_session.terminal import print_table, write_file
-from client_session.verify import diagram
+from client_session.verify import picture
 from client_session.verify.report import page
 from client_session_persistence.snapshot import printable
 
@@ -25,12 +25,7 @@ if TYPE_CHECKING:
 
 
 def show(result: Verification, report: Path | None) -> None:
-    """Write the report files if ``report`` is a folder, and print the tables.
-
-    Raises:
-        StalePictureError: the shipped picture of the graph is stale, and cannot be redrawn without Graphviz.
-
-    """
+    """Write the report files if ``report`` is a folder, and print the tables."""
     written = [] if report is None else _write(report, result)
     console = standard_output()
     print_table(console, *_rows(result))
@@ -40,6 +35,8 @@ def show(result: Verification, report: Path | None) -> None:
     if result.explored is not None:
         console.print(f"explored all {result.explored.states} states and {result.explored.edges} edges")
     console.print(f"compared visitors with a ClientSession on {result.timelines} short timelines")
+    names = ", ".join(result.sessionizers)
+    console.print(f"sessionized {result.logs} logs of at most {result.log_length} inputs on {names}")
     console.print(f"{result.examples} examples, seed {result.seed}, {result.seconds:.1f} s")
     for path in written:
         console.print(f"Wrote {printable(str(path))}", soft_wrap=True)
@@ -82,7 +79,7 @@ def _invariants(result: Verification) -> tuple[tuple[str, ...], list[tuple[str, 
 def _write(report: Path, result: Verification) -> list[Path]:
     texts = {
         report / "report.html": page(result),
-        report / "coverage.svg": diagram.coverage(result.tally.rows),
+        report / "coverage.svg": picture.coverage(result.tally.rows),
         **{_trace_path(report, failure): _trace(failure) for failure in result.failures if failure.sample},
     }
     for path, text in texts.items():

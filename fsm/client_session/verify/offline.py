@@ -7,16 +7,17 @@ random ones. The timeouts of `SETTINGS` are a few seconds, so that short gaps re
 from __future__ import annotations
 
 import itertools
+import math
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import attrs
 from hypothesis import strategies as st
 
-from client_session.graph import Input
+from client_session.graph import Command, Input
 from client_session.input_log import InputRecord
 from client_session.sessionize.fold import Fold
-from client_session.sessionize.settings import EVENTS, INPUTS, REMEMBERED_EVENTS
+from client_session.sessionize.settings import EVENTS, INPUTS, REMEMBERED_EVENTS, RESETS
 from client_session.testing.manual import START
 from client_session.visitors.decision import CLOCK
 
@@ -68,6 +69,56 @@ def exhaustive_logs(
             f"user-{number}",
             ((name, timedelta(seconds=gap), 1) for name, gap in zip(names, (0, *between), strict=True)),
         )
+
+
+_FIRST_KINDS: tuple[str, ...] = (Input.EVENT, Input.PASSIVE, Input.BACKGROUND, Command.STOP_CHECKER)
+"""The kinds that change a new user."""
+_TIMELESS_KINDS: tuple[str, ...] = (Command.NEW_SESSION, *RESETS, CLOCK)
+"""The kinds after which the gap before them no longer matters."""
+
+
+def distinct_logs(length: int, settings: LogSettings) -> Iterator[list[InputRecord]]:
+    """Yield logs of ``length`` inputs, each with another user id, that stand for all such logs.
+
+    The logs have all kinds of inputs, with gaps of whole seconds. Every other such log must have the same sessions as
+    one of these or of the shorter ones, because:
+
+    - A gap that is longer than all finite limits exceeds each of them, as the longest limit does.
+    - Time matters only from the first event on. A gap before it changes nothing.
+    - A gap before ``new-session``, ``start`` or ``forget`` changes nothing, because no session is current after these.
+      Nor does one before ``clock``, after which times continue from those before it.
+    - A first input other than an event, ``background`` and ``stop-checker`` leaves the user new. What follows is a
+      shorter log.
+    - A ``repeat`` that has no event to repeat is an event.
+
+    The tests compare logs of up to three inputs without leaving any out.
+    """
+    number = itertools.count()
+    for names in _distinct_kinds(length):
+        for gaps in itertools.product(*_distinct_gaps(names, settings)):
+            steps = ((name, timedelta(seconds=gap), 1) for name, gap in zip(names, gaps, strict=True))
+            yield _log(f"user-{next(number)}", steps)
+
+
+def distinct_log_count(length: int, settings: LogSettings) -> int:
+    """Return the number of `distinct_logs`."""
+    return sum(math.prod(map(len, _distinct_gaps(names, settings))) for names in _distinct_kinds(length))
+
+
+def _distinct_kinds(length: int) -> Iterator[tuple[str, ...]]:
+    for names in itertools.product(_FIRST_KINDS, *[KINDS] * (length - 1)):
+        ids = (number for number, kind in enumerate(names) if kind in EVENTS)
+        if REPEAT not in names or next(ids, length) < names.index(REPEAT):
+            yield names
+
+
+def _distinct_gaps(names: Sequence[str], settings: LogSettings) -> list[range]:
+    limits = (settings.foreground_timeout, settings.background_timeout, settings.max_duration or math.inf)
+    longest = int(max(limit for limit in limits if limit < math.inf))
+    return [
+        range(longest + 1) if Input.EVENT in names[:position] and name not in _TIMELESS_KINDS else range(1)
+        for position, name in enumerate(names)
+    ]
 
 
 _MICROSECONDS = st.sampled_from([0, 0, 1, 1_999_999, 2_000_000, 3_999_999, 4_000_000]) | st.integers(0, 6_000_000)

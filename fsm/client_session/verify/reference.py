@@ -1,13 +1,18 @@
 """A reference for sessionizing: a fold over the records of a log, based only on the text of the specification.
 
-It imports neither the table nor the session, and prefers clarity to speed. Times are in seconds.
+It imports neither the table nor the session, and prefers clarity to speed. Times are numbers in any unit, in which the
+limits are too.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 
 import attrs
+
+REMEMBERED = 8
+"""An event is dropped if one of the user's last events before it, this many at most, has the same id."""
 
 
 @attrs.frozen
@@ -34,6 +39,9 @@ class _User:
     first_event_id: str = ""
     started: float = 0.0
     last_activity: float = 0.0
+    last_record: float = 0.0
+    recent: deque[str | None] = attrs.field(factory=lambda: deque(maxlen=REMEMBERED))
+    """The ids of the user's last events in the log."""
 
 
 @attrs.define
@@ -55,7 +63,17 @@ class Fold:
             ValueError: the input is unknown.
 
         """
-        user = self._users.setdefault(user_id, _User())
+        user = self._users.setdefault(user_id, _User(last_record=time))
+        since_last, user.last_record = time - user.last_record, time
+        if given == "clock":
+            # The clock was set back: no time has passed since the last record, whatever the clock says.
+            user.started, user.last_activity = user.started + since_last, user.last_activity + since_last
+            return None
+        if given in {"event", "passive"}:
+            is_repeated = event_id in user.recent
+            user.recent.append(event_id)
+            if is_repeated:
+                return None
         self.check(user_id, time)
         counts = False
         match given:
@@ -76,8 +94,10 @@ class Fold:
                 if not (user.in_focus or user.expired) and self.extend_on_focus_change:
                     user.last_activity = time
                 user.in_focus, user.expired, user.checking = True, False, True
-            case "new-session" | "forget":
+            case "new-session":
                 user.events = 0
+            case "forget":  # what follows is another user's, who happens to have the same id
+                self._users[user_id] = _User(last_record=time, recent=user.recent)
             case "start":
                 user.events, user.in_focus, user.expired, user.checking = 0, True, False, True
             case "start-checker":

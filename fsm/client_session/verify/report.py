@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from client_session import __version__
 from client_session.graph import TABLE, SessionState
 from client_session.testing.replay import Replay
-from client_session.verify import diagram
+from client_session.testing.trace import External, Step
+from client_session.verify import picture
 from client_session.verify.style import STYLE
 from client_session_persistence import MemoryStore
 
@@ -32,7 +33,7 @@ how often the verification took each transition, and which invariants it checked
 """
 
 _SAMPLES_LEAD = """
-This section shows the shortest trace found for each row of the graph. The last input (\u25c2) fires the row. Each bar
+This section shows the shortest trace found for each row of the graph. The last input (\u25c2) takes the row. Each bar
 has the color of the state after the input, and is pale while the session is pending.
 """
 
@@ -45,6 +46,8 @@ def page(result: Verification) -> str:
         "states (all)": f"{explored.states:,}" if explored else "-",
         "edges (all)": f"{explored.edges:,}" if explored else "-",
         "timelines (all)": f"{result.timelines:,}",
+        f"logs (up to {result.log_length} inputs)": f"{result.logs:,}",
+        "engines": ", ".join(result.sessionizers) or "-",
         "rows taken": f"{sum(1 for row in TABLE if result.tally.rows[row])} of {len(TABLE)}",
         "checks": f"{sum(result.tally.invariants.values()):,}",
         "examples": f"{result.examples:,}",
@@ -71,7 +74,10 @@ def page(result: Verification) -> str:
 def _failures(result: Verification) -> str:
     parts = ["<h2>Failures</h2>\n" if result.failures else ""]
     for failure in result.failures:
-        parts.append(f'<p class="bad">{escape(failure.part)}: {escape(failure.message)}</p>\n')
+        message, _, details = failure.message.partition("\n")
+        parts.append(f'<p class="bad">{escape(failure.part)}: {escape(message)}</p>\n')
+        if details:
+            parts.append(f"<pre>{escape(details)}</pre>\n")
         if failure.sample:
             lines = "\n".join(step.to_json() for step in failure.sample.steps)
             parts.append(f"<pre>{escape(lines)}</pre>\n")
@@ -79,8 +85,7 @@ def _failures(result: Verification) -> str:
 
 
 def _graph(result: Verification) -> str:
-    picture = diagram.coverage(result.tally.rows)
-    return f'<h2>The graph</h2>\n<figure role="img" aria-label="Graph with a count for each row">{picture}</figure>\n'
+    return f"<h2>The graph</h2>\n<figure>{picture.coverage(result.tally.rows)}</figure>\n"
 
 
 def _state(state: SessionState) -> str:
@@ -111,7 +116,7 @@ def _code(text: str) -> str:
 
 def _invariants(result: Verification) -> str:
     body = "".join(
-        f'<tr><td class="state">{escape(name)}</td><td>{escape(sentence)}</td>'
+        f'<tr><td class="state">{escape(name)}</td><td>{_code(sentence)}</td>'
         f"{_count(result.tally.invariants[name])}</tr>\n"
         for name, sentence in result.meanings.items()
     )
@@ -131,8 +136,10 @@ def _samples(result: Verification) -> str:
 
 
 def _sample(row: Row, sample: Sample) -> str:
-    moments = list(Replay(sample.steps, MemoryStore(), sample.options, ticking=False).run())[:-1]
-    previous_time = moments[0].at
+    first = sample.steps[0]
+    steps = sample.steps if first.input is External.START else (Step(first.at, External.START), *sample.steps)
+    moments = list(Replay(steps, MemoryStore(), sample.options, ticking=False).run())[:-1]
+    previous_time = first.at
     items: list[str] = []
     for number, moment in enumerate(moments, start=1):
         gap = (moment.at - previous_time).total_seconds()

@@ -1,7 +1,9 @@
-"""Complete verification: exploration, short path, schedules, visitors and model."""
+"""Complete verification: exploration, short path, schedules, visitors, logs and model."""
 
 from __future__ import annotations
 
+import itertools
+import random
 import time
 from typing import TYPE_CHECKING
 
@@ -11,16 +13,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
 from client_session.testing.strategies import timelines
-from client_session.verify import exploration, model, schedules, short_path, visitors
+from client_session.verify import exploration, model, offline, offline_check, schedules, short_path, visitors
+from client_session.verify.offline_check import Chunk, CutLog
+from client_session.verify.sessionizers import installed
 from client_session.verify.tally import Sample, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from client_session.input_log import InputRecord
     from client_session.lifecycle import Lifecycle
     from client_session.testing.driver import SessionOptions
     from client_session.testing.trace import Step
     from client_session.verify.exploration import Exploration
+    from client_session.verify.offline import LogSettings
     from client_session.verify.schedules import Schedule
 
 INVARIANTS = {
@@ -28,11 +34,12 @@ INVARIANTS = {
     **short_path.INVARIANTS,
     **schedules.INVARIANTS,
     **visitors.INVARIANTS,
+    **offline_check.INVARIANTS,
     **model.INVARIANTS,
 }
 """The name and meaning of each invariant, in the order in which the invariants are checked."""
 
-PARTS = ("exploration", "short path", "schedules", "visitors", "model")
+PARTS = ("exploration", "short path", "schedules", "visitors", "offline", "model")
 
 
 @attrs.frozen
@@ -50,26 +57,42 @@ class Verification:
 
     examples: int
     seed: int
+    log_length: int
     tally: Tally = attrs.field(factory=Tally)
     explored: Exploration | None = None
     timelines: int = 0
     """The number of short timelines in which visitors were compared with a `ClientSession`."""
+    logs: int = 0
+    """The number of short logs that were sessionized."""
+    sessionizers: tuple[str, ...] = ()
+    """The names of the engines that sessionized logs."""
     failures: list[Failure] = attrs.field(factory=list["Failure"])
     seconds: float = 0.0
     meanings: Mapping[str, str] = attrs.field(init=False, default=INVARIANTS)
     """The name and meaning of each invariant."""
 
 
-def totals(examples: int) -> dict[str, int]:
+def totals(examples: int, log_length: int) -> dict[str, int]:
     """Return the number of cases of each part."""
-    return dict.fromkeys(PARTS, examples) | {"exploration": 1, "visitors": visitors.SHORT_COUNT + examples}
+    chunks = sum(
+        offline_check.chunk_count(length, chosen) for chosen in offline.SETTINGS for length in range(1, log_length + 1)
+    )
+    return dict.fromkeys(PARTS, examples) | {
+        "exploration": 1,
+        "visitors": visitors.SHORT_COUNT + examples,
+        "offline": chunks + examples,
+    }
 
 
-def verify(examples: int, seed_number: int, progress: Callable[[str], object]) -> Verification:
-    """Run every part and return the results; ``examples`` is the number of random cases per part."""
-    result = Verification(examples, seed_number)
+def verify(examples: int, seed_number: int, log_length: int, progress: Callable[[str], object]) -> Verification:
+    """Run every part and return the results.
+
+    ``examples`` is the number of random cases per part. All logs of at most ``log_length`` inputs are sessionized; on
+    SQLite, which takes longest, those that are one input shorter.
+    """
+    result = Verification(examples, seed_number, log_length)
     begin = time.monotonic()
-    for part, run in zip(PARTS, (_explore, _short_path, _schedules, _visitors, _model), strict=True):
+    for part, run in zip(PARTS, (_explore, _short_path, _schedules, _visitors, _offline, _model), strict=True):
         sample: list[Sample] = []
         try:
             run(result, sample, progress)
@@ -142,6 +165,34 @@ def _visitors(result: Verification, sample: list[Sample], progress: Callable[[st
         compare(drawn)
 
     compare_random()
+
+
+def _offline(result: Verification, _: list[Sample], progress: Callable[[str], object]) -> None:
+    sqlite, *others = sessionizers = installed()
+    result.sessionizers = tuple(each.name for each in sessionizers)
+    chance = random.Random(result.seed)  # noqa: S311  # repeatable, not secret
+    for chosen, length in itertools.product(offline.SETTINGS, range(1, result.log_length + 1)):
+        for chunk in offline_check.chunks(length, chosen, chance):
+            is_short = length < result.log_length
+            offline_check.check_chunk(chunk, [sqlite, *others] if is_short else others, result.tally)
+            result.logs += len(chunk.logs)
+            progress("offline")
+    # Queries take long to plan, so each runs once for all random logs with the same settings.
+    drawn: dict[LogSettings, list[CutLog]] = {}
+
+    @seed(result.seed)
+    @_settings(result.examples)
+    @given(offline.random_logs(), st.sampled_from(offline.SETTINGS), st.floats(0, 1))
+    def draw(records: list[InputRecord], chosen: LogSettings, part: float) -> None:
+        progress("offline")
+        logs = drawn.setdefault(chosen, [])
+        for user_id in dict.fromkeys(record.user_id for record in records):
+            log = [attrs.evolve(each, user_id=f"user-{len(logs)}") for each in records if each.user_id == user_id]
+            logs.append(CutLog(log, round(part * len(log))))
+
+    draw()
+    for chosen, logs in drawn.items():
+        offline_check.check_chunk(Chunk(logs, chosen), sessionizers, result.tally)
 
 
 def _model(result: Verification, sample: list[Sample], progress: Callable[[str], object]) -> None:

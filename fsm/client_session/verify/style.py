@@ -1,8 +1,12 @@
 """The style sheet of the report."""
 
 STYLE = """\
-:root { --ink: #24292f; --soft: #57606a; --line: #d0d7de; --paper: #ffffff; --wash: #f6f8fa;
+:root { color-scheme: light dark; --ink: #24292f; --soft: #57606a; --line: #d0d7de; --paper: #ffffff; --wash: #f6f8fa;
   --foreground: #1d7a4b; --background: #2459a8; --expired: #a4501c; --bad: #cf222e; --good: #1d7a4b; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6edf3; --soft: #9ea7b3; --line: #30363d; --paper: #0d1117; --wash: #161b22;
+    --foreground: #4cc38a; --background: #7aaef5; --expired: #e8915b; --bad: #ff7b72; --good: #4cc38a; }
+}
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, "Liberation Sans", sans-serif; }
@@ -17,7 +21,7 @@ p.lead { color: var(--soft); margin: 0 0 1.25rem; max-width: 48rem; }
 .facts dd { margin: 0; font-size: 1.2rem; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 .good { color: var(--good); } .bad { color: var(--bad); }
 figure { margin: 0; overflow-x: auto; }
-figure svg { min-width: 52rem; max-width: 100%; height: auto; display: block; margin: 0 auto; }
+figure svg { max-width: 100%; height: auto; display: block; margin: 0 auto; }
 table { border-collapse: collapse; width: 100%; font-size: .925rem; }
 th { text-align: left; color: var(--soft); font-weight: 600; font-size: .8rem; }
 th, td { padding: .45rem .9rem .45rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }

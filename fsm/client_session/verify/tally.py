@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import attrs
 
+from client_session.graph import Command, Input
 from client_session.testing.manual import START
 from client_session.testing.trace import Step
 
@@ -37,13 +39,22 @@ class Tally:
     rows: Counter[Row] = attrs.field(factory=Counter["Row"])
     invariants: Counter[str] = attrs.field(factory=Counter[str])
     samples: dict[Row, Sample] = attrs.field(factory=dict["Row", "Sample"])
-    """The shortest trace found for each row."""
+    """The shortest trace found for each row, whose last step takes the row and no other."""
 
     def keep_sample(self, before: Counter[Row], options: SessionOptions, steps: Sequence[Step]) -> None:
-        """Make a trace the sample of each row that its last step took, unless the row has a sample as short."""
-        for row, count in self.rows.items():
-            if count > before[row] and (row not in self.samples or len(steps) < len(self.samples[row].steps)):
+        """Make a trace the sample of the row that its last step took, unless the row has a sample as short.
+
+        If the last step also took a row for the check before it, the trace is not a sample: it does not show in which
+        state the step found the session.
+        """
+        rows, given = self.rows - before, steps[-1].input
+        for row in rows:
+            is_own = row.input == (Input.RESUME if given is Command.START_CHECKER else given)
+            if rows.total() == 1 and is_own and len(steps) < self._shortest(row):
                 self.samples[row] = Sample(options, steps)
+
+    def _shortest(self, row: Row) -> float:
+        return len(self.samples[row].steps) if row in self.samples else math.inf
 
     def count(self, row: Row) -> None:
         """Count a row; pass this method as the observer of a `Lifecycle`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
@@ -38,6 +39,15 @@ Notification = tuple[str, InputRecord | SessionContext | SessionSummary]
 def microseconds(time: datetime) -> int:
     """Return a time in microseconds since 1970."""
     return (time - _EPOCH) // timedelta(microseconds=1)
+
+
+def limit_microseconds(seconds: float) -> float:
+    """Return a limit that is greater than 0 in whole microseconds, at least one, or infinity.
+
+    Live and offline, times are whole microseconds. A limit that is not can only come from the rounding of floats.
+    """
+    number = seconds * 1e6
+    return max(1, round(number)) if number < math.inf else math.inf
 
 
 def time_at(at: int) -> datetime:

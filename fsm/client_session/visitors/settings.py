@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from client_session import arguments
 from client_session.graph import Command, Input
 from client_session.visitors import ids
-from client_session.visitors.decision import Rules, TrackedEvent, microseconds
+from client_session.visitors.decision import Rules, TrackedEvent, limit_microseconds, microseconds
 from client_session.visitors.exchange import Exchanges
 from client_session_persistence.snapshot import as_utc, is_uuid, shown
 from client_session_persistence.states import MAX_KEEP
@@ -66,9 +66,9 @@ class Visitors:
             msg = f"keep must be at most {MAX_KEEP} seconds (a century), not {shown(keep)}"
             raise ValueError(msg)
         self.rules = Rules(
-            foreground * 1e6,
-            background * 1e6,
-            duration * 1e6,
+            limit_microseconds(foreground),
+            limit_microseconds(background),
+            limit_microseconds(duration),
             arguments.boolean("extend_on_focus_change", extend_on_focus_change),
             arguments.namespace(namespace),
             has_log=callbacks["on_input"] is not None,
