@@ -42,9 +42,11 @@ if TYPE_CHECKING:
 VERSIONED = tuple(name for name in ("polars", "duckdb", "pyspark") if importlib.util.find_spec(name))
 ROUNDS = 2
 FOLD_USERS = 1000
+PARQUET_ROWS = 100_000_000
 MAX_DURATION = 1800
-GAPS, BY_KEY, SKEWED = "gap query", "gap query, same sort", f"one user has {HEAVY_PERCENT}% of the rows"
+GAPS, BY_KEY, SKEWED = "gap query", "gap query with the same sort", f"{HEAVY_PERCENT}% of rows from one user"
 OURS, REPEATS, LIMIT, IDS = "default", "without drop_repeats", "with max_duration", "with ids"
+SAME_SORT = "default, same sort"
 USUAL_LOG = "the usual log"
 _WITHOUT_IDS = ", ".join(gaps.COLUMNS)
 
@@ -110,7 +112,7 @@ def measure_polars(usual: Path, skewed: Path) -> list[Row]:
     bar = Bar(5, at_least=True)
     return [
         *rows,
-        Row.of_rounds("Polars per row, fold", ours, reference, against="fold", unit="µs", bar=bar, speedup=True),
+        Row.of_rounds("Polars, with ids, per row", ours, reference, against="fold", unit="µs", bar=bar, speedup=True),
     ]
 
 
@@ -236,7 +238,7 @@ def compared(
     """Return two rows, which compare the CPU times and the elapsed times of two tasks."""
     ours, other = figures[name], figures[reference]
     against = USUAL_LOG if name == SKEWED else reference
-    title = f"{engine}, {name}" if reference in {GAPS, OURS} else f"{engine}, {name}, {reference}"
+    title = f"{engine}, {SAME_SORT if reference == BY_KEY else name}"
     return (
         Row.of_rounds(title, ours.cpu, other.cpu, against=against, unit="s", bar=bar),
         Row.of_rounds(f"{title}: elapsed", ours.elapsed, other.elapsed, against=against, unit="s"),
@@ -246,8 +248,8 @@ def compared(
 # From Parquet to Parquet.
 
 
-def measure_parquet(rows: int = 100_000_000) -> list[Row]:
-    """Measure `sessionize_parquet` in a separate process, on two cores."""
+def measure_parquet(rows: int = PARQUET_ROWS) -> list[Row]:
+    """Measure `sessionize_parquet` in a separate process, on two cores. The limits are those of `PARQUET_ROWS`."""
     with tempfile.TemporaryDirectory() as name:
         log, output = Path(name, "log.parquet"), Path(name, "output.parquet")
         with open_duckdb(Path(name)) as connection:
@@ -258,10 +260,11 @@ def measure_parquet(rows: int = 100_000_000) -> list[Row]:
         )
     figures = json.loads(process.stdout)
     title = f"{rows / 1e6:g} million rows, Parquet to Parquet"
+    minutes, gibibytes = (Bar(10), Bar(4)) if rows == PARQUET_ROWS else (None, None)
     return [
-        Row.of_values(f"{title}: elapsed", [figures["elapsed"] / 60], unit="min", bar=Bar(10)),
+        Row.of_values(f"{title}: elapsed", [figures["elapsed"] / 60], unit="min", bar=minutes),
         Row.of_values(f"{title}: CPU", [figures["cpu"] / 60], unit="min"),
-        Row.of_values(f"{title}: resident", [figures["resident"] / 2**30], unit="GiB", bar=Bar(4)),
+        Row.of_values(f"{title}: resident", [figures["resident"] / 2**30], unit="GiB", bar=gibibytes),
     ]
 
 

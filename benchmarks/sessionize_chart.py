@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.sessionize import BY_KEY, GAPS, IDS, LIMIT, OURS, REPEATS, SKEWED
+from benchmarks.sessionize import GAPS, IDS, LIMIT, OURS, REPEATS, SAME_SORT, SKEWED, USUAL_LOG
 from benchmarks.visitors_chart import draw_sections
 
 if TYPE_CHECKING:
@@ -20,11 +20,11 @@ def draw(rows: Sequence[Row], measured_on: dict[str, Any]) -> str:
     names = {row.name for row in rows}
     sections = [
         (
-            f"{engine}, compared with a {GAPS}",
-            "CPU time, less is better",
+            engine,
+            f"compared with a {GAPS}, less is better",
             {
                 name: label
-                for label in (OURS, f"{OURS}, {BY_KEY}", REPEATS, LIMIT, IDS)
+                for label in (OURS, SAME_SORT, REPEATS, LIMIT, IDS)
                 if (name := f"{engine}, {label}") in names
             },
         )
@@ -32,6 +32,6 @@ def draw(rows: Sequence[Row], measured_on: dict[str, Any]) -> str:
         if f"{engine}, {OURS}" in names
     ]
     skewed = {name: engine for engine in _ENGINES if (name := f"{engine}, {SKEWED}") in names}
-    sections.append((SKEWED.capitalize(), "CPU time, compared with the usual log", skewed))
+    sections.append((SKEWED, f"compared with {USUAL_LOG}", skewed))
     versions = ", ".join(f"{name} {version}" for name, version in measured_on["versions"].items())
-    return draw_sections("Cost of sessionizing a log", sections, rows, measured_on, versions)
+    return draw_sections("CPU time of sessionizing a log", sections, rows, measured_on, versions)

@@ -104,9 +104,9 @@ def cte(name: str, *arguments: str) -> str:
     return f"```sql\n{found[1]}\n```"
 
 
-def visitor_costs() -> str:
-    """Return the stored results of `make bench-visitors` as a table."""
-    results = json.loads((ROOT / "benchmarks" / "visitors.json").read_text(encoding="utf-8"))
+def costs(suite: str) -> str:
+    """Return the stored results of a suite of benchmarks as a table."""
+    results = json.loads((ROOT / "benchmarks" / f"{suite}.json").read_text(encoding="utf-8"))
     lines = ["| | measured | limit |", "|---|---|---|"]
     for row in results["rows"]:
         unit = f"× {row['against']}" if row["reference"] is not None else row["unit"]  # noqa: RUF001  # times, not x
@@ -123,5 +123,5 @@ _GENERATORS: dict[str, Callable[..., str]] = {
     "source": source,
     "usage": usage,
     "cte": cte,
-    "visitor_costs": visitor_costs,
+    "costs": costs,
 }
