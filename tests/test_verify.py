@@ -151,7 +151,7 @@ BUGS = {
     "numbers": "import client_session.ledger as m; m.MAX_INDEX = 1",
     "visitors": "import client_session.visitors.settings as m; rules = m.Rules;"
     " m.Rules = lambda foreground, background, *others: rules(foreground, foreground, *others)",
-    "logs": "import client_session.sessionize.sql as m; m._BREAK_LIST = \"'start', 'forget'\"",
+    "logs": "import client_session.sessionize.sql_tables as m; m._BREAK_LIST = \"'start', 'forget'\"",
 }
 
 

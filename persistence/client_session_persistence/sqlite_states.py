@@ -295,9 +295,15 @@ def _purge(key: str, end: str, connection: sqlite3.Connection) -> int:
 
 def _identity(connection: sqlite3.Connection) -> tuple[int, int, str | None]:
     """Return a database's application id, its schema's version, and the SQL of its schema (``None`` if it is empty)."""
+    # In one transaction, since another process may be creating the table.
+    is_own = not connection.in_transaction
+    if is_own:
+        connection.execute("BEGIN")
     ((application_id,),) = connection.execute("PRAGMA application_id").fetchall()
     ((version,),) = connection.execute("PRAGMA user_version").fetchall()
     ((schema,),) = connection.execute("SELECT group_concat(sql) FROM sqlite_master").fetchall()
+    if is_own:
+        connection.execute("COMMIT")
     return application_id, version, schema
 
 
