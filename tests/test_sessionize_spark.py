@@ -85,13 +85,14 @@ def test_dataframes_equal_the_fold(spark: SparkSession, chosen: LogSettings, tmp
     assert sorted(parts, key=lambda row: (row[0], row[2])) == wanted
 
 
-def test_bad_logs_are_refused(spark: SparkSession) -> None:
+def test_bad_logs_are_refused(spark: SparkSession, tmp_path: Path) -> None:
     """An unknown input, an event without an id, and a row before the carried state are errors with counts."""
     from client_session.sessionize.spark import carried_state, check  # noqa: PLC0415  # needs pyspark
 
     good = [InputRecord("u", MIDNIGHT + timedelta(seconds=number), number, "event", f"e{number}") for number in (1, 2)]
     bad = [InputRecord("u", MIDNIGHT, 0, "evnt"), InputRecord("u", MIDNIGHT, 1, "event")]
-    carried = carried_state(frame(spark, good))
+    carried_state(frame(spark, good)).write.parquet(str(tmp_path / "states"))
+    carried = spark.read.parquet(str(tmp_path / "states"))
     check(frame(spark, good))
     with pytest.raises(LogError) as refused:
         check(frame(spark, bad), carried=carried)
