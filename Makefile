@@ -114,7 +114,7 @@ bench-visitors: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks visitors
 
 # Compares sessionizing a log of 10 million rows with the usual queries, sessionizes a Parquet file of 100 million, and
-# writes the results and the chart. Takes about half an hour and 25 GB of disk. Spark needs Java.
+# writes the results and the chart. Spark needs Java.
 bench-sessionize: $(INSTALLED)
 	@! command -v java >/dev/null || $(BIN)/python -m pip install --quiet --group spark
 	PYTHONPATH=tests $(BIN)/python -m benchmarks sessionize
