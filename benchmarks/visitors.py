@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import json
 import multiprocessing
+import os
 import random
 import statistics
 import subprocess
@@ -28,6 +29,7 @@ from redis.retry import Retry
 
 from benchmarks.results import Bar, Row
 from client_session.visitors import VisitorSessions
+from client_session.visitors.value import decode
 from client_session_persistence import MemoryStates, PostgresStates, RedisStates, SqliteStates
 from engines import servers
 
@@ -56,7 +58,7 @@ class Scale:
     """How much to measure."""
 
     visitors: int = 8_000
-    events: int = 200
+    events: int = 1_000
     """The number of events of each process in each round."""
     rounds: int = 20
     shared_inputs: int = 10_000
@@ -345,7 +347,8 @@ def measure_redis(stored: int, client: Any) -> list[Row]:  # noqa: ANN401  # red
 def measure_memory(visitors: int) -> list[Row]:
     """Measure `MemoryStates` in a separate process."""
     command = [sys.executable, "-m", "benchmarks.visitors", str(visitors)]
-    process = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603  # this module itself
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment)  # noqa: S603  # this module
     figures = json.loads(process.stdout)
     return [
         Row.of_values(
@@ -359,11 +362,12 @@ def measure_memory(visitors: int) -> list[Row]:
 def main() -> None:
     """Measure visitors in this process's memory, and print the figures as JSON."""
     visitors = int(sys.argv[1])
-    states, value = MemoryStates(), usual_value()
+    states, usual = MemoryStates(), decode(key_of("bare", 0), usual_value())
     process = psutil.Process()
     before = process.memory_info().rss
     for number in range(visitors):
-        states.swap(key_of("bare", number), None, bytes(bytearray(value)), KEEP_SECONDS)
+        key = key_of("bare", number)
+        states.swap(key, None, usual.encode(key, 0), KEEP_SECONDS)
     sessions = VisitorSessions(states, namespace="bare")
     tracked = random.sample(range(visitors), min(visitors, 100_000))
     begin = time.perf_counter()

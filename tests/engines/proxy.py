@@ -35,6 +35,7 @@ class Proxy:
         self._sockets: list[socket.socket] = [self._listener]
         self._fault, self._request, self._remaining = Fault.NONE, b"", 0
         self._lock = threading.Lock()
+        self._is_closed, self._cuts = False, 0
         self.port: int = self._listener.getsockname()[1]
         self.lost = 0
         """How many replies have not been delivered."""
@@ -50,8 +51,9 @@ class Proxy:
 
     def close(self) -> None:
         """Close all connections, and accept no more."""
-        self.cut_all()
+        self._is_closed = True
         self._close(self._listener)
+        self.cut_all()
 
     def disturb(self, fault: Fault, request: str, replies: int = 1) -> None:
         """Let a fault happen to the replies to the next requests that contain this text."""
@@ -66,6 +68,7 @@ class Proxy:
     def cut_all(self) -> None:
         """Close all connections."""
         with self._lock:
+            self._cuts += 1
             connections, self._sockets[1:] = self._sockets[1:], []
         for connection in connections:
             self._close(connection)
@@ -74,13 +77,20 @@ class Proxy:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                cuts = self._cuts
                 try:
                     server = socket.create_connection(("127.0.0.1", self._server_port))
                 except OSError:
                     client.close()
                     continue
                 with self._lock:
-                    self._sockets += (client, server)
+                    was_cut = self._is_closed or cuts != self._cuts
+                    if not was_cut:
+                        self._sockets += (client, server)
+                if was_cut:
+                    self._close(client)
+                    self._close(server)
+                    continue
                 faults: list[Fault] = []
                 for forward in (self._forward_requests, self._forward_replies):
                     threading.Thread(target=forward, args=(client, server, faults), daemon=True).start()
