@@ -480,7 +480,7 @@ MUTANTS = (
     Mutant("a visitor's event that is sent again is counted again", "decision",
         "        if event is not None:\n            for number",
         "        if event is self:\n            for number"),
-    Mutant("only a visitor's last seven events are recognized", "value",
+    Mutant("only a visitor's last seven events are recognized", "input_log",
         "REMEMBERED_EVENTS = 8",
         "REMEMBERED_EVENTS = 7"),
     Mutant("a store's clock that is behind moves a visitor's times back", "decision",

@@ -22,7 +22,9 @@ WIDTH = 120
 
 MODULES = (
     "client_session",
+    "client_session.sessionize",
     "client_session.sessionize.polars",
+    "client_session.sessionize.spark",
     "client_session.testing",
     "client_session.testing.trace",
     "client_session.ticking.asyncio",
@@ -140,8 +142,10 @@ class _Describer:
         self._definer = getattr(self._value, "__module__", None) or module_name
 
     def describe(self) -> None:
-        home = max((name for name in MODULES if f"{self._definer}.".startswith(f"{name}.")), key=len, default=None)
-        if inspect.isclass(self._value) and home not in {None, self._module_name}:
+        homes = [name for name in MODULES if f"{self._definer}.".startswith(f"{name}.")]
+        homes = [name for name in homes if self._name in public_names(name)]
+        home = max(homes, key=len, default=self._module_name)
+        if inspect.isclass(self._value) and home != self._module_name:
             self._add_line(1, f"{self._name} = {home}.{self._name}")
         elif inspect.isclass(self._value):
             self._describe_class(self._value)
@@ -168,12 +172,13 @@ class _Describer:
 
     def _describe_class(self, cls: type[Any]) -> None:
         kind = "protocol" if getattr(cls, "_is_protocol", False) else "enum" if issubclass(cls, enum.Enum) else "class"
+        kind = "typed dict" if typing.is_typeddict(cls) else kind
         if kind == "class" and _has_constructor(cls):
             self._add_call(1, f"class {self._name}", cls, cls.__module__)
         else:
             self._add_line(1, f"{kind} {self._name}")
         for base in cls.__bases__:
-            if base.__module__.split(".")[0] not in PACKAGES | {"enum", "typing"} and base is not object:
+            if base.__module__.split(".")[0] not in PACKAGES | {"enum", "typing"} and base not in {dict, object}:
                 self._add_line(2, f"base {base.__name__}")
         if issubclass(cls, enum.Enum):
             for member in cls:
@@ -266,6 +271,8 @@ def _attributes(cls: type[Any]) -> dict[str, str]:
     """Return the annotation of each public attribute defined by a class's fields or ``__init__``."""
     if attrs.has(cls):
         return {field.name: type_text(field.type) for field in attrs.fields(cls) if not field.name.startswith("_")}
+    if typing.is_typeddict(cls):
+        return _annotations(cls)
     found: dict[str, str] = {}
     if "__init__" in vars(cls) and inspect.isfunction(cls.__init__):
         parameters = _annotations(cls.__init__)

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given, settings
 
 from client_session.graph import Command, Input
-from client_session.input_log import InputRecord
-from client_session.sessionize.settings import REMEMBERED_EVENTS
+from client_session.input_log import REMEMBERED_EVENTS, InputRecord
 from client_session.testing import InvariantError
 from client_session.testing.manual import START
 from client_session.verify.offline import (

@@ -16,7 +16,7 @@ pytest.importorskip("snowplow_tracker", reason="needs snowplow-tracker")
 import public_api  # after the skips, since it imports the trackers
 
 LISTING = public_api.listing()
-PACKAGES = ("client_session", "client_session.visitors", "client_session_persistence")
+PACKAGES = ("client_session", "client_session.sessionize", "client_session.visitors", "client_session_persistence")
 
 
 def our_names_in(use: public_api.Use) -> set[str]:

@@ -16,11 +16,10 @@ pytest.importorskip("polars", reason="needs polars")
 
 import polars as pl
 
-from client_session.input_log import InputRecord
+from client_session.input_log import REMEMBERED_EVENTS, InputRecord
 from client_session.sessionize.errors import LogError
 from client_session.sessionize.polars import carried_state, sessionize, sessionize_parquet
-from client_session.sessionize.settings import ENTITY_COLUMNS, LOG_COLUMNS, REMEMBERED_EVENTS
-from client_session.sessionize.sql import STATE_COLUMNS
+from client_session.sessionize.settings import ENTITY_COLUMNS, LOG_COLUMNS, STATE_COLUMNS
 from client_session.verify.offline import SETTINGS, LogSettings, exhaustive_logs, expected, random_logs
 from client_session.verify.reference import Fold as ReferenceFold
 

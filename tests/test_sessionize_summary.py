@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 pytest.importorskip("polars", reason="needs polars")
 
 from client_session.graph import Command, EndReason, Input
-from client_session.input_log import CLOCK
+from client_session.input_log import CLOCK, REMEMBERED_EVENTS
 from client_session.lifecycle import Ended, Lifecycle
 from client_session.microseconds import microseconds
 from client_session.sessionize.polars import carried_state, sessionize_parquet
-from client_session.sessionize.settings import EVENTS, REMEMBERED_EVENTS, Settings
+from client_session.sessionize.settings import EVENTS, Settings
 from client_session.sessionize.summary import LENGTHS, REASONS, STILL_OPEN, Summary
 from client_session.verify.offline import SETTINGS, LogSettings, exhaustive_logs, expected, random_logs
 from test_sessionize_polars import frame_of, shuffled

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from client_session.clock import Anchor
     from client_session.lifecycle import Lifecycle
 
+REMEMBERED_EVENTS = 8
+"""How many of a user's last events are recognized if they are sent again: those of a visitor, or those in a log."""
 CLOCK = "clock"
 """The name in logs of a state store's clock having been set back."""
 LOGGED: tuple[str, ...] = (

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import attrs
 
 from client_session.graph import Command, Input, SessionState
-from client_session.input_log import CLOCK
+from client_session.input_log import CLOCK, REMEMBERED_EVENTS
 from client_session.lifecycle import Lifecycle
 from client_session.microseconds import microseconds, time_at
-from client_session.sessionize.settings import EVENTS, INPUTS, REMEMBERED_EVENTS, RESETS, Settings
+from client_session.sessionize.settings import EVENTS, INPUTS, RESETS, SessionSettings, Settings
 from client_session_persistence.snapshot import as_utc, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from datetime import datetime
 
-    from client_session.arguments import Seconds
     from client_session.input_log import InputRecord
 
 
@@ -86,16 +85,7 @@ class _User:
 class Fold:
     """Sessionizes the records of a log one by one. Not thread-safe."""
 
-    def __init__(  # noqa: PLR0913  # the settings in the specification
-        self,
-        *,
-        foreground_timeout: Seconds = 600,
-        background_timeout: Seconds = 300,
-        max_duration: Seconds | None = None,
-        extend_on_focus_change: bool = False,
-        namespace: str = "default",
-        carried: Iterable[UserState] = (),
-    ) -> None:
+    def __init__(self, *, carried: Iterable[UserState] = (), **settings: Unpack[SessionSettings]) -> None:
         """Create a fold with the settings of the session, which continues from ``carried``.
 
         Raises:
@@ -103,13 +93,7 @@ class Fold:
             ValueError: a value is invalid.
 
         """
-        self._settings = Settings.checked(
-            foreground_timeout,
-            background_timeout,
-            max_duration,
-            extend_on_focus_change=extend_on_focus_change,
-            namespace=namespace,
-        )
+        self._settings = Settings.checked(**settings)
         self._users = {state.user_id: self._carried(state) for state in carried}
 
     def add(self, record: InputRecord) -> SessionizedEvent | None:
@@ -236,23 +220,9 @@ class Fold:
         return user
 
 
-def fold(  # noqa: PLR0913  # the settings in the specification
-    records: Iterable[InputRecord],
-    *,
-    foreground_timeout: Seconds = 600,
-    background_timeout: Seconds = 300,
-    max_duration: Seconds | None = None,
-    extend_on_focus_change: bool = False,
-    namespace: str = "default",
-) -> Iterator[SessionizedEvent]:
+def fold(records: Iterable[InputRecord], **settings: Unpack[SessionSettings]) -> Iterator[SessionizedEvent]:
     """Yield each event that belongs to a session. Arguments and errors are those of `Fold` and `Fold.add`."""
-    log = Fold(
-        foreground_timeout=foreground_timeout,
-        background_timeout=background_timeout,
-        max_duration=max_duration,
-        extend_on_focus_change=extend_on_focus_change,
-        namespace=namespace,
-    )
+    log = Fold(**settings)
     return (event for record in records if (event := log.add(record)) is not None)
 
 

@@ -20,7 +20,7 @@ import contextlib
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import attrs
 
@@ -33,13 +33,16 @@ except ImportError as error:
     raise ImportError(msg) from error
 
 from client_session import arguments
+from client_session.ids import VARIANTS
+from client_session.input_log import REMEMBERED_EVENTS
 from client_session.sessionize.errors import LogError, Problem
-from client_session.sessionize.polars_log import RECENT, LogReader, changes
+from client_session.sessionize.polars_log import LogReader, changes
 from client_session.sessionize.polars_places import CAN_REPEAT, grouped, places, without_repeats
 from client_session.sessionize.settings import (
     ENTITY_COLUMNS,
     LOG_COLUMNS,
-    REMEMBERED_EVENTS,
+    RECENT,
+    SessionSettings,
     Settings,
     column_names,
 )
@@ -49,8 +52,6 @@ from client_session_persistence.snapshot import shown
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-
-    from client_session.arguments import Seconds
 
 __all__ = ["LogError", "Summary", "carried_state", "sessionize", "sessionize_parquet"]
 
@@ -82,20 +83,15 @@ _PLACE_TYPES: dict[str, pl.DataType] = {
 }
 _FLAGS = ("in_background", "is_stopped")
 _FIRST_EVENT = ("first_event_id", "first_event_timestamp")
-_VARIANTS = {f"{digit:x}": f"{digit & 3 | 8:x}" for digit in range(16)}
 
 
-def sessionize(  # noqa: PLR0913  # the settings in the specification
+def sessionize(  # the settings in the specification
     log: pl.LazyFrame | pl.DataFrame,
     *,
-    foreground_timeout: Seconds = 600,
-    background_timeout: Seconds = 300,
-    max_duration: Seconds | None = None,
-    extend_on_focus_change: bool = False,
-    namespace: str = "default",
     columns: Mapping[str, str] | None = None,
     carried: pl.LazyFrame | pl.DataFrame | None = None,
     drop_repeats: bool = True,
+    **settings: Unpack[SessionSettings],
 ) -> pl.LazyFrame:
     """Return a row for each event that belongs to a session.
 
@@ -116,58 +112,36 @@ def sessionize(  # noqa: PLR0913  # the settings in the specification
         LogError: when collected: the log has rows that cannot be sessionized.
 
     """
-    settings = Settings.checked(
-        foreground_timeout,
-        background_timeout,
-        max_duration,
-        extend_on_focus_change=extend_on_focus_change,
-        namespace=namespace,
-    )
-    return _Sessionizer.checked(settings, columns, carried, drop_repeats=drop_repeats).events(log)
+    return _Sessionizer.checked(Settings.checked(**settings), columns, carried, drop_repeats=drop_repeats).events(log)
 
 
-def carried_state(  # noqa: PLR0913  # the settings in the specification
+def carried_state(  # the settings in the specification
     log: pl.LazyFrame | pl.DataFrame,
     *,
-    foreground_timeout: Seconds = 600,
-    background_timeout: Seconds = 300,
-    max_duration: Seconds | None = None,
-    extend_on_focus_change: bool = False,
-    namespace: str = "default",
     columns: Mapping[str, str] | None = None,
     carried: pl.LazyFrame | pl.DataFrame | None = None,
     drop_repeats: bool = True,
+    **settings: Unpack[SessionSettings],
 ) -> pl.LazyFrame:
     """Return the state of each user of the log or of ``carried``, to be carried to the next log.
 
     The columns mean what the attributes of `UserState` do; ``recent_event_id_1`` is the newest event's. Arguments and
     errors are those of `sessionize`.
     """
-    settings = Settings.checked(
-        foreground_timeout,
-        background_timeout,
-        max_duration,
-        extend_on_focus_change=extend_on_focus_change,
-        namespace=namespace,
-    )
-    return _Sessionizer.checked(settings, columns, carried, drop_repeats=drop_repeats).states(log)
+    return _Sessionizer.checked(Settings.checked(**settings), columns, carried, drop_repeats=drop_repeats).states(log)
 
 
 def sessionize_parquet(  # noqa: PLR0913  # the settings in the specification
     source: pl.LazyFrame | str | Path | Sequence[Path],
     output: str | os.PathLike[str],
     *,
-    foreground_timeout: Seconds = 600,
-    background_timeout: Seconds = 300,
-    max_duration: Seconds | None = None,
-    extend_on_focus_change: bool = False,
-    namespace: str = "default",
     columns: Mapping[str, str] | None = None,
     carried: pl.LazyFrame | pl.DataFrame | None = None,
     drop_repeats: bool = True,
     states: str | os.PathLike[str] | None = None,
     partitions: int | None = None,
     progress: Callable[[float], object] | None = None,
+    **settings: Unpack[SessionSettings],
 ) -> Summary:
     """Sessionize a log that is larger than memory, and write the result of `sessionize` as one Parquet file.
 
@@ -192,14 +166,7 @@ def sessionize_parquet(  # noqa: PLR0913  # the settings in the specification
         if isinstance(source, pl.LazyFrame)
         else pl.scan_parquet(source if isinstance(source, str | Path) else list(source))
     )
-    settings = Settings.checked(
-        foreground_timeout,
-        background_timeout,
-        max_duration,
-        extend_on_focus_change=extend_on_focus_change,
-        namespace=namespace,
-    )
-    sessionizer = _Sessionizer.checked(settings, columns, carried, drop_repeats=drop_repeats)
+    sessionizer = _Sessionizer.checked(Settings.checked(**settings), columns, carried, drop_repeats=drop_repeats)
     schema = sessionizer.events(log).collect_schema()
     if partitions is not None and not (isinstance(partitions, int) and partitions > 0):
         msg = f"partitions must be an int of at least 1, or None, not {shown(partitions)}"
@@ -449,7 +416,7 @@ class _Sessionizer:
 def _uuid8(texts: pl.Series) -> pl.Series:
     """Return the UUIDv8 of each text, as `ids.uuid8` derives it."""
     digits = texts.to_frame("text").select(plh.col("text").nchash.md5()).to_series().str
-    variant = digits.slice(16, 1).replace_strict(_VARIANTS, return_dtype=pl.String)
+    variant = digits.slice(16, 1).replace_strict(VARIANTS, return_dtype=pl.String)
     parts = (
         digits.slice(0, 8),
         "-",

@@ -14,14 +14,12 @@ import polars as pl
 from client_session.graph import Command, Input
 from client_session.input_log import CLOCK
 from client_session.sessionize.errors import MAX_EXAMPLES, LogError, Problem
-from client_session.sessionize.settings import EVENTS, INPUTS, LOG_COLUMNS, REMEMBERED_EVENTS
+from client_session.sessionize.settings import EVENTS, INPUTS, LOG_COLUMNS, RECENT
 from client_session_persistence.snapshot import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-RECENT = tuple(f"recent_event_id_{number}" for number in range(1, REMEMBERED_EVENTS + 1))
-"""The columns of a state that have the ids of the user's last events, newest first."""
 _INPUTS = pl.Enum(INPUTS)
 _KEY_BITS, _MIN_USER_BITS = 127, 24
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import polars as pl
 
 from client_session.graph import Command, Input
-from client_session.input_log import CLOCK
+from client_session.input_log import CLOCK, REMEMBERED_EVENTS
 from client_session.sessionize.polars_log import changes, is_input, numbered
-from client_session.sessionize.settings import EVENTS, NEVER, REMEMBERED_EVENTS, RESETS, Settings
+from client_session.sessionize.settings import EVENTS, NEVER, RESETS, Settings
 
 _NOT_CHECKING: tuple[str, ...] = (Command.START_CHECKER, CLOCK)
 """The inputs that do not check first."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import attrs
 
-from client_session import arguments
+from client_session import arguments, ids
+from client_session.explanation import START
 from client_session.graph import Command, Input
-from client_session.input_log import CLOCK, LOGGED
+from client_session.input_log import CLOCK, LOGGED, REMEMBERED_EVENTS
 from client_session.microseconds import limit_microseconds
-from client_session.visitors import ids
 from client_session_persistence.snapshot import shown
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ INPUTS: tuple[str, ...] = (*LOGGED, CLOCK)
 """The inputs that a log may have."""
 EVENTS: tuple[str, ...] = (Input.EVENT, Input.PASSIVE)
 """The inputs that have an event id."""
-RESETS: tuple[str, ...] = ("start", Command.FORGET)
+RESETS: tuple[str, ...] = (START, Command.FORGET)
 """The inputs after which the user is in the foreground, checking is started, and no session is current."""
 LOG_COLUMNS = ("user_id", "time", "sequence", "input", "event_id")
 ENTITY_COLUMNS = (
@@ -33,10 +33,41 @@ ENTITY_COLUMNS = (
     "first_event_id",
     "first_event_timestamp",
 )
-REMEMBERED_EVENTS = 8
-"""An event is dropped if it has the same id as one of the user's last events before it, this many at most."""
+RECENT = tuple(f"recent_event_id_{number}" for number in range(1, REMEMBERED_EVENTS + 1))
+"""The columns of the ids of a user's last events, newest first. Another event with one of these ids is dropped."""
+STATE_COLUMNS = (
+    "user_id",
+    "time",
+    "in_background",
+    "is_checking",
+    "is_over",
+    "last_activity",
+    "session_start",
+    "session_index",
+    "event_index",
+    "first_event_id",
+    "first_event_timestamp",
+    "previous_session_id",
+    *RECENT,
+)
+"""The columns of a table of carried states: those of `UserState`, with a column for each recent event id."""
 NEVER = 2**63 - 1
 """The limit, in microseconds, of sessions that have none."""
+
+
+class SessionSettings(TypedDict, total=False):
+    """The keyword arguments that decide which events share a session: those of `VisitorSessions`, with its defaults."""
+
+    foreground_timeout: Seconds
+    """Time until an idle session in the foreground expires: seconds or a ``timedelta``; 600 by default."""
+    background_timeout: Seconds
+    """The same for a session in the background; 300 by default."""
+    max_duration: Seconds | None
+    """Time from its first event after which a session ends; no limit by default."""
+    extend_on_focus_change: bool
+    """Whether a focus change is activity; ``False`` by default."""
+    namespace: str
+    """The namespace of the sessions' ids; ``"default"`` by default."""
 
 
 @attrs.frozen
@@ -50,14 +81,14 @@ class Settings:
     namespace: str
 
     @classmethod
-    def checked(
+    def checked(  # the settings in the specification
         cls,
-        foreground_timeout: Seconds,
-        background_timeout: Seconds,
-        max_duration: Seconds | None,
         *,
-        extend_on_focus_change: bool,
-        namespace: str,
+        foreground_timeout: Seconds = 600,
+        background_timeout: Seconds = 300,
+        max_duration: Seconds | None = None,
+        extend_on_focus_change: bool = False,
+        namespace: str = "default",
     ) -> Settings:
         """Return the settings; raise `TypeError` or `ValueError` as `VisitorSessions` does."""
         return cls(

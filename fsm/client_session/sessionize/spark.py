@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Unpack
 
 from client_session.sessionize.errors import LogError, Problem
 from client_session.sessionize.sql import carried_state_sql, problems_sql, sessionize_sql
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from pyspark.sql import DataFrame
 
-    from client_session.arguments import Seconds
+    from client_session.sessionize.settings import SessionSettings
 
 
-def sessionize(  # noqa: PLR0913  # the settings in the specification
+def sessionize(  # the settings in the specification
     log: DataFrame,
     *,
     columns: Mapping[str, str] | None = None,
-    foreground_timeout: Seconds = 600,
-    background_timeout: Seconds = 300,
-    max_duration: Seconds | None = None,
-    extend_on_focus_change: bool = False,
-    namespace: str = "default",
     carried: DataFrame | None = None,
     drop_repeats: bool = True,
+    **settings: Unpack[SessionSettings],
 ) -> DataFrame:
     """Return the events of a log that belong to a session: the log's columns, then the entity's.
 
@@ -36,61 +32,33 @@ def sessionize(  # noqa: PLR0913  # the settings in the specification
         ValueError: a value is invalid.
 
     """
-    query = sessionize_sql(
-        "spark",
-        log="{log}",
-        columns=_escaped(columns),
-        foreground_timeout=foreground_timeout,
-        background_timeout=background_timeout,
-        max_duration=max_duration,
-        extend_on_focus_change=extend_on_focus_change,
-        namespace=namespace,
-        carried=None if carried is None else "{carried}",
-        drop_repeats=drop_repeats,
-    )
-    return _run(query, log, carried)
+    return _run(sessionize_sql, log, carried, columns=_escaped(columns), drop_repeats=drop_repeats, **settings)
 
 
-def carried_state(  # noqa: PLR0913  # the settings in the specification
+def carried_state(  # the settings in the specification
     log: DataFrame,
     *,
     columns: Mapping[str, str] | None = None,
-    foreground_timeout: Seconds = 600,
-    background_timeout: Seconds = 300,
-    max_duration: Seconds | None = None,
-    extend_on_focus_change: bool = False,
-    namespace: str = "default",
     carried: DataFrame | None = None,
     drop_repeats: bool = True,
+    **settings: Unpack[SessionSettings],
 ) -> DataFrame:
     """Return each user's state after a log, to be passed as ``carried`` with the next one; see `carried_state_sql`."""
-    query = carried_state_sql(
-        "spark",
-        log="{log}",
-        columns=_escaped(columns),
-        foreground_timeout=foreground_timeout,
-        background_timeout=background_timeout,
-        max_duration=max_duration,
-        extend_on_focus_change=extend_on_focus_change,
-        namespace=namespace,
-        carried=None if carried is None else "{carried}",
-        drop_repeats=drop_repeats,
-    )
-    return _run(query, log, carried)
+    return _run(carried_state_sql, log, carried, columns=_escaped(columns), drop_repeats=drop_repeats, **settings)
 
 
 def check(log: DataFrame, *, columns: Mapping[str, str] | None = None, carried: DataFrame | None = None) -> None:
     """Read a log, and raise `LogError` if it cannot be sessionized."""
-    query = problems_sql(
-        "spark", log="{log}", columns=_escaped(columns), carried=None if carried is None else "{carried}"
-    )
-    if rows := _run(query, log, carried).collect():
+    if rows := _run(problems_sql, log, carried, columns=_escaped(columns)).collect():
         raise LogError(tuple(Problem(row["problem"], row["row_count"], (row["example"],)) for row in rows))
 
 
-def _run(query: str, log: DataFrame, carried: DataFrame | None) -> DataFrame:
+def _run(query: Callable[..., str], log: DataFrame, carried: DataFrame | None, **arguments: Any) -> DataFrame:  # noqa: ANN401  # those of the query
+    """Run a query of `client_session.sessionize.sql`."""
     spark = log.sparkSession
-    return spark.sql(query, log=log) if carried is None else spark.sql(query, log=log, carried=carried)
+    if carried is None:
+        return spark.sql(query("spark", log="{log}", **arguments), log=log)
+    return spark.sql(query("spark", log="{log}", carried="{carried}", **arguments), log=log, carried=carried)
 
 
 def _escaped(columns: Mapping[str, str] | None) -> dict[str, str] | None:

@@ -6,50 +6,34 @@ only a maximum duration needs recursion. docs/explanation/sessionizing.md derive
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from client_session import arguments
 from client_session.input_log import CLOCK
-from client_session.sessionize.settings import EVENTS, INPUTS, LOG_COLUMNS, Settings, column_names
+from client_session.sessionize.settings import (
+    EVENTS,
+    INPUTS,
+    LOG_COLUMNS,
+    RECENT,
+    SessionSettings,
+    Settings,
+    column_names,
+)
 from client_session.sessionize.sql_dialects import case, dialect_named, listed, relation
-from client_session.sessionize.sql_tables import BACKGROUND, CARRIED, RECENT, STOPPED, Tables
+from client_session.sessionize.sql_tables import BACKGROUND, CARRIED, STOPPED, Tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from client_session.arguments import Seconds
 
-
-STATE_COLUMNS = (
-    "user_id",
-    "time",
-    "in_background",
-    "is_checking",
-    "is_over",
-    "last_activity",
-    "session_start",
-    "session_index",
-    "event_index",
-    "first_event_id",
-    "first_event_timestamp",
-    "previous_session_id",
-    *RECENT,
-)
-"""The columns of a table of carried states: those of `UserState`, with a column for each recent event id."""
-
-
-def sessionize_sql(  # noqa: PLR0913  # the settings in the specification
+def sessionize_sql(  # the settings in the specification
     dialect: str,
     *,
     log: str = "log",
     columns: Mapping[str, str] | None = None,
-    foreground_timeout: Seconds = 600,
-    background_timeout: Seconds = 300,
-    max_duration: Seconds | None = None,
-    extend_on_focus_change: bool = False,
-    namespace: str = "default",
     carried: str | None = None,
     drop_repeats: bool = True,
+    **settings: Unpack[SessionSettings],
 ) -> str:
     """Return a query for the events of a log that belong to a session: the log's columns, then the entity's.
 
@@ -67,42 +51,24 @@ def sessionize_sql(  # noqa: PLR0913  # the settings in the specification
         ValueError: a value is invalid.
 
     """
-    settings = Settings.checked(
-        foreground_timeout,
-        background_timeout,
-        max_duration,
-        extend_on_focus_change=extend_on_focus_change,
-        namespace=namespace,
-    )
-    return _Query(dialect, log, columns, settings, carried, drop_repeats=drop_repeats).events()
+    return _Query(dialect, log, columns, Settings.checked(**settings), carried, drop_repeats=drop_repeats).events()
 
 
-def carried_state_sql(  # noqa: PLR0913  # the settings in the specification
+def carried_state_sql(  # the settings in the specification
     dialect: str,
     *,
     log: str = "log",
     columns: Mapping[str, str] | None = None,
-    foreground_timeout: Seconds = 600,
-    background_timeout: Seconds = 300,
-    max_duration: Seconds | None = None,
-    extend_on_focus_change: bool = False,
-    namespace: str = "default",
     carried: str | None = None,
     drop_repeats: bool = True,
+    **settings: Unpack[SessionSettings],
 ) -> str:
     """Return a query for each user's state after a log, with `STATE_COLUMNS`. Arguments are those of `sessionize_sql`.
 
     Users that are only in ``carried`` keep their state. The result is the ``carried`` table of the next log's query,
     which must have the same settings.
     """
-    settings = Settings.checked(
-        foreground_timeout,
-        background_timeout,
-        max_duration,
-        extend_on_focus_change=extend_on_focus_change,
-        namespace=namespace,
-    )
-    return _Query(dialect, log, columns, settings, carried, drop_repeats=drop_repeats).states()
+    return _Query(dialect, log, columns, Settings.checked(**settings), carried, drop_repeats=drop_repeats).states()
 
 
 def problems_sql(
@@ -112,8 +78,7 @@ def problems_sql(
 
     Arguments are those of `sessionize_sql`.
     """
-    settings = Settings.checked(600, 300, None, extend_on_focus_change=False, namespace="default")
-    return _Query(dialect, log, columns, settings, carried, drop_repeats=False).problems()
+    return _Query(dialect, log, columns, Settings.checked(), carried, drop_repeats=False).problems()
 
 
 class _Query:
@@ -234,7 +199,7 @@ ORDER BY problem
         return f"WITH{recursive} " + ",\n".join(tables) + "\nSELECT " + ",\n       ".join(columns) + f"\n{source}\n"
 
     def _digits(self, first_event_id: str) -> str:
-        """Return the hexadecimal hash from which a session's id is made, as `client_session.visitors.ids` does."""
+        """Return the hexadecimal hash from which a session's id is made, as `client_session.ids` does."""
         prefix = self._dialect.literal(f"client-session/1/{self._namespace}/session/")
         return f"md5({prefix} || e.user_id || '/' || {first_event_id})"
 

@@ -83,7 +83,7 @@ class Dialect:
         return "'" + (text if self.escaped else text.replace("'", "''")) + "'"
 
     def uuid(self, digits: str) -> str:
-        """Return the UUIDv8 with the digits of a hexadecimal hash, as `client_session.visitors.ids` does."""
+        """Return the UUIDv8 with the digits of a hexadecimal hash, as `client_session.ids` does."""
         variant = f"substr('89ab', ({self.position}('0123456789abcdef', substr({digits}, 17, 1)) - 1) % 4 + 1, 1)"
         return (
             f"substr({digits}, 1, 8) || '-' || substr({digits}, 9, 4) || '-8' || substr({digits}, 14, 3) || '-' ||\n"

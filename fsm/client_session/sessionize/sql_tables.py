@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from client_session.graph import Command, Input
-from client_session.input_log import CLOCK
-from client_session.sessionize.settings import EVENTS, NEVER, REMEMBERED_EVENTS, RESETS
+from client_session.input_log import CLOCK, REMEMBERED_EVENTS
+from client_session.sessionize.settings import EVENTS, NEVER, RECENT, RESETS
 from client_session.sessionize.sql_dialects import case, listed
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 CARRIED = "carried_states"
 """The name under which a query reads carried states."""
-RECENT = tuple(f"recent_event_id_{number}" for number in range(1, REMEMBERED_EVENTS + 1))
 _BEFORE = "ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING"
 _SO_FAR = "ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW"
 _EVENT_LIST = listed(EVENTS)

@@ -33,12 +33,13 @@ import logging
 import sys
 import uuid
 from contextvars import ContextVar
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import partial
 from time import time_ns
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from client_session import ClientSession
+from client_session.microseconds import microseconds, time_at
 from client_session.trackers.due_check import check_if_due
 from client_session.trackers.failures import Failures
 from client_session.trackers.requirements import require_predicate, require_session
@@ -66,9 +67,6 @@ SESSION_ID = "session.id"
 SESSION_PREVIOUS_ID = "session.previous_id"
 
 _Item = TypeVar("_Item")
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 _ROOT_KINDS = (SpanKind.INTERNAL, SpanKind.SERVER, SpanKind.CLIENT)  # a tuple, since hashing an enum member is slow
 
@@ -236,7 +234,7 @@ class SessionEvents:
     def started(self, context: SessionContext) -> None:
         """Emit ``session.start``; pass this method as ``on_session_start``."""
         time = context.first_event_timestamp
-        start = None if time is None else _nanoseconds(datetime.fromisoformat(time))
+        start = None if time is None else microseconds(datetime.fromisoformat(time)) * 1000
         if start is not None and start > time_ns():
             if len(self._starts_in_future) >= _MAX_STARTS:
                 self._starts_in_future.clear()
@@ -251,7 +249,8 @@ class SessionEvents:
         """Emit ``session.end``; pass this method as ``on_session_end``."""
         self._logger.emit(
             timestamp=max(
-                _nanoseconds(summary.last_event_time), self._starts_in_future.pop(summary.session_id, -sys.maxsize)
+                microseconds(summary.last_event_time) * 1000,
+                self._starts_in_future.pop(summary.session_id, -sys.maxsize),
             ),
             event_name="session.end",
             attributes=_attributes(summary.session_id),
@@ -292,7 +291,7 @@ class _Counter(Generic[_Item]):
                 return _inherited_attributes(parent) or _visitor_attributes(session.current)
             return _current_attributes(session)
         event_id = _uuid_text(trace_id) if trace_id else str(uuid.uuid4())
-        time = None if nanoseconds is None else _EPOCH + nanoseconds // 1000 * _MICROSECOND
+        time = None if nanoseconds is None else time_at(nanoseconds // 1000)
         if isinstance(session, VisitorSession):
             return _visitor_attributes(partial(session.get_session_context, event_id, time, extend=extend))
         context = session.get_session_context(event_id, time, extend=extend)
@@ -353,7 +352,3 @@ def _uuid_text(trace_id: int) -> str:
     """Return a trace id as a UUID's text, without the cost of a `uuid.UUID`."""
     digits = f"{trace_id:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
-
-
-def _nanoseconds(time: datetime) -> int:
-    return (time - _EPOCH) // _MICROSECOND * 1000

@@ -15,9 +15,9 @@ import attrs
 from hypothesis import strategies as st
 
 from client_session.graph import Command, Input
-from client_session.input_log import CLOCK, InputRecord
+from client_session.input_log import CLOCK, REMEMBERED_EVENTS, InputRecord
 from client_session.sessionize.fold import Fold
-from client_session.sessionize.settings import EVENTS, INPUTS, REMEMBERED_EVENTS, RESETS
+from client_session.sessionize.settings import EVENTS, INPUTS, RESETS
 from client_session.testing.manual import START
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import polars as pl
 
+from client_session.input_log import REMEMBERED_EVENTS
 from client_session.sessionize.fold import SessionizedEvent, UserState
 from client_session.sessionize.polars import carried_state, sessionize
-from client_session.sessionize.settings import REMEMBERED_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

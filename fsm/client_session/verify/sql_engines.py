@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
+from client_session.input_log import REMEMBERED_EVENTS
 from client_session.sessionize.fold import SessionizedEvent, UserState
-from client_session.sessionize.settings import ENTITY_COLUMNS, LOG_COLUMNS, REMEMBERED_EVENTS
-from client_session.sessionize.sql import STATE_COLUMNS
+from client_session.sessionize.settings import ENTITY_COLUMNS, LOG_COLUMNS, STATE_COLUMNS
 from client_session.sessionize.sqlite_functions import register
 
 if TYPE_CHECKING:

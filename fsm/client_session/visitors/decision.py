@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from client_session import ids
 from client_session.entity import SessionContext, SessionFacts, SessionSummary
 from client_session.graph import Command, Input, SessionState
-from client_session.input_log import CLOCK, InputRecord
+from client_session.input_log import CLOCK, REMEMBERED_EVENTS, InputRecord
 from client_session.lifecycle import Ended, Lifecycle
 from client_session.microseconds import time_at
-from client_session.visitors import ids
-from client_session.visitors.value import ID_SIZE, REMEMBERED_EVENTS, VisitorSessionState, VisitorState
+from client_session.visitors.value import ID_SIZE, VisitorSessionState, VisitorState
 from client_session_persistence.snapshot import MAX_INDEX, STORAGE_MECHANISM
 
 if TYPE_CHECKING:

@@ -6,10 +6,9 @@ import math
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from client_session import arguments
+from client_session import arguments, ids
 from client_session.graph import Command, Input
 from client_session.microseconds import limit_microseconds, microseconds
-from client_session.visitors import ids
 from client_session.visitors.decision import Rules, TrackedEvent
 from client_session.visitors.exchange import Exchanges
 from client_session_persistence.snapshot import as_utc, is_uuid, shown

@@ -11,12 +11,10 @@ import zlib
 import attrs
 
 from client_session.graph import INITIAL, SessionState
+from client_session.input_log import REMEMBERED_EVENTS
 from client_session_persistence.snapshot import StoreError
 
 VERSION = 1
-REMEMBERED_EVENTS = 8
-"""The number of a visitor's last events that are recognized if they are sent again."""
-
 ID_SIZE = 16
 _STATES = tuple(SessionState)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 
-_VARIANTS = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
+VARIANTS = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 """Replaces the two highest bits of a hexadecimal digit with those of the variant."""
 
 
@@ -22,7 +22,7 @@ def uuid8(text: str, secret: bytes | None = None) -> str:
         if secret is None
         else hmac.digest(secret, data, "md5").hex()
     )
-    variant = _VARIANTS[digits[16]]
+    variant = VARIANTS[digits[16]]
     return f"{digits[:8]}-{digits[8:12]}-8{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
