@@ -662,8 +662,8 @@ MUTANTS = (
         "if began_at is not None and checks and at - began_at",
         "if began_at is not None and at - began_at"),
     Mutant("Polars: ids have another variant", "polars",
-        "{digit & 3 | 8:x}",
-        "{digit & 7 | 8:x}"),
+        "digits.slice(16, 1).replace_strict",
+        "digits.slice(15, 1).replace_strict"),
 
     # The integrations
     Mutant("the session's entity replaces an event's other entities", "trackers/snowplow",

@@ -43,7 +43,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local value = redis.call('GET', KEYS[1])
 if value == (ARGV[3] or false) then
-    redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+    redis.call('PSETEX', KEYS[1], ARGV[2], ARGV[1])
     return now
 end
 return {now, value}

@@ -26,7 +26,9 @@ Request = "Callable[[Any], Any]"
 CONTENTION_SECONDS = 1.0
 """How long an input competes with other hosts for a visitor's state."""
 PAUSE_SECONDS = 0.005
-"""The longest pause of hosts that compete. Without pauses, they would mostly repeat work."""
+"""The longest pause of a host that competes with others for a visitor, before its next input of this visitor."""
+RECENT_MICROSECONDS = 50_000
+"""How long ago the input of another host was, at most, if the hosts compete."""
 CLOCK_SECONDS = 60.0
 """How long the store's time is carried forward by this host's monotonic clock."""
 CACHE_SIZE = 10_000
@@ -41,7 +43,7 @@ class Entry:
     value: bytes | None
     state: VisitorState
     is_contended: bool = False
-    """Whether another host was faster at first although this host had just read the state."""
+    """Whether another host was faster at first, with an input just before this one."""
 
 
 _NEW = Entry(None, NEW_VISITOR)
@@ -112,9 +114,10 @@ class Exchanges:
         """
         end = SYSTEM_CLOCK.monotonic() + CONTENTION_SECONDS
         cached = self._cached(key)
-        is_cached, is_contended = cached is not None, False
         if cached is not None and cached[0].is_contended:
-            yield self._wait  # so that hosts that lost can win
+            yield self._wait  # so that hosts that lose can win; they try again at once
+            cached = self._cached(key)
+        is_cached, is_contended = cached is not None, False
         entry, now = cached or (yield from self._read(key))
         while True:
             outcome = decide(entry.state, now)
@@ -129,15 +132,12 @@ class Exchanges:
                 if SYSTEM_CLOCK.monotonic() > end:
                     msg = f"other hosts changed the visitor's state first each time for {CONTENTION_SECONDS:g} s"
                     raise TimeoutError(msg)
-                if is_cached:
-                    is_cached = False
-                    continue
-                is_contended = True
-                yield self._wait
+                is_contended = now - entry.state.last_input < RECENT_MICROSECONDS
             elif not is_cached:
                 return outcome.report()
-            reply: tuple[Entry, int] = yield from self._read(key)
-            entry, now = reply
+            else:
+                reply: tuple[Entry, int] = yield from self._read(key)
+                entry, now = reply
             is_cached = False
 
     def read(

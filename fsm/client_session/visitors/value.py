@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -14,18 +15,22 @@ from client_session.graph import INITIAL, SessionState
 from client_session.input_log import REMEMBERED_EVENTS
 from client_session_persistence.snapshot import StoreError
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 VERSION = 1
 ID_SIZE = 16
 _STATES = tuple(SessionState)
 
-# Version; state, and whether a session is current, and whether the oldest one has a predecessor; swap count; writer;
-# index of the newest session; times of the last activity, the newest session's first and last events, and the last
-# input; number of sessions.
-_HEADER = struct.Struct("<BBIIIqqqqB")
+# Version; state and flags; swap count; writer; index of the newest session; times of the last activity, the last event
+# and the last input; number of sessions. Then, if flagged, when the newest session began, and its predecessor's id.
+_HEADER = struct.Struct("<BBIIIqqqB")
+_TIME = struct.Struct("<q")
 # Event count, time of the first event, number of remembered events. Then the first event's id, unless it is remembered,
 # and the ids of the remembered events.
 _SESSION = struct.Struct("<IqB")
-_IS_CURRENT, _HAS_PREVIOUS, _ALL_FLAGS = 4, 8, 15
+# A session is current; the oldest one has a predecessor; the newest one's first event has a time of its own.
+_IS_CURRENT, _HAS_PREVIOUS, _HAS_OWN_START, _ALL_FLAGS = 4, 8, 16, 31
 # The CRC-32 of the key and the rest of the value.
 _CHECKSUM = struct.Struct("<I")
 
@@ -102,6 +107,7 @@ class VisitorState:
         flags = _STATES.index(self.lifecycle)
         flags |= 0 if self.is_pending else _IS_CURRENT
         flags |= 0 if self.previous_session_id is None else _HAS_PREVIOUS
+        flags |= 0 if self.started == _start_of(self.sessions) else _HAS_OWN_START
         parts = [
             _HEADER.pack(
                 VERSION,
@@ -110,11 +116,11 @@ class VisitorState:
                 writer,
                 self.session_index,
                 self.last_activity,
-                self.started,
                 self.last_event,
                 self.last_input,
                 len(self.sessions),
             ),
+            _TIME.pack(self.started) if flags & _HAS_OWN_START else b"",
             self.previous_session_id or b"",
         ]
         for session in self.sessions:
@@ -151,13 +157,21 @@ def decode(key: str, value: bytes | None) -> VisitorState:
         raise StoreError(msg) from None
 
 
+def _start_of(sessions: Sequence[VisitorSessionState]) -> int:
+    """Return when the newest session began, unless its first event has a time of its own."""
+    return sessions[0].first_event_time if sessions else 0
+
+
 def _checksum(key: str, body: bytes) -> bytes:
     return _CHECKSUM.pack(zlib.crc32(body, zlib.crc32(key.encode())))
 
 
 def _decode(value: bytes) -> VisitorState:
-    version, flags, swaps, _, index, last_activity, started, last_event, last_input, count = _HEADER.unpack_from(value)
+    version, flags, swaps, _, index, last_activity, last_event, last_input, count = _HEADER.unpack_from(value)
     position = _HEADER.size
+    own_start: int | None = None
+    if flags & _HAS_OWN_START:
+        (own_start,), position = _TIME.unpack_from(value, position), position + _TIME.size
     previous: bytes | None = None
     if flags & _HAS_PREVIOUS:
         previous, position = value[position : position + ID_SIZE], position + ID_SIZE
@@ -174,6 +188,7 @@ def _decode(value: bytes) -> VisitorState:
             raise ValueError
         sessions.append(VisitorSessionState(first_id, first_time, event_count, event_ids))
     is_pending = not flags & _IS_CURRENT
+    started = _start_of(sessions) if own_start is None else own_start
     times = (last_activity, started, last_event, last_input, *(session.first_event_time for session in sessions))
     if (
         (version, position) != (VERSION, len(value))
