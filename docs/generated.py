@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import base64
 import json
+import os
 import re
 from html import escape
 from pathlib import Path
@@ -24,6 +25,8 @@ from client_session.sessionize import sessionize_sql
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mkdocs.structure.pages import Page
+
 ROOT = Path(__file__).parents[1]
 
 _PLACEHOLDER = re.compile(r"^<!-- generated: (\w+) ?(.*?) -->$", re.MULTILINE)
@@ -32,6 +35,14 @@ _PLACEHOLDER = re.compile(r"^<!-- generated: (\w+) ?(.*?) -->$", re.MULTILINE)
 def on_page_markdown(markdown: str, **_: object) -> str:
     """Expand a page. MkDocs calls this hook."""
     return expand(markdown)
+
+
+def on_pre_page(page: Page, **_: object) -> Page:
+    """Let "Edit this page" open the page's file, unless the site is built for a repository's host."""
+    if page.edit_url is None:
+        folder = os.path.dirname(page.file.abs_dest_path)  # noqa: PTH120  # a str
+        page.edit_url = Path(os.path.relpath(str(page.file.abs_src_path), folder)).as_posix()
+    return page
 
 
 def expand(markdown: str) -> str:
