@@ -73,8 +73,21 @@ def diagram(name: str) -> str:
     path = ROOT / "diagrams" / f"{name}.svg"
     svg = ET.parse(path).getroot()  # noqa: S314  # our own file
     words = escape(" ".join(svg.findtext(f"{{http://www.w3.org/2000/svg}}{tag}") or "" for tag in ("title", "desc")))
+    return _image(path, name, words)
+
+
+def chart(name: str) -> str:
+    """Return a chart of benchmarks as an image, with its title as text."""
+    data = (ROOT / "benchmarks" / f"{name}.svg").read_bytes()
+    words = escape(str(ET.fromstring(data).get("aria-label")))  # noqa: S314  # our own file
+    return (
+        f'<img class="diagram chart" alt="{words}" src="data:image/svg+xml;base64,{base64.b64encode(data).decode()}">'
+    )
+
+
+def _image(path: Path, kind: str, words: str) -> str:
     data = base64.b64encode(path.read_bytes()).decode()
-    return f'<img class="diagram {name}" alt="{words}" src="data:image/svg+xml;base64,{data}">'
+    return f'<img class="diagram {kind}" alt="{words}" src="data:image/svg+xml;base64,{data}">'
 
 
 def source(path: str, *names: str) -> str:
@@ -131,6 +144,7 @@ def costs(suite: str) -> str:
 _GENERATORS: dict[str, Callable[..., str]] = {
     "table": table,
     "diagram": diagram,
+    "chart": chart,
     "source": source,
     "usage": usage,
     "cte": cte,

@@ -22,6 +22,7 @@ import pytest
 import client_session
 import client_session.sessionize
 import client_session.testing
+import client_session.visitors
 import client_session_persistence
 from client_session import ClientSession, SessionContext
 from client_session.graph import TABLE
@@ -298,7 +299,12 @@ def test_every_name_of_another_tracker_has_an_equivalent(tracker: str, heading: 
 
 
 @pytest.mark.parametrize(
-    "module", [client_session, client_session_persistence, client_session.testing], ids=lambda module: module.__name__
+    "module",
+    [
+        *(client_session, client_session.sessionize, client_session.testing, client_session.visitors),
+        client_session_persistence,
+    ],
+    ids=lambda module: module.__name__,
 )
 def test_reference_is_complete(module: ModuleType) -> None:
     """Every public name is listed in the reference."""
