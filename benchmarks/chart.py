@@ -60,7 +60,7 @@ def draw(rows: Sequence[Row], measured_on: dict[str, Any]) -> str:
     parts.append(heading(y, f"{met} of {len(limited_rows)} limits met", "share of the limit, less is better"))
     y += 14
     bottom = y + ROW_HEIGHT * len(limited_rows)
-    parts.extend(_axis({f"{share} %": share / 100 / _MAX_SHARE for share in (0, 25, 50, 75, 100)}, bottom))
+    parts.extend(axis({f"{share} %": share / 100 / _MAX_SHARE for share in (0, 25, 50, 75, 100)}, bottom))
     for number, (row, bar) in enumerate(limited_rows):
         color = MET_COLOR if row.holds else EXCEEDED_COLOR
         share = min(bar.used_share(row.value) / _MAX_SHARE, 1.0)
@@ -85,14 +85,14 @@ def _event_bars(events: Sequence[tuple[str, float]], top: float) -> Iterable[str
     logarithms = [math.log10(nanoseconds / 1000) for _, nanoseconds in events]
     first, last = math.floor(logarithms[0] - 0.1), math.ceil(logarithms[-1])
     ticks = {f"{10.0**power:g} µs": (power - first) / (last - first) for power in range(first, last + 1)}
-    yield from _axis(ticks, top + ROW_HEIGHT * len(events))
+    yield from axis(ticks, top + ROW_HEIGHT * len(events))
     for number, ((name, nanoseconds), logarithm) in enumerate(zip(events, logarithms, strict=True)):
         color = MET_COLOR if name == _OURS else REFERENCE_COLOR
         words = name, f"{nanoseconds / 1000:.3g} µs"
         yield from labeled_bar(top + number * ROW_HEIGHT, words, (logarithm - first) / (last - first), color)
 
 
-def _axis(ticks: dict[str, float], y: float) -> Iterable[str]:
+def axis(ticks: dict[str, float], y: float) -> Iterable[str]:
     """Yield the axis below the bars, with a tick and a label for each share of the length."""
     yield f'<path d="M{MARGIN} {y + 8:g}H{MARGIN + LENGTH}" stroke="{FAINT_INK}"/>'
     for words, share in ticks.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.chart import (
@@ -11,6 +12,7 @@ from benchmarks.chart import (
     MET_COLOR,
     REFERENCE_COLOR,
     ROW_HEIGHT,
+    axis,
     heading,
     labeled_bar,
     svg,
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from benchmarks.results import Row
 
 _TITLE = "Cost of visitors"
+_AXIS_HEIGHT = 44
 
 _SECTIONS = (
     (f"Throughput compared with {GET_AND_SET}", "more is better", (SAME_PROCESS, RANDOM_PROCESS)),
@@ -75,7 +78,16 @@ def draw_sections(
         for label, row in zip(labels.values(), found, strict=True):
             parts.extend(_bar(label, row, longest, y))
             y += ROW_HEIGHT
+        parts.extend(axis(_ticks(longest), y))
+        y += _AXIS_HEIGHT
     return svg(y + 16, parts, title=title)
+
+
+def _ticks(longest: float) -> dict[str, float]:
+    """Return the labels of at most six round values and where they are on an axis, as shares of its length."""
+    power = 10.0 ** math.floor(math.log10(longest))
+    step = next(step for digit in (0.2, 0.5, 1, 2) if longest < 6 * (step := digit * power))
+    return {f"{number * step:g}": number * step / longest for number in range(int(longest / step) + 1)}
 
 
 def _bar(label: str, row: Row, longest: float, y: float) -> Iterable[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import base64
 import json
+import os
 import re
 from html import escape
 from pathlib import Path
@@ -24,6 +25,8 @@ from client_session.sessionize import sessionize_sql
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mkdocs.structure.pages import Page
+
 ROOT = Path(__file__).parents[1]
 
 _PLACEHOLDER = re.compile(r"^<!-- generated: (\w+) ?(.*?) -->$", re.MULTILINE)
@@ -32,6 +35,14 @@ _PLACEHOLDER = re.compile(r"^<!-- generated: (\w+) ?(.*?) -->$", re.MULTILINE)
 def on_page_markdown(markdown: str, **_: object) -> str:
     """Expand a page. MkDocs calls this hook."""
     return expand(markdown)
+
+
+def on_pre_page(page: Page, **_: object) -> Page:
+    """Let "Edit this page" open the page's file, unless the site is built for a repository's host."""
+    if page.edit_url is None:
+        folder = os.path.dirname(page.file.abs_dest_path)  # noqa: PTH120  # a str
+        page.edit_url = Path(os.path.relpath(str(page.file.abs_src_path), folder)).as_posix()
+    return page
 
 
 def expand(markdown: str) -> str:
@@ -62,8 +73,21 @@ def diagram(name: str) -> str:
     path = ROOT / "diagrams" / f"{name}.svg"
     svg = ET.parse(path).getroot()  # noqa: S314  # our own file
     words = escape(" ".join(svg.findtext(f"{{http://www.w3.org/2000/svg}}{tag}") or "" for tag in ("title", "desc")))
+    return _image(path, name, words)
+
+
+def chart(name: str) -> str:
+    """Return a chart of benchmarks as an image, with its title as text."""
+    data = (ROOT / "benchmarks" / f"{name}.svg").read_bytes()
+    words = escape(str(ET.fromstring(data).get("aria-label")))  # noqa: S314  # our own file
+    return (
+        f'<img class="diagram chart" alt="{words}" src="data:image/svg+xml;base64,{base64.b64encode(data).decode()}">'
+    )
+
+
+def _image(path: Path, kind: str, words: str) -> str:
     data = base64.b64encode(path.read_bytes()).decode()
-    return f'<img class="diagram {name}" alt="{words}" src="data:image/svg+xml;base64,{data}">'
+    return f'<img class="diagram {kind}" alt="{words}" src="data:image/svg+xml;base64,{data}">'
 
 
 def source(path: str, *names: str) -> str:
@@ -120,6 +144,7 @@ def costs(suite: str) -> str:
 _GENERATORS: dict[str, Callable[..., str]] = {
     "table": table,
     "diagram": diagram,
+    "chart": chart,
     "source": source,
     "usage": usage,
     "cte": cte,

@@ -4,13 +4,17 @@ A page's blocks run one after another in a folder that contains the project's ex
 a file of that name. Other Python blocks share a namespace, and shell blocks run in bash. If a ``text`` block follows,
 the output must match it; … in the block matches anything. Lines that install packages are skipped.
 
+The examples in docstrings that a page includes run, too, each after the Python blocks above it on the page.
+
     python tests/pages.py PAGE
 """
 
 from __future__ import annotations
 
 import contextlib
+import doctest
 import io
+import pkgutil
 import re
 import subprocess
 import sys
@@ -25,6 +29,7 @@ from docs.generated import expand
 DOCS = Path(__file__).parents[1] / "docs"
 
 _FENCE = re.compile(r"^( *)```(\w*)(?: title=\"([^\"]+)\")?\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+_INCLUDED = re.compile(r"^::: (\S+)$", re.MULTILINE)
 
 
 @attrs.frozen
@@ -91,5 +96,31 @@ def run(page: Path) -> None:
             assert matches_output(output, block.text), f"{page}:{block.line}: printed\n{output}"
 
 
+def run_examples(page: Path) -> None:
+    """Run the examples in the docstrings that a page includes, in the current folder and interpreter.
+
+    Raises:
+        AssertionError: an example fails, or its output differs from what it shows.
+
+    """
+    text = expand(page.read_text(encoding="utf-8"))
+    runner = doctest.DocTestRunner()
+    for included in _INCLUDED.finditer(text):
+        line = text.count("\n", 0, included.start()) + 1
+        setup = "".join(
+            block.text
+            for block in read_blocks(page)
+            if block.line < line and block.language == "python" and block.title is None
+        )
+        for test in doctest.DocTestFinder().find(pkgutil.resolve_name(included[1]), included[1]):
+            if test.examples:
+                with contextlib.redirect_stdout(io.StringIO()):
+                    test.globs = {}
+                    exec(setup, test.globs)  # noqa: S102  # our own page
+                runner.run(test)
+    assert not runner.failures
+
+
 if __name__ == "__main__":
     run(Path(sys.argv[1]))
+    run_examples(Path(sys.argv[1]))

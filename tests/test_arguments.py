@@ -184,6 +184,8 @@ def test_closed_session_is_readable(make: MakeSession) -> None:
     """After close(), the properties return their last values."""
     with make() as session:
         context = session.get_session_context(event_id(1))
+        assert not session.closed
+    assert session.closed
     assert session.session_id == context.session_id
     assert session.session_index == 1
     assert session.event_index == 1

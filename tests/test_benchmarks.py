@@ -28,6 +28,7 @@ from benchmarks import (
     state_machines,
     timings,
     visitors,
+    visitors_chart,
 )
 from benchmarks.chart import draw
 from benchmarks.results import EVENT_ROW, Bar, Row, find_changes, machine, read, write
@@ -279,6 +280,19 @@ def test_chart_bars_match_their_axes() -> None:
     rectangles = [rectangle.attrib for rectangle in picture.iter("{http://www.w3.org/2000/svg}rect")]
     ends = [float(bar["x"]) + float(bar["width"]) for bar in rectangles[2::2]]  # after the card, each track has a bar
     assert ends == pytest.approx([ticks["0.001 µs"], ticks["1 µs"], ticks["50 %"], ticks["75 %"]], abs=0.1)
+
+
+def test_chart_of_groups_has_an_axis_for_each() -> None:
+    """Each group of bars has an axis from zero, in round values, on which the bars end at their values."""
+    rows = [Row.of_values("memory", [3], unit="KiB", bar=Bar(4)), Row.of_values("time", [250], unit="ms")]
+    sections = [("Memory", "KiB", {"memory": "memory"}), ("Time", "ms", {"time": "time"})]
+    picture = ET.fromstring(visitors_chart.draw_sections("Costs", sections, rows, machine(), "x 1"))  # noqa: S314  # our own chart
+    texts = picture.iter("{http://www.w3.org/2000/svg}text")
+    ticks = {text.text: float(text.get("x") or 0) for text in texts if text.get("text-anchor") in {"start", "middle"}}
+    assert list(ticks) == ["0", "1", "2", "3", "4", "50", "100", "150", "200", "250"]
+    rectangles = [rectangle.attrib for rectangle in picture.iter("{http://www.w3.org/2000/svg}rect")]
+    ends = [float(bar["x"]) + float(bar["width"]) for bar in rectangles[2::2]]
+    assert ends == pytest.approx([ticks["3"], ticks["250"]], abs=0.1)
 
 
 def test_table_shows_a_verdict_for_each_row() -> None:

@@ -6,6 +6,8 @@ import base64
 import http.client
 import importlib.metadata
 import importlib.util
+import inspect
+import itertools
 import json
 import os
 import re
@@ -18,12 +20,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 import client_session
+import client_session.sessionize
 import client_session.testing
+import client_session.visitors
 import client_session_persistence
 from client_session import ClientSession, SessionContext
 from client_session.graph import TABLE
-from client_session.sessionize import sessionize_sql
+from client_session.sessionize import Fold, sessionize_sql
 from client_session.verify import picture
+from client_session.visitors import VisitorSession, VisitorSessions
 from client_session_persistence import loads
 from collector import Collector, session_of
 from docs.generated import expand
@@ -52,9 +57,11 @@ REQUIRED_PACKAGES = {
     "command-line.md": "polars",
     "command.md": "polars",
     "opentelemetry.md": "opentelemetry",
+    "sessionize.md": "polars_hash",
     "sessionize-product-analytics.md": "polars_hash",
     "sessionize-snowplow.md": "duckdb",
     "snowplow.md": "snowplow_tracker",
+    "trackers.md": "snowplow_tracker",
 }
 DBT = ROOT / "build" / "dbt" / "bin"
 """Where `make test-engines` installs dbt, whose requirements conflict with those of other tools."""
@@ -118,7 +125,7 @@ def command_for(page: Path) -> list[str]:
 
 
 def run_page(page: Path, folder: Path) -> None:
-    """Run a page's code blocks."""
+    """Run a page's code blocks and examples."""
     result = subprocess.run(  # noqa: S603  # our own interpreter and page
         command_for(page),
         cwd=folder,
@@ -155,12 +162,13 @@ def test_dbt_page_builds_its_project(folder: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.engines
-def test_spark_page_prints_what_it_shows(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The page's batch prints the sessions that the page shows."""
+@pytest.mark.parametrize("part", ["how-to", "reference"])
+def test_spark_page_prints_what_it_shows(part: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guide's batch and the examples in the reference print what the pages show."""
     skip_without_spark()
     for name, value in environment(folder).items():
         monkeypatch.setenv(name, value)
-    run_page(DOCS / "how-to" / "sessionize-spark.md", folder)
+    run_page(DOCS / part / "sessionize-spark.md", folder)
 
 
 def test_snowplow_page_sends_its_events(folder: Path) -> None:
@@ -291,7 +299,12 @@ def test_every_name_of_another_tracker_has_an_equivalent(tracker: str, heading: 
 
 
 @pytest.mark.parametrize(
-    "module", [client_session, client_session_persistence, client_session.testing], ids=lambda module: module.__name__
+    "module",
+    [
+        *(client_session, client_session.sessionize, client_session.testing, client_session.visitors),
+        client_session_persistence,
+    ],
+    ids=lambda module: module.__name__,
 )
 def test_reference_is_complete(module: ModuleType) -> None:
     """Every public name is listed in the reference."""
@@ -300,20 +313,49 @@ def test_reference_is_complete(module: ModuleType) -> None:
     assert set(module.__all__) <= listed
 
 
-def test_site_builds_without_warnings_or_external_resources(tmp_path: Path) -> None:
-    """The strict build succeeds, and pages do not load stylesheets, scripts or images from other hosts."""
+@pytest.mark.parametrize(
+    "owner",
+    [ClientSession, VisitorSessions, VisitorSession, Fold, client_session.sessionize],
+    ids=lambda owner: owner.__name__,
+)
+def test_reference_has_an_example_of_every_method(owner: type | ModuleType) -> None:
+    """Every public method or function has an example, which the test of its page runs."""
+    names = [name for name in vars(owner) if name[0] != "_"] if isinstance(owner, type) else owner.__all__
+    functions = {name: found for name in names if inspect.isfunction(found := getattr(owner, name))}
+    assert functions
+    assert [name for name, function in functions.items() if ">>> " not in str(function.__doc__)] == []
+
+
+def test_reference_lists_the_methods_of_a_session_first() -> None:
+    """The page has every public member of `ClientSession`, and its methods come first."""
+    text = (DOCS / "reference" / "session.md").read_text(encoding="utf-8")
+    members = re.findall(r"^(?:::: client_session\.ClientSession\.|        - )(\w+)$", text, re.MULTILINE)
+    assert sorted(members) == sorted(name for name in vars(ClientSession) if name[0] != "_")
+    are_methods = [inspect.isfunction(vars(ClientSession)[name]) for name in members]
+    assert are_methods == sorted(are_methods, reverse=True)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the site, built without warnings."""
     skip_without("material")
+    folder = tmp_path_factory.mktemp("site")
     result = subprocess.run(  # noqa: S603  # our own interpreter
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder],
         cwd=ROOT,
-        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1", "EDIT_URI": ""},
         capture_output=True,
         text=True,
         check=False,
         timeout=WAIT_SECONDS,
     )
     assert (result.returncode, result.stdout + result.stderr) == (0, "")
-    built = list(tmp_path.rglob("*.html"))
+    return folder
+
+
+def test_site_loads_no_external_resources(site: Path) -> None:
+    """Pages do not load stylesheets, scripts or images from other hosts."""
+    built = list(site.rglob("*.html"))
     assert len(built) == len(PAGES) + 1  # plus the 404 page
     for page in built:
         text = page.read_text(encoding="utf-8")
@@ -322,30 +364,64 @@ def test_site_builds_without_warnings_or_external_resources(tmp_path: Path) -> N
         assert not re.findall(r"<blockquote>\s*<blockquote>|====", text), "a docstring is not valid Markdown"
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian's package chromium)")
-def test_search_works_without_a_server(tmp_path: Path) -> None:
-    """In headless Chromium, a search finds pages when the site is opened as files."""
-    skip_without("material")
-    site = tmp_path / "site"
-    subprocess.run(  # noqa: S603  # our own interpreter
-        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", site],
-        cwd=ROOT,
-        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
-        check=True,
-        timeout=WAIT_SECONDS,
-    )
-    result = subprocess.run(  # noqa: S603  # the browser, on our own page
+def test_pages_can_be_edited_and_are_read_in_one_order(site: Path) -> None:
+    """From the first page, "Next" leads through every page once; "Edit this page" opens the page's file."""
+    page, order = site / "index.html", list[str]()
+    while True:
+        text = page.read_text(encoding="utf-8")
+        edit = re.search(r'<a href="([^"]+)" title="Edit this page"', text)
+        assert edit is not None
+        source = (page.parent / edit[1]).resolve()
+        assert source.relative_to(DOCS).with_suffix(".html") == page.relative_to(site)
+        order.append(page_name(source))
+        following = re.search(r'<a href="([^"]+)" class="md-footer__link md-footer__link--next"', text)
+        if following is None:
+            break
+        page = (page.parent / following[1]).resolve()
+    assert sorted(order) == sorted(map(page_name, PAGES))
+    parts = [name.split("/")[0] for name in order if "/" in name]
+    assert [part for part, _ in itertools.groupby(parts)] == ["how-to", "explanation", "reference"]
+
+
+def dump_dom(page: str, folder: Path, *options: str) -> str:
+    """Return a page's document after headless Chromium has loaded it and run its scripts."""
+    return subprocess.run(  # noqa: S603  # the browser, on our own page
         [
             str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
             "--no-first-run", "--disable-component-update", "--disable-sync", "--virtual-time-budget=20000",
-            f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", f"{(site / 'index.html').as_uri()}?q=migrating",
+            f"--user-data-dir={folder / 'profile'}", *options, "--dump-dom", page,
         ],
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
-    )  # fmt: skip
-    assert re.search(r'<a href="[^"]*migrating\.html[^"]*" class="md-search-result__link"', result.stdout)
+        timeout=WAIT_SECONDS,
+    ).stdout  # fmt: skip
+
+
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian's package chromium)")
+
+
+@needs_chromium
+@pytest.mark.parametrize("query", ["migrating", "stop_checker"])
+def test_search_works_without_a_server(query: str, site: Path, tmp_path: Path) -> None:
+    """A search finds guides and methods when the site is opened as files."""
+    document = dump_dom(f"{(site / 'index.html').as_uri()}?q={query}", tmp_path)
+    assert re.search(rf'<a href="[^"]*{query}[^"]*" class="md-search-result__link"', document)
+
+
+@needs_chromium
+def test_pages_fit_a_phone(site: Path, tmp_path: Path) -> None:
+    """No page scrolls horizontally at a width of 400 pixels."""
+    built = sorted(site.rglob("*.html"))
+    frames = "".join(f'<iframe src="{page.as_uri()}" width="400" height="800"></iframe>' for page in built)
+    script = """onload = () => document.body.textContent = [...document.querySelectorAll("iframe")].map(
+        frame => frame.contentDocument.documentElement.scrollWidth).join(" ")"""
+    (tmp_path / "phone.html").write_text(f"<style>iframe {{ border: 0 }}</style>{frames}<script>{script}</script>")
+    document = dump_dom(
+        (tmp_path / "phone.html").as_uri(), tmp_path, "--allow-file-access-from-files", "--hide-scrollbars"
+    )
+    widths = re.findall(r"\b\d+\b", document.partition("<body>")[2])
+    assert [page for page, width in zip(built, widths, strict=True) if width != "400"] == []
 
 
 def test_shown_output_is_compared() -> None:

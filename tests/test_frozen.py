@@ -42,7 +42,11 @@ class Freezer:
 FREEZERS = (
     Freezer(
         "PyInstaller",
-        ("--exclude-module=hypothesis",),  # a package that only `client-session verify` needs
+        (
+            "--exclude-module=hypothesis",
+            "--exclude-module=duckdb",
+            "--exclude-module=polars",
+        ),  # for few commands
         "dist/frozen_program/frozen_program",
         "needs PyInstaller (dependency group examples)",
     ),

@@ -53,10 +53,11 @@ def places(logs: Iterable[list[InputRecord]], chosen: LogSettings) -> set[tuple[
 
 @pytest.mark.parametrize("chosen", SETTINGS)
 def test_distinct_logs_have_the_sessions_of_all_logs(chosen: LogSettings) -> None:
-    """Whatever places the events of a log of two inputs have, those of a distinct log have, too."""
-    distinct = [log for length in (1, 2) for log in distinct_logs(length, chosen)]
-    assert len(distinct) == sum(distinct_log_count(length, chosen) for length in (1, 2))
-    assert places(exhaustive_logs(2), chosen) <= places(distinct, chosen)
+    """Whatever places the events of a log of three inputs have, those of a distinct log have, too."""
+    distinct = [list(distinct_logs(length, chosen)) for length in (1, 2, 3)]
+    assert list(map(len, distinct)) == [distinct_log_count(length, chosen) for length in (1, 2, 3)]
+    found = set().union(*(places(logs, chosen) for logs in distinct))
+    assert places(exhaustive_logs(2), chosen) | places(exhaustive_logs(3, gaps=(0, 2, 4)), chosen) <= found
 
 
 def test_chunks_have_all_distinct_logs() -> None:

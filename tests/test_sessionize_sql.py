@@ -20,7 +20,7 @@ from client_session.input_log import InputRecord
 from client_session.sessionize import carried_state_sql, problems_sql, register, sessionize_sql
 from client_session.sessionize.sql_dialects import TABLES
 from client_session.verify import sql_engines
-from client_session.verify.offline import KINDS, SETTINGS, LogSettings, exhaustive_logs, expected, random_logs
+from client_session.verify.offline import SETTINGS, LogSettings, distinct_logs, expected, random_logs
 from engines import servers
 from engines.spark import run_spark
 from engines.sql import PostgresEngine, SparkEngine
@@ -110,10 +110,8 @@ def many_random_logs(count: int) -> list[InputRecord]:
 @pytest.mark.parametrize("chosen", SETTINGS)
 @pytest.mark.parametrize("dialect", ["sqlite", "duckdb"])
 def test_every_short_log_equals_the_fold(engines: dict[str, Engine], dialect: str, chosen: LogSettings) -> None:
-    """All logs of three inputs, over all kinds and gaps around both timeouts, equal the fold."""
-    few = ("event", "passive", "background", "foreground", "stop-checker", "clock", "repeat")
-    logs = exhaustive_logs(3, KINDS if dialect == "duckdb" else few, (0, 2, 4))
-    assert_equals_fold(engines[dialect], [record for log in logs for record in log], chosen)
+    """All distinct logs of three inputs, over all kinds and gaps up to the longest limit, equal the fold."""
+    assert_equals_fold(engines[dialect], [record for log in distinct_logs(3, chosen) for record in log], chosen)
 
 
 @pytest.mark.parametrize("chosen", SETTINGS)
@@ -137,8 +135,7 @@ def test_parts_equal_the_whole(records: list[InputRecord], chosen: LogSettings, 
 @pytest.mark.parametrize("chosen", SETTINGS)
 def test_logs_on_postgres_equal_the_fold(postgres: Engine, chosen: LogSettings) -> None:
     """On PostgreSQL, short logs and random logs equal the fold, whole and in two parts."""
-    kinds = ("event", "passive", "background", "foreground", "stop-checker", "forget", "clock", "repeat")
-    assert_equals_fold(postgres, [record for log in exhaustive_logs(3, kinds, (0, 2, 4)) for record in log], chosen)
+    assert_equals_fold(postgres, [record for log in distinct_logs(3, chosen) for record in log], chosen)
     records = many_random_logs(80)
     assert_equals_fold(postgres, records, chosen)
     assert_parts_equal_whole(postgres, records, len(records) // 2, chosen)

@@ -118,6 +118,11 @@ class ClientSession:
             TypeError: an argument has the wrong type.
             ValueError: a value is invalid. Both messages name the argument, its value, and what is allowed.
 
+        Examples:
+            >>> with ClientSession("session.xml", foreground_timeout=timedelta(minutes=30)) as session:
+            ...     session.foreground_timeout
+            1800.0
+
         """
         arguments.require_methods("clock", clock, "monotonic", "now")
         arguments.require_methods("scheduler", scheduler, "start", "stop")
@@ -214,6 +219,14 @@ class ClientSession:
                 ``extend`` is not a ``bool``.
             SessionClosedError: after `close`.
 
+        Examples:
+            >>> entity = session.get_session_context(uuid.uuid4())
+            >>> entity.session_index, entity.event_index
+            (1, 1)
+            >>> heartbeat = session.get_session_context(uuid.uuid4(), extend=False)
+            >>> heartbeat.event_index
+            2
+
         """
         if not (
             event_id.encode("ascii", "replace").translate(_HEX_TO_ZERO) == UUID_SHAPE  # is_uuid, inlined
@@ -258,6 +271,12 @@ class ClientSession:
             TypeError: the value is not a ``bool``.
             SessionClosedError: after `close`.
 
+        Examples:
+            >>> entity = session.get_session_context(uuid.uuid4())
+            >>> session.set_background(True)
+            >>> print(session.state, session.expires_in)
+            background-active 300.0
+
         """
         arguments.boolean("background", background)
         given = Input.BACKGROUND if background else Input.FOREGROUND
@@ -273,11 +292,28 @@ class ClientSession:
         """Report activity that is not a tracked event; this restarts the timeout, but not the maximum duration.
 
         A session that is already over is not revived.
+
+        Examples:
+            >>> entity = session.get_session_context(uuid.uuid4())
+            >>> clock.advance(500)
+            >>> session.touch()
+            >>> session.expires_in
+            600.0
+
         """
         self._apply("touch", Command.TOUCH)
 
     def start_new_session(self) -> None:
-        """End the current session if it has events; a pending session gets a new id. `session_id` changes at once."""
+        """End the current session if it has events; a pending session gets a new id. `session_id` changes at once.
+
+        Examples:
+            >>> first = session.get_session_context(uuid.uuid4())
+            >>> session.start_new_session()
+            >>> second = session.get_session_context(uuid.uuid4())
+            >>> second.session_index, second.previous_session_id == first.session_id
+            (2, True)
+
+        """
 
         def change(draft: Draft) -> None:
             draft.apply(draft.after.lifecycle.decide(Command.NEW_SESSION, draft.now.monotonic))
@@ -292,6 +328,14 @@ class ClientSession:
 
         The scheduler calls this. To avoid a thread, call it from your program's main loop, for example in a GUI or a
         game. While checking is stopped, sessions do not expire.
+
+        Examples:
+            >>> entity = session.get_session_context(uuid.uuid4())
+            >>> clock.advance(600)
+            >>> session.tick()
+            >>> print(session.session_index)  # the next session is pending
+            None
+
         """
         # Most ticks have nothing to do, and there may be many sessions, so this does not take the lock. If another
         # thread is changing the session right now, the next tick will see the change.
@@ -315,6 +359,16 @@ class ClientSession:
         """Start checking again, so that sessions can expire.
 
         Time during which checking was stopped counts as idle time. If it was activity, call `touch` first.
+
+        Examples:
+            >>> entity = session.get_session_context(uuid.uuid4())
+            >>> session.stop_checker()
+            >>> clock.advance(7200)
+            >>> session.touch()  # the user watched a film
+            >>> session.start_checker()
+            >>> session.expires_in
+            600.0
+
         """
         self._apply("start_checker", Command.START_CHECKER)
 
@@ -322,6 +376,14 @@ class ClientSession:
         """Suspend expiry (say, while a video plays) until `start_checker`, an event, or a return to the foreground.
 
         The session ends at the next check after that if a limit has passed since its last activity, or its start.
+
+        Examples:
+            >>> entity = session.get_session_context(uuid.uuid4())
+            >>> session.stop_checker()
+            >>> clock.advance(7200)
+            >>> print(session.session_index, session.expires_in)
+            1 None
+
         """
         self._apply("stop_checker", Command.STOP_CHECKER)
 
@@ -337,6 +399,12 @@ class ClientSession:
             Exception: the store's error: `OSError` (`TimeoutError` if the lock cannot be acquired: it has not changed
                 hands for 1 s, or 10 s have passed), or whatever an embedder's store raises.
             SessionClosedError: after `close`.
+
+        Examples:
+            >>> entity = session.get_session_context(uuid.uuid4())
+            >>> session.save()
+            >>> print(session.save_error)
+            None
 
         """
         notice_fork()
@@ -356,6 +424,12 @@ class ClientSession:
         Raises:
             Exception: the store's error, as in `save`; then the user is not replaced.
             SessionClosedError: after `close`.
+
+        Examples:
+            >>> user_id = session.user_id
+            >>> session.forget_user()
+            >>> session.user_id == user_id
+            False
 
         """
         user = self._ledger.new_user()
@@ -379,6 +453,12 @@ class ClientSession:
         """Stop checking, save, and shut down the session. Calling this again only retries a failed save.
 
         Save errors are logged (see `save_error`). This does not wait for background saves; interpreter exit does.
+
+        Examples:
+            >>> session.close()
+            >>> session.closed
+            True
+
         """
 
         def change(draft: Draft) -> None:
@@ -529,8 +609,23 @@ class ClientSession:
         A decision is an input that did more than update the time of the last activity: it began, continued or ended a
         session, changed the focus or a timeout, or started or stopped the checker. Events within a session and ticks
         before the timeout are not decisions, so 32 usually span hours. A forked child starts with no decisions.
+
+        Examples:
+            >>> entity = session.get_session_context(uuid.uuid4())
+            >>> clock.advance(30)
+            >>> session.set_background(True)
+            >>> for explanation in session.explain():
+            ...     print(explanation)
+            2026-01-01 00:00:00Z event: session 1 begins
+            2026-01-01 00:00:30Z background: the app went to the background (timeout 300 s)
+
         """
         return history.unpack(self._latest.history)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` has been called."""
+        return self._latest.is_closed
 
     @property
     def save_error(self) -> Exception | None:

@@ -105,6 +105,12 @@ class Fold:
             ValueError: the input is unknown, an event has no id, or the time is earlier than that of the user's last
                 record. The record has no effect.
 
+        Examples:
+            >>> log = Fold()
+            >>> event = log.add(records[0])
+            >>> event.session_index, event.event_index
+            (1, 1)
+
         """
         time = as_utc(record.time, "time")
         user = self._users.get(record.user_id)
@@ -129,7 +135,17 @@ class Fold:
         return None
 
     def states(self) -> Iterator[UserState]:
-        """Yield the state of each user, to be carried to the next fold."""
+        """Yield the state of each user, to be carried to the next fold.
+
+        Examples:
+            >>> log = Fold()
+            >>> for record in records:
+            ...     event = log.add(record)
+            >>> [(state.user_id, state.session_index, state.event_index) for state in log.states()]
+            [('anna', 2, 1)]
+            >>> next_log = Fold(carried=log.states())
+
+        """
         for user_id, user in self._users.items():
             core, has_session = user.core, user.core.event_count > 0
             yield UserState(
@@ -221,7 +237,13 @@ class Fold:
 
 
 def fold(records: Iterable[InputRecord], **settings: Unpack[SessionSettings]) -> Iterator[SessionizedEvent]:
-    """Yield each event that belongs to a session. Arguments and errors are those of `Fold` and `Fold.add`."""
+    """Yield each event that belongs to a session. Arguments and errors are those of `Fold` and `Fold.add`.
+
+    Examples:
+        >>> [(event.session_index, event.event_index) for event in fold(records)]
+        [(1, 1), (1, 2), (2, 1)]
+
+    """
     log = Fold(**settings)
     return (event for record in records if (event := log.add(record)) is not None)
 

@@ -111,6 +111,11 @@ def sessionize(  # the settings in the specification
         ValueError: a value is invalid, or a column is missing.
         LogError: when collected: the log has rows that cannot be sessionized.
 
+    Examples:
+        >>> sessions = sessionize(log)
+        >>> sessions.select("event_id", "session_index", "event_index").collect().rows()
+        [('e1', 1, 1), ('e2', 1, 2), ('e3', 2, 1)]
+
     """
     return _Sessionizer.checked(Settings.checked(**settings), columns, carried, drop_repeats=drop_repeats).events(log)
 
@@ -127,6 +132,13 @@ def carried_state(  # the settings in the specification
 
     The columns mean what the attributes of `UserState` do; ``recent_event_id_1`` is the newest event's. Arguments and
     errors are those of `sessionize`.
+
+    Examples:
+        >>> states = carried_state(log).collect()
+        >>> states.select("user_id", "session_index", "event_index").rows()
+        [('anna', 2, 1)]
+        >>> next_sessions = sessionize(log.clear(), carried=states)
+
     """
     return _Sessionizer.checked(Settings.checked(**settings), columns, carried, drop_repeats=drop_repeats).states(log)
 
@@ -159,6 +171,12 @@ def sessionize_parquet(  # noqa: PLR0913  # the settings in the specification
         TypeError: an argument or a column has the wrong type.
         ValueError: a value is invalid, or a column is missing.
         LogError: the log has rows that cannot be sessionized.
+
+    Examples:
+        >>> log.write_parquet("log.parquet")
+        >>> summary = sessionize_parquet("log.parquet", "sessions.parquet")
+        >>> summary.sessions, summary.events
+        (2, 3)
 
     """
     log = (

@@ -31,6 +31,11 @@ def sessionize(  # the settings in the specification
         TypeError: an argument has the wrong type.
         ValueError: a value is invalid.
 
+    Examples:
+        >>> sessions = sessionize(log).orderBy("time")
+        >>> [(row.event_id, row.session_index, row.event_index) for row in sessions.collect()]
+        [('e1', 1, 1), ('e2', 1, 2), ('e3', 2, 1)]
+
     """
     return _run(sessionize_sql, log, carried, columns=_escaped(columns), drop_repeats=drop_repeats, **settings)
 
@@ -43,12 +48,23 @@ def carried_state(  # the settings in the specification
     drop_repeats: bool = True,
     **settings: Unpack[SessionSettings],
 ) -> DataFrame:
-    """Return each user's state after a log, to be passed as ``carried`` with the next one; see `carried_state_sql`."""
+    """Return each user's state after a log, to be passed as ``carried`` with the next one; see `carried_state_sql`.
+
+    Examples:
+        >>> [(row.user_id, row.session_index, row.event_index) for row in carried_state(log).collect()]
+        [('anna', 2, 1)]
+
+    """
     return _run(carried_state_sql, log, carried, columns=_escaped(columns), drop_repeats=drop_repeats, **settings)
 
 
 def check(log: DataFrame, *, columns: Mapping[str, str] | None = None, carried: DataFrame | None = None) -> None:
-    """Read a log, and raise `LogError` if it cannot be sessionized."""
+    """Read a log, and raise `LogError` if it cannot be sessionized.
+
+    Examples:
+        >>> check(log)
+
+    """
     if rows := _run(problems_sql, log, carried, columns=_escaped(columns)).collect():
         raise LogError(tuple(Problem(row["problem"], row["row_count"], (row["example"],)) for row in rows))
 

@@ -50,6 +50,11 @@ def sessionize_sql(  # the settings in the specification
         TypeError: an argument has the wrong type.
         ValueError: a value is invalid.
 
+    Examples:
+        >>> query = sessionize_sql("sqlite")
+        >>> database.execute(f"SELECT event_id, session_index, event_index FROM ({query}) ORDER BY time").fetchall()
+        [('e1', 1, 1), ('e2', 1, 2), ('e3', 2, 1)]
+
     """
     return _Query(dialect, log, columns, Settings.checked(**settings), carried, drop_repeats=drop_repeats).events()
 
@@ -67,6 +72,13 @@ def carried_state_sql(  # the settings in the specification
 
     Users that are only in ``carried`` keep their state. The result is the ``carried`` table of the next log's query,
     which must have the same settings.
+
+    Examples:
+        >>> cursor = database.execute("CREATE TABLE states AS " + carried_state_sql("sqlite"))
+        >>> database.execute("SELECT user_id, session_index, event_index FROM states").fetchall()
+        [('anna', 2, 1)]
+        >>> query = sessionize_sql("sqlite", log="next_log", carried="states")
+
     """
     return _Query(dialect, log, columns, Settings.checked(**settings), carried, drop_repeats=drop_repeats).states()
 
@@ -77,6 +89,12 @@ def problems_sql(
     """Return a query for what is wrong with a log: ``problem``, ``row_count`` and ``example``; no rows if nothing is.
 
     Arguments are those of `sessionize_sql`.
+
+    Examples:
+        >>> cursor = database.execute("INSERT INTO log VALUES (NULL, '2026-11-23T10:00:00Z', 4, 'event', 'e4')")
+        >>> database.execute(problems_sql("sqlite")).fetchall()
+        [('user_id is null or empty', 1, 'null, 2026-11-23T10:00:00Z, 4, event, e4')]
+
     """
     return _Query(dialect, log, columns, Settings.checked(), carried, drop_repeats=False).problems()
 

@@ -248,40 +248,54 @@ class Tables:
 
     def _limits(self) -> Iterator[str]:
         """Yield the divisions that the maximum duration divides further."""
-        limit = self._settings.max_duration
-        names = f"{self._rows}, n, in_background, events, passive_events, lives, is_checked, begin".split(", ")
+        names = f"{self._rows}, n, in_background, events, passive_events, lives, is_checked".split(", ")
         columns = ", ".join(f"g.{name}" for name in names)
-        yield f"""long_groups AS (  -- The divisions in which a check reaches the maximum duration.
-  SELECT user_id, begin, MIN(CASE WHEN input = '{Input.EVENT}' THEN n END) AS first_event
-  FROM grouped
-  GROUP BY user_id, begin
-  HAVING MAX(CASE WHEN is_checked = 1 THEN t END) - MIN(CASE WHEN input = '{Input.EVENT}' THEN t END) >= {limit}
-)"""
-        join = "l.user_id = g.user_id AND l.begin = g.begin"
-        yield from (
-            self._folded_limits(columns, join) if self.dialect.has_lambdas else self._recursive_limits(columns, join)
-        )
-        others = ", ".join(f"g.{name}" for name in names[:-1])
-        yield f"""divided AS (  -- A limit that is reached divides, too.
-  SELECT {columns}
+        is_event = _IS_EVENT.replace("input", "g.input")
+        begin = f"MAX(CASE WHEN l.over_at IS NOT NULL THEN g.events - {is_event} ELSE g.begin END)"
+        if self.dialect.has_lambdas:
+            order = ", ".join(f"g.{name}" for name in self.order.split(", "))
+            yield from self._folded_limits()
+            yield f"""divided AS (  -- A limit that is reached divides, too.
+  SELECT {columns},
+         {begin}
+           OVER (PARTITION BY g.user_id ORDER BY {order} {_SO_FAR}) AS begin
   FROM grouped AS g
-  WHERE NOT EXISTS (SELECT 1 FROM long_groups AS l WHERE {join})
+  LEFT JOIN limits AS l ON l.user_id = g.user_id AND l.over_at = g.n
+)"""
+            return
+        yield from self._recursive_limits(f"{columns}, g.begin")
+        yield f"""divided AS (  -- A limit that is reached divides, too.
+  SELECT {columns}, g.begin
+  FROM grouped AS g
+  WHERE NOT EXISTS (SELECT 1 FROM long_groups AS l WHERE l.user_id = g.user_id AND l.begin = g.begin)
   UNION ALL
-  SELECT {others},
-         MAX(CASE WHEN l.over_at IS NOT NULL THEN g.events - {_IS_EVENT.replace("input", "g.input")} ELSE g.begin END)
+  SELECT {columns},
+         {begin}
            OVER (PARTITION BY g.user_id, g.begin ORDER BY g.n {_SO_FAR})
   FROM long_inputs AS g
   LEFT JOIN limits AS l ON l.user_id = g.user_id AND l.over_at = g.n
 )"""
 
-    def _recursive_limits(self, columns: str, join: str) -> Iterator[str]:
+    @property
+    def _is_long(self) -> str:
+        """Return whether a check reaches the maximum duration in a group."""
+        last, first = "MAX(CASE WHEN is_checked = 1 THEN t END)", f"MIN(CASE WHEN input = '{Input.EVENT}' THEN t END)"
+        return f"{last} - {first} >= {self._settings.max_duration}"
+
+    def _recursive_limits(self, columns: str) -> Iterator[str]:
+        yield f"""long_groups AS (  -- The divisions in which a check reaches the maximum duration.
+  SELECT user_id, begin, MIN(CASE WHEN input = '{Input.EVENT}' THEN n END) AS first_event
+  FROM grouped
+  GROUP BY user_id, begin
+  HAVING {self._is_long}
+)"""
         yield f"""long_inputs AS (
   SELECT {columns},
          MIN(CASE WHEN g.input = '{Input.EVENT}' THEN g.n END)
            OVER (PARTITION BY g.user_id, g.begin ORDER BY g.n
                  ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS next_event
   FROM grouped AS g
-  JOIN long_groups AS l ON {join}
+  JOIN long_groups AS l ON l.user_id = g.user_id AND l.begin = g.begin
 )"""
         yield f"""pointers AS (  -- If a session began here: the input that ends it, and the event that begins the next.
   SELECT user_id, n,
@@ -301,17 +315,13 @@ class Tables:
   JOIN pointers AS p ON p.user_id = l.user_id AND p.n = l.next_start
 )"""
 
-    def _folded_limits(self, columns: str, join: str) -> Iterator[str]:
-        yield f"""long_inputs AS (
-  SELECT {columns}
-  FROM grouped AS g
-  JOIN long_groups AS l ON {join}
-)"""
-        yield f"""long_lists AS (
+    def _folded_limits(self) -> Iterator[str]:
+        yield f"""long_lists AS (  -- The divisions in which a check reaches the maximum duration.
   SELECT user_id, sort_array(collect_list(named_struct(
              'n', n, 't', t, 'is_checked', is_checked, 'is_event', input = '{Input.EVENT}'))) AS inputs
-  FROM long_inputs
+  FROM grouped
   GROUP BY user_id, begin
+  HAVING {self._is_long}
 )"""
         is_over = f"i.is_checked = 1 AND i.t - state.start >= {self._settings.max_duration}"
         yield f"""limits AS (  -- Follow the inputs of each long division, and collect those that reach the limit.
@@ -334,33 +344,40 @@ class Tables:
   FROM {self.sessions}
   WHERE input = '{Input.EVENT}' OR (input = '{Input.PASSIVE}' AND events > begin)
 )"""
-        if self.dialect.ignoring_nulls:
-
-            def first(column: str) -> str:
-                value = f"CASE WHEN is_first = 1 THEN {column} END"
-                return f"{self.dialect.ignoring_nulls.format('LAST_VALUE', value)} OVER so_far"
-        else:
-
-            def first(column: str) -> str:
-                return f"FIRST_VALUE({column}) OVER session"
-
-        sessions = (
-            "" if self.dialect.ignoring_nulls else ",\n         session AS (PARTITION BY user_id, begin ORDER BY n)"
-        )
-        yield f"""placed AS (
-  SELECT user_id, time, sequence, input, event_id{self.part}, n, lives, is_first,
-         SUM(is_first) OVER so_far AS session_index,
+        columns = f"user_id, time, sequence, input, event_id{self.part}, n, lives"
+        so_far = f"so_far AS (PARTITION BY user_id, lives ORDER BY {self._by} {_SO_FAR})"
+        indexes = """SUM(is_first) OVER so_far AS session_index,
          events - begin + passive_events
-           - MAX(CASE WHEN is_first = 1 THEN passive_events END) OVER so_far AS event_index,
-         {first("event_id")} AS first_event_id,
-         {first("time")} AS first_event_timestamp,
-         {first("t")} AS started
+           - MAX(CASE WHEN is_first = 1 THEN passive_events END) OVER so_far AS event_index"""
+        if ignoring_nulls := self.dialect.ignoring_nulls:
+            event_id, time, t = (f"CASE WHEN is_first = 1 THEN {column} END" for column in ("event_id", "time", "t"))
+            latest = ignoring_nulls.format("LAST_VALUE", "{}") + " OVER so_far"
+            before, before_latest = (ignoring_nulls.format("LAG", f"{event_id}, {number}") for number in (1, 2))
+            yield f"""linked AS (
+  SELECT {columns},
+         {indexes},
+         {latest.format(event_id)} AS first_event_id,
+         {latest.format(time)} AS first_event_timestamp,
+         {latest.format(t)} AS started,
+         CASE WHEN is_first = 1 THEN {before} OVER events
+              ELSE {before_latest} OVER events END AS previous_first_event_id
   FROM counted
-  WINDOW so_far AS (PARTITION BY user_id, lives ORDER BY {self._by} {_SO_FAR}){sessions}
+  WINDOW {so_far},
+         events AS (PARTITION BY user_id, lives ORDER BY {self._by})
+)"""
+            return
+        yield f"""placed AS (
+  SELECT {columns},
+         {indexes},
+         FIRST_VALUE(event_id) OVER session AS first_event_id,
+         FIRST_VALUE(time) OVER session AS first_event_timestamp,
+         FIRST_VALUE(t) OVER session AS started
+  FROM counted
+  WINDOW {so_far},
+         session AS (PARTITION BY user_id, begin ORDER BY n)
 )"""
         yield f"""linked AS (
-  SELECT user_id, time, sequence, input, event_id{self.part}, n, lives, session_index, event_index, first_event_id,
-         first_event_timestamp, started,
+  SELECT {columns}, session_index, event_index, first_event_id, first_event_timestamp, started,
          FIRST_VALUE(first_event_id) OVER (PARTITION BY user_id, lives ORDER BY session_index
              RANGE BETWEEN 1 PRECEDING AND 1 PRECEDING) AS previous_first_event_id
   FROM placed

@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
 
 def register(connection: sqlite3.Connection) -> None:
-    """Register the functions that `sessionize_sql("sqlite")` and the other queries call on a connection."""
+    """Register the functions that `sessionize_sql("sqlite")` and the other queries call on a connection.
+
+    Examples:
+        >>> connection = sqlite3.connect(":memory:")
+        >>> register(connection)
+
+    """
     for name, function in (
         ("md5", _md5),
         ("client_session_microseconds", _microseconds),

@@ -16,8 +16,11 @@ class ManualStates:
 
     Examples:
         >>> clock = ManualClock()
-        >>> sessions = VisitorSessions(ManualStates(clock))
+        >>> visitor = VisitorSessions(ManualStates(clock)).of("anna")
+        >>> entity = visitor.get_session_context(uuid.uuid4())
         >>> clock.advance(600)
+        >>> print(visitor.current())
+        None
 
     """
 

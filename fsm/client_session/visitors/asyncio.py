@@ -31,6 +31,14 @@ class AsyncVisitorSessions:
     """`VisitorSessions` for asyncio: callbacks may be coroutine functions, and the store is usually asynchronous.
 
     With a store that is not, such as `MemoryStates` or `SqliteStates`, each call blocks the event loop for a moment.
+
+    Examples:
+        >>> async def track(key: str) -> int:
+        ...     entity = await AsyncVisitorSessions(ManualStates(clock)).of(key).get_session_context(uuid.uuid4())
+        ...     return entity.session_index
+        >>> asyncio.run(track("anna"))
+        1
+
     """
 
     __slots__ = ("_states", "_visitors")

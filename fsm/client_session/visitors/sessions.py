@@ -73,6 +73,11 @@ class VisitorSessions:
             TypeError: an argument has the wrong type.
             ValueError: a value is invalid. Both messages name the argument, its value, and what is allowed.
 
+        Examples:
+            >>> sessions = VisitorSessions(SqliteStates("visitors.db"), namespace="shop", on_session_end=print)
+            >>> sessions.of("anna").get_session_context(uuid.uuid4()).session_index
+            1
+
         """
         self._states = states
         self._visitors = Visitors(
@@ -103,6 +108,12 @@ class VisitorSessions:
         Raises:
             TypeError: the key is neither a ``str`` nor a `uuid.UUID`.
             ValueError: the key is empty, or cannot be encoded as UTF-8.
+
+        Examples:
+            >>> sessions.of("anna").user_id
+            'bb7b2b16-a768-8490-9aeb-3af675ec2aa2'
+            >>> sessions.of("018D3C2E-0000-7000-8000-000000000001").user_id
+            '018d3c2e-0000-7000-8000-000000000001'
 
         """
         return VisitorSession(self, self._visitors.user_id(visitor))
@@ -166,30 +177,85 @@ class VisitorSession:
         anonymous: bool = False,
         extend: bool = True,
     ) -> SessionContext | None:
-        """Record an event and return its entity; see `ClientSession.get_session_context`."""
+        """Record an event and return its entity; see `ClientSession.get_session_context`.
+
+        Examples:
+            >>> event_id = uuid.uuid4()
+            >>> entity = visitor.get_session_context(event_id)
+            >>> entity.session_index, entity.event_index
+            (1, 1)
+            >>> visitor.get_session_context(event_id) == entity  # the same event, sent again
+            True
+
+        """
         steps = self._visitors.event(self.user_id, event_id, event_timestamp, anonymous=anonymous, extend=extend)
         return self._finish(steps).context
 
     def set_background(self, background: bool) -> None:  # noqa: FBT001  # as in `ClientSession`
-        """Report that the app went to the background (``True``) or came to the foreground (``False``)."""
+        """Report that the app went to the background (``True``) or came to the foreground (``False``).
+
+        Examples:
+            >>> entity = visitor.get_session_context(uuid.uuid4())
+            >>> visitor.set_background(True)
+            >>> clock.advance(300)
+            >>> print(visitor.current())  # over: idle for the background timeout
+            None
+
+        """
         self._finish(self._visitors.background(self.user_id, background))
 
     def touch(self) -> None:
-        """Report activity that is not a tracked event; this restarts the timeout."""
+        """Report activity that is not a tracked event; this restarts the timeout.
+
+        Examples:
+            >>> entity = visitor.get_session_context(uuid.uuid4())
+            >>> clock.advance(500)
+            >>> visitor.touch()
+            >>> clock.advance(500)
+            >>> visitor.get_session_context(uuid.uuid4()).event_index
+            2
+
+        """
         self._finish(self._visitors.command(self.user_id, Command.TOUCH))
 
     def start_new_session(self) -> None:
-        """End the current session if there is one; the next event begins another."""
+        """End the current session if there is one; the next event begins another.
+
+        Examples:
+            >>> entity = visitor.get_session_context(uuid.uuid4())
+            >>> visitor.start_new_session()
+            >>> visitor.get_session_context(uuid.uuid4()).session_index
+            2
+
+        """
         self._finish(self._visitors.command(self.user_id, Command.NEW_SESSION))
 
     def forget_user(self) -> None:
-        """End the session, and delete the visitor's state. The same key remains the same user, so issue a new key."""
+        """End the session, and delete the visitor's state. The same key remains the same user, so issue a new key.
+
+        Examples:
+            >>> entity = visitor.get_session_context(uuid.uuid4())
+            >>> visitor.start_new_session()
+            >>> visitor.forget_user()
+            >>> visitor.get_session_context(uuid.uuid4()).session_index
+            1
+
+        """
         self._finish(self._visitors.forget(self.user_id))
 
     def current(self) -> SessionContext | None:
         """Return the entity of the current session's last event, without extending the session or writing anything.
 
         Return ``None`` if there is no session, or if it is over.
+
+        Examples:
+            >>> entity = visitor.get_session_context(uuid.uuid4())
+            >>> visitor.current() == entity
+            True
+            >>> clock.advance(600)
+            >>> print(visitor.current())
+            None
+
         """
         context: SessionContext | None = self._run(self._visitors.current(self.user_id))
         return context
