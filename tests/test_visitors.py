@@ -329,9 +329,9 @@ def test_value_of_another_visitor_is_refused(shop: Shop) -> None:
 
 KEY = "client-session:shop:1e7f0dc3-6e39-8d11-a3b1-6f2f8c5b7a10"
 FIRST_VERSION = (
-    "0104040000000000000002000000004020464847060000402046484706000040204648470600004020464847060002020000"
-    "0000402046484706000200000000000040008000000000000002000000000000400080000000000000030100000000402046"
-    "4847060001000000000000400080000000000000003c56e927"
+    "0104040000000000000002000000004020464847060000402046484706000040204648470600020200000000402046484706"
+    "0002000000000000400080000000000000020000000000004000800000000000000301000000004020464847060001000000"
+    "000000400080000000000000004c8e8a10"
 )
 INPUTS = st.lists(st.sampled_from(["event", "passive", "new", "wait", "focus"]), max_size=30)
 
@@ -656,6 +656,21 @@ def test_host_swaps_without_reading_first(clock: ManualClock) -> None:
     states.calls.clear()
     assert first.get_session_context(event_id(4)).event_index == 4
     assert states.calls == ["swap", "swap"]
+
+
+def test_host_pauses_after_it_was_overtaken(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that another one has just overtaken pauses before its next input, once, so that the other can win."""
+    pauses: list[float] = []
+    monkeypatch.setattr("time.sleep", pauses.append)
+    states = Remote(clock)
+    first, second = (Shop(clock, states).sessions.of("anna") for _ in range(2))
+    for number, (visitor, seconds, paused) in enumerate([
+        (first, 0, 0), (second, 0, 0), (first, 0.04, 0), (first, 0, 1), (first, 0, 1), (second, 0.1, 1), (second, 0, 1),
+    ]):  # fmt: skip
+        clock.advance(seconds)
+        assert visitor.get_session_context(event_id(number)).event_index == number + 1
+        assert len(pauses) == paused
+    assert 0 <= pauses[0] <= exchange.PAUSE_SECONDS
 
 
 def test_host_carries_the_time_forward_for_a_minute(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,6 +196,7 @@ def _decode(value: bytes) -> VisitorState:
         or index < len(sessions)
         or (index > len(sessions)) != (previous is not None)
         or not (is_pending or sessions)
+        or own_start == _start_of(sessions)
         or not _MIN_TIME <= min(times) <= max(times) <= _MAX_TIME
     ):
         raise ValueError
