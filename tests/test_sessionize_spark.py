@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 
-from client_session.input_log import InputRecord
+from client_session.input_log import REMEMBERED_EVENTS, InputRecord
 from client_session.sessionize import fold
 from client_session.sessionize.errors import LogError
 from client_session.sessionize.settings import ENTITY_COLUMNS, LOG_COLUMNS
@@ -83,6 +83,12 @@ def test_dataframes_equal_the_fold(spark: SparkSession, chosen: LogSettings, tmp
     carried = spark.read.parquet(str(tmp_path / "states"))
     parts = rows_of(sessionize(first, **arguments)) + rows_of(sessionize(second, carried=carried, **arguments))
     assert sorted(parts, key=lambda row: (row[0], row[2])) == wanted
+    states = [
+        (*row[:-REMEMBERED_EVENTS], tuple(filter(None, row[-REMEMBERED_EVENTS:])))
+        for row in rows_of(carried_state(second, carried=carried, **arguments))
+    ]
+    wanted_states = sorted(expected(records, chosen)[1], key=lambda state: state.user_id)
+    assert states == [attrs.astuple(state) for state in wanted_states]
 
 
 def test_bad_logs_are_refused(spark: SparkSession, tmp_path: Path) -> None:

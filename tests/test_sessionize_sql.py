@@ -141,14 +141,6 @@ def test_logs_on_postgres_equal_the_fold(postgres: Engine, chosen: LogSettings) 
     assert_parts_equal_whole(postgres, records, len(records) // 2, chosen)
 
 
-@pytest.mark.engines
-@pytest.mark.parametrize("chosen", SETTINGS[1:4:2])
-def test_logs_on_spark_equal_the_fold(spark: Engine, chosen: LogSettings) -> None:
-    """On Spark, random logs equal the fold, in two parts, with and without a maximum duration."""
-    records = many_random_logs(60)
-    assert_parts_equal_whole(spark, records, len(records) // 2, chosen)
-
-
 @pytest.mark.parametrize("carried", [None, "carried"])
 @pytest.mark.parametrize("max_duration", [None, 3])
 @pytest.mark.parametrize("dialect", DIALECTS)
