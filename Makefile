@@ -8,7 +8,8 @@ INSTALLED := $(VENV)/.installed
 EXAMPLES := $(VENV)/.examples
 COMMAND := $(VENV)/.command
 DEMO_SAVE := build/demo/session.xml
-WORKERS ?= auto
+# Some tests wait, so there is one worker more than processors.
+WORKERS ?= $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)")
 
 FUZZ_SECONDS ?= 60
 

@@ -56,7 +56,7 @@ def run(*arguments: str | bytes, env: Mapping[str, str] | None = None) -> subpro
 def run_into(output: int | BinaryIO, arguments: list[str], save_path: Path) -> subprocess.CompletedProcess[bytes]:
     """Run the command on the files it needs, with its output going to a file or descriptor."""
     save_path.write_bytes(dumps(SAVED))
-    more = {"show": [str(save_path)], "replay": [EXAMPLE], "verify": ["--examples", "1", "--log-length", "0"]}.get(
+    more = {"show": [str(save_path)], "replay": [EXAMPLE], "verify": ["--examples", "1", "--length", "0"]}.get(
         arguments[0], []
     )
     return subprocess.run(  # noqa: S603  # our own command
@@ -176,7 +176,7 @@ def test_any_encoding_is_enough(encoding: str, tmp_path: Path) -> None:
         ("show", str(tmp_path / "none\u65e5")): 2,
         ("replay", str(bad)): 2,
         ("diagram", "--format", "svg"): 0,
-        ("verify", "--examples", "1", "--log-length", "0", "--report", str(report)): 0,
+        ("verify", "--examples", "1", "--length", "0", "--report", str(report)): 0,
         ("--help",): 0,
         ("replay", "--\u65e5"): 2,
     }
@@ -220,7 +220,7 @@ def test_full_disk_is_reported_for_files(tmp_path: Path) -> None:
         b"Error: /dev/full cannot be written: No space left on device\n",
     )
     (tmp_path / "coverage.svg").symlink_to("/dev/full")
-    result = run("verify", "--examples", "1", "--log-length", "0", "--report", str(tmp_path))
+    result = run("verify", "--examples", "1", "--length", "0", "--report", str(tmp_path))
     assert result.returncode == 1
     assert result.stderr == f"Error: {tmp_path}/coverage.svg cannot be written: No space left on device\n".encode()
 
@@ -257,14 +257,12 @@ def test_narrow_terminal_loses_nothing(columns: int, save_path: Path) -> None:
     assert max(map(len, output.splitlines())) <= columns
     letters = "".join(output.split())
     assert all(value in letters for value in (event_id(7), event_id(8), event_id(9), "2147483647"))
-    status, output = run_on_plain_terminal("verify", "--examples", "1", "--log-length", "0", columns=columns)
+    status, output = run_on_plain_terminal("verify", "--examples", "1", "--length", "0", columns=columns)
     assert status in (0, 1)
     assert "expired-checker-stopped" in "".join(output.split())
 
 
-@pytest.mark.parametrize(
-    "arguments", [["replay", EXAMPLE], ["show"], ["verify", "--examples", "1", "--log-length", "0"]]
-)
+@pytest.mark.parametrize("arguments", [["replay", EXAMPLE], ["show"], ["verify", "--examples", "1", "--length", "0"]])
 def test_piped_output_has_no_trailing_spaces(arguments: list[str], save_path: Path) -> None:
     """Without a terminal, each row is one line, and lines are not padded."""
     save_path.write_bytes(dumps(SAVED))

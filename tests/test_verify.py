@@ -43,7 +43,7 @@ def run(*arguments: str, broken: str | None = None) -> subprocess.CompletedProce
 def verification(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
     """Run a verification and return its result and the folder of its report."""
     folder = tmp_path_factory.mktemp("report") / "new"
-    return run("verify", "--examples", "60", "--seed", "7", "--log-length", "2", "--report", str(folder)), folder
+    return run("verify", "--examples", "60", "--seed", "7", "--length", "2", "--report", str(folder)), folder
 
 
 def test_correct_library_passes(verification: tuple[subprocess.CompletedProcess[str], Path]) -> None:
@@ -55,7 +55,8 @@ def test_correct_library_passes(verification: tuple[subprocess.CompletedProcess[
     for name in INVARIANTS:
         assert re.search(rf"^ *[1-9][\d,]*  {re.escape(name)}  ", result.stdout, re.MULTILINE), name
     explored = (
-        r"explored all 1472 states and 16192 edges\ncompared visitors with a ClientSession on 4116 short timelines\n"
+        r"explored all 1472 states and 16192 edges\n"
+        r"compared visitors with a ClientSession on 228 timelines of at most 2 inputs\n"
         r"sessionized 418 logs of at most 2 inputs on sqlite[a-z, ]*\n"
     )
     assert re.search(rf"{explored}60 examples, seed 7, \d+\.\d s\n", result.stdout)
@@ -159,7 +160,7 @@ BUGS = {
 def test_broken_session_is_found(name: str, tmp_path: Path) -> None:
     """Verification exits with status 1 and reports the failure, with a minimal trace that can be replayed."""
     result = run(
-        "verify", "--examples", "40", "--seed", "3", "--log-length", "0", "--report", str(tmp_path), broken=BUGS[name]
+        "verify", "--examples", "40", "--seed", "3", "--length", "0", "--report", str(tmp_path), broken=BUGS[name]
     )
     assert result.returncode == 1
     assert " failed: " in result.stdout
@@ -174,7 +175,7 @@ def test_broken_session_is_found(name: str, tmp_path: Path) -> None:
 
 def test_shortest_log_that_differs_is_printed() -> None:
     """If an engine differs from the fold, the engine, the settings and the shortest log are printed."""
-    result = run("verify", "--examples", "40", "--seed", "3", "--log-length", "0", broken=BUGS["logs"])
+    result = run("verify", "--examples", "40", "--seed", "3", "--length", "0", broken=BUGS["logs"])
     assert re.search(
         r"^offline failed: InvariantError: log engines: sqlite, with LogSettings\(", result.stdout, re.MULTILINE
     )
@@ -186,7 +187,7 @@ def test_failing_trace_is_printed_without_a_report(capsys: pytest.CaptureFixture
     """Without --report, a failure's trace is printed after the command that replays it."""
     steps = (make_step(START, "event", 1), make_step(START, "background", 2))
     found = Verification(
-        examples=1, seed=1, log_length=1, failures=[Failure("model", "broken", Sample(SessionOptions(), steps))]
+        examples=1, seed=1, length=1, failures=[Failure("model", "broken", Sample(SessionOptions(), steps))]
     )
     command.show(found, None)
     expected = (
@@ -199,7 +200,7 @@ def test_failing_trace_is_printed_without_a_report(capsys: pytest.CaptureFixture
 
 def test_terminal_output_shows_progress_and_fits_the_width() -> None:
     """On a terminal, each part has a progress bar, and no line is wider than the terminal."""
-    _, output = run_on_terminal("verify", "--examples", "1", "--seed", "1", "--log-length", "0")
+    _, output = run_on_terminal("verify", "--examples", "1", "--seed", "1", "--length", "0")
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output)
     assert "exploration" in text
     lines = text[text.index("times taken") :].replace("\r", "").splitlines()
@@ -209,7 +210,7 @@ def test_terminal_output_shows_progress_and_fits_the_width() -> None:
 def test_same_seed_results_in_the_same_counts() -> None:
     """Two runs with the same seed print the same counts."""
     outputs = [
-        run("verify", "--examples", "10", "--seed", "5", "--log-length", "0").stdout.rsplit(",", 1)[0] for _ in range(2)
+        run("verify", "--examples", "10", "--seed", "5", "--length", "0").stdout.rsplit(",", 1)[0] for _ in range(2)
     ]
     assert outputs[0] == outputs[1]
 

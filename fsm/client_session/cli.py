@@ -338,12 +338,12 @@ def diagram(kind: str | None, output: Path | None) -> None:
 )
 @click.option("--seed", type=click.IntRange(min=0), metavar="S", help="Seed for the random cases. Default: random.")
 @click.option(
-    "--log-length",
+    "--length",
     type=click.IntRange(min=0),
     default=3,
     show_default=True,
     metavar="N",
-    help="Sessionize all logs of at most N inputs (N - 1 on SQLite). 4 takes ten minutes, 5 takes eight hours.",
+    help="Compare all timelines and logs of at most N inputs (on SQLite, N - 1). 4 takes ten minutes, 5 eight hours.",
 )
 @click.option(
     "--report",
@@ -351,7 +351,7 @@ def diagram(kind: str | None, output: Path | None) -> None:
     metavar="DIR",
     help="Write report.html and coverage.svg to this folder.",
 )
-def verify(examples: int, seed: int | None, log_length: int, report: Path | None) -> None:
+def verify(examples: int, seed: int | None, length: int, report: Path | None) -> None:
     """Verify the lifecycle: explore it exhaustively, and compare random runs with an oracle.
 
     Visitors are compared with a ClientSession, on all short timelines and on random ones. Short logs and random ones
@@ -370,8 +370,8 @@ def verify(examples: int, seed: int | None, log_length: int, report: Path | None
             report.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             fail(f"{error.filename} cannot be written: {error.strerror}")
-    with command.progress_bars(run.totals(examples, log_length)) as advance:
-        found = run.verify(examples, secrets.randbelow(2**32) if seed is None else seed, log_length, advance)
+    with command.progress_bars(run.totals(examples, length)) as advance:
+        found = run.verify(examples, secrets.randbelow(2**32) if seed is None else seed, length, advance)
     command.show(found, report)
     if found.failures:
         raise click.exceptions.Exit(1)

@@ -34,9 +34,10 @@ def show(result: Verification, report: Path | None) -> None:
     console.print()
     if result.explored is not None:
         console.print(f"explored all {result.explored.states} states and {result.explored.edges} edges")
-    console.print(f"compared visitors with a ClientSession on {result.timelines} short timelines")
+    timelines = f"{result.timelines} timelines of at most {result.length} inputs"
+    console.print(f"compared visitors with a ClientSession on {timelines}")
     names = ", ".join(result.sessionizers)
-    console.print(f"sessionized {result.logs} logs of at most {result.log_length} inputs on {names}")
+    console.print(f"sessionized {result.logs} logs of at most {result.length} inputs on {names}")
     console.print(f"{result.examples} examples, seed {result.seed}, {result.seconds:.1f} s")
     for path in written:
         console.print(f"Wrote {printable(str(path))}", soft_wrap=True)

@@ -45,8 +45,8 @@ def page(result: Verification) -> str:
     facts = {
         "states (all)": f"{explored.states:,}" if explored else "-",
         "edges (all)": f"{explored.edges:,}" if explored else "-",
-        "timelines (all)": f"{result.timelines:,}",
-        f"logs (up to {result.log_length} inputs)": f"{result.logs:,}",
+        f"timelines (up to {result.length} inputs)": f"{result.timelines:,}",
+        f"logs (up to {result.length} inputs)": f"{result.logs:,}",
         "engines": ", ".join(result.sessionizers) or "-",
         "rows taken": f"{sum(1 for row in TABLE if result.tally.rows[row])} of {len(TABLE)}",
         "checks": f"{sum(result.tally.invariants.values()):,}",

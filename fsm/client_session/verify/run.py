@@ -56,7 +56,7 @@ class Verification:
 
     examples: int
     seed: int
-    log_length: int
+    length: int
     tally: Tally = attrs.field(factory=Tally)
     explored: Exploration | None = None
     timelines: int = 0
@@ -71,25 +71,25 @@ class Verification:
     """The name and meaning of each invariant."""
 
 
-def totals(examples: int, log_length: int) -> dict[str, int]:
+def totals(examples: int, length: int) -> dict[str, int]:
     """Return the number of cases of each part."""
     chunks = sum(
-        offline_check.chunk_count(length, chosen) for chosen in offline.SETTINGS for length in range(1, log_length + 1)
+        offline_check.chunk_count(number, chosen) for chosen in offline.SETTINGS for number in range(1, length + 1)
     )
     return dict.fromkeys(PARTS, examples) | {
         "exploration": 1,
-        "visitors": visitors.SHORT_COUNT + examples,
+        "visitors": visitors.short_count(length) + examples,
         "offline": chunks + examples,
     }
 
 
-def verify(examples: int, seed_number: int, log_length: int, progress: Callable[[str], object]) -> Verification:
+def verify(examples: int, seed_number: int, length: int, progress: Callable[[str], object]) -> Verification:
     """Run every part and return the results.
 
-    ``examples`` is the number of random cases per part. All logs of at most ``log_length`` inputs are sessionized; on
-    SQLite, which takes longest, those that are one input shorter.
+    ``examples`` is the number of random cases per part. Visitors are compared on all timelines of at most ``length``
+    inputs, and all logs of this length are sessionized; on SQLite, which takes longest, they are one input shorter.
     """
-    result = Verification(examples, seed_number, log_length)
+    result = Verification(examples, seed_number, length)
     begin = time.monotonic()
     for part, run in zip(PARTS, (_explore, _short_path, _schedules, _visitors, _offline, _model), strict=True):
         sample: list[Sample] = []
@@ -151,7 +151,7 @@ def _visitors(result: Verification, sample: list[Sample], progress: Callable[[st
         sample[:] = [Sample(options, timeline)]
         visitors.check_visitors(timeline, options, result.tally)
 
-    for each in visitors.short_timelines():
+    for each in visitors.short_timelines(result.length):
         progress("visitors")
         compare(each)
         result.timelines += 1
@@ -170,9 +170,9 @@ def _offline(result: Verification, _: list[Sample], progress: Callable[[str], ob
     sqlite, *others = sessionizers = installed()
     result.sessionizers = tuple(each.name for each in sessionizers)
     chance = random.Random(result.seed)  # noqa: S311  # repeatable, not secret
-    for chosen, length in itertools.product(offline.SETTINGS, range(1, result.log_length + 1)):
+    for chosen, length in itertools.product(offline.SETTINGS, range(1, result.length + 1)):
         for chunk in offline_check.chunks(length, chosen, chance):
-            is_short = length < result.log_length
+            is_short = length < result.length
             offline_check.check_chunk(chunk, [sqlite, *others] if is_short else others, result.tally)
             result.logs += len(chunk.logs)
             progress("offline")

@@ -39,7 +39,6 @@ TIMELINES: st.SearchStrategy[tuple[list[Step], SessionOptions]] = st.tuples(
 )
 """Timelines, and settings that visitors have, too."""
 
-SHORT_STEPS = 3
 SHORT_GAPS = (0.0, 1.0, 2.0)
 """Seconds between the inputs of a short timeline. The timeouts are 1 s in the background and 2 s in the foreground."""
 SHORT_OPTIONS = [
@@ -49,15 +48,16 @@ SHORT_OPTIONS = [
 _INPUTS = (Input.EVENT, Input.PASSIVE, Input.BACKGROUND, Input.FOREGROUND, Command.TOUCH, Command.NEW_SESSION)
 
 
-SHORT_COUNT = len(SHORT_OPTIONS) * sum(
-    len(_INPUTS) ** length * len(SHORT_GAPS) ** (length - 1) for length in range(1, SHORT_STEPS + 1)
-)
-"""The number of short timelines."""
+def short_count(max_length: int) -> int:
+    """Return the number of `short_timelines`."""
+    lengths = range(1, max_length + 1)
+    count: int = len(SHORT_OPTIONS) * sum(len(_INPUTS) ** each * len(SHORT_GAPS) ** (each - 1) for each in lengths)
+    return count
 
 
-def short_timelines() -> Iterator[tuple[list[Step], SessionOptions]]:
-    """Yield every timeline of at most `SHORT_STEPS` inputs, under each of `SHORT_OPTIONS`, the shortest first."""
-    for length in range(1, SHORT_STEPS + 1):
+def short_timelines(max_length: int) -> Iterator[tuple[list[Step], SessionOptions]]:
+    """Yield every timeline of at most ``max_length`` inputs, under each of `SHORT_OPTIONS`, the shortest first."""
+    for length in range(1, max_length + 1):
         gaps = itertools.product(SHORT_GAPS, repeat=length - 1)
         inputs = itertools.product(_INPUTS, repeat=length)
         for options, between, given in itertools.product(SHORT_OPTIONS, gaps, inputs):
