@@ -37,14 +37,14 @@ types: $(INSTALLED) $(EXAMPLES)
 	$(BIN)/pyright
 
 suite: $(INSTALLED) $(EXAMPLES)
-	$(BIN)/pytest -n $(WORKERS) -m 'not engines'
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m 'not engines'
 
 # Runs the tests that need Redis, Valkey or PostgreSQL. Starts those that are installed, and prints what it skips.
 test-engines: $(INSTALLED) $(EXAMPLES)
 	$(PYTHON) -m venv build/dbt
 	build/dbt/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 	build/dbt/bin/python -m pip install --quiet --group dbt
-	$(BIN)/pytest -n $(WORKERS) -m engines
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m engines
 
 # Runs the fast tests on every installed Python, using virtual environments in build/matrix that later runs reuse.
 matrix:
