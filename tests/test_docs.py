@@ -58,6 +58,7 @@ REQUIRED_PACKAGES = {
     "command.md": "polars",
     "opentelemetry.md": "opentelemetry",
     "sessionize.md": "polars_hash",
+    "sessionize-log.md": "duckdb",
     "sessionize-product-analytics.md": "polars_hash",
     "sessionize-snowplow.md": "duckdb",
     "snowplow.md": "snowplow_tracker",

@@ -289,6 +289,7 @@ def test_problems_on_spark_are_counted(spark: Engine) -> None:
         ({"columns": {"user_id": "time"}}, "must differ from each other and from the entity's: time"),
         ({"foreground_timeout": 0}, "foreground_timeout must be greater than 0 seconds"),
         ({"namespace": "a b"}, "namespace must have 1 to 64 printable ASCII characters"),
+        ({"timeout": 600}, "timeout is not an argument; the settings are foreground_timeout, background_timeout, max_"),
         ({"drop_repeats": 1}, "drop_repeats must be True or False, not 1"),
         ({"carried": " "}, "carried must be the text of a table or a subquery, not ' '"),
     ],

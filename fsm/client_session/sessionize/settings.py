@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import attrs
 
@@ -81,22 +81,18 @@ class Settings:
     namespace: str
 
     @classmethod
-    def checked(  # the settings in the specification
-        cls,
-        *,
-        foreground_timeout: Seconds = 600,
-        background_timeout: Seconds = 300,
-        max_duration: Seconds | None = None,
-        extend_on_focus_change: bool = False,
-        namespace: str = "default",
-    ) -> Settings:
+    def checked(cls, **settings: Unpack[SessionSettings]) -> Settings:
         """Return the settings; raise `TypeError` or `ValueError` as `VisitorSessions` does."""
+        names = SessionSettings.__annotations__
+        if unknown := next((name for name in settings if name not in names), None):
+            msg = f"{unknown} is not an argument; the settings are {', '.join(names)}"
+            raise TypeError(msg)
         return cls(
-            _microseconds(arguments.timeout("foreground_timeout", foreground_timeout)),
-            _microseconds(arguments.timeout("background_timeout", background_timeout)),
-            _microseconds(arguments.duration_limit("max_duration", max_duration)),
-            arguments.boolean("extend_on_focus_change", extend_on_focus_change),
-            arguments.namespace(namespace),
+            _microseconds(arguments.timeout("foreground_timeout", settings.get("foreground_timeout", 600))),
+            _microseconds(arguments.timeout("background_timeout", settings.get("background_timeout", 300))),
+            _microseconds(arguments.duration_limit("max_duration", settings.get("max_duration"))),
+            arguments.boolean("extend_on_focus_change", settings.get("extend_on_focus_change", False)),
+            arguments.namespace(settings.get("namespace", "default")),
         )
 
     def session_id(self, user_id: str, first_event_id: str) -> str:
