@@ -13,6 +13,7 @@ from hypothesis import given, settings
 
 from client_session.graph import Command, Input
 from client_session.input_log import REMEMBERED_EVENTS, InputRecord
+from client_session.sessionize import Fold
 from client_session.testing import InvariantError
 from client_session.testing.manual import START
 from client_session.verify.offline import (
@@ -56,7 +57,7 @@ def test_distinct_logs_have_the_sessions_of_all_logs(chosen: LogSettings) -> Non
     """Whatever places the events of a log of three inputs have, those of a distinct log have, too."""
     distinct = [list(distinct_logs(length, chosen)) for length in (1, 2, 3)]
     assert list(map(len, distinct)) == [distinct_log_count(length, chosen) for length in (1, 2, 3)]
-    found = set().union(*(places(logs, chosen) for logs in distinct))
+    found: set[tuple[tuple[int, int, bool], ...]] = set().union(*(places(logs, chosen) for logs in distinct))
     assert places(exhaustive_logs(2), chosen) | places(exhaustive_logs(3, gaps=(0, 2, 4)), chosen) <= found
 
 
@@ -145,3 +146,19 @@ def test_shortest_log_is_shown(*, carries: bool, invariant: str, inputs: list[st
     assert first.startswith(f"{invariant}: fold, with LogSettings(foreground_timeout=4,")
     assert [record.split('"input":"')[1].split('"')[0] for record in records] == inputs
     assert tally.invariants["log specification"] == 9
+
+
+@pytest.mark.parametrize(
+    ("record", "error", "message"),
+    [
+        ({"user_id": "anna"}, TypeError, "record must be an InputRecord, not an object of type dict"),
+        (InputRecord("anna", START, 1, "click"), ValueError, "click"),
+        (InputRecord("anna", START, 1, "event"), ValueError, "event_id"),
+    ],
+)
+def test_bad_record_has_no_effect(record: Any, error: type[Exception], message: str) -> None:  # noqa: ANN401  # not a record
+    """The fold refuses what is no record or a wrong one, and does not know its user afterward."""
+    log = Fold()
+    with pytest.raises(error, match=message):
+        log.add(record)
+    assert list(log.states()) == []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 import attrs
 
 from client_session.graph import Command, Input, SessionState
-from client_session.input_log import CLOCK, REMEMBERED_EVENTS
+from client_session.input_log import CLOCK, REMEMBERED_EVENTS, InputRecord
 from client_session.lifecycle import Lifecycle
 from client_session.microseconds import microseconds, time_at
 from client_session.sessionize.settings import EVENTS, INPUTS, RESETS, SessionSettings, Settings
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from datetime import datetime
 
-    from client_session.input_log import InputRecord
 
 
 @attrs.frozen
@@ -102,6 +101,7 @@ class Fold:
         Records of a user must be in order; those of several users may alternate.
 
         Raises:
+            TypeError: it is not an `InputRecord`.
             ValueError: the input is unknown, an event has no id, or the time is earlier than that of the user's last
                 record. The record has no effect.
 
@@ -112,11 +112,13 @@ class Fold:
             (1, 1)
 
         """
+        if not isinstance(record, InputRecord):
+            msg = f"record must be an InputRecord, not an object of type {type(record).__name__}"
+            raise TypeError(msg)
         time = as_utc(record.time, "time")
-        user = self._users.get(record.user_id)
-        if user is None:
-            user = self._users[record.user_id] = self._new(time)
+        user = self._users.get(record.user_id) or self._new(time)
         self._check(record, user, time)
+        self._users[record.user_id] = user
         if record.input == CLOCK:
             user.shift, user.time = user.now - microseconds(time), time
             return None
