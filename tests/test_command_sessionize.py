@@ -663,7 +663,11 @@ def peak_memory(program: str, *arguments: str | Path) -> int:
     """Run a program, and return the most memory that it used, in bytes."""
     script = f"{program}\nimport resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     done = subprocess.run(  # noqa: S603  # our own interpreter
-        [sys.executable, "-c", script, *arguments], capture_output=True, check=True, timeout=580, env=environment()
+        [sys.executable, "-c", script, *arguments],
+        capture_output=True,
+        check=True,
+        timeout=580,
+        env=environment(POLARS_MAX_THREADS="1"),  # otherwise, it depends on how far threads get ahead of each other
     )
     return int(done.stdout.split()[-1]) * (1 if sys.platform == "darwin" else 1024)
 
