@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 
-
 @attrs.frozen
 class SessionizedEvent:
     """An event that belongs to a session: the columns of its row in the log, and those of its entity.
