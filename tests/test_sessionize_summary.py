@@ -124,7 +124,7 @@ def summary_of(records: Iterable[InputRecord], chosen: LogSettings, **options: A
 @pytest.mark.parametrize("chosen", SETTINGS)
 def test_summary_of_every_short_log_equals_the_core(chosen: LogSettings) -> None:
     """All logs of three inputs have the users, events, sessions, reasons of ends and lengths that the core decides."""
-    records = [record for log in exhaustive_logs(3, gaps=(1, 2, 4)) for record in log]
+    records = [record for log in exhaustive_logs(3, gaps=(0, 1, 2, 3, 4)) for record in log]
     assert summary_of(records, chosen, partitions=3) == core_summary(records, chosen)
 
 
