@@ -70,24 +70,21 @@ def table() -> str:
 
 def diagram(name: str) -> str:
     """Return a diagram as an image, which follows the page's color scheme, with its title and description as text."""
-    path = ROOT / "diagrams" / f"{name}.svg"
-    svg = ET.parse(path).getroot()  # noqa: S314  # our own file
-    words = escape(" ".join(svg.findtext(f"{{http://www.w3.org/2000/svg}}{tag}") or "" for tag in ("title", "desc")))
-    return _image(path, name, words)
+    data = (ROOT / "diagrams" / f"{name}.svg").read_bytes()
+    svg = ET.fromstring(data)  # noqa: S314  # our own file
+    words = " ".join(svg.findtext(f"{{http://www.w3.org/2000/svg}}{tag}") or "" for tag in ("title", "desc"))
+    return _image(data, name, words)
 
 
 def chart(name: str) -> str:
     """Return a chart of benchmarks as an image, with its title as text."""
     data = (ROOT / "benchmarks" / f"{name}.svg").read_bytes()
-    words = escape(str(ET.fromstring(data).get("aria-label")))  # noqa: S314  # our own file
-    return (
-        f'<img class="diagram chart" alt="{words}" src="data:image/svg+xml;base64,{base64.b64encode(data).decode()}">'
-    )
+    return _image(data, "chart", str(ET.fromstring(data).get("aria-label")))  # noqa: S314  # our own file
 
 
-def _image(path: Path, kind: str, words: str) -> str:
-    data = base64.b64encode(path.read_bytes()).decode()
-    return f'<img class="diagram {kind}" alt="{words}" src="data:image/svg+xml;base64,{data}">'
+def _image(data: bytes, kind: str, words: str) -> str:
+    source = f"data:image/svg+xml;base64,{base64.b64encode(data).decode()}"
+    return f'<img class="diagram {kind}" alt="{escape(words)}" src="{source}">'
 
 
 def source(path: str, *names: str) -> str:

@@ -142,8 +142,9 @@ class _Describer:
         self._definer = getattr(self._value, "__module__", None) or module_name
 
     def describe(self) -> None:
-        homes = [name for name in MODULES if f"{self._definer}.".startswith(f"{name}.")]
-        homes = [name for name in homes if self._name in public_names(name)]
+        homes = [
+            name for name in MODULES if f"{self._definer}.".startswith(f"{name}.") and self._name in public_names(name)
+        ]
         home = max(homes, key=len, default=self._module_name)
         if inspect.isclass(self._value) and home != self._module_name:
             self._add_line(1, f"{self._name} = {home}.{self._name}")

@@ -85,7 +85,7 @@ _FLAGS = ("in_background", "is_stopped")
 _FIRST_EVENT = ("first_event_id", "first_event_timestamp")
 
 
-def sessionize(  # the settings in the specification
+def sessionize(
     log: pl.LazyFrame | pl.DataFrame,
     *,
     columns: Mapping[str, str] | None = None,
@@ -120,7 +120,7 @@ def sessionize(  # the settings in the specification
     return _Sessionizer.checked(Settings.checked(**settings), columns, carried, drop_repeats=drop_repeats).events(log)
 
 
-def carried_state(  # the settings in the specification
+def carried_state(
     log: pl.LazyFrame | pl.DataFrame,
     *,
     columns: Mapping[str, str] | None = None,

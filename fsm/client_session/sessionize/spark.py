@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from client_session.sessionize.settings import SessionSettings
 
 
-def sessionize(  # the settings in the specification
+def sessionize(
     log: DataFrame,
     *,
     columns: Mapping[str, str] | None = None,
@@ -37,10 +37,10 @@ def sessionize(  # the settings in the specification
         [('e1', 1, 1), ('e2', 1, 2), ('e3', 2, 1)]
 
     """
-    return _run(sessionize_sql, log, carried, columns=_escaped(columns), drop_repeats=drop_repeats, **settings)
+    return _run(sessionize_sql, log, carried, columns, drop_repeats=drop_repeats, **settings)
 
 
-def carried_state(  # the settings in the specification
+def carried_state(
     log: DataFrame,
     *,
     columns: Mapping[str, str] | None = None,
@@ -55,7 +55,7 @@ def carried_state(  # the settings in the specification
         [('anna', 2, 1)]
 
     """
-    return _run(carried_state_sql, log, carried, columns=_escaped(columns), drop_repeats=drop_repeats, **settings)
+    return _run(carried_state_sql, log, carried, columns, drop_repeats=drop_repeats, **settings)
 
 
 def check(log: DataFrame, *, columns: Mapping[str, str] | None = None, carried: DataFrame | None = None) -> None:
@@ -65,16 +65,21 @@ def check(log: DataFrame, *, columns: Mapping[str, str] | None = None, carried: 
         >>> check(log)
 
     """
-    if rows := _run(problems_sql, log, carried, columns=_escaped(columns)).collect():
+    if rows := _run(problems_sql, log, carried, columns).collect():
         raise LogError(tuple(Problem(row["problem"], row["row_count"], (row["example"],)) for row in rows))
 
 
-def _run(query: Callable[..., str], log: DataFrame, carried: DataFrame | None, **arguments: Any) -> DataFrame:  # noqa: ANN401  # those of the query
+def _run(
+    query: Callable[..., str],
+    log: DataFrame,
+    carried: DataFrame | None,
+    columns: Mapping[str, str] | None,
+    **arguments: Any,  # noqa: ANN401  # those of the query
+) -> DataFrame:
     """Run a query of `client_session.sessionize.sql`."""
-    spark = log.sparkSession
-    if carried is None:
-        return spark.sql(query("spark", log="{log}", **arguments), log=log)
-    return spark.sql(query("spark", log="{log}", carried="{carried}", **arguments), log=log, carried=carried)
+    frames: dict[str, Any] = {"log": log} if carried is None else {"log": log, "carried": carried}
+    names = {name: f"{{{name}}}" for name in frames}
+    return log.sparkSession.sql(query("spark", columns=_escaped(columns), **names, **arguments), **frames)
 
 
 def _escaped(columns: Mapping[str, str] | None) -> dict[str, str] | None:

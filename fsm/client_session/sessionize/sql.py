@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 
-def sessionize_sql(  # the settings in the specification
+def sessionize_sql(
     dialect: str,
     *,
     log: str = "log",
@@ -59,7 +59,7 @@ def sessionize_sql(  # the settings in the specification
     return _Query(dialect, log, columns, Settings.checked(**settings), carried, drop_repeats=drop_repeats).events()
 
 
-def carried_state_sql(  # the settings in the specification
+def carried_state_sql(
     dialect: str,
     *,
     log: str = "log",

@@ -188,7 +188,8 @@ def _decode(value: bytes) -> VisitorState:
             raise ValueError
         sessions.append(VisitorSessionState(first_id, first_time, event_count, event_ids))
     is_pending = not flags & _IS_CURRENT
-    started = _start_of(sessions) if own_start is None else own_start
+    start = _start_of(sessions)
+    started = start if own_start is None else own_start
     times = (last_activity, started, last_event, last_input, *(session.first_event_time for session in sessions))
     if (
         (version, position) != (VERSION, len(value))
@@ -196,7 +197,7 @@ def _decode(value: bytes) -> VisitorState:
         or index < len(sessions)
         or (index > len(sessions)) != (previous is not None)
         or not (is_pending or sessions)
-        or own_start == _start_of(sessions)
+        or own_start == start
         or not _MIN_TIME <= min(times) <= max(times) <= _MAX_TIME
     ):
         raise ValueError
