@@ -1,4 +1,4 @@
-"""A Snowplow collector on the loopback interface that accepts GET and POST requests and decodes their events."""
+"""A Snowplow collector on the loopback interface that accepts GET and POST requests, and an emitter that needs none."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from snowplow_tracker.typing import PayloadDict
 
 CLIENT_SESSION = "iglu:com.snowplowanalytics.snowplow/client_session/jsonschema/1-0-2"
 
@@ -86,3 +88,20 @@ def session_of(event: dict[str, Any]) -> dict[str, Any]:
     assert all(other["schema"] != CLIENT_SESSION for other in others)
     data: dict[str, Any] = entity["data"]
     return data
+
+
+class RecordingEmitter:
+    """An emitter that records events instead of sending them."""
+
+    def __init__(self) -> None:
+        """Create an emitter with no recorded events."""
+        self.events: list[PayloadDict] = []
+
+    def input(self, payload: PayloadDict) -> None:
+        """Record an event."""
+        self.events.append(payload)
+
+    def flush(self) -> None:
+        """Do nothing, since no events are sent."""
+
+    async_flush = sync_flush = flush

@@ -24,6 +24,7 @@ import client_session.sessionize
 import client_session.testing
 import client_session.visitors
 import client_session_persistence
+from browser import dump_dom, needs_chromium
 from client_session import ClientSession, SessionContext
 from client_session.graph import TABLE
 from client_session.sessionize import Fold, sessionize_sql
@@ -45,13 +46,14 @@ PAGES = sorted(DOCS.rglob("*.md"))
 WAIT_SECONDS = 600.0
 """Seconds to wait for a result before a test fails. Generous, because the machine may be busy."""
 
+WAIT_FOR_SCRIPTS = "--virtual-time-budget=20000"
+"""The browser's option to let a page's scripts finish."""
+
 WEB_WORKERS = DOCS / "how-to" / "web-workers.md"
 PAGES_WITH_OWN_TESTS = {
     *("snowplow.md", "tkinter.md", "qt.md", WEB_WORKERS.name, "sessionize-dbt.md", "sessionize-spark.md"),
 }
 """Pages that need a collector, a desktop user, an HTTP client, dbt or Spark. Each has its own test."""
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 REQUIRED_PACKAGES = {
     "command-line.md": "polars",
@@ -384,29 +386,11 @@ def test_pages_can_be_edited_and_are_read_in_one_order(site: Path) -> None:
     assert [part for part, _ in itertools.groupby(parts)] == ["how-to", "explanation", "reference"]
 
 
-def dump_dom(page: str, folder: Path, *options: str) -> str:
-    """Return a page's document after headless Chromium has loaded it and run its scripts."""
-    return subprocess.run(  # noqa: S603  # the browser, on our own page
-        [
-            str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-            "--no-first-run", "--disable-component-update", "--disable-sync", "--virtual-time-budget=20000",
-            f"--user-data-dir={folder / 'profile'}", *options, "--dump-dom", page,
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=WAIT_SECONDS,
-    ).stdout  # fmt: skip
-
-
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian's package chromium)")
-
-
 @needs_chromium
 @pytest.mark.parametrize("query", ["migrating", "stop_checker"])
 def test_search_works_without_a_server(query: str, site: Path, tmp_path: Path) -> None:
     """A search finds guides and methods when the site is opened as files."""
-    document = dump_dom(f"{(site / 'index.html').as_uri()}?q={query}", tmp_path)
+    document = dump_dom(f"{(site / 'index.html').as_uri()}?q={query}", tmp_path, WAIT_FOR_SCRIPTS)
     assert re.search(rf'<a href="[^"]*{query}[^"]*" class="md-search-result__link"', document)
 
 
@@ -418,9 +402,8 @@ def test_pages_fit_a_phone(site: Path, tmp_path: Path) -> None:
     script = """onload = () => document.body.textContent = [...document.querySelectorAll("iframe")].map(
         frame => frame.contentDocument.documentElement.scrollWidth).join(" ")"""
     (tmp_path / "phone.html").write_text(f"<style>iframe {{ border: 0 }}</style>{frames}<script>{script}</script>")
-    document = dump_dom(
-        (tmp_path / "phone.html").as_uri(), tmp_path, "--allow-file-access-from-files", "--hide-scrollbars"
-    )
+    options = (WAIT_FOR_SCRIPTS, "--allow-file-access-from-files", "--hide-scrollbars")
+    document = dump_dom((tmp_path / "phone.html").as_uri(), tmp_path, *options)
     widths = re.findall(r"\b\d+\b", document.partition("<body>")[2])
     assert [page for page, width in zip(built, widths, strict=True) if width != "400"] == []
 

@@ -21,6 +21,7 @@ from client_session.sessionize.errors import LogError
 from client_session.sessionize.polars import carried_state, sessionize, sessionize_parquet
 from client_session.sessionize.settings import ENTITY_COLUMNS, LOG_COLUMNS, STATE_COLUMNS
 from client_session.verify.offline import SETTINGS, LogSettings, distinct_logs, exhaustive_logs, expected, random_logs
+from client_session.verify.polars_sessionizer import log_frame
 from client_session.verify.reference import Fold as ReferenceFold
 
 if TYPE_CHECKING:
@@ -29,24 +30,12 @@ if TYPE_CHECKING:
 
     from client_session.sessionize.fold import SessionizedEvent, UserState
 
-LOG_TYPES: dict[str, Any] = {
-    "user_id": pl.String,
-    "time": pl.Datetime("us", "UTC"),
-    "sequence": pl.Int64,
-    "input": pl.String,
-    "event_id": pl.String,
-}
 MIDNIGHT = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def frame_of(records: Iterable[InputRecord]) -> pl.DataFrame:
-    """Return a log as a frame."""
-    return pl.DataFrame([attrs.astuple(record) for record in records], schema=LOG_TYPES, orient="row")
 
 
 def log_of(*rows: tuple[Any, ...]) -> pl.DataFrame:
     """Return a log whose times are seconds after midnight."""
-    return frame_of(
+    return log_frame(
         InputRecord(user_id, MIDNIGHT + timedelta(seconds=seconds), *rest) for user_id, seconds, *rest in rows
     )
 
@@ -84,7 +73,7 @@ def states_of_fold(states: Iterable[UserState]) -> list[tuple[Any, ...]]:
 def assert_equals_fold(records: list[InputRecord], chosen: LogSettings) -> None:
     """Check events and states against the fold."""
     events, states = expected(records, chosen)
-    log, given_settings = shuffled(frame_of(records)), attrs.asdict(chosen)
+    log, given_settings = shuffled(log_frame(records)), attrs.asdict(chosen)
     assert rows_of(sessionize(log, **given_settings).collect()) == rows_of_fold(events)
     assert states_of(carried_state(log, **given_settings).collect()) == states_of_fold(states)
 
@@ -114,7 +103,7 @@ def test_every_short_log_equals_the_specification(chosen: LogSettings) -> None:
         at = (record.time - MIDNIGHT).total_seconds()
         if place := fold.add(record.user_id, at, record.input, record.event_id):
             places.add((*attrs.astuple(place), record.sequence))
-    result = sessionize(shuffled(frame_of(logs)), **attrs.asdict(chosen))
+    result = sessionize(shuffled(log_frame(logs)), **attrs.asdict(chosen))
     columns = ("user_id", "session_index", "event_index", "first_event_id", "sequence")
     assert set(result.select(columns).collect().rows()) == places
 
@@ -134,7 +123,7 @@ def test_incremental_runs_equal_one_run(records: list[InputRecord], chosen: LogS
     events, states = expected(records, chosen)
     carried, rows = None, list[tuple[Any, ...]]()
     for part in (records[:first], records[first:second], records[second:]):
-        log = shuffled(frame_of(part))
+        log = shuffled(log_frame(part))
         rows += sessionize(log, **attrs.asdict(chosen), carried=carried).collect().rows()
         carried = carried_state(log, **attrs.asdict(chosen), carried=carried).collect()
     assert carried is not None
@@ -151,8 +140,8 @@ def test_states_of_the_fold_can_be_carried(
     split = data.draw(st.integers(0, len(records)))
     _, before = expected(records[:split], chosen)
     events, states = expected(records[split:], chosen, before)
-    carried = pl.DataFrame(states_of_fold(before), schema=carried_state(frame_of([])).collect_schema(), orient="row")
-    log, values = frame_of(records[split:]), attrs.asdict(chosen)
+    carried = pl.DataFrame(states_of_fold(before), schema=carried_state(log_frame([])).collect_schema(), orient="row")
+    log, values = log_frame(records[split:]), attrs.asdict(chosen)
     assert rows_of(sessionize(log, **values, carried=carried).collect()) == rows_of_fold(events)
     assert states_of(carried_state(log, **values, carried=carried).collect()) == states_of_fold(states)
 
@@ -160,7 +149,7 @@ def test_states_of_the_fold_can_be_carried(
 def test_streaming_engine_gives_the_same() -> None:
     """The result can be collected with the streaming engine."""
     records = [record for log in exhaustive_logs(2) for record in log]
-    log = frame_of(records).lazy()
+    log = log_frame(records).lazy()
     rows = [rows_of(sessionize(log).collect(engine=engine)) for engine in ("in-memory", "streaming")]
     assert rows[0] == rows[1]
     states = [states_of(carried_state(log).collect(engine=engine)) for engine in ("in-memory", "streaming")]
@@ -169,15 +158,15 @@ def test_streaming_engine_gives_the_same() -> None:
 
 def test_states_have_the_columns_of_the_queries() -> None:
     """States can be carried from Polars to SQL, and back."""
-    assert tuple(carried_state(frame_of([])).collect_schema()) == STATE_COLUMNS
+    assert tuple(carried_state(log_frame([])).collect_schema()) == STATE_COLUMNS
 
 
 def test_empty_log() -> None:
     """An empty log has no events, and keeps the states that are carried."""
-    assert sessionize(frame_of([])).collect().is_empty()
+    assert sessionize(log_frame([])).collect().is_empty()
     carried = carried_state(log_of(("a", 0, 0, "event", "e"))).collect()
-    assert carried_state(frame_of([]), carried=carried).collect().rows() == carried.rows()
-    assert sessionize(frame_of([]), carried=carried).collect().is_empty()
+    assert carried_state(log_frame([]), carried=carried).collect().rows() == carried.rows()
+    assert sessionize(log_frame([]), carried=carried).collect().is_empty()
 
 
 def test_columns_keep_their_names_and_types() -> None:
@@ -249,7 +238,7 @@ def test_ids_of_text_that_is_not_ascii() -> None:
         for user in ("zoë", "😀")
         for hour in range(3)
     ]
-    assert rows_of(sessionize(frame_of(records)).collect()) == rows_of_fold(expected(records, LogSettings())[0])
+    assert rows_of(sessionize(log_frame(records)).collect()) == rows_of_fold(expected(records, LogSettings())[0])
 
 
 def test_users_whose_hashes_are_equal() -> None:
@@ -261,7 +250,7 @@ def test_users_whose_hashes_are_equal() -> None:
         for sequence, time in ((0, MIDNIGHT), (2**62, MIDNIGHT + timedelta(days=20)))
     ]
     random.Random(0).shuffle(records)  # noqa: S311  # an order, not a secret
-    result = sessionize(frame_of(records)).collect()
+    result = sessionize(log_frame(records)).collect()
     assert result["session_index"].to_list() == [1, 2] * len(users)
     assert result["user_id"].n_unique() == len(users)
     assert (result["event_index"] == 1).all()
@@ -369,10 +358,10 @@ def test_wrong_columns_raise_at_once() -> None:
 def test_parquet_equals_one_run(tmp_path: Path, partitions: int | None) -> None:
     """A log that is sessionized in parts gives the same rows in one file, and reports its progress."""
     records = [record for log in exhaustive_logs(2) for record in log]
-    frame_of(records).write_parquet(tmp_path / "log.parquet")
+    log_frame(records).write_parquet(tmp_path / "log.parquet")
     output, reported = tmp_path / "sessions.parquet", list[float]()
     sessionize_parquet(tmp_path / "log.parquet", output, partitions=partitions, progress=reported.append)
-    assert rows_of(pl.read_parquet(output)) == rows_of(sessionize(frame_of(records)).collect())
+    assert rows_of(pl.read_parquet(output)) == rows_of(sessionize(log_frame(records)).collect())
     assert reported == sorted(reported)
     assert reported[-1] == pytest.approx(1)
     assert {path.name for path in tmp_path.iterdir()} == {"log.parquet", "sessions.parquet"}
@@ -381,10 +370,10 @@ def test_parquet_equals_one_run(tmp_path: Path, partitions: int | None) -> None:
 def test_parquet_continues_from_states(tmp_path: Path) -> None:
     """Each part continues from the states of its own users."""
     records = [record for log in exhaustive_logs(2, ("event", "background", "repeat")) for record in log]
-    before, after = frame_of(records[::2]), frame_of(records[1::2])
+    before, after = log_frame(records[::2]), log_frame(records[1::2])
     sessionize_parquet(after.lazy(), tmp_path / "out", carried=carried_state(before), partitions=3)
     events = [*rows_of(sessionize(before).collect()), *pl.read_parquet(tmp_path / "out").rows()]
-    assert sorted(events) == rows_of(sessionize(frame_of(records)).collect())
+    assert sorted(events) == rows_of(sessionize(log_frame(records)).collect())
 
 
 def test_parquet_of_a_bad_log(tmp_path: Path) -> None:
@@ -403,5 +392,5 @@ def test_parquet_of_a_bad_log(tmp_path: Path) -> None:
 def test_offsets_do_not_depend_on_the_local_zone() -> None:
     """Aware times of any zone are the same moments."""
     zone = timezone(timedelta(hours=5, minutes=30))
-    log = frame_of([InputRecord("a", MIDNIGHT.astimezone(zone), 0, "event", "e")])
+    log = log_frame([InputRecord("a", MIDNIGHT.astimezone(zone), 0, "event", "e")])
     assert sessionize(log).collect()["first_event_timestamp"].item() == MIDNIGHT

@@ -22,7 +22,8 @@ from client_session.sessionize.polars import carried_state, sessionize_parquet
 from client_session.sessionize.settings import EVENTS, Settings
 from client_session.sessionize.summary import LENGTHS, REASONS, STILL_OPEN, Summary
 from client_session.verify.offline import SETTINGS, LogSettings, exhaustive_logs, expected, random_logs
-from test_sessionize_polars import frame_of, shuffled
+from client_session.verify.polars_sessionizer import log_frame
+from test_sessionize_polars import shuffled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -117,7 +118,7 @@ def unrepeated(event_ids: list[str]) -> list[str]:
 def summary_of(records: Iterable[InputRecord], chosen: LogSettings, **options: Any) -> Summary:  # noqa: ANN401  # arguments of sessionize_parquet
     """Sessionize a log in any order, and return the summary."""
     with tempfile.TemporaryDirectory() as folder:
-        log = shuffled(frame_of(records)).lazy()
+        log = shuffled(log_frame(records)).lazy()
         return sessionize_parquet(log, Path(folder) / "sessions", **attrs.asdict(chosen), **options)
 
 
@@ -143,7 +144,7 @@ def test_summaries_of_incremental_runs_add_up(
     """Each end is counted in the run that has the input that found it, and carried sessions are not begun again."""
     split = data.draw(st.integers(0, len(records)))
     before, after = records[:split], records[split:]
-    carried = carried_state(frame_of(before), **attrs.asdict(chosen))
+    carried = carried_state(log_frame(before), **attrs.asdict(chosen))
     first, second = summary_of(before, chosen), summary_of(after, chosen, carried=carried)
     whole = core_summary(records, chosen)
     assert first.sessions + second.sessions - second.carried_sessions == whole.sessions

@@ -21,7 +21,7 @@ from jsonschema import Draft4Validator, FormatChecker
 
 from client_session import ClientSession, MemoryStore
 from client_session.testing import ManualClock, ManualScheduler
-from collector import Collector, entities_of, session_of
+from collector import Collector, RecordingEmitter, entities_of, session_of
 
 pytest.importorskip("snowplow_tracker", reason="snowplow-tracker is not installed (extra: snowplow)")
 
@@ -43,31 +43,12 @@ from client_session.trackers.snowplow import SessionTracker  # imported after th
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from snowplow_tracker.typing import PayloadDict
-
     Method = Literal["get", "post"]
 
 SCHEMA = json.loads((Path(__file__).parent / "data" / "iglu" / "client_session-1-0-2.json").read_text())
 VALIDATOR = Draft4Validator(SCHEMA, format_checker=FormatChecker())
 
 PLACE: dict[str, Any] = {"schema": "iglu:com.example/place/jsonschema/1-0-0", "data": {"name": "Zürich ☕", "floor": 3}}
-
-
-class RecordingEmitter:
-    """An emitter that records events instead of sending them."""
-
-    def __init__(self) -> None:
-        """Create an emitter with no recorded events."""
-        self.events: list[PayloadDict] = []
-
-    def input(self, payload: PayloadDict) -> None:
-        """Record an event."""
-        self.events.append(payload)
-
-    def flush(self) -> None:
-        """Do nothing, since no events are sent."""
-
-    async_flush = sync_flush = flush
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from browser import dump_dom, needs_chromium
 from client_session import ClientSession
 from client_session.graph import TABLE
 from client_session.testing import InvariantError, ManualClock, ManualScheduler, SessionOptions, check_invariants
@@ -27,8 +27,6 @@ from terminal import COMMAND, run_on_terminal
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def run(*arguments: str, broken: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -119,7 +117,7 @@ def test_coverage_graph_shows_counts(verification: tuple[subprocess.CompletedPro
     assert all(f"×{count}" in report for count in counts)  # noqa: RUF001  # a multiplication sign
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian's package chromium)")
+@needs_chromium
 @pytest.mark.parametrize("width", [500, 1280])
 def test_report_fits_the_browser_window(
     verification: tuple[subprocess.CompletedProcess[str], Path], tmp_path: Path, width: int
@@ -129,18 +127,8 @@ def test_report_fits_the_browser_window(
     probe = "<script>document.title = document.documentElement.scrollWidth + ' of ' + window.innerWidth</script>"
     report = (verification[1] / "report.html").read_text(encoding="utf-8")
     page.write_text(report.replace("</body>", f"{probe}</body>"), encoding="utf-8")
-    result = subprocess.run(  # noqa: S603  # the browser, on our own page
-        [
-            str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-            "--no-first-run", "--disable-component-update", "--disable-sync", f"--window-size={width},900",
-            f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )  # fmt: skip
-    measured = re.search(r"<title>(\d+) of (\d+)</title>", result.stdout)
+    document = dump_dom(page.as_uri(), tmp_path, f"--window-size={width},900")
+    measured = re.search(r"<title>(\d+) of (\d+)</title>", document)
     assert measured
     assert int(measured[1]) <= int(measured[2]) <= width
 

@@ -29,6 +29,7 @@ from client_session.input_log import REMEMBERED_EVENTS
 from client_session.trackers.snowplow import SessionTracker
 from client_session.visitors import NewerStateError, VisitorSessions
 from client_session_persistence import MemoryStates, PostgresStates, RedisStates, SqliteStates, StoreError
+from collector import RecordingEmitter
 from engines import servers, stores
 from engines.failures import failure_of, retried
 from engines.proxy import Fault, Proxy
@@ -36,8 +37,6 @@ from event_ids import event_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from snowplow_tracker.typing import PayloadDict
 
     from client_session import InputRecord, SessionContext, SessionSummary
     from client_session.visitors import VisitorSession
@@ -445,23 +444,6 @@ REFUSALS: dict[str, Callable[[], contextlib.AbstractContextManager[Refusal]]] = 
     "killed PostgreSQL": lambda: killed("postgres"),
     "suspended Redis": suspended,
 }
-
-
-class RecordingEmitter:
-    """An emitter that records events instead of sending them."""
-
-    def __init__(self) -> None:
-        """Create an emitter with no recorded events."""
-        self.events: list[PayloadDict] = []
-
-    def input(self, payload: PayloadDict) -> None:
-        """Record an event."""
-        self.events.append(payload)
-
-    def flush(self) -> None:
-        """Do nothing, since no events are sent."""
-
-    async_flush = sync_flush = flush
 
 
 @pytest.mark.engines
