@@ -13,7 +13,6 @@ import gc
 import importlib.util
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -273,7 +272,8 @@ def main() -> None:
     begin = time.monotonic()
     sessionize_parquet(sys.argv[1], sys.argv[2])
     elapsed = time.monotonic() - begin
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # ru_maxrss would include the memory of the process that started this one.
+    resident = int(Path("/proc/self/status").read_text(encoding="ascii").partition("VmHWM:")[2].split()[0]) * 1024
     print(json.dumps({"elapsed": elapsed, "cpu": time.process_time(), "resident": resident}))  # noqa: T201  # read by `measure_parquet`
 
 

@@ -54,12 +54,15 @@ class Disk:
         With ``checked``, check and repair the copy's file system first, as systems do when they boot.
         """
         self.cuts += 1
-        copy, folder = self.root / "copy", self.root / "after"
+        # Each cut has a file of its own: if another program still had the device of an earlier copy open, mount would
+        # use that device again, with its cached data.
+        copy, folder = self.root / f"copy-{self.cuts}", self.root / "after"
         shutil.copyfile(self.image, copy)
         if checked:
             _run("e2fsck", "-y", str(copy), allowed_status=_REPAIRED)
         with _mounted(copy, folder, self.options):
             yield folder
+        copy.unlink()
 
 
 @contextlib.contextmanager
