@@ -140,17 +140,27 @@ def test_replay_saves_and_show_prints_the_file(save_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize(("minutes", "continues"), [(1, True), (10, False)])
-def test_show_predicts_whether_a_start_would_continue(save_path: Path, minutes: int, continues: bool) -> None:  # noqa: FBT001  # parametrized
-    """The prediction uses the system clock, the default timeout and the wording of `ClientSession.explain`."""
+@pytest.mark.parametrize(
+    ("minutes", "options", "continues"),
+    [(1, {}, True), (10, {}, False), (10, {"foreground": 1800}, True), (10, {"background": 1800}, False)],
+)
+def test_show_predicts_whether_a_start_would_continue(
+    save_path: Path,
+    minutes: int,
+    options: dict[str, int],
+    continues: bool,  # noqa: FBT001  # parametrized
+) -> None:
+    """The prediction uses the system clock, the given timeouts and the wording of `ClientSession.explain`."""
     last_activity = datetime.now(UTC) - timedelta(minutes=minutes)
     saved = Snapshot(
         user_id=event_id(7), session_id=event_id(8), session_index=3, event_index=5, last_activity=last_activity
     )
     save_path.write_bytes(dumps(saved))
     verb = "continue" if continues else "not continue"
-    expected = rf"with continue_on_restart, it would {verb} now: idle for \d+ s \(timeout 600 s\)"
-    assert re.search(expected, run("show", str(save_path)).stdout)
+    timeout = f"{options.get('foreground', 600):,}"
+    expected = rf"with continue_on_restart, it would {verb} now: idle for \d+ s \(timeout {timeout} s\)"
+    arguments = [f"--{place}-timeout={seconds}" for place, seconds in options.items()]
+    assert re.search(expected, run("show", str(save_path), *arguments).stdout)
 
 
 @pytest.mark.parametrize(
@@ -267,18 +277,20 @@ def test_bad_line_is_reported_and_nothing_is_saved(save_path: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("option", "value"),
+    ("command", "option", "value"),
     [
         *itertools.product(
+            ["replay"],
             ["foreground-timeout", "background-timeout", "max-duration", "check-interval"],
             ["0", "-1", "nan", "-inf", "soon"],
         ),
-        ("check-interval", "inf"),
+        ("replay", "check-interval", "inf"),
+        *itertools.product(["show"], ["foreground-timeout", "background-timeout"], ["0", "-1", "nan", "soon"]),
     ],
 )
-def test_bad_option_is_named_in_the_error(option: str, value: str) -> None:
+def test_bad_option_is_named_in_the_error(command: str, option: str, value: str) -> None:
     """Given a bad value, the command names the option and exits with status 2."""
-    result = run("replay", f"--{option}", value, EXAMPLE)
+    result = run(command, f"--{option}", value, EXAMPLE)
     assert result.returncode == 2
     assert f"--{option}" in result.stderr
     assert option.replace("-", "_") not in result.stderr

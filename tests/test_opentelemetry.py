@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -200,6 +200,22 @@ def test_unsampled_span_is_not_activity(session: ClientSession) -> None:
     recorded.span()
     assert recorded.spans == ()
     assert session.event_index == 1
+
+
+def test_subclass_sees_each_event() -> None:
+    """A subclass that overrides get_session_context is called for each span, also for those within a session."""
+
+    class Subclass(ClientSession):
+        def get_session_context(self, event_id: Any, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401  # passed on
+            seen.append(event_id)
+            return super().get_session_context(event_id, *arguments, **options)
+
+    seen: list[str] = []
+    with Subclass(store=MemoryStore()) as session:
+        traces = Traces(session)
+        for _ in range(3):
+            traces.span()
+    assert seen == [str(uuid.UUID(int=span.context.trace_id)) for span in traces.spans]
 
 
 def test_existing_session_id_is_kept(session: ClientSession) -> None:

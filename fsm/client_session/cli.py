@@ -16,7 +16,7 @@ import click
 from rich.text import Text
 
 from client_session import __version__
-from client_session.arguments import snapshot_store
+from client_session.arguments import snapshot_store, timeout
 from client_session.clock import SystemClock
 from client_session.explanation import describe_save_file
 from client_session.graph import SessionState
@@ -87,24 +87,20 @@ _OPTIONS = {"save_path": "--save"} | {name: f"--{name.replace('_', '-')}" for na
 """The option that sets each argument of the session."""
 
 
+def _timeouts(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options for the timeouts."""
+    for place in ("background", "foreground"):
+        name = f"{place}_timeout"
+        default = getattr(_DEFAULTS, name)
+        command = _seconds(_OPTIONS[name], default=default, help=f"Timeout in the {place}; inf: never.")(command)
+    return command
+
+
 def _limits(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that decide which events share a session."""
-    for option in (
-        click.option("--extend-on-focus-change", is_flag=True, help="Count a focus change as activity."),
-        _seconds("--max-duration", help="Maximum duration of a session. Default: no limit."),
-        _seconds(
-            "--background-timeout",
-            default=_DEFAULTS.background_timeout,
-            help="Timeout in the background; inf: never.",
-        ),
-        _seconds(
-            "--foreground-timeout",
-            default=_DEFAULTS.foreground_timeout,
-            help="Timeout in the foreground; inf: never.",
-        ),
-    ):
-        command = option(command)
-    return command
+    extend = click.option("--extend-on-focus-change", is_flag=True, help="Count a focus change as activity.")
+    longest = _seconds("--max-duration", help="Maximum duration of a session. Default: no limit.")
+    return _timeouts(longest(extend(command)))
 
 
 def _usage_error(error: ValueError) -> click.UsageError:
@@ -258,11 +254,19 @@ def _open(save_path: str, *, write: bool) -> SnapshotStore:
 @client_session.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, readable=False))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def show(file: str, *, as_json: bool) -> None:
+@_timeouts
+def show(file: str, *, as_json: bool, **timeouts: float) -> None:
     """Print the contents of FILE: a save file, or a database with the sessions of `SqliteStore`, each with its name.
 
-    If it is corrupt or unreadable, print why and exit with status 1. No file is changed or created.
+    If it is corrupt or unreadable, print why and exit with status 1. No file is changed or created. The timeouts, which
+    a save file does not contain, decide whether the session is over.
     """
+    try:
+        foreground, background = (
+            timeout(name, timeouts[name]) for name in ("foreground_timeout", "background_timeout")
+        )
+    except ValueError as error:
+        raise _usage_error(error) from error
     is_database = is_sqlite(file)
     try:
         sessions = read_sessions(file) if is_database else {"": XmlStore(file).load(read_only=True)}
@@ -280,9 +284,7 @@ def show(file: str, *, as_json: bool) -> None:
         fields = ((key, getattr(snapshot, field)) for key, (field, _) in FIELDS.items())
         shown[name] = {key: iso_time(value) if isinstance(value, datetime) else value for key, value in fields}
         if not as_json:
-            description = describe_save_file(
-                snapshot, SystemClock().now(), _DEFAULTS.foreground_timeout, _DEFAULTS.background_timeout
-            )
+            description = describe_save_file(snapshot, SystemClock().now(), foreground, background)
             _print_snapshot(({"name": name} if is_database else {}) | shown[name], description)
     if as_json:
         echo(json.dumps(shown if is_database else shown[""], indent=2))

@@ -241,10 +241,19 @@ class ClientSession:
             arguments.boolean("anonymous", anonymous)
         if extend is not True:
             arguments.boolean("extend", extend)
-        # The short path: the state does not change, so the machine is skipped.
+        context = self._try_count(extend)
+        if context is not None:
+            return context.anonymized() if anonymous else context
+        return self._decide_event(event_id, event_timestamp, anonymous=anonymous, extend=extend)
+
+    def _try_count(self, extend: bool) -> SessionContext | None:  # noqa: FBT001  # a keyword argument takes twice as long
+        """Count an event and return its entity, or return ``None`` if the event may change the state.
+
+        The short path: it skips the machine, and needs neither the event's id nor its time.
+        """
         lock, before = self._lock, self._current
         try:
-            if not lock.acquire(False):  # noqa: FBT003  # a keyword argument takes twice as long
+            if not lock.acquire(False):  # noqa: FBT003  # likewise
                 acquire_soon(lock)
             current = self._current
             number = current.lifecycle.try_count_event(self._clock.monotonic(), extend)
@@ -253,12 +262,11 @@ class ClientSession:
                 lock.release()
             raise
         lock.release()
-        if number:
-            if before is not self._current:  # a re-entrant call found the lock held and deferred its callbacks
-                self._deliver()
-            facts = current.facts
-            return SessionContext(facts.anonymous() if anonymous else facts, number)
-        return self._decide_event(event_id, event_timestamp, anonymous=anonymous, extend=extend)
+        if not number:
+            return None
+        if before is not self._current:  # a re-entrant call found the lock held and deferred its callbacks
+            self._deliver()
+        return SessionContext(current.facts, number)
 
     def set_background(self, background: bool) -> None:  # noqa: FBT001  # the signature in the specification and in .NET
         """Report that the app went to the background (``True``) or came to the foreground (``False``).

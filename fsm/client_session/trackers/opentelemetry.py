@@ -34,7 +34,7 @@ import sys
 import uuid
 from contextvars import ContextVar
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 from time import time_ns
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
@@ -280,22 +280,41 @@ class _Counter(Generic[_Item]):
 
     def count(
         self, item: _Item, trace_id: int | None, nanoseconds: int | None, parent: Context | None
-    ) -> dict[str, str]:
+    ) -> Mapping[str, str]:
         """Count a span or log record unless it is neither activity nor passive; return its session's attributes."""
         session = None if _is_counting.get() else self._find_session()
         if session is None:
             return {}
         extend = bool(self._is_activity(item))
-        if not (extend or self._is_passive(item)):
-            if isinstance(session, VisitorSession):
-                return _inherited_attributes(parent) or _visitor_attributes(session.current)
-            return _current_attributes(session)
-        event_id = _uuid_text(trace_id) if trace_id else str(uuid.uuid4())
-        time = None if nanoseconds is None else time_at(nanoseconds // 1000)
+        is_counted = extend or self._is_passive(item)
         if isinstance(session, VisitorSession):
-            return _visitor_attributes(partial(session.get_session_context, event_id, time, extend=extend))
+            if is_counted:
+                event_id, time = _event(trace_id, nanoseconds)
+                return _visitor_attributes(partial(session.get_session_context, event_id, time, extend=extend))
+            return _inherited_attributes(parent) or _visitor_attributes(session.current)
+        context = _count(session, trace_id, nanoseconds, extend=extend) if is_counted else None
+        if context is None:
+            return _current_attributes(session)
+        return _shared_attributes(context.session_id, context.previous_session_id)
+
+
+def _count(
+    session: ClientSession, trace_id: int | None, nanoseconds: int | None, *, extend: bool
+) -> SessionContext | None:
+    """Count an event. Most need neither their id nor their time: formatting these takes longer than counting."""
+    context = None
+    if type(session) is ClientSession:  # a subclass may override get_session_context
+        context = session._try_count(extend)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # the package's own class
+    if context is None:
+        event_id, time = _event(trace_id, nanoseconds)
         context = session.get_session_context(event_id, time, extend=extend)
-        return _current_attributes(session) if context is None else _attributes_of(context)
+    return context
+
+
+def _event(trace_id: int | None, nanoseconds: int | None) -> tuple[str, datetime | None]:
+    """Return the event's id and time."""
+    event_id = _uuid_text(trace_id) if trace_id else str(uuid.uuid4())
+    return event_id, None if nanoseconds is None else time_at(nanoseconds // 1000)
 
 
 def _find_checked(find: Callable[[], object]) -> ClientSession | VisitorSession | None:
@@ -310,13 +329,13 @@ def _checked(session: object) -> ClientSession | VisitorSession:
     return cast("ClientSession", session)
 
 
-def _current_attributes(session: ClientSession) -> dict[str, str]:
+def _current_attributes(session: ClientSession) -> Mapping[str, str]:
     """Return the current session's attributes without extending the session."""
     check_if_due(session)
     while True:  # retry until both ids belong to the same session
         session_id, previous_id = session.session_id, session.previous_session_id
         if session.session_id == session_id:
-            return _attributes(session_id, previous_id)
+            return _shared_attributes(session_id, previous_id)
 
 
 def _inherited_attributes(parent: Context | None) -> dict[str, str]:
@@ -334,11 +353,13 @@ def _visitor_attributes(find_context: Callable[[], SessionContext | None]) -> di
         context = find_context()
     finally:
         _is_counting.reset(token)
-    return {} if context is None else _attributes_of(context)
+    return {} if context is None else _attributes(context.session_id, context.previous_session_id)
 
 
-def _attributes_of(context: SessionContext) -> dict[str, str]:
-    return _attributes(context.session_id, context.previous_session_id)
+@lru_cache
+def _shared_attributes(session_id: str, previous_id: str | None) -> Mapping[str, str]:
+    """Return a session's attributes. Consecutive spans of a session share them, so they must not be changed."""
+    return _attributes(session_id, previous_id)
 
 
 def _attributes(session_id: str, previous_id: str | None = None) -> dict[str, str]:
