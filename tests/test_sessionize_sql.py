@@ -123,6 +123,31 @@ def test_random_logs_equal_the_fold(engines: dict[str, Engine], dialect: str, ch
     assert_parts_equal_whole(engines[dialect], records, len(records) // 2, chosen)
 
 
+def assert_indexes_are_bigint(engine: Engine, type_of: str, chosen: LogSettings) -> None:
+    """Check the types of the indexes in both queries, without and with carried states."""
+    records = many_random_logs(40)
+    sql_engines.load(engine, records, expected(records, chosen)[1])
+    types = f"{type_of.format('session_index')}, {type_of.format('event_index')}"
+    for sql in (sessionize_sql, carried_state_sql):
+        for carried in (None, "carried"):
+            query = sql(engine.dialect, carried=carried, **arguments(chosen))
+            found = engine.query(f"SELECT DISTINCT {types} FROM ({query}) AS result")  # noqa: S608  # our own query
+            assert found == [("bigint", "bigint")]
+
+
+@pytest.mark.parametrize("chosen", SETTINGS)
+def test_indexes_on_duckdb_are_bigint(engines: dict[str, Engine], chosen: LogSettings) -> None:
+    """Indexes are 64-bit integers, as in Polars. DuckDB's sums have 128 bits, which become floats in Parquet."""
+    assert_indexes_are_bigint(engines["duckdb"], "lower(typeof({}))", chosen)
+
+
+@pytest.mark.engines
+@pytest.mark.parametrize("chosen", SETTINGS)
+def test_indexes_on_postgres_are_bigint(postgres: Engine, chosen: LogSettings) -> None:
+    """Indexes are 64-bit integers."""
+    assert_indexes_are_bigint(postgres, "CAST(pg_typeof({}) AS text)", chosen)
+
+
 @settings(max_examples=40, deadline=None)
 @given(records=random_logs(), chosen=st.sampled_from(SETTINGS), data=st.data())
 def test_parts_equal_the_whole(records: list[InputRecord], chosen: LogSettings, data: st.DataObject) -> None:

@@ -248,11 +248,12 @@ ORDER BY problem
             more = f",\n         CASE WHEN {is_carried} THEN c.previous_session_id END AS carried_previous_session_id"
             join = f"\n  LEFT JOIN {CARRIED} AS c ON c.user_id = e.user_id AND e.lives = 0"
         part = ", e.part" if self._carried is not None else ""
+        # Some engines add 64-bit integers to a wider type, which other programs may read as a floating-point number.
         return f"""hashed AS (  -- Session ids are made of hashes.
   SELECT e.user_id, e.time, e.sequence, e.input, e.event_id{part}, e.n, e.lives,
          e.first_event_id, e.first_event_timestamp, e.started,
-         {index} AS session_index,
-         {event_index} AS event_index,
+         CAST({index} AS BIGINT) AS session_index,
+         CAST({event_index} AS BIGINT) AS event_index,
          {self._digits("e.first_event_id")} AS session_digits,
          {self._digits(previous)} AS previous_digits{more}
   FROM linked AS e{join}
