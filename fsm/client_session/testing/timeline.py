@@ -6,8 +6,8 @@ import itertools
 import math
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from html import escape
 from typing import TYPE_CHECKING, TypeVar
-from xml.sax.saxutils import escape
 
 import attrs
 

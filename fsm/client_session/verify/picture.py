@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import TYPE_CHECKING, TypeAlias
-from xml.sax.saxutils import escape
 
 import attrs
 
