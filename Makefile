@@ -13,7 +13,7 @@ WORKERS ?= $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)")
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: demo test test-engines lint types suite coverage matrix diagrams api verify mutants torture fuzz freeze bench \
+.PHONY: demo test test-engines lint types mypy pyright suite coverage matrix diagrams api verify mutants torture fuzz freeze bench \
 	bench-check bench-visitors bench-sessionize docs clean
 
 demo: $(COMMAND)
@@ -33,8 +33,10 @@ lint: $(INSTALLED)
 	@if command -v actionlint >/dev/null; then actionlint; else echo 'Skipped .github/workflows: actionlint is not installed'; fi
 
 types: $(INSTALLED) $(EXAMPLES)
-	$(BIN)/mypy
-	$(BIN)/pyright
+	+$(MAKE) --jobs=2 --no-print-directory mypy pyright
+
+mypy pyright:
+	$(BIN)/$@
 
 suite: $(INSTALLED) $(EXAMPLES)
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m 'not engines'
