@@ -70,7 +70,7 @@ def exhaustive_logs(
         )
 
 
-_FIRST_KINDS: tuple[str, ...] = (Input.EVENT, Input.PASSIVE, Input.BACKGROUND, Command.STOP_CHECKER)
+FIRST_KINDS: tuple[str, ...] = (Input.EVENT, Input.PASSIVE, Input.BACKGROUND, Command.STOP_CHECKER)
 """The kinds that change a new user."""
 _TIMELESS_KINDS: tuple[str, ...] = (Command.NEW_SESSION, *RESETS, CLOCK)
 """The kinds after which the gap before them no longer matters."""
@@ -105,7 +105,7 @@ def distinct_log_count(length: int, settings: LogSettings) -> int:
 
 
 def _distinct_kinds(length: int) -> Iterator[tuple[str, ...]]:
-    for names in itertools.product(_FIRST_KINDS, *[KINDS] * (length - 1)):
+    for names in itertools.product(FIRST_KINDS, *[KINDS] * (length - 1)):
         ids = (number for number, kind in enumerate(names) if kind in EVENTS)
         if REPEAT not in names or next(ids, length) < names.index(REPEAT):
             yield names
