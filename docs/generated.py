@@ -1,8 +1,8 @@
 """Generates parts of the MkDocs pages from the code, so that the pages are always up to date.
 
 A line such as ``[graph.py](../graph.py) <!-- generated: table -->`` is replaced by the content. Readers of the Markdown
-file, as in a clone, see what comes before the comment: a link, an image, or a command that prints the content. The tests
-also expand the pages and run the generated code blocks.
+file see what comes before the comment: a link, an image, or a command that prints the content. The tests also expand
+the pages and run the generated code blocks.
 """
 
 from __future__ import annotations
