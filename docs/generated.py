@@ -1,7 +1,8 @@
 """Generates parts of the MkDocs pages from the code, so that the pages are always up to date.
 
-A placeholder such as ``<!-- generated: table -->`` marks where the content goes. The tests also expand the pages and
-run the generated code blocks.
+A line such as ``[graph.py](../graph.py) <!-- generated: table -->`` is replaced by the content. Readers of the Markdown
+file see what comes before the comment: a link, an image, or a command that prints the content. The tests also expand
+the pages and run the generated code blocks.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 
-_PLACEHOLDER = re.compile(r"^<!-- generated: (\w+) ?(.*?) -->$", re.MULTILINE)
+PLACEHOLDER = re.compile(r"^(\S.*) <!-- generated: (\w+) ?(.*?) -->$", re.MULTILINE)
+"""What readers of the file see instead of the content, the name of a generator, and its arguments."""
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
@@ -52,7 +54,7 @@ def expand(markdown: str) -> str:
         KeyError: a placeholder names an unknown generator or definition.
 
     """
-    return _PLACEHOLDER.sub(lambda found: _GENERATORS[found[1]](*found[2].split()), markdown)
+    return PLACEHOLDER.sub(lambda found: _GENERATORS[found[2]](*found[3].split()), markdown)
 
 
 def table() -> str:

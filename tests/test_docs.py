@@ -32,7 +32,7 @@ from client_session.verify import picture
 from client_session.visitors import VisitorSession, VisitorSessions
 from client_session_persistence import loads
 from collector import Collector, session_of
-from docs.generated import expand
+from docs.generated import PLACEHOLDER, expand
 from engines.spark import environment, skip_without_spark
 from pages import DOCS, matches_output, read_blocks
 from test_entity import VALIDATORS, data_of
@@ -249,11 +249,33 @@ def test_data_in_code_blocks_is_valid(page: Path) -> None:
             assert loads(block.text.encode()).session_index == 3
 
 
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_generated_parts_have_stand_ins(page: Path) -> None:
+    """Where the site has a generated part, the file has a link to a file, an image, or a command that prints it."""
+    text = page.read_text(encoding="utf-8")
+    placeholders = list(PLACEHOLDER.finditer(text))
+    assert len(placeholders) == text.count("<!--")
+    for stand_in, generator, arguments in (found.groups() for found in placeholders):
+        target = re.search(r"\]\((\S+)\)$", stand_in)
+        if target is None:
+            assert (generator, stand_in) == ("usage", f"`client-session {arguments} --help`")
+        else:
+            assert (page.parent / target[1]).is_file(), stand_in
+
+
 def test_installed_extras_exist() -> None:
     """The install commands on the pages use exactly the extras that the package provides."""
     texts = [page.read_text(encoding="utf-8") for page in PAGES]
     extras = {extra for text in texts for extra in re.findall(r"^pip install .*\[(\w+)\]", text, re.MULTILINE)}
     assert extras == set(importlib.metadata.metadata("client-session").get_all("Provides-Extra", []))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_install_commands_also_name_the_clone(page: Path) -> None:
+    """Each command that installs from an index has the same command for a clone beside it."""
+    text = page.read_text(encoding="utf-8")
+    for command, comment in re.findall(r"^(pip install '?client-session.*?)((?:  #.*)?)$", text, re.MULTILINE):
+        assert comment == f"  # in a clone: {command.replace('client-session', '.')}"
 
 
 def test_graph_page_has_every_row() -> None:

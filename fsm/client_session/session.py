@@ -53,8 +53,8 @@ class ClientSession:
     """Groups tracked events into sessions. A session is a series of events with no gap of the timeout or longer.
 
     Any method may be called from any thread, and in a child after ``os.fork()``. Which events share a session depends
-    only on the times of events and focus changes, not on when checks run. Only `save` raises load and save errors.
-    After an error, the session continues in memory, and `save_error` returns the error.
+    only on the times of events and focus changes, not on when checks run. Only `save` and `forget_user` raise
+    load and save errors. After an error, the session continues in memory, and `save_error` returns the error.
 
     A pending session, which waits for its first event, has an id but no number yet: its index, previous session and
     first event are ``None``. Reading a property never extends the session or takes a lock, and works after `close`.
