@@ -369,9 +369,9 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "null user": ({"user_id": None}, "null or empty user ids: 4, such as user_id=None"),
     "time": (
         {"time": "yesterday"},
-        "times that are null, or text that is not RFC 3339: 4, such as user_id='a', time='yes",
+        "times that are null, or text that is not like 2026-03-01T08:04:00Z: 4, such as user_id='a', time='yes",
     ),
-    "no time": ({"time": None}, "times that are null, or text that is not RFC 3339: 4, such as"),
+    "no time": ({"time": None}, "times that are null, or text that is not like 2026-03-01T08:04:00Z: 4, such as"),
     "sequence": ({"sequence": "first"}, "sequences that are not integers of 64 bits: 4, such as user_id='a', time="),
     "fraction": ({"sequence": 1.5}, "sequences that are not integers of 64 bits: 4, such as"),
     "huge sequence": ({"sequence": 2**70}, "sequences that are not integers of 64 bits: 4, such as"),

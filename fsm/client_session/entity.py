@@ -192,7 +192,8 @@ class SessionSummary:
     A session ends at its last activity (an event or `ClientSession.touch`), not when the end is detected. Times are
     aware and in UTC, and in order: ``first_event_time <= last_event_time <= last_activity_time``. They are the times at
     which the events were recorded; only entities carry an event's own timestamp. The foreground and background seconds
-    are measured from the first event to the last activity, and are ``None`` if the session continued after a restart.
+    are measured from the first event to the last activity, and are ``None`` for a visitor's session, and for one that
+    continued after a restart.
 
     A run with ``continue_on_restart`` also reports the end of a session whose program is gone. Its times and its event
     count are those that the program last saved, and its last event counts as the last activity.

@@ -99,10 +99,10 @@ def sessionize(
     `ENTITY_COLUMNS`. Those of a user are in order; users are in no particular order. Ids are computed only if they are
     selected.
 
-    The log may be in any order. Its ``time`` is a ``Datetime`` (UTC if it has no time zone) or RFC 3339 text, and is
-    read to the microsecond; ``sequence`` is an integer; the rest is text. ``columns`` gives the names of columns that
-    are named differently. ``carried`` has the state of users whose earlier inputs are not in the log, as
-    `carried_state` returned it. ``drop_repeats=False`` skips the search for repeated event ids.
+    The log may be in any order. Its ``time`` is a ``Datetime`` or text such as ``2026-03-01T08:04:00Z``, in UTC if it
+    has no time zone, and is read to the microsecond; ``sequence`` is an integer; the rest is text. ``columns`` gives
+    the names of columns that are named differently. ``carried`` has the state of users whose earlier inputs are not in
+    the log, as `carried_state` returned it. ``drop_repeats=False`` skips the search for repeated event ids.
 
     The log is read, and its rows are checked, when the result is collected.
 
