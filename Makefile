@@ -46,7 +46,7 @@ test-engines: $(INSTALLED) $(EXAMPLES)
 	$(PYTHON) -m venv build/dbt
 	build/dbt/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 	build/dbt/bin/python -m pip install --quiet --group dbt
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m engines
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m engines
 
 # Runs the fast tests on every installed Python, using virtual environments in build/matrix that later runs reuse.
 matrix:

@@ -64,25 +64,22 @@ def in_order(events: Iterable[SessionizedEvent]) -> list[tuple[Any, ...]]:
     return sorted((attrs.astuple(event) for event in events), key=lambda row: (row[0], row[2]))
 
 
+@pytest.mark.xdist_group("spark")
 @pytest.mark.parametrize("chosen", [SETTINGS[1], SETTINGS[4]])
 def test_dataframes_equal_the_fold(spark: SparkSession, chosen: LogSettings, tmp_path: Path) -> None:
-    """A DataFrame with columns of any names gives what the fold gives, whole and in two parts with a carried state."""
+    """DataFrames with columns of any names, the two parts of a log, give the fold's events and carried states."""
     from client_session.sessionize.spark import carried_state, check, sessionize  # noqa: PLC0415  # needs pyspark
 
     records = many_random_logs(25)
     arguments: dict[str, Any] = {**attrs.asdict(chosen), "columns": NAMES}
-    whole = frame(spark, shuffled(records), NAMES.values())
-    check(whole, columns=NAMES)
-    result = sessionize(whole, **arguments)
-    assert result.columns == [*NAMES.values(), *ENTITY_COLUMNS]
-    wanted = in_order(expected(records, chosen)[0])
-    assert rows_of(result) == wanted
-
-    first, second = (frame(spark, half, NAMES.values()) for half in (records[:200], records[200:]))
+    first, second = (frame(spark, shuffled(half), NAMES.values()) for half in (records[:200], records[200:]))
+    check(first, columns=NAMES)
     carried_state(first, **arguments).write.parquet(str(tmp_path / "states"))
     carried = spark.read.parquet(str(tmp_path / "states"))
-    parts = rows_of(sessionize(first, **arguments)) + rows_of(sessionize(second, carried=carried, **arguments))
-    assert sorted(parts, key=lambda row: (row[0], row[2])) == wanted
+    results = [sessionize(first, **arguments), sessionize(second, carried=carried, **arguments)]
+    assert [result.columns for result in results] == [[*NAMES.values(), *ENTITY_COLUMNS]] * 2
+    found = sorted((row for result in results for row in rows_of(result)), key=lambda row: (row[0], row[2]))
+    assert found == in_order(expected(records, chosen)[0])
     states = [
         (*row[:-REMEMBERED_EVENTS], tuple(filter(None, row[-REMEMBERED_EVENTS:])))
         for row in rows_of(carried_state(second, carried=carried, **arguments))
@@ -91,6 +88,7 @@ def test_dataframes_equal_the_fold(spark: SparkSession, chosen: LogSettings, tmp
     assert states == [attrs.astuple(state) for state in wanted_states]
 
 
+@pytest.mark.xdist_group("spark")
 def test_bad_logs_are_refused(spark: SparkSession, tmp_path: Path) -> None:
     """An unknown input, an event without an id, and a row before the carried state are errors with counts."""
     from client_session.sessionize.spark import carried_state, check  # noqa: PLC0415  # needs pyspark

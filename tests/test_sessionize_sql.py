@@ -298,6 +298,7 @@ def test_problems_on_postgres_are_counted(postgres: Engine) -> None:
 
 
 @pytest.mark.engines
+@pytest.mark.xdist_group("spark")  # starts Java once
 def test_problems_on_spark_are_counted(spark: Engine) -> None:
     """On Spark, the query for problems counts each of them."""
     assert found_problems(spark).items() >= PROBLEMS.items()
