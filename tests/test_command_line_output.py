@@ -176,10 +176,11 @@ def test_any_encoding_is_enough(encoding: str, tmp_path: Path) -> None:
         ("show", str(tmp_path / "none\u65e5")): 2,
         ("replay", str(bad)): 2,
         ("diagram", "--format", "svg"): 0,
-        ("verify", "--examples", "1", "--length", "0", "--report", str(report)): 0,
         ("--help",): 0,
         ("replay", "--\u65e5"): 2,
     }
+    if encoding == "ascii":  # the poorest; verification takes seconds
+        expected["verify", "--examples", "1", "--length", "0", "--report", str(report)] = 0
     for arguments, status in expected.items():
         result = run(*arguments, env=env)
         assert result.returncode == status, (arguments, result.stderr)
