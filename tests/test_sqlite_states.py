@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from client_session_persistence import SqliteStates, StoreError, sqlite_states
+from client_session_persistence import Snapshot, SqliteStates, StoreError, dumps, sqlite_states
+from event_ids import event_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -136,6 +137,16 @@ def test_file_that_is_not_a_database_is_refused(path: Path) -> None:
     with pytest.raises(StoreError, match="file is not a database"):
         SqliteStates(path).swap("key", None, b"value", 60)
     assert path.read_bytes() == b"not a database" * 100
+
+
+@pytest.mark.parametrize("data", [b"x", dumps(Snapshot(user_id=event_id(7)))])
+def test_small_file_is_refused(tmp_path: Path, data: bytes) -> None:
+    """A file that is too small for a database, such as a save file, is not taken for an empty database."""
+    path = tmp_path / "states.db"
+    path.write_bytes(data)
+    with pytest.raises(StoreError, match=rf"states\.db is not a database of SqliteStates: it has {len(data)} bytes"):
+        SqliteStates(path).swap("key", None, b"value", 60)
+    assert [each.read_bytes() for each in tmp_path.iterdir()] == [data]
 
 
 def test_folder_and_missing_permissions_are_os_errors(tmp_path: Path) -> None:

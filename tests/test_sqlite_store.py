@@ -28,7 +28,7 @@ import pytest
 
 from client_session import ClientSession
 from client_session.testing import ManualScheduler
-from client_session_persistence import CorruptSaveFileError, Snapshot, SqliteStore, StoreError, sqlite_connection
+from client_session_persistence import CorruptSaveFileError, Snapshot, SqliteStore, StoreError, dumps, sqlite_connection
 from client_session_persistence.deadline import within_deadline
 from client_session_persistence.snapshot import STORAGE_MECHANISMS
 from client_session_persistence.sqlite_store import read_sessions
@@ -384,13 +384,33 @@ def test_database_of_another_application_is_refused(path: Path) -> None:
     run_sql(path, "CREATE TABLE precious (value)", "INSERT INTO precious VALUES (42)")
     before = path.read_bytes()
     store = SqliteStore(path)
+    store.corrupt_path.write_bytes(b"of that application")
     for attempt in (store.load, lambda: store.save(NEW), lambda: store.replace_user(NEW)):
         with pytest.raises(StoreError, match="is the database of another application"):
             attempt()
     assert path.read_bytes() == before
+    assert store.corrupt_path.read_bytes() == b"of that application"
     with ClientSession(store=store, scheduler=ManualScheduler()) as session:
         assert session.get_session_context(event_id(1)).session_index == 1
     assert isinstance(session.save_error, StoreError)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [dumps(Snapshot(user_id=OLD.user_id)), dumps(OLD), dumps(OLD)[:-1], dumps(OLD)[:60], b"\0" * 50 + dumps(OLD)[50:]],
+    ids=["user only", "session", "truncated", "truncated early", "overwritten"],
+)
+def test_save_file_is_refused(path: Path, data: bytes) -> None:
+    """An XML save file, even a damaged one, is neither used nor changed, nor is what XmlStore keeps next to it."""
+    path.write_bytes(data)
+    for suffix in (".bak", ".corrupt"):
+        path.with_name(path.name + suffix).write_bytes(dumps(OLD))
+    store = SqliteStore(path)
+    for attempt in (store.load, lambda: store.save(NEW), lambda: store.replace_user(NEW)):
+        with pytest.raises(StoreError, match=r"sessions\.db is an XML save file, not an SQLite database; use XmlStore"):
+            attempt()
+    assert path.read_bytes() == data
+    assert names_in(path.parent) == [path.name + suffix for suffix in ("", ".bak", ".corrupt", ".lock")]
 
 
 def test_database_of_a_newer_version_is_refused(path: Path) -> None:

@@ -32,6 +32,8 @@ Result = TypeVar("Result")
 
 _APPLICATION_ID = 0x436C5374  # "ClSt"
 _SCHEMA_VERSION = 1
+_MIN_BYTES = 512
+"""The size of the smallest page, and so of the smallest database."""
 _TABLE = """\
 CREATE TABLE states (
     key TEXT NOT NULL PRIMARY KEY,
@@ -223,6 +225,9 @@ class _Database(ForkAware):
         if _file_id(self.path) in _inherited:
             message = "This process was forked without Python's fork hooks while the database was open"
             raise OSError(errno.ECANCELED, message, self.path)
+        if 0 < (size := os.path.getsize(self.path)) < _MIN_BYTES:  # SQLite would treat it as an empty database
+            msg = f"{self.path} is not a database of SqliteStates: it has {size} bytes, fewer than any database"
+            raise StoreError(msg)
         connection = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
         self._connections.append(connection)
         connection.execute("PRAGMA trusted_schema = OFF")
