@@ -95,6 +95,7 @@ def test_bad_duration_is_named_in_the_error(make: MakeSession, name: str, value:
         ({"save_path": "folder/"}, ValueError, "not a folder: 'folder/'"),
         ({"save_path": "."}, ValueError, r"not a folder: '\.'"),
         ({"save_path": Path()}, ValueError, r"not a folder: '\.'"),
+        ({"save_path": ":memory:"}, ValueError, "not ':memory:'; use MemoryStore"),
         ({"save_path": b"session.xml"}, TypeError, "save_path must be the path"),
         ({"save_path": 7}, TypeError, "save_path must be the path .* not 7"),
         ({"save_path": BytesPath()}, TypeError, "save_path must be a str path, not b'session.xml'"),

@@ -425,6 +425,16 @@ def test_show_explains_a_database_that_it_cannot_use(tmp_path: Path) -> None:
     assert result.stderr.startswith(f"Error: {path} is corrupt: ")
 
 
+def test_path_that_means_something_else_to_sqlite_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is called :memory: needs a path with a folder."""
+    monkeypatch.chdir(tmp_path)
+    Path(":memory:").write_bytes(dumps(Snapshot(user_id=event_id(7))))
+    result = run("show", ":memory:")
+    assert result.returncode == 2
+    assert "Error: FILE must be the path of a file, not ':memory:'" in result.stderr
+    assert run("show", "./:memory:").returncode == 0
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root to switch users")
 def test_show_reports_a_permission_error(open_folder: Path) -> None:
     """If the file belongs to another user and cannot be read, the exit status is 1."""

@@ -73,7 +73,7 @@ def test_home_folder_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert str(tmp_path) in repr(SqliteStates("states.db"))
 
 
-@pytest.mark.parametrize("value", [None, b"states.db", 1, "", "folder/", "a\0b"])
+@pytest.mark.parametrize("value", [None, b"states.db", 1, "", "folder/", ".", "a\0b", ":memory:", "file:v.db"])
 def test_bad_paths_are_refused(value: object) -> None:
     """A path that is not a file's raises TypeError or ValueError that names the argument."""
     with pytest.raises((TypeError, ValueError), match="path must be"):
@@ -151,8 +151,10 @@ def test_small_file_is_refused(tmp_path: Path, data: bytes) -> None:
 
 def test_folder_and_missing_permissions_are_os_errors(tmp_path: Path) -> None:
     """A folder in place of the database, and a file in place of the folder, raise OSError."""
+    states = SqliteStates(tmp_path / "folder")
+    (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match="SQLITE_CANTOPEN"):
-        SqliteStates(tmp_path).read("key")
+        states.read("key")
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError if os.name != "nt" else OSError):
         SqliteStates(tmp_path / "file" / "states.db").read("key")

@@ -137,9 +137,19 @@ def test_store_exposes_its_path_and_name(path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ((b"sessions.db",), TypeError, "path must be the path of the save file"),
+        ((b"sessions.db",), TypeError, "path must be the path of a file"),
         (("",), ValueError, "path must be the path of a file"),
-        (("folder/",), ValueError, "path must be the path of a file"),
+        (("folder/",), ValueError, "path must be the path of a file, not a folder: 'folder/'"),
+        ((".",), ValueError, r"path must be the path of a file, not a folder: '\.'"),
+        ((":memory:",), ValueError, "path must be the path of a file, not ':memory:'; use MemoryStore or MemoryStates"),
+        (
+            ("sqlite:///v.db",),
+            ValueError,
+            "path must be the path of a file, not the URL 'sqlite:///v.db'; pass",
+        ),
+        ((Path("sqlite:///v.db"),), ValueError, "path must be the path of a file, not the URL"),
+        (("file:v.db?mode=ro",), ValueError, "path must be the path of a file, not the URL"),
+        (("redis+unix://x",), ValueError, "path must be the path of a file, not the URL"),
         (("sessions.db", 7), TypeError, "name must be a str, not 7"),
         (("sessions.db", ""), ValueError, "name must be 1 to 50 bytes of printable characters in UTF-8, not ''"),
         (("sessions.db", "a\nb"), ValueError, "name must be 1 to 50 bytes"),
@@ -293,11 +303,11 @@ def test_link_planted_while_the_database_is_opened_is_not_followed(path: Path, m
 @pytest.mark.parametrize("kind", ["fifo", "folder", "device"])
 def test_special_file_is_never_overwritten(path: Path, kind: str) -> None:
     """With a FIFO, folder or device at the path, load and save raise OSError and leave it in place."""
+    store = SqliteStore("/dev/null" if kind == "device" else path)
     if kind == "fifo":
         os.mkfifo(path)
     elif kind == "folder":
         path.mkdir()
-    store = SqliteStore("/dev/null" if kind == "device" else path)
     before = store.path.lstat()
     for attempt in (store.load, lambda: store.save(NEW)) if kind != "device" else (store.load,):
         with pytest.raises(OSError, match=r"Not a regular file|Is a directory"):

@@ -120,8 +120,8 @@ def snapshot_store(
 ) -> SnapshotStore:
     """Return ``store``, or an `XmlStore` at ``save_path``; ``xml_store`` imports the class.
 
-    Raise `TypeError` if neither is given or its type is wrong, and `ValueError` if both are given, the path is empty,
-    contains a NUL character or is a folder, or the store's ``storage_mechanism`` is not in the schema.
+    Raise `TypeError` if neither is given or its type is wrong, and `ValueError` if both are given, the path cannot be
+    that of a file, or the store's ``storage_mechanism`` is not in the schema.
     """
     if store is not None:
         if save_path is not None:
@@ -136,11 +136,7 @@ def snapshot_store(
     if not isinstance(save_path, str | os.PathLike):
         msg = f"save_path must be the path of the save file (str or os.PathLike), not {shown(save_path)}; or pass store"
         raise TypeError(msg)
-    path = file_path("save_path", save_path)
-    if os.path.isdir(path):  # noqa: PTH112  # Path.is_dir() can raise PermissionError
-        msg = f"save_path must be the path of a file, not a folder: {shown(os.fspath(save_path))}"
-        raise ValueError(msg)
-    return xml_store()(path)
+    return xml_store()(file_path("save_path", save_path))
 
 
 def event_id_string(value: uuid.UUID | str) -> str:

@@ -32,6 +32,7 @@ from client_session.verify import diagram as drawing
 from client_session.verify import picture
 from client_session_persistence import CorruptSaveFileError, MemoryStore, StoreError, XmlStore
 from client_session_persistence.codec import FIELDS
+from client_session_persistence.path_argument import file_path
 from client_session_persistence.snapshot import iso_time
 from client_session_persistence.sqlite_store import is_sqlite, read_sessions
 
@@ -265,6 +266,7 @@ def show(file: str, *, as_json: bool, **timeouts: float) -> None:
         foreground, background = (
             timeout(name, timeouts[name]) for name in ("foreground_timeout", "background_timeout")
         )
+        file_path("FILE", file)
     except ValueError as error:
         raise _usage_error(error) from error
     is_database = is_sqlite(file)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 
 from client_session_persistence.snapshot import shown
 
+_URL = re.compile(r"file:|[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+"""Matches the beginning of a URL, even after `pathlib` has removed a slash. A drive of Windows has one letter only."""
+
 
 def file_path(argument: str, value: str | os.PathLike[str]) -> str:
-    """Return the path of a file as a string, with ``~`` expanded. The file need not exist.
+    """Return the path of a file as a string, with ``~`` expanded. The file need not exist, but must not be a folder.
 
     Raise `TypeError` if the value is not a ``str`` or `os.PathLike` path, and `ValueError` if it cannot be the path of
     a file. The error names the argument and states its value and what is allowed.
     """
     if not isinstance(value, str | os.PathLike):
-        msg = f"{argument} must be the path of the save file (str or os.PathLike), not {shown(value)}"
+        msg = f"{argument} must be the path of a file (str or os.PathLike), not {shown(value)}"
         raise TypeError(msg)
     try:
         path = os.fspath(value)
@@ -27,8 +31,11 @@ def file_path(argument: str, value: str | os.PathLike[str]) -> str:
     if not path.strip() or "\0" in path:
         msg = f"{argument} must be the path of a file (not empty, no NUL character), not {shown(path)}"
         raise ValueError(msg)
-    if path.endswith(("/", os.sep)):
-        msg = f"{argument} must be the path of a file, not a folder: {shown(path)}"
+    if path == ":memory:":
+        msg = f"{argument} must be the path of a file, not {shown(path)}; use MemoryStore or MemoryStates instead"
+        raise ValueError(msg)
+    if _URL.match(path):
+        msg = f"{argument} must be the path of a file, not the URL {shown(path)}; pass a plain path"
         raise ValueError(msg)
     try:
         os.fsencode(path)
@@ -38,4 +45,8 @@ def file_path(argument: str, value: str | os.PathLike[str]) -> str:
             f"not {shown(path)}: {error.reason}"
         )
         raise ValueError(msg) from error
-    return os.path.expanduser(path)  # noqa: PTH111  # Path.expanduser() raises RuntimeError if there is no home folder
+    expanded = os.path.expanduser(path)  # noqa: PTH111  # Path.expanduser() raises RuntimeError if there is no home folder
+    if path.endswith(("/", os.sep)) or os.path.isdir(expanded):  # noqa: PTH112  # Path.is_dir() can raise PermissionError
+        msg = f"{argument} must be the path of a file, not a folder: {shown(path)}"
+        raise ValueError(msg)
+    return expanded
