@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from client_session_persistence import Snapshot, SqliteStates, StoreError, dumps, sqlite_states
+from client_session_persistence import Snapshot, SqliteStates, SqliteStore, StoreError, dumps, sqlite_states
 from event_ids import event_id
 
 if TYPE_CHECKING:
@@ -137,6 +137,20 @@ def test_file_that_is_not_a_database_is_refused(path: Path) -> None:
     with pytest.raises(StoreError, match="file is not a database"):
         SqliteStates(path).swap("key", None, b"value", 60)
     assert path.read_bytes() == b"not a database" * 100
+
+
+def test_database_of_sessions_is_refused(tmp_path: Path) -> None:
+    """The error says that the database belongs to SqliteStore, and the other way around."""
+    SqliteStore(tmp_path / "sessions.db").save(Snapshot(user_id=event_id(7)))
+    with pytest.raises(
+        StoreError, match=r"is a database of sessions \(SqliteStore\), not of visitors' states \(Sqlite"
+    ):
+        SqliteStates(tmp_path / "sessions.db").read("key")
+    SqliteStates(tmp_path / "states.db").swap("key", None, b"value", 60)
+    with pytest.raises(
+        StoreError, match=r"is a database of visitors' states \(SqliteStates\), not of sessions \(Sqlite"
+    ):
+        SqliteStore(tmp_path / "states.db").load()
 
 
 @pytest.mark.parametrize("data", [b"x", dumps(Snapshot(user_id=event_id(7)))])

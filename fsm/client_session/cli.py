@@ -81,8 +81,14 @@ class _Path(click.Path):
         return super().convert(value, param, ctx)
 
 
+class _Seconds(click.types.FloatParamType):
+    """A number; its range is checked with the session's other arguments."""
+
+    name = "number of seconds"
+
+
 _DEFAULTS = SessionOptions()
-_seconds = partial(click.option, type=float, metavar="SECONDS", show_default=True)
+_seconds = partial(click.option, type=_Seconds(), metavar="SECONDS", show_default=True)
 _SECONDS = ("foreground_timeout", "background_timeout", "max_duration", "check_interval")
 _OPTIONS = {"save_path": "--save"} | {name: f"--{name.replace('_', '-')}" for name in (*_SECONDS, "namespace")}
 """The option that sets each argument of the session."""
@@ -105,8 +111,8 @@ def _limits(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _usage_error(error: ValueError) -> click.UsageError:
-    """Return the error for an invalid argument of a session, which names the option."""
-    message = str(error)
+    """Return the error for an invalid argument of a session, in the terms of the command line."""
+    message = str(error).replace("math.inf", "inf")
     for name, option in _OPTIONS.items():
         message = message.replace(name, option)
     return click.UsageError(message)

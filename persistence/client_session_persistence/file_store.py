@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from client_session_persistence.snapshot import Snapshot
     from client_session_persistence.store import Owner
 
-SQLITE_HEADER = b"SQLite format 3\0"
-"""The first bytes of each SQLite database."""
-
 
 class FileStore(ABC):
     """A store that keeps its snapshot in a file and uses ``<name>.lock`` to exclude other threads and processes."""

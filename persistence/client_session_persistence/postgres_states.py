@@ -134,6 +134,11 @@ class PostgresStates(Generic[Client]):
         self._is_async = hasattr(connection_or_pool, "__aenter__")
         self._process = os.getpid()
 
+    @property
+    def is_async(self) -> bool:
+        """Whether the connection or pool is for asyncio, so that the methods return awaitables."""
+        return self._is_async
+
     @staticmethod
     def sql() -> str:
         """Return the statement that creates the table."""

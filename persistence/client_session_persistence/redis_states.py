@@ -129,6 +129,11 @@ class RedisStates(Generic[Client]):
         if not self._is_async:
             _check_limits(self._client)
 
+    @property
+    def is_async(self) -> bool:
+        """Whether the client is for asyncio, so that the methods return awaitables."""
+        return self._is_async
+
     @overload
     def read(self: RedisStates[SyncClient], key: str) -> ReadResult: ...
     @overload

@@ -15,11 +15,10 @@ import attrs
 from client_session_persistence import atomic_file
 from client_session_persistence.atomic_file import path_next_to
 from client_session_persistence.codec import resembles_save_file
-from client_session_persistence.file_store import SQLITE_HEADER, FileStore
+from client_session_persistence.file_store import FileStore
 from client_session_persistence.path_argument import file_path
 from client_session_persistence.snapshot import CorruptSaveFileError, Snapshot, StoreError, iso_time, shown
 from client_session_persistence.sqlite_connection import (
-    APPLICATION_ID,
     SCHEMA_VERSION,
     TABLE,
     SqliteConnection,
@@ -30,6 +29,7 @@ from client_session_persistence.sqlite_connection import (
     read_rows,
     translated,
 )
+from client_session_persistence.sqlite_format import HEADER, SESSIONS_ID
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -313,7 +313,7 @@ class SqliteStore(FileStore):
         data = log = b""
         with contextlib.suppress(OSError):
             data, _ = atomic_file.read_regular_file(self._path, _MAX_SEARCHED_BYTES)
-        if not data.startswith(SQLITE_HEADER) and resembles_save_file(data):
+        if not data.startswith(HEADER) and resembles_save_file(data):
             msg = f"{self._path} is an XML save file, not an SQLite database; use XmlStore for save files"
             raise StoreError(msg) from None
         with contextlib.suppress(OSError):
@@ -329,8 +329,8 @@ class SqliteStore(FileStore):
 def is_sqlite(path: str | os.PathLike[str]) -> bool:
     """Return whether a file begins as SQLite databases do. Any other file, or one that cannot be read, does not."""
     with contextlib.suppress(OSError):
-        data, _ = atomic_file.read_regular_file(atomic_file.follow_links(file_path("path", path)), len(SQLITE_HEADER))
-        return data == SQLITE_HEADER
+        data, _ = atomic_file.read_regular_file(atomic_file.follow_links(file_path("path", path)), len(HEADER))
+        return data == HEADER
     return False
 
 
@@ -423,7 +423,7 @@ def _readable_users(data: bytes) -> dict[str, str]:
 def _new_database(rows: Iterable[Row]) -> bytes:
     """Return the bytes of a database with these rows."""
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA application_id = {SESSIONS_ID}")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute(TABLE)
         connection.executemany(_REPLACE, {row[0]: row for row in rows}.values())  # a replaced row would leave traces

@@ -64,7 +64,10 @@ class StateStore(Protocol):
 
 
 class AsyncStateStore(Protocol):
-    """A `StateStore` for asyncio: its methods return awaitables."""
+    """A `StateStore` for asyncio: its methods return awaitables.
+
+    If they are not coroutine functions, it has an attribute ``is_async = True``.
+    """
 
     def read(self, key: str) -> Awaitable[ReadResult]:
         """Return the stored value and the store's time, as `StateStore.read` does."""

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 import attrs
 
-from client_session_persistence import atomic_file
+from client_session_persistence import atomic_file, sqlite_format
 from client_session_persistence.atomic_file import path_next_to
 from client_session_persistence.codec import MAX_BYTES, dumps, loads, readable_user_id
-from client_session_persistence.file_store import SQLITE_HEADER, FileStore
+from client_session_persistence.file_store import FileStore
 from client_session_persistence.path_argument import file_path
 from client_session_persistence.snapshot import CorruptSaveFileError, Snapshot, StoreError
 
@@ -273,7 +273,7 @@ class XmlStore(FileStore):
             return None
         if self._written is not None and self._written[0] == data:
             return _Content(data, file_stat, self._written[1], None)
-        if data.startswith(SQLITE_HEADER):
+        if data.startswith(sqlite_format.HEADER):
             self._refuse_database("its first bytes say so")
         try:
             return _Content(data, file_stat, loads(data), None)

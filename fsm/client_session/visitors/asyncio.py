@@ -70,7 +70,7 @@ class AsyncVisitorSessions:
             namespace=namespace,
             key_secret=key_secret,
             callbacks={"on_session_start": on_session_start, "on_session_end": on_session_end, "on_input": on_input},
-            may_be_coroutines=True,
+            is_async=True,
             pause=asyncio.sleep,
         )
 

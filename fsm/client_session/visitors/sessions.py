@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from client_session.graph import Command
-from client_session.visitors.settings import Visitors
+from client_session.visitors.settings import ASYNC_STORE, Visitors
 
 if TYPE_CHECKING:
     import uuid
@@ -94,7 +94,7 @@ class VisitorSessions:
                 "on_session_end": on_session_end,
                 "on_input": on_input,
             },
-            may_be_coroutines=False,
+            is_async=False,
             pause=time.sleep,
         )
 
@@ -126,8 +126,7 @@ class VisitorSessions:
                 if hasattr(reply, "__await__"):
                     if inspect.iscoroutine(reply):
                         reply.close()
-                    msg = "states must be a store that is not asynchronous; use AsyncVisitorSessions for this one"
-                    raise TypeError(msg)
+                    raise TypeError(ASYNC_STORE)
                 request = steps.send(reply)
         except StopIteration as done:
             result: Result = done.value
