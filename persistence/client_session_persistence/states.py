@@ -129,6 +129,10 @@ class MemoryStates(ForkAware):
         self._to_examine: list[str] = []
         super().__init__()
 
+    def __repr__(self) -> str:
+        """Show how many values there are, including those that have expired but have not been deleted yet."""
+        return f"<MemoryStates values={len(self._entries)}>"
+
     @property
     def is_local(self) -> bool:
         """``True``: calls cost no round trip, so hosts read a value before they swap it."""

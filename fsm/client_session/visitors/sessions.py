@@ -98,6 +98,10 @@ class VisitorSessions:
             pause=time.sleep,
         )
 
+    def __repr__(self) -> str:
+        """Show the store and the namespace."""
+        return f"VisitorSessions({self._states!r}, namespace={self._visitors.rules.namespace!r})"
+
     def of(self, visitor: str | uuid.UUID) -> VisitorSession:
         """Return a visitor's session, without using the store.
 
@@ -149,6 +153,10 @@ class VisitorSession:
         self._visitors = sessions._visitors  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # likewise
         self.user_id = user_id
         """The visitor's user id."""
+
+    def __repr__(self) -> str:
+        """Show the namespace, but not the user id, which may be the visitor's key."""
+        return f"<VisitorSession namespace={self._visitors.rules.namespace!r}>"
 
     @overload
     def get_session_context(
