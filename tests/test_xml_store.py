@@ -563,7 +563,6 @@ def test_corrupt_file_error_can_be_pickled(save_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["fifo", "folder", "device"])
 def test_special_file_is_never_overwritten(save_path: Path, kind: str) -> None:
     """With a FIFO, folder or device at the save path, load and save raise OSError and leave it in place."""
-    store = XmlStore(save_path) if kind != "device" else XmlStore("/dev/zero")
     if kind == "fifo":
         os.mkfifo(save_path)
     elif kind == "folder":
@@ -572,6 +571,7 @@ def test_special_file_is_never_overwritten(save_path: Path, kind: str) -> None:
         save_path.symlink_to("/dev/zero")
     save_path.with_name("session.xml.bak").write_bytes(dumps(OLD))
     before = save_path.lstat()
+    store = XmlStore(save_path) if kind != "device" else XmlStore("/dev/zero")
     for attempt in (store.load, lambda: store.save(NEW)) if kind != "device" else (store.load,):
         with pytest.raises(OSError, match=r"Not a regular file|Is a directory"):
             attempt()

@@ -9,7 +9,7 @@ import uuid
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from client_session_persistence.path_argument import file_path
+from client_session_persistence.path_argument import path_of_no_folder
 from client_session_persistence.snapshot import STORAGE_MECHANISM, STORAGE_MECHANISMS, is_uuid, shown
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def snapshot_store(
     """Return ``store``, or an `XmlStore` at ``save_path``; ``xml_store`` imports the class.
 
     Raise `TypeError` if neither is given or its type is wrong, and `ValueError` if both are given, the path cannot be
-    that of a file, or the store's ``storage_mechanism`` is not in the schema.
+    that of a file or is a folder's, or the store's ``storage_mechanism`` is not in the schema.
     """
     if store is not None:
         if save_path is not None:
@@ -150,7 +150,7 @@ def snapshot_store(
     if not isinstance(save_path, str | os.PathLike):
         msg = f"save_path must be the path of the save file (str or os.PathLike), not {shown(save_path)}; or pass store"
         raise TypeError(msg)
-    return xml_store()(file_path("save_path", save_path))
+    return xml_store()(path_of_no_folder("save_path", save_path))
 
 
 def event_id_string(value: uuid.UUID | str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from typing import NoReturn
 
 from client_session_persistence.snapshot import shown
 
@@ -12,7 +13,7 @@ _URL = re.compile(r"file:|[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 
 
 def file_path(argument: str, value: str | os.PathLike[str]) -> str:
-    """Return the path of a file as a string, with ``~`` expanded. The file need not exist, but must not be a folder.
+    """Return the path of a file as a string, with ``~`` expanded. The file need not exist.
 
     Raise `TypeError` if the value is not a ``str`` or `os.PathLike` path, and `ValueError` if it cannot be the path of
     a file. The error names the argument and states its value and what is allowed.
@@ -31,6 +32,8 @@ def file_path(argument: str, value: str | os.PathLike[str]) -> str:
     if not path.strip() or "\0" in path:
         msg = f"{argument} must be the path of a file (not empty, no NUL character), not {shown(path)}"
         raise ValueError(msg)
+    if path.endswith(("/", os.sep)):
+        _refuse_folder(argument, path)
     if path == ":memory:":
         msg = f"{argument} must be the path of a file, not {shown(path)}; use MemoryStore or MemoryStates instead"
         raise ValueError(msg)
@@ -45,8 +48,17 @@ def file_path(argument: str, value: str | os.PathLike[str]) -> str:
             f"not {shown(path)}: {error.reason}"
         )
         raise ValueError(msg) from error
-    expanded = os.path.expanduser(path)  # noqa: PTH111  # Path.expanduser() raises RuntimeError if there is no home folder
-    if path.endswith(("/", os.sep)) or os.path.isdir(expanded):  # noqa: PTH112  # Path.is_dir() can raise PermissionError
-        msg = f"{argument} must be the path of a file, not a folder: {shown(path)}"
-        raise ValueError(msg)
-    return expanded
+    return os.path.expanduser(path)  # noqa: PTH111  # Path.expanduser() raises RuntimeError if there is no home folder
+
+
+def path_of_no_folder(argument: str, value: str | os.PathLike[str]) -> str:
+    """Return the path of a file as `file_path` does; also raise `ValueError` if a folder has this path now."""
+    path = file_path(argument, value)
+    if os.path.isdir(path):  # noqa: PTH112  # Path.is_dir() can raise PermissionError
+        _refuse_folder(argument, path)
+    return path
+
+
+def _refuse_folder(argument: str, path: str) -> NoReturn:
+    msg = f"{argument} must be the path of a file, not a folder: {shown(path)}"
+    raise ValueError(msg)

@@ -19,7 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from client_session_persistence.forks import ForkAware, Stage, register
-from client_session_persistence.path_argument import file_path
+from client_session_persistence.path_argument import path_of_no_folder
 from client_session_persistence.snapshot import StoreError
 from client_session_persistence.sqlite_format import MIN_BYTES, SESSIONS_ID, STATES_ID
 from client_session_persistence.states import CALL_SECONDS, microseconds, now_us
@@ -80,10 +80,10 @@ class SqliteStates:
 
         Raises:
             TypeError: ``path`` is not a ``str`` or `os.PathLike` path.
-            ValueError: ``path`` cannot be the path of a file.
+            ValueError: ``path`` cannot be the path of a file, or is a folder's.
 
         """
-        self._database = _Database(os.path.abspath(file_path("path", path)))
+        self._database = _Database(os.path.abspath(path_of_no_folder("path", path)))
         weakref.finalize(self, self._database.close)
 
     def __repr__(self) -> str:
