@@ -11,7 +11,7 @@ from client_session import ClientSession
 from client_session.testing import ManualClock, ManualScheduler
 from client_session.testing.states import ManualStates
 from client_session.visitors import AsyncVisitorSessions, VisitorSessions
-from client_session_persistence import MemoryStates, MemoryStore
+from client_session_persistence import MemoryStates, MemoryStore, Snapshot
 from event_ids import event_id
 
 if TYPE_CHECKING:
@@ -89,8 +89,12 @@ def test_visitors_show_their_store_but_no_keys(clock: ManualClock) -> None:
         assert repr(sessions.of(event_id(1))) == f"<{name.removesuffix('s')} namespace='shop'>"
 
 
-def test_states_show_no_values() -> None:
-    """A store in memory shows how many values it has."""
+def test_stores_in_memory_show_little() -> None:
+    """A store shows the number of its session, and visitors' states show how many there are."""
+    store = MemoryStore()
+    assert repr(store) == "<MemoryStore session_index=None>"
+    store.save(Snapshot(user_id=event_id(7), session_index=2))
+    assert repr(store) == "<MemoryStore session_index=2>"
     states = MemoryStates()
     states.swap("anna", None, b"value", 60)
     assert repr(states) == "<MemoryStates values=1>"
