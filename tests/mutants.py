@@ -437,7 +437,7 @@ MUTANTS = (
         "            done.set()\n"),
     # Databases
     Mutant("a database of another application is used", "sqlite_connection",
-        "if application_id != APPLICATION_ID:",
+        "if application_id != SESSIONS_ID:",
         "if application_id is path:"),
     Mutant("a database whose table has been changed is used", "sqlite_connection",
         "WHERE tbl_name = 'sessions'\") != [(TABLE,)]:",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from client_session import ClientSession, SessionClosedError
-from client_session_persistence import MemoryStore
+from client_session_persistence import MemoryStates, MemoryStore, SqliteStates
 from event_ids import event_id
 
 if TYPE_CHECKING:
@@ -95,12 +95,20 @@ def test_bad_duration_is_named_in_the_error(make: MakeSession, name: str, value:
         ({"save_path": "folder/"}, ValueError, "not a folder: 'folder/'"),
         ({"save_path": "."}, ValueError, r"not a folder: '\.'"),
         ({"save_path": Path()}, ValueError, r"not a folder: '\.'"),
+        ({"save_path": ":memory:"}, ValueError, "not ':memory:'; use MemoryStore"),
         ({"save_path": b"session.xml"}, TypeError, "save_path must be the path"),
         ({"save_path": 7}, TypeError, "save_path must be the path .* not 7"),
         ({"save_path": BytesPath()}, TypeError, "save_path must be a str path, not b'session.xml'"),
         ({"save_path": None}, TypeError, "not None; or pass store"),
         ({"save_path": "x.xml", "store": MemoryStore()}, ValueError, "save_path or store, not both: 'x.xml'"),
         ({"store": 7}, TypeError, "store must have the methods load, save, lock; 7 lacks load"),
+        ({"store": "x.xml"}, TypeError, r"; 'x\.xml' lacks load; did you mean XmlStore\('x\.xml'\)\?$"),
+        (
+            {"store": SqliteStates("v.db")},
+            TypeError,
+            "one session, as SqliteStore does, not the states of visitors, as Sq",
+        ),
+        ({"store": MemoryStates()}, TypeError, "store must keep one session"),
         ({"clock": 7}, TypeError, "clock must have the methods monotonic, now"),
         ({"scheduler": 7}, TypeError, "scheduler must have the methods start, stop"),
         ({"logger": 7}, TypeError, "logger must have the methods"),

@@ -20,7 +20,7 @@ from jsonschema import Draft4Validator, FormatChecker
 
 from client_session.testing.trace import INPUTS
 from client_session.verify import diagram as drawing
-from client_session_persistence import Snapshot, SqliteStore, dumps, loads
+from client_session_persistence import Snapshot, SqliteStates, SqliteStore, dumps, loads
 from event_ids import event_id
 from terminal import COMMAND, run_on_terminal
 
@@ -294,6 +294,8 @@ def test_bad_option_is_named_in_the_error(command: str, option: str, value: str)
     assert result.returncode == 2
     assert f"--{option}" in result.stderr
     assert option.replace("-", "_") not in result.stderr
+    assert "math.inf" not in result.stderr
+    assert ("'soon' is not a valid number of seconds" in result.stderr) is (value == "soon")
     assert "Traceback" not in result.stderr
 
 
@@ -412,17 +414,31 @@ def test_show_prints_each_session_of_a_database(tmp_path: Path, state: str) -> N
 
 
 def test_show_explains_a_database_that_it_cannot_use(tmp_path: Path) -> None:
-    """A corrupt database, and one of another application, give a one-line error and status 1."""
+    """A corrupt database, and one of visitors or another application, give a one-line error and status 1."""
     path = tmp_path / "sessions.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE t (x)")
     result = run("show", str(path))
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith(f"Error: {path} is the database of another application (application_id 0")
+    SqliteStates(tmp_path / "visitors.db").swap("key", None, b"value", 60)
+    result = run("show", str(tmp_path / "visitors.db"))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "visitors.db is a database of visitors' states (SqliteStates), not of sessions" in result.stderr
     path.write_bytes(b"SQLite format 3\0" + bytes(4080))
     result = run("show", str(path))
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith(f"Error: {path} is corrupt: ")
+
+
+def test_path_that_means_something_else_to_sqlite_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is called :memory: needs a path with a folder."""
+    monkeypatch.chdir(tmp_path)
+    Path(":memory:").write_bytes(dumps(Snapshot(user_id=event_id(7))))
+    result = run("show", ":memory:")
+    assert result.returncode == 2
+    assert "Error: FILE must be the path of a file, not ':memory:'" in result.stderr
+    assert run("show", "./:memory:").returncode == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root to switch users")

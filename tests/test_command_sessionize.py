@@ -451,7 +451,7 @@ def test_huge_values(tmp_path: Path) -> None:
 
 
 def test_missing_columns_are_named(tmp_path: Path) -> None:
-    """The error says which columns are missing, and which there are."""
+    """The error says which columns are missing, and which there are, or that a CSV file has another separator."""
     pl.DataFrame([GOOD]).rename({"time": "tstamp"}).write_csv(tmp_path / "log.csv")
     (tmp_path / "log.jsonl").write_text(json.dumps({"user_id": "a", "tstamp": 1, "sequence": 1, "input": "event"}))
     pl.DataFrame([GOOD]).drop("sequence").write_parquet(tmp_path / "log.parquet")
@@ -464,6 +464,10 @@ def test_missing_columns_are_named(tmp_path: Path) -> None:
         done = run("sessionize", tmp_path / name, "-o", tmp_path / "out.csv")
         assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
         assert message in done.stderr
+    (tmp_path / "log.csv").write_text("user_id;time;sequence;input;event_id\n")
+    done = run("sessionize", tmp_path / "log.csv", "-o", tmp_path / "out.csv")
+    assert done.exit_code == 2
+    assert "the columns of a CSV file must be separated by commas, unlike 'user_id;time;" in done.stderr
     log = write_log(tmp_path / "good.csv", sample_log())
     done = run("sessionize", log, "-o", tmp_path / "out.csv", "--carried", tmp_path / "states.parquet")
     assert done.exit_code == 2

@@ -135,7 +135,7 @@ def test_entity_supports_equality_hash_pickle_and_repr(make: MakeSession) -> Non
     assert copy == first != second
     assert len({first, copy, second}) == 2
     assert copy.data == first.data
-    assert re.fullmatch(r"SessionContext\(userId='[^']+', .*, eventIndex=1, .*\)", repr(first))
+    assert re.fullmatch(r"SessionContext\(user_id='[^']+', .*, event_index=1, .*\)", repr(first))
 
 
 @pytest.mark.parametrize("argument", [uuid.UUID(event_id(10)), event_id(10), "ABCDEF00-0000-4000-8000-00000000000A"])

@@ -196,5 +196,6 @@ def test_session_closed_during_the_check_is_not_a_failure(
 @pytest.mark.parametrize("value", [None, "session.xml", ClientSession])
 def test_invalid_session_is_rejected(value: Any) -> None:  # noqa: ANN401  # wrong on purpose
     """The error names the argument, its value, and what is allowed."""
-    with pytest.raises(TypeError, match="session must be a ClientSession, not "):
+    hint = r"; did you mean ClientSession\('session\.xml'\)\?" if value == "session.xml" else ""
+    with pytest.raises(TypeError, match=rf"session must be a ClientSession, not [^;]*{hint}$"):
         SessionFilter(value)

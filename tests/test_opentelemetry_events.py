@@ -18,6 +18,8 @@ from event_ids import event_id
 
 pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed (extra: opentelemetry)")
 
+from opentelemetry._logs import LoggerProvider  # imported after the skip
+
 from client_session.trackers.opentelemetry import SessionEvents  # imported after the skip
 from telemetry import Logs, Traces, nanoseconds  # imported after the skip
 
@@ -54,6 +56,14 @@ def test_start_and_end_events_are_emitted(make: MakeSession, clock: ManualClock)
         {"session.id": second_id, "session.previous_id": first_id},
         {"session.id": second_id},
     ]
+
+
+def test_invalid_logger_provider_is_named_in_the_error(make: MakeSession) -> None:
+    """A session or any other value that is not a provider is refused."""
+    wrong: tuple[Any, ...] = (make(), LoggerProvider, "otlp")
+    for value in wrong:
+        with pytest.raises(TypeError, match="logger_provider must be a LoggerProvider of OpenTelemetry or None, not "):
+            SessionEvents(value)
 
 
 @pytest.mark.parametrize("hours", [(0, -1), (-1, 0), (0, 1), (1, 0), (1, -1), (24 * 365 * 1000, 0)])

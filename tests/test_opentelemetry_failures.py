@@ -118,7 +118,7 @@ def test_invalid_processor_argument_is_named_in_the_error(
     session: ClientSession, make_processor: Callable[..., SessionSpanProcessor | SessionLogRecordProcessor]
 ) -> None:
     """An invalid session or predicate is rejected when the processor is created."""
-    with pytest.raises(TypeError, match=r"session must have the methods get_session_context, tick; 'session\.xml' la"):
+    with pytest.raises(TypeError, match=r"'session\.xml' lacks .*; did you mean ClientSession\('session\.xml'\)"):
         make_processor("session.xml")
     with pytest.raises(TypeError, match="session must have the methods get_session_context, tick; it is None"):
         make_processor(None)

@@ -231,9 +231,9 @@ def test_unknown_home_folder_is_an_error(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("path", "error", "message"),
     [
-        (b"session.xml", TypeError, "path must be the path of the save file"),
-        (None, TypeError, "path must be the path of the save file"),
-        (7, TypeError, "path must be the path of the save file"),
+        (b"session.xml", TypeError, "path must be the path of a file"),
+        (None, TypeError, "path must be the path of a file"),
+        (7, TypeError, "path must be the path of a file"),
         ("", ValueError, "path must be the path of a file"),
         ("  ", ValueError, "path must be the path of a file"),
         ("a\0b", ValueError, "path must be the path of a file"),

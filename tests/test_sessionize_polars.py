@@ -338,6 +338,8 @@ def test_times_before_a_clock_that_was_set_back() -> None:
 def test_wrong_columns_raise_at_once() -> None:
     """Missing columns and wrong types are errors of the call, not of the collection."""
     log = log_of(GOOD)
+    with pytest.raises(TypeError, match=r"columns must be a mapping such as .*, or None, not 'user_id=who'"):
+        sessionize(log, columns="user_id=who")  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ValueError, match="log lacks the columns event_id; it has user_id, time"):
         sessionize(log.drop("event_id"))
     with pytest.raises(TypeError, match="the log's column time must be Datetime or String, not Int32"):

@@ -98,6 +98,8 @@ def test_bad_logs_are_refused(spark: SparkSession, tmp_path: Path) -> None:
     carried_state(frame(spark, good)).write.parquet(str(tmp_path / "states"))
     carried = spark.read.parquet(str(tmp_path / "states"))
     check(frame(spark, good))
+    with pytest.raises(TypeError, match=r"columns must be a mapping such as .*, or None, not 'user_id=who'"):
+        check(frame(spark, good), columns="user_id=who")  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(LogError) as refused:
         check(frame(spark, bad), carried=carried)
     found = {problem.description.split(",")[0]: problem.count for problem in refused.value.problems}

@@ -313,6 +313,8 @@ def test_problems_on_spark_are_counted(spark: Engine) -> None:
         ({"columns": {"user": "u"}}, "columns may rename user_id, time, sequence, input, event_id, not 'user'"),
         ({"columns": {"user_id": ""}}, r"columns\['user_id'\] must be the name of a column, not ''"),
         ({"columns": {"user_id": "time"}}, "must differ from each other and from the entity's: time"),
+        ({"columns": "user_id=who"}, "columns must be a mapping such as .*, or None, not 'user_id=who'"),
+        ({"columns": []}, r"columns must be a mapping such as {\"user_id\": \"who\"}, or None, not \[\]"),
         ({"foreground_timeout": 0}, "foreground_timeout must be greater than 0 seconds"),
         ({"namespace": "a b"}, "namespace must have 1 to 64 printable ASCII characters"),
         ({"timeout": 600}, "timeout is not an argument; the settings are foreground_timeout, background_timeout, max_"),

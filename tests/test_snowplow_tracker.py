@@ -534,6 +534,7 @@ async def later(event: Event) -> bool:
     ("arguments", "message"),
     [
         ({"session": "session.xml"}, r"session must have the methods get_session_context; 'session\.xml' lacks"),
+        ({"session": "session.xml"}, r"; did you mean ClientSession\('session\.xml'\)\?$"),
         ({"session": None}, "session must have the methods get_session_context; it is None"),
         ({"is_activity": True}, "is_activity must be callable or None, not True"),
         ({"is_activity": later}, "is_activity must be a plain function, not the coroutine function <function later"),

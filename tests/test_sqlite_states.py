@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from client_session_persistence import SqliteStates, StoreError, sqlite_states
+from client_session_persistence import Snapshot, SqliteStates, SqliteStore, StoreError, dumps, sqlite_states
+from event_ids import event_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,7 +73,7 @@ def test_home_folder_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert str(tmp_path) in repr(SqliteStates("states.db"))
 
 
-@pytest.mark.parametrize("value", [None, b"states.db", 1, "", "folder/", "a\0b"])
+@pytest.mark.parametrize("value", [None, b"states.db", 1, "", "folder/", ".", "a\0b", ":memory:", "file:v.db"])
 def test_bad_paths_are_refused(value: object) -> None:
     """A path that is not a file's raises TypeError or ValueError that names the argument."""
     with pytest.raises((TypeError, ValueError), match="path must be"):
@@ -138,10 +139,36 @@ def test_file_that_is_not_a_database_is_refused(path: Path) -> None:
     assert path.read_bytes() == b"not a database" * 100
 
 
+def test_database_of_sessions_is_refused(tmp_path: Path) -> None:
+    """The error says that the database belongs to SqliteStore, and the other way around."""
+    SqliteStore(tmp_path / "sessions.db").save(Snapshot(user_id=event_id(7)))
+    with pytest.raises(
+        StoreError, match=r"is a database of sessions \(SqliteStore\), not of visitors' states \(Sqlite"
+    ):
+        SqliteStates(tmp_path / "sessions.db").read("key")
+    SqliteStates(tmp_path / "states.db").swap("key", None, b"value", 60)
+    with pytest.raises(
+        StoreError, match=r"is a database of visitors' states \(SqliteStates\), not of sessions \(Sqlite"
+    ):
+        SqliteStore(tmp_path / "states.db").load()
+
+
+@pytest.mark.parametrize("data", [b"x", dumps(Snapshot(user_id=event_id(7)))])
+def test_small_file_is_refused(tmp_path: Path, data: bytes) -> None:
+    """A file that is too small for a database, such as a save file, is not taken for an empty database."""
+    path = tmp_path / "states.db"
+    path.write_bytes(data)
+    with pytest.raises(StoreError, match=rf"states\.db is not a database of SqliteStates: it has {len(data)} bytes"):
+        SqliteStates(path).swap("key", None, b"value", 60)
+    assert [each.read_bytes() for each in tmp_path.iterdir()] == [data]
+
+
 def test_folder_and_missing_permissions_are_os_errors(tmp_path: Path) -> None:
     """A folder in place of the database, and a file in place of the folder, raise OSError."""
+    states = SqliteStates(tmp_path / "folder")
+    (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match="SQLITE_CANTOPEN"):
-        SqliteStates(tmp_path).read("key")
+        states.read("key")
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError if os.name != "nt" else OSError):
         SqliteStates(tmp_path / "file" / "states.db").read("key")

@@ -28,7 +28,7 @@ import pytest
 
 from client_session import ClientSession
 from client_session.testing import ManualScheduler
-from client_session_persistence import CorruptSaveFileError, Snapshot, SqliteStore, StoreError, sqlite_connection
+from client_session_persistence import CorruptSaveFileError, Snapshot, SqliteStore, StoreError, dumps, sqlite_connection
 from client_session_persistence.deadline import within_deadline
 from client_session_persistence.snapshot import STORAGE_MECHANISMS
 from client_session_persistence.sqlite_store import read_sessions
@@ -137,9 +137,18 @@ def test_store_exposes_its_path_and_name(path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ((b"sessions.db",), TypeError, "path must be the path of the save file"),
+        ((b"sessions.db",), TypeError, "path must be the path of a file"),
         (("",), ValueError, "path must be the path of a file"),
-        (("folder/",), ValueError, "path must be the path of a file"),
+        (("folder/",), ValueError, "path must be the path of a file, not a folder: 'folder/'"),
+        ((":memory:",), ValueError, "path must be the path of a file, not ':memory:'; use MemoryStore or MemoryStates"),
+        (
+            ("sqlite:///v.db",),
+            ValueError,
+            "path must be the path of a file, not the URL 'sqlite:///v.db'; pass",
+        ),
+        ((Path("sqlite:///v.db"),), ValueError, "path must be the path of a file, not the URL"),
+        (("file:v.db?mode=ro",), ValueError, "path must be the path of a file, not the URL"),
+        (("redis+unix://x",), ValueError, "path must be the path of a file, not the URL"),
         (("sessions.db", 7), TypeError, "name must be a str, not 7"),
         (("sessions.db", ""), ValueError, "name must be 1 to 50 bytes of printable characters in UTF-8, not ''"),
         (("sessions.db", "a\nb"), ValueError, "name must be 1 to 50 bytes"),
@@ -384,13 +393,33 @@ def test_database_of_another_application_is_refused(path: Path) -> None:
     run_sql(path, "CREATE TABLE precious (value)", "INSERT INTO precious VALUES (42)")
     before = path.read_bytes()
     store = SqliteStore(path)
+    store.corrupt_path.write_bytes(b"of that application")
     for attempt in (store.load, lambda: store.save(NEW), lambda: store.replace_user(NEW)):
         with pytest.raises(StoreError, match="is the database of another application"):
             attempt()
     assert path.read_bytes() == before
+    assert store.corrupt_path.read_bytes() == b"of that application"
     with ClientSession(store=store, scheduler=ManualScheduler()) as session:
         assert session.get_session_context(event_id(1)).session_index == 1
     assert isinstance(session.save_error, StoreError)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [dumps(Snapshot(user_id=OLD.user_id)), dumps(OLD), dumps(OLD)[:-1], dumps(OLD)[:60], b"\0" * 50 + dumps(OLD)[50:]],
+    ids=["user only", "session", "truncated", "truncated early", "overwritten"],
+)
+def test_save_file_is_refused(path: Path, data: bytes) -> None:
+    """An XML save file, even a damaged one, is neither used nor changed, nor is what XmlStore keeps next to it."""
+    path.write_bytes(data)
+    for suffix in (".bak", ".corrupt"):
+        path.with_name(path.name + suffix).write_bytes(dumps(OLD))
+    store = SqliteStore(path)
+    for attempt in (store.load, lambda: store.save(NEW), lambda: store.replace_user(NEW)):
+        with pytest.raises(StoreError, match=r"sessions\.db is an XML save file, not an SQLite database; use XmlStore"):
+            attempt()
+    assert path.read_bytes() == data
+    assert names_in(path.parent) == [path.name + suffix for suffix in ("", ".bak", ".corrupt", ".lock")]
 
 
 def test_database_of_a_newer_version_is_refused(path: Path) -> None:

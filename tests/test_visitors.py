@@ -27,7 +27,7 @@ from client_session.verify.tally import Tally
 from client_session.verify.visitors import TIMELINES, check_visitors
 from client_session.visitors import AsyncVisitorSessions, NewerStateError, VisitorSessions, exchange
 from client_session.visitors.value import decode
-from client_session_persistence import StoreError
+from client_session_persistence import MemoryStore, RedisStates, SqliteStore, StoreError
 from event_ids import event_id
 
 if TYPE_CHECKING:
@@ -473,7 +473,7 @@ def test_exit_from_a_callback_reaches_the_caller(clock: ManualClock) -> None:
         ({"namespace": ""}, ValueError, r"^namespace must"),
         ({"namespace": None}, TypeError, r"^namespace must be a str, not None$"),
         ({"key_secret": "text"}, TypeError, r"^key_secret must be non-empty bytes or None, not an object of type str$"),
-        ({"key_secret": b""}, TypeError, r"^key_secret must be non-empty bytes"),
+        ({"key_secret": b""}, TypeError, r"^key_secret must be non-empty bytes or None, not empty$"),
         ({"foreground_timeout": 0}, ValueError, r"^foreground_timeout must be greater than 0"),
         ({"max_duration": "x"}, TypeError, r"^max_duration must be a number of seconds"),
         ({"extend_on_focus_change": 1}, TypeError, r"^extend_on_focus_change must be True or False, not 1$"),
@@ -489,11 +489,22 @@ def test_invalid_settings_are_rejected(
             sessions(ManualStates(clock), **settings)
 
 
-@pytest.mark.parametrize("states", [None, ManualStates, object()])
-def test_states_must_be_a_store(states: Any) -> None:  # noqa: ANN401  # any value
-    """A value that is not a state store is refused."""
-    with pytest.raises(TypeError, match=r"^states must"):
-        VisitorSessions(states)
+@pytest.mark.parametrize(
+    ("states", "message"),
+    [
+        (None, "be a state store, not None"),
+        (ManualStates, "be an instance, not the class ManualStates"),
+        (object(), "have the methods read, swap, delete; <object .*> lacks read"),
+        ("v.db", r"have the methods read, swap, delete; 'v\.db' lacks read; did you mean SqliteStates\('v\.db'\)\?"),
+        (SqliteStore("v.db"), "keep visitors' states, as SqliteStates does, not one session, as SqliteStore"),
+        (MemoryStore(), "keep visitors' states"),
+    ],
+)
+def test_states_must_be_a_store(states: Any, message: str) -> None:  # noqa: ANN401  # any value
+    """A value that is not a state store is refused, and the error suggests one."""
+    for sessions in (VisitorSessions, AsyncVisitorSessions):
+        with pytest.raises(TypeError, match=rf"^states must {message}"):
+            sessions(states)
 
 
 async def coroutine(_: object) -> None:
@@ -558,11 +569,29 @@ class AsyncStates:
         self._states.delete(key)
 
 
+class UnmarkedAsyncStates(AsyncStates):
+    """An asynchronous store that is not recognized before its first call."""
+
+    def read(self, key: str) -> Any:  # noqa: ANN401  # an awaitable
+        """Read."""
+        return super().read(key)
+
+
+ASYNC_STORE = r"^states must be .*; use AsyncVisitorSessions for this one$"
+
+
 def test_asynchronous_stores_are_for_asyncio_only(clock: ManualClock) -> None:
     """The synchronous class raises TypeError, which names the other one, and leaves no coroutine behind."""
-    states: Any = AsyncStates(ManualStates(clock))
-    with pytest.raises(TypeError, match=r"^states must be .*; use AsyncVisitorSessions for this one$"):
-        VisitorSessions(states).of("anna").get_session_context(event_id(1))
+    redis = pytest.importorskip("redis.asyncio", reason="needs redis")
+    stores: tuple[Any, ...] = (RedisStates(redis.Redis()), AsyncStates(ManualStates(clock)))
+    for states in stores:
+        with pytest.raises(TypeError, match=ASYNC_STORE):
+            VisitorSessions(states)
+        AsyncVisitorSessions(states)
+    unmarked: Any = UnmarkedAsyncStates(ManualStates(clock))
+    visitor = VisitorSessions(unmarked).of("anna")
+    with pytest.raises(TypeError, match=ASYNC_STORE):
+        visitor.get_session_context(event_id(1))
 
 
 def test_asyncio_accepts_stores_that_are_not_asynchronous(clock: ManualClock) -> None:

@@ -10,10 +10,12 @@ import logging
 import multiprocessing
 import os
 import pickle
+import sqlite3
 import stat
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,18 @@ import attrs
 import pytest
 from filelock import FileLock
 
-from client_session_persistence import CorruptSaveFileError, Snapshot, SqliteStore, StoreError, XmlStore, dumps, loads
+from client_session import ClientSession
+from client_session.testing import ManualScheduler
+from client_session_persistence import (
+    CorruptSaveFileError,
+    Snapshot,
+    SqliteStates,
+    SqliteStore,
+    StoreError,
+    XmlStore,
+    dumps,
+    loads,
+)
 from client_session_persistence.atomic_file import create_folder
 from event_ids import event_id
 
@@ -564,6 +577,53 @@ def test_special_file_is_never_overwritten(save_path: Path, kind: str) -> None:
             attempt()
     after = save_path.lstat()
     assert (before.st_ino, before.st_mode) == (after.st_ino, after.st_mode)
+
+
+READ_STATE = """
+import sys
+from client_session_persistence import SqliteStates
+print(SqliteStates(sys.argv[1]).read("key")[0])
+"""
+
+
+@pytest.mark.parametrize("owner", ["SqliteStore", "SqliteStates", "another program"])
+def test_database_is_never_overwritten(save_path: Path, owner: str) -> None:
+    """With an SQLite database at the save path, load, save and replace_user raise StoreError and change no file."""
+    if owner == "SqliteStore":
+        SqliteStore(save_path).save(OLD)
+    elif owner == "SqliteStates":
+        SqliteStates(save_path).swap("key", None, b"value", 60)
+    else:
+        with closing(sqlite3.connect(save_path)) as connection:
+            connection.execute("CREATE TABLE precious (value)")
+    save_path.with_name("session.xml.corrupt").write_bytes(b"older")
+    names, data = {*names_in(save_path.parent), "session.xml.lock"}, save_path.read_bytes()
+    store = XmlStore(save_path)
+    for attempt in (store.load, lambda: store.save(NEW), lambda: store.replace_user(NEW)):
+        with pytest.raises(StoreError, match=r"session\.xml is an SQLite database \(.*\), not an XML save file"):
+            attempt()
+    queued = XmlStore(save_path, background=True).save(NEW)
+    assert queued is not None
+    assert isinstance(queued.exception(60), StoreError)
+    with ClientSession(store=store, scheduler=ManualScheduler()) as session:
+        assert session.get_session_context(event_id(1)).session_index == 1
+        with pytest.raises(StoreError, match="is an SQLite database"):
+            session.forget_user()
+    assert isinstance(session.save_error, StoreError)
+    assert ({*names_in(save_path.parent)}, save_path.read_bytes()) == (names, data)
+
+
+@posix
+def test_database_that_this_process_uses_is_not_opened(save_path: Path) -> None:
+    """Closing a descriptor of the database would release its locks, and then others would delete its log."""
+    states = SqliteStates(save_path)
+    states.swap("key", None, b"1", 60)
+    with pytest.raises(StoreError, match="is an SQLite database"):
+        XmlStore(save_path).load()
+    for value in (b"1", b"2"):
+        read = subprocess.check_output([sys.executable, "-c", READ_STATE, save_path], text=True, timeout=60)  # noqa: S603  # our own interpreter
+        assert read.strip() == repr(value)
+        states.swap("key", value, b"2", 60)
 
 
 @posix

@@ -9,7 +9,7 @@ import uuid
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from client_session_persistence.path_argument import file_path
+from client_session_persistence.path_argument import path_of_no_folder
 from client_session_persistence.snapshot import STORAGE_MECHANISM, STORAGE_MECHANISMS, is_uuid, shown
 
 if TYPE_CHECKING:
@@ -81,15 +81,24 @@ def namespace(value: object) -> str:
     return value
 
 
-def require_methods(argument: str, value: object, *methods: str) -> None:
-    """Raise `TypeError` unless the value is ``None`` or an instance that has all of the methods."""
+def require_methods(argument: str, value: object, *methods: str, class_name: str = "") -> None:
+    """Raise `TypeError` unless the value is ``None`` or an instance that has all of the methods.
+
+    If the value is a path, the error suggests an instance of the class that can be created with it, if any.
+    """
     if isinstance(value, type):
         msg = f"{argument} must be an instance, not the class {value.__name__}; did you mean {value.__name__}(...)?"
         raise TypeError(msg)
     for method in methods:
         if value is not None and not callable(getattr(value, method, None)):
             msg = f"{argument} must have the methods {', '.join(methods)}; {shown(value)} lacks {method}"
-            raise TypeError(msg)
+            raise TypeError(msg + suggestion(value, class_name))
+
+
+def suggestion(value: object, class_name: str) -> str:
+    """Return the end of an error message about a path that was given in place of an object created with it."""
+    hint = f"; did you mean {class_name}({shown(value):.100})?"
+    return hint if class_name and isinstance(value, str | os.PathLike) else ""
 
 
 def callbacks(**values: Callable[..., object] | None) -> dict[str, Callable[..., object]]:
@@ -120,14 +129,19 @@ def snapshot_store(
 ) -> SnapshotStore:
     """Return ``store``, or an `XmlStore` at ``save_path``; ``xml_store`` imports the class.
 
-    Raise `TypeError` if neither is given or its type is wrong, and `ValueError` if both are given, the path is empty,
-    contains a NUL character or is a folder, or the store's ``storage_mechanism`` is not in the schema.
+    Raise `TypeError` if neither is given or its type is wrong, and `ValueError` if both are given, the path cannot be
+    that of a file or is a folder's, or the store's ``storage_mechanism`` is not in the schema.
     """
     if store is not None:
         if save_path is not None:
             msg = f"pass save_path or store, not both: {shown(save_path)} and {shown(store)}"
             raise ValueError(msg)
-        require_methods("store", store, "load", "save", "lock")
+        if hasattr(store, "swap") and not hasattr(store, "load"):
+            msg = (
+                f"store must keep one session, as SqliteStore does, not the states of visitors, as {shown(store)} does"
+            )
+            raise TypeError(msg)
+        require_methods("store", store, "load", "save", "lock", class_name="XmlStore")
         mechanism: object = getattr(store, "storage_mechanism", STORAGE_MECHANISM)
         if mechanism not in STORAGE_MECHANISMS:
             msg = f"store.storage_mechanism must be one of {', '.join(STORAGE_MECHANISMS)}, not {shown(mechanism)}"
@@ -136,11 +150,7 @@ def snapshot_store(
     if not isinstance(save_path, str | os.PathLike):
         msg = f"save_path must be the path of the save file (str or os.PathLike), not {shown(save_path)}; or pass store"
         raise TypeError(msg)
-    path = file_path("save_path", save_path)
-    if os.path.isdir(path):  # noqa: PTH112  # Path.is_dir() can raise PermissionError
-        msg = f"save_path must be the path of a file, not a folder: {shown(os.fspath(save_path))}"
-        raise ValueError(msg)
-    return xml_store()(path)
+    return xml_store()(path_of_no_folder("save_path", save_path))
 
 
 def event_id_string(value: uuid.UUID | str) -> str:

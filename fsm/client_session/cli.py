@@ -32,6 +32,7 @@ from client_session.verify import diagram as drawing
 from client_session.verify import picture
 from client_session_persistence import CorruptSaveFileError, MemoryStore, StoreError, XmlStore
 from client_session_persistence.codec import FIELDS
+from client_session_persistence.path_argument import file_path
 from client_session_persistence.snapshot import iso_time
 from client_session_persistence.sqlite_store import is_sqlite, read_sessions
 
@@ -80,8 +81,14 @@ class _Path(click.Path):
         return super().convert(value, param, ctx)
 
 
+class _Seconds(click.types.FloatParamType):
+    """A number; its range is checked with the session's other arguments."""
+
+    name = "number of seconds"
+
+
 _DEFAULTS = SessionOptions()
-_seconds = partial(click.option, type=float, metavar="SECONDS", show_default=True)
+_seconds = partial(click.option, type=_Seconds(), metavar="SECONDS", show_default=True)
 _SECONDS = ("foreground_timeout", "background_timeout", "max_duration", "check_interval")
 _OPTIONS = {"save_path": "--save"} | {name: f"--{name.replace('_', '-')}" for name in (*_SECONDS, "namespace")}
 """The option that sets each argument of the session."""
@@ -104,8 +111,8 @@ def _limits(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _usage_error(error: ValueError) -> click.UsageError:
-    """Return the error for an invalid argument of a session, which names the option."""
-    message = str(error)
+    """Return the error for an invalid argument of a session, in the terms of the command line."""
+    message = str(error).replace("math.inf", "inf")
     for name, option in _OPTIONS.items():
         message = message.replace(name, option)
     return click.UsageError(message)
@@ -265,6 +272,7 @@ def show(file: str, *, as_json: bool, **timeouts: float) -> None:
         foreground, background = (
             timeout(name, timeouts[name]) for name in ("foreground_timeout", "background_timeout")
         )
+        file_path("FILE", file)
     except ValueError as error:
         raise _usage_error(error) from error
     is_database = is_sqlite(file)

@@ -23,6 +23,12 @@ ZERO_USER_ID = "00000000-0000-0000-0000-000000000000"
 
 _NEWER_KEYS: dict[str, tuple[str, ...]] = {"1-0-2": (), "1-0-1": ("eventIndex", "firstEventTimestamp")}
 
+_ATTRIBUTES = (
+    "user_id", "session_id", "session_index", "event_index", "previous_session_id", "storage_mechanism",
+    "first_event_id", "first_event_timestamp",
+)  # fmt: skip
+"""The attributes of an entity, in the schema's order."""
+
 _COMPACT = json.JSONEncoder(separators=(",", ":"))
 
 EntityData = dict[str, str | int | None]
@@ -180,9 +186,8 @@ class SessionContext:
         return SessionContext(self._facts.anonymous(), self._event_number)
 
     def __repr__(self) -> str:
-        """Show the data."""
-        fields = ", ".join(f"{key}={value!r}" for key, value in self.data.items())
-        return f"SessionContext({fields})"
+        """Show the attributes."""
+        return f"SessionContext({', '.join(f'{name}={getattr(self, name)!r}' for name in _ATTRIBUTES)})"
 
 
 @attrs.frozen(kw_only=True)

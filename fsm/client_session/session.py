@@ -482,6 +482,14 @@ class ClientSession:
 
         within_deadline(close)
 
+    def __repr__(self) -> str:
+        """Show the state and the numbers as last decided, without a check."""
+        current = self._current
+        index = current.facts.session_index if current.is_numbered else None
+        count = min(current.lifecycle.event_count, MAX_INDEX)
+        closed = " closed" if current.is_closed else ""
+        return f"<ClientSession {current.lifecycle.state} session_index={index} event_index={count}{closed}>"
+
     def __enter__(self) -> Self:
         """Return the session; it is closed at the end of the ``with`` block."""
         return self

@@ -167,6 +167,11 @@ def readable_user_id(data: bytes) -> str | None:
     return found.pop().decode("ascii") if len(found) == 1 else None
 
 
+def resembles_save_file(data: bytes) -> bool:
+    """Return whether the bytes are a save file or a recognizable part of one."""
+    return _ROOT_NAME.encode() in data[:MAX_BYTES] or readable_user_id(data) is not None
+
+
 def _corrupt(reason: str) -> NoReturn:
     raise CorruptSaveFileError(reason if len(reason) <= _MAX_REASON else f"{reason[:_MAX_REASON]}…") from None
 

@@ -134,6 +134,15 @@ class PostgresStates(Generic[Client]):
         self._is_async = hasattr(connection_or_pool, "__aenter__")
         self._process = os.getpid()
 
+    def __repr__(self) -> str:
+        """Show the kind of connection or pool, whose own repr may show a password."""
+        return f"PostgresStates(<{type(self._source).__name__}>)"
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the connection or pool is for asyncio, so that the methods return awaitables."""
+        return self._is_async
+
     @staticmethod
     def sql() -> str:
         """Return the statement that creates the table."""

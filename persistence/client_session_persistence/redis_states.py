@@ -129,6 +129,15 @@ class RedisStates(Generic[Client]):
         if not self._is_async:
             _check_limits(self._client)
 
+    def __repr__(self) -> str:
+        """Show the kind of client, whose own repr may show a password."""
+        return f"RedisStates(<{type(self._client).__name__}>)"
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the client is for asyncio, so that the methods return awaitables."""
+        return self._is_async
+
     @overload
     def read(self: RedisStates[SyncClient], key: str) -> ReadResult: ...
     @overload

@@ -28,13 +28,13 @@ from client_session_persistence.contexts import Finalizer, SafeContext
 from client_session_persistence.deadline import NEVER, Wait, is_held
 from client_session_persistence.forks import ForkAware, Stage, register
 from client_session_persistence.snapshot import CorruptSaveFileError, StoreError
+from client_session_persistence.sqlite_format import MIN_BYTES, SESSIONS_ID, STATES_ID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from client_session_persistence.forks import Lease
 
-APPLICATION_ID = 0x436C5365  # "ClSe"
 SCHEMA_VERSION = 1
 TABLE = """\
 CREATE TABLE sessions (
@@ -54,8 +54,6 @@ CREATE TABLE sessions (
 
 MAX_VALUE_BYTES = 64 * 1024
 """The longest value that is read from a database."""
-_MIN_BYTES = 512
-"""The size of the smallest page, and so of the smallest database."""
 _CHECKPOINT_PAGES = 100
 """The size of the write-ahead log, in pages, from which on a save also writes it back to the database."""
 _SETTINGS = (
@@ -108,7 +106,7 @@ def identify(path: str) -> list[FileId | None]:
         raise OSError(errno.EINVAL, "Not a regular file", path)
     if not file_stat.st_size:
         raise FileNotFoundError(errno.ENOENT, "The database is empty", path)
-    if file_stat.st_size < _MIN_BYTES:  # SQLite would treat it as an empty database
+    if file_stat.st_size < MIN_BYTES:
         reason = f"{file_stat.st_size} bytes are too few for a database"
         raise CorruptSaveFileError(reason, path)
     return [(file_stat.st_dev, file_stat.st_ino), log]
@@ -313,8 +311,11 @@ def prepare(connection: sqlite3.Connection, path: str) -> None:
     read_rows(connection, "PRAGMA cell_size_check = ON")
     ((application_id,),) = read_rows(connection, "PRAGMA application_id")
     ((version,),) = read_rows(connection, "PRAGMA user_version")
-    if application_id != APPLICATION_ID:
-        msg = f"{path} is the database of another application (application_id {application_id}, not {APPLICATION_ID})"
+    if application_id == STATES_ID:
+        msg = f"{path} is a database of visitors' states (SqliteStates), not of sessions (SqliteStore)"
+        raise StoreError(msg)
+    if application_id != SESSIONS_ID:
+        msg = f"{path} is the database of another application (application_id {application_id}, not {SESSIONS_ID})"
         raise StoreError(msg)
     if version != SCHEMA_VERSION:
         msg = f"{path} has schema version {version}, but this version of client-session can use only {SCHEMA_VERSION}"

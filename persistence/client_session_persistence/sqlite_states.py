@@ -19,8 +19,9 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from client_session_persistence.forks import ForkAware, Stage, register
-from client_session_persistence.path_argument import file_path
+from client_session_persistence.path_argument import path_of_no_folder
 from client_session_persistence.snapshot import StoreError
+from client_session_persistence.sqlite_format import MIN_BYTES, SESSIONS_ID, STATES_ID
 from client_session_persistence.states import CALL_SECONDS, microseconds, now_us
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-_APPLICATION_ID = 0x436C5374  # "ClSt"
 _SCHEMA_VERSION = 1
 _TABLE = """\
 CREATE TABLE states (
@@ -80,10 +80,10 @@ class SqliteStates:
 
         Raises:
             TypeError: ``path`` is not a ``str`` or `os.PathLike` path.
-            ValueError: ``path`` cannot be the path of a file.
+            ValueError: ``path`` cannot be the path of a file, or is a folder's.
 
         """
-        self._database = _Database(os.path.abspath(file_path("path", path)))
+        self._database = _Database(os.path.abspath(path_of_no_folder("path", path)))
         weakref.finalize(self, self._database.close)
 
     def __repr__(self) -> str:
@@ -223,6 +223,9 @@ class _Database(ForkAware):
         if _file_id(self.path) in _inherited:
             message = "This process was forked without Python's fork hooks while the database was open"
             raise OSError(errno.ECANCELED, message, self.path)
+        if 0 < (size := os.path.getsize(self.path)) < MIN_BYTES:
+            msg = f"{self.path} is not a database of SqliteStates: it has {size} bytes, fewer than any database"
+            raise StoreError(msg)
         connection = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
         self._connections.append(connection)
         connection.execute("PRAGMA trusted_schema = OFF")
@@ -232,14 +235,17 @@ class _Database(ForkAware):
             connection.execute("BEGIN IMMEDIATE")
             if _identity(connection) == found:
                 connection.execute(_TABLE)
-                connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                connection.execute(f"PRAGMA application_id = {STATES_ID}")
                 connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
             connection.execute("COMMIT")
             found = _identity(connection)
-        if found != (_APPLICATION_ID, _SCHEMA_VERSION, _TABLE):
+        if found[0] == SESSIONS_ID:
+            msg = f"{self.path} is a database of sessions (SqliteStore), not of visitors' states (SqliteStates)"
+            raise StoreError(msg)
+        if found != (STATES_ID, _SCHEMA_VERSION, _TABLE):
             msg = (
                 f"{self.path} is not a database of SqliteStates, or of another version: its application_id is "
-                f"{found[0]}, not {_APPLICATION_ID}, its user_version is {found[1]}, not {_SCHEMA_VERSION}, "
+                f"{found[0]}, not {STATES_ID}, its user_version is {found[1]}, not {_SCHEMA_VERSION}, "
                 f"or its table is not as it was created"
             )
             raise StoreError(msg)

@@ -14,11 +14,11 @@ import attrs
 
 from client_session_persistence import atomic_file
 from client_session_persistence.atomic_file import path_next_to
+from client_session_persistence.codec import resembles_save_file
 from client_session_persistence.file_store import FileStore
 from client_session_persistence.path_argument import file_path
 from client_session_persistence.snapshot import CorruptSaveFileError, Snapshot, StoreError, iso_time, shown
 from client_session_persistence.sqlite_connection import (
-    APPLICATION_ID,
     SCHEMA_VERSION,
     TABLE,
     SqliteConnection,
@@ -29,6 +29,7 @@ from client_session_persistence.sqlite_connection import (
     read_rows,
     translated,
 )
+from client_session_persistence.sqlite_format import HEADER, SESSIONS_ID
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,7 +42,6 @@ if not hasattr(sqlite3.Connection, "serialize"):  # pragma: no cover - Python wa
     msg = f"SqliteStore needs SQLite 3.36 or later, or sqlite3_serialize() in SQLite {sqlite3.sqlite_version}"
     raise ImportError(msg)
 
-_MAGIC = b"SQLite format 3\0"
 MAX_NAME_BYTES = 50
 """The longest name of a session, in UTF-8."""
 _MAX_SEARCHED_BYTES = 1024 * 1024
@@ -129,7 +129,8 @@ class SqliteStore(FileStore):
             CorruptSaveFileError: the file is not a valid database. ``recovered`` is a snapshot with the user id, if
                 that could be recovered.
             OSError: the database cannot be read.
-            StoreError: the database belongs to another application or to a newer version of this package.
+            StoreError: the database belongs to another application or to a newer version of this package, or the file
+                is an XML save file.
 
         """
         self._resolve()
@@ -156,8 +157,8 @@ class SqliteStore(FileStore):
         Raises:
             OSError: writing failed, the database cannot be read, or the lock could not be acquired (`TimeoutError`, see
                 `lock`). The snapshot is unchanged, unless the only failure was the fsync of its folder.
-            StoreError: the snapshot would not be equal when read back, or the database belongs to another application
-                or to a newer version; nothing was written.
+            StoreError: the snapshot would not be equal when read back, the database belongs to another application or
+                to a newer version, or the file is an XML save file; nothing was written.
 
         """
         row = self._checked_row(snapshot)
@@ -191,6 +192,8 @@ class SqliteStore(FileStore):
         """
         row = self._checked_row(snapshot)
         with self._locked() as lease:
+            with contextlib.suppress(FileNotFoundError, CorruptSaveFileError):
+                self._read()  # fails before anything is deleted if the file is another application's
             self._delete(lease, self._corrupt, self._corrupt_log, self._temporary)
             try:
                 self._overwrite(lease, row)
@@ -299,16 +302,23 @@ class SqliteStore(FileStore):
                 atomic_file.keep_copy(lease, path, copy, self._temporary, content)
 
     def _recover(self) -> dict[str, Row]:
-        """Return the valid rows of a corrupt database, by name, and rows with only a user for those not readable."""
+        """Return the valid rows of a corrupt database, by name, and rows with only a user for those not readable.
+
+        Raise `StoreError` if it is an XML save file.
+        """
         found: list[Row] = []
         with contextlib.suppress(OSError, StoreError):
             found = self._connection.run(_SELECT_SOME)
         self._connection.close()
-        data = b""
-        for path in (self._path, f"{self._path}-wal"):
-            with contextlib.suppress(OSError):
-                data += atomic_file.read_regular_file(path, _MAX_SEARCHED_BYTES)[0]
-        rows = {name: _row(name, Snapshot(user_id=user_id)) for name, user_id in _readable_users(data).items()}
+        data = log = b""
+        with contextlib.suppress(OSError):
+            data, _ = atomic_file.read_regular_file(self._path, _MAX_SEARCHED_BYTES)
+        if not data.startswith(HEADER) and resembles_save_file(data):
+            msg = f"{self._path} is an XML save file, not an SQLite database; use XmlStore for save files"
+            raise StoreError(msg) from None
+        with contextlib.suppress(OSError):
+            log, _ = atomic_file.read_regular_file(f"{self._path}-wal", _MAX_SEARCHED_BYTES)
+        rows = {name: _row(name, Snapshot(user_id=user_id)) for name, user_id in _readable_users(data + log).items()}
         for row in found:
             with contextlib.suppress(CorruptSaveFileError):
                 _snapshot(row)
@@ -319,8 +329,8 @@ class SqliteStore(FileStore):
 def is_sqlite(path: str | os.PathLike[str]) -> bool:
     """Return whether a file begins as SQLite databases do. Any other file, or one that cannot be read, does not."""
     with contextlib.suppress(OSError):
-        data, _ = atomic_file.read_regular_file(atomic_file.follow_links(file_path("path", path)), len(_MAGIC))
-        return data == _MAGIC
+        data, _ = atomic_file.read_regular_file(atomic_file.follow_links(file_path("path", path)), len(HEADER))
+        return data == HEADER
     return False
 
 
@@ -413,7 +423,7 @@ def _readable_users(data: bytes) -> dict[str, str]:
 def _new_database(rows: Iterable[Row]) -> bytes:
     """Return the bytes of a database with these rows."""
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA application_id = {SESSIONS_ID}")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute(TABLE)
         connection.executemany(_REPLACE, {row[0]: row for row in rows}.values())  # a replaced row would leave traces

@@ -64,7 +64,10 @@ class StateStore(Protocol):
 
 
 class AsyncStateStore(Protocol):
-    """A `StateStore` for asyncio: its methods return awaitables."""
+    """A `StateStore` for asyncio: its methods return awaitables.
+
+    If they are not coroutine functions, it has an attribute ``is_async = True``.
+    """
 
     def read(self, key: str) -> Awaitable[ReadResult]:
         """Return the stored value and the store's time, as `StateStore.read` does."""
@@ -125,6 +128,10 @@ class MemoryStates(ForkAware):
         self._entries: dict[str, tuple[bytes, int]] = {}
         self._to_examine: list[str] = []
         super().__init__()
+
+    def __repr__(self) -> str:
+        """Show how many values there are, including those that have expired but have not been deleted yet."""
+        return f"<MemoryStates values={len(self._entries)}>"
 
     @property
     def is_local(self) -> bool:

@@ -84,6 +84,10 @@ class MemoryStore(ForkAware):
         super().__init__()
         self._snapshot: Snapshot | None = None
 
+    def __repr__(self) -> str:
+        """Show the number of the saved session, if any."""
+        return f"<MemoryStore session_index={self._snapshot and self._snapshot.session_index}>"
+
     def load(self) -> Snapshot | None:
         """Return the snapshot, or ``None`` if the store is empty."""
         return self._snapshot

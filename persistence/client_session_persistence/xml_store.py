@@ -7,11 +7,11 @@ import errno
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import attrs
 
-from client_session_persistence import atomic_file
+from client_session_persistence import atomic_file, sqlite_format
 from client_session_persistence.atomic_file import path_next_to
 from client_session_persistence.codec import MAX_BYTES, dumps, loads, readable_user_id
 from client_session_persistence.file_store import FileStore
@@ -110,6 +110,7 @@ class XmlStore(FileStore):
             CorruptSaveFileError: the file is not valid. ``recovered`` is the backup's snapshot, or a snapshot
                 with a user id recovered from the file or its backup, or ``None``.
             OSError: the file cannot be read. Its ``recovered`` attribute is set as above, but only from the backup.
+            StoreError: the file is an SQLite database.
 
         """
         try:
@@ -141,7 +142,8 @@ class XmlStore(FileStore):
         Raises:
             OSError: writing failed, the old file cannot be read, or the lock could not be acquired (`TimeoutError`, see
                 `lock`). The file is unchanged, unless the only failure was the fsync of its folder.
-            StoreError: the snapshot would not be equal when read back; nothing was written.
+            StoreError: the snapshot would not be equal when read back, or the file is an SQLite database; nothing was
+                written.
 
         """
         data = _verified_dump(snapshot)
@@ -164,7 +166,7 @@ class XmlStore(FileStore):
                 or is a mount point, or the lock could not be acquired (`TimeoutError`, see `lock`). The file still has
                 the old user, unless the only failure was to make the rename durable or to release the lock. The backup
                 and the corrupt copy may be gone.
-            StoreError: the snapshot would not be equal when read back; nothing was written.
+            StoreError: as in `save`.
 
         """
         data = _verified_dump(snapshot)
@@ -262,16 +264,25 @@ class XmlStore(FileStore):
         self._content = self._written = None
 
     def _read(self) -> _Content | None:
+        # If this process has a database open, closing another descriptor of it releases SQLite's locks (man 2 fcntl).
+        if os.path.lexists(f"{self._path}-wal"):
+            self._refuse_database("it has a -wal file")
         try:
             data, file_stat = atomic_file.read_regular_file(self._path, MAX_BYTES + 1)
         except FileNotFoundError:
             return None
         if self._written is not None and self._written[0] == data:
             return _Content(data, file_stat, self._written[1], None)
+        if data.startswith(sqlite_format.HEADER):
+            self._refuse_database("its first bytes say so")
         try:
             return _Content(data, file_stat, loads(data), None)
         except CorruptSaveFileError as error:
             return _Content(data, file_stat, None, CorruptSaveFileError(error.reason, self._path, self._recover(data)))
+
+    def _refuse_database(self, reason: str) -> NoReturn:
+        msg = f"{self._path} is an SQLite database ({reason}), not an XML save file; use SqliteStore for databases"
+        raise StoreError(msg)
 
     def _recover(self, data: bytes) -> Snapshot | None:
         backup = b""

@@ -39,7 +39,7 @@ def scan_log(path: Path, kind: str, names: Mapping[str, str]) -> pl.LazyFrame:
     Raises:
         LogError: the file is text, and sequences are not integers.
         OSError: the file cannot be read.
-        ValueError: a column is missing, or the trace is invalid.
+        ValueError: a column is missing, a CSV file has another separator, or the trace is invalid.
         polars.exceptions.PolarsError: the file does not have this format. It may also be raised when the log is
             collected.
 
@@ -48,7 +48,11 @@ def scan_log(path: Path, kind: str, names: Mapping[str, str]) -> pl.LazyFrame:
         return pl.scan_parquet(path)
     if kind == "csv":
         log = pl.scan_csv(path, infer_schema=False)
-        return _with_sequences(log, names) if set(names.values()) <= {*log.collect_schema()} else log
+        columns = [*log.collect_schema()]
+        if len(columns) == 1 and any(separator in columns[0] for separator in ";\t|"):
+            msg = f"the columns of a CSV file must be separated by commas, unlike {shown(columns[0])}"
+            raise ValueError(msg)
+        return _with_sequences(log, names) if set(names.values()) <= {*columns} else log
     first = _first_object(path)
     if "at" in first and names["user_id"] not in first:
         return _read_trace(path, names)

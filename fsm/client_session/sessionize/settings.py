@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import attrs
@@ -14,8 +15,6 @@ from client_session.microseconds import limit_microseconds
 from client_session_persistence.snapshot import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from client_session.arguments import Seconds
 
 INPUTS: tuple[str, ...] = (*LOGGED, CLOCK)
@@ -104,10 +103,13 @@ def column_names(columns: Mapping[str, str] | None) -> dict[str, str]:
     """Return the name of each of a log's columns; ``columns`` has those that differ from `LOG_COLUMNS`.
 
     Raises:
-        TypeError: a name is not a ``str``.
+        TypeError: ``columns`` is neither a mapping nor ``None``, or a name is not a ``str``.
         ValueError: a key is not one of `LOG_COLUMNS`, a name is empty, or two names are equal.
 
     """
+    if not (columns is None or isinstance(columns, Mapping)):
+        msg = f'columns must be a mapping such as {{"user_id": "who"}}, or None, not {shown(columns)}'
+        raise TypeError(msg)
     names: dict[str, str] = {column: column for column in LOG_COLUMNS}
     for column, name in (columns or {}).items():
         if column not in names:

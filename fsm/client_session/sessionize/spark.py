@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Unpack
 
 from client_session.sessionize.errors import LogError, Problem
+from client_session.sessionize.settings import column_names
 from client_session.sessionize.sql import carried_state_sql, problems_sql, sessionize_sql
 
 if TYPE_CHECKING:
@@ -82,11 +83,6 @@ def _run(
     return log.sparkSession.sql(query("spark", columns=_escaped(columns), **names, **arguments), **frames)
 
 
-def _escaped(columns: Mapping[str, str] | None) -> dict[str, str] | None:
-    """Double the braces of column names, because Spark replaces what is in braces."""
-    if columns is None:
-        return None
-    return {
-        column: name.replace("{", "{{").replace("}", "}}") if isinstance(name, str) else name
-        for column, name in columns.items()
-    }
+def _escaped(columns: Mapping[str, str] | None) -> dict[str, str]:
+    """Check the names of the columns, and double their braces, because Spark replaces what is in braces."""
+    return {column: name.replace("{", "{{").replace("}", "}}") for column, name in column_names(columns).items()}

@@ -14,6 +14,7 @@ import logging
 import threading
 
 from client_session import ClientSession
+from client_session.arguments import suggestion
 from client_session.trackers.due_check import check_if_due
 from client_session.trackers.failures import Failures
 from client_session_persistence.snapshot import shown
@@ -41,7 +42,7 @@ class SessionFilter(logging.Filter):
         """
         if not isinstance(session, ClientSession):
             msg = f"session must be a ClientSession, not {shown(session)}"
-            raise TypeError(msg)
+            raise TypeError(msg + suggestion(session, "ClientSession"))
         super().__init__()
         self._session = session
         self._failures = Failures(logging.getLogger(__name__), "The session could not be checked for a log record")

@@ -44,9 +44,10 @@ from client_session.trackers.due_check import check_if_due
 from client_session.trackers.failures import Failures
 from client_session.trackers.requirements import require_predicate, require_session
 from client_session.visitors import VisitorSession
+from client_session_persistence.snapshot import shown
 
 try:
-    from opentelemetry._logs import get_logger
+    from opentelemetry._logs import LoggerProvider, get_logger
     from opentelemetry.sdk._logs import LogRecordProcessor, ReadWriteLogRecord
     from opentelemetry.sdk.trace import Span, SpanProcessor
     from opentelemetry.trace import SpanKind, get_current_span
@@ -57,7 +58,6 @@ except ImportError as error:
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, MutableMapping
 
-    from opentelemetry._logs import LoggerProvider
     from opentelemetry.context import Context
     from opentelemetry.util.types import AnyValue
 
@@ -226,7 +226,15 @@ class SessionEvents:
     """
 
     def __init__(self, logger_provider: LoggerProvider | None = None) -> None:
-        """Emit to ``logger_provider``, or, if it is ``None``, to the global provider (which may be set later)."""
+        """Emit to ``logger_provider``, or, if it is ``None``, to the global provider (which may be set later).
+
+        Raises:
+            TypeError: ``logger_provider`` is neither a `LoggerProvider` nor ``None``.
+
+        """
+        if not (logger_provider is None or isinstance(logger_provider, LoggerProvider)):
+            msg = f"logger_provider must be a LoggerProvider of OpenTelemetry or None, not {shown(logger_provider)}"
+            raise TypeError(msg)
         self._logger = get_logger(__name__, logger_provider=logger_provider)
         self._starts_in_future: dict[str, int] = {}
         """By session id, the start of each session whose first event's own time was in the future."""

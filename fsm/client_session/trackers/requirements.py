@@ -16,7 +16,7 @@ def require_session(session: object, *methods: str) -> None:
     if any(inspect.iscoroutinefunction(getattr(session, method, None)) for method in methods):
         msg = f"session must have plain methods, like a ClientSession or a VisitorSession, not {shown(session)}"
         raise TypeError(msg)
-    arguments.require_methods("session", session, *methods)
+    arguments.require_methods("session", session, *methods, class_name="ClientSession")
 
 
 def require_predicate(argument: str, value: object, allowed: str = "callable") -> None:

@@ -70,9 +70,13 @@ class AsyncVisitorSessions:
             namespace=namespace,
             key_secret=key_secret,
             callbacks={"on_session_start": on_session_start, "on_session_end": on_session_end, "on_input": on_input},
-            may_be_coroutines=True,
+            is_async=True,
             pause=asyncio.sleep,
         )
+
+    def __repr__(self) -> str:
+        """Show the store and the namespace."""
+        return f"AsyncVisitorSessions({self._states!r}, namespace={self._visitors.rules.namespace!r})"
 
     def of(self, visitor: str | uuid.UUID) -> AsyncVisitorSession:
         """Return a visitor's session, without using the store; see `VisitorSessions.of`."""
@@ -100,6 +104,10 @@ class AsyncVisitorSession:
         self._visitors = sessions._visitors  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # likewise
         self.user_id = user_id
         """The visitor's user id."""
+
+    def __repr__(self) -> str:
+        """Show the namespace, but not the user id, which may be the visitor's key."""
+        return f"<AsyncVisitorSession namespace={self._visitors.rules.namespace!r}>"
 
     @overload
     async def get_session_context(

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from client_session.graph import Command
-from client_session.visitors.settings import Visitors
+from client_session.visitors.settings import ASYNC_STORE, Visitors
 
 if TYPE_CHECKING:
     import uuid
@@ -94,9 +94,13 @@ class VisitorSessions:
                 "on_session_end": on_session_end,
                 "on_input": on_input,
             },
-            may_be_coroutines=False,
+            is_async=False,
             pause=time.sleep,
         )
+
+    def __repr__(self) -> str:
+        """Show the store and the namespace."""
+        return f"VisitorSessions({self._states!r}, namespace={self._visitors.rules.namespace!r})"
 
     def of(self, visitor: str | uuid.UUID) -> VisitorSession:
         """Return a visitor's session, without using the store.
@@ -126,8 +130,7 @@ class VisitorSessions:
                 if hasattr(reply, "__await__"):
                     if inspect.iscoroutine(reply):
                         reply.close()
-                    msg = "states must be a store that is not asynchronous; use AsyncVisitorSessions for this one"
-                    raise TypeError(msg)
+                    raise TypeError(ASYNC_STORE)
                 request = steps.send(reply)
         except StopIteration as done:
             result: Result = done.value
@@ -150,6 +153,10 @@ class VisitorSession:
         self._visitors = sessions._visitors  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # likewise
         self.user_id = user_id
         """The visitor's user id."""
+
+    def __repr__(self) -> str:
+        """Show the namespace, but not the user id, which may be the visitor's key."""
+        return f"<VisitorSession namespace={self._visitors.rules.namespace!r}>"
 
     @overload
     def get_session_context(

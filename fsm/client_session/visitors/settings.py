@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
 from client_session import arguments, ids
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     Steps = Generator[Callable[[Any], Any], Any, Report]
 
+ASYNC_STORE = "states must be a store that is not asynchronous; use AsyncVisitorSessions for this one"
+
 
 class Visitors:
     """The settings of a `VisitorSessions` or an `AsyncVisitorSessions`, and the steps of their calls. Thread-safe."""
@@ -41,10 +44,12 @@ class Visitors:
         namespace: str,
         key_secret: bytes | None,
         callbacks: Mapping[str, Callable[..., object] | None],
-        may_be_coroutines: bool,
+        is_async: bool,
         pause: Callable[[float], object],
     ) -> None:
         """Check the settings. ``pause`` sleeps for a number of seconds, or returns an awaitable that does.
+
+        With ``is_async``, the store's methods may return awaitables, and callbacks may be coroutine functions.
 
         Raises:
             TypeError: an argument has the wrong type.
@@ -54,7 +59,14 @@ class Visitors:
         if states is None:
             msg = "states must be a state store, not None"
             raise TypeError(msg)
-        arguments.require_methods("states", states, "read", "swap", "delete")
+        if hasattr(states, "load") and not hasattr(states, "swap"):
+            msg = f"states must keep visitors' states, as SqliteStates does, not one session, as {shown(states)} does"
+            raise TypeError(msg)
+        arguments.require_methods("states", states, "read", "swap", "delete", class_name="SqliteStates")
+        if not is_async and (
+            getattr(states, "is_async", False) is True or iscoroutinefunction(getattr(states, "read", None))
+        ):
+            raise TypeError(ASYNC_STORE)
         foreground = arguments.timeout("foreground_timeout", foreground_timeout)
         background = arguments.timeout("background_timeout", background_timeout)
         duration = arguments.duration_limit("max_duration", max_duration)
@@ -74,12 +86,13 @@ class Visitors:
             has_log=callbacks["on_input"] is not None,
         )
         if not (key_secret is None or (isinstance(key_secret, bytes) and key_secret)):
-            msg = f"key_secret must be non-empty bytes or None, not an object of type {type(key_secret).__name__}"
+            given = "empty" if key_secret == b"" else f"an object of type {type(key_secret).__name__}"
+            msg = f"key_secret must be non-empty bytes or None, not {given}"
             raise TypeError(msg)
         self._secret = key_secret
         self.callables = (
             {name: value for name, value in callbacks.items() if value is not None}
-            if may_be_coroutines and all(value is None or callable(value) for value in callbacks.values())
+            if is_async and all(value is None or callable(value) for value in callbacks.values())
             else arguments.callbacks(**callbacks)
         )
         self._exchanges = Exchanges(keep_seconds, pause, is_local=getattr(states, "is_local", False) is True)
