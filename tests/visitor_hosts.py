@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import random
 import time
 import uuid
@@ -51,7 +50,7 @@ def run_host(states: StateStore, visitors: int, inputs: int, seed: int, namespac
 
 def _run_process(kind: str, place: int | Path, *arguments: Any) -> History:  # noqa: ANN401  # those of `run_host`
     exchange.CONTENTION_SECONDS = 60.0  # on a busy machine, a second may pass between two tries
-    with stores.open_store(kind, place) as states:
+    with stores.open_patient_store(kind, place) as states:
         return run_host(states, *arguments)
 
 
@@ -59,7 +58,7 @@ def run_hosts(  # noqa: PLR0913  # what the hosts share
     kind: str, place: int | Path, *, visitors: int, inputs: int, hosts: int = 8, namespace: str | None = None
 ) -> History:
     """Run hosts at the same time on a state store, by default in a new namespace, and return what all of them saw."""
-    context, namespace = multiprocessing.get_context("spawn"), namespace or uuid.uuid4().hex
+    context, namespace = stores.process_context(), namespace or uuid.uuid4().hex
     with context.Pool(hosts) as pool:
         arguments = [(kind, place, visitors, inputs, seed, namespace) for seed in range(hosts)]
         histories = pool.starmap(_run_process, arguments)

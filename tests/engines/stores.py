@@ -22,17 +22,29 @@ import valkey.asyncio
 import valkey.backoff
 import valkey.retry
 
-from client_session_persistence import MemoryStates, PostgresStates, RedisStates, SqliteStates
+from client_session_persistence import (
+    MemoryStates,
+    PostgresStates,
+    RedisStates,
+    SqliteStates,
+    postgres_states,
+    redis_states,
+    sqlite_states,
+)
 from engines import servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from client_session_persistence import AsyncStateStore, ReadResult, StateStore, SwapResult
     from engines.servers import Server
 
-LIMITS: dict[str, Any] = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5}
+TIMEOUT = 0.5
+LIMITS: dict[str, Any] = {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT}
+PATIENT = 60.0
+"""The timeout of processes that wait for a server on a busy machine."""
 ONE_RETRY = redis.retry.Retry(redis.backoff.NoBackoff(), 1)
 
 EMBEDDED = ("memory", "sqlite")
@@ -108,20 +120,21 @@ def conninfo(port: int) -> str:
 
 
 @contextlib.contextmanager
-def blocking_store(kind: str, port: int) -> Iterator[StateStore]:
+def blocking_store(kind: str, port: int, timeout: float) -> Iterator[StateStore]:
     """Yield a store whose client blocks."""
+    limits: dict[str, Any] = dict.fromkeys(LIMITS, timeout)
     match kind:
         case "redis" | "redis decoding responses":
             with redis.Redis(
-                port=port, **LIMITS, retry=ONE_RETRY, decode_responses=kind != "redis", protocol=3
+                port=port, **limits, retry=ONE_RETRY, decode_responses=kind != "redis", protocol=3
             ) as client:
                 yield RedisStates(client)
         case "redis cluster":
-            with redis.cluster.RedisCluster(port=port, host="127.0.0.1", **LIMITS, retry=ONE_RETRY) as cluster:
+            with redis.cluster.RedisCluster(port=port, host="127.0.0.1", **limits, retry=ONE_RETRY) as cluster:
                 yield RedisStates(cluster)
         case "valkey":
             retry = valkey.retry.Retry(valkey.backoff.NoBackoff(), 1)
-            with valkey.Valkey(port=port, **LIMITS, retry=retry) as valkey_client:
+            with valkey.Valkey(port=port, **limits, retry=retry) as valkey_client:
                 yield RedisStates(valkey_client)
         case "postgres":
             with psycopg.connect(conninfo(port)) as connection:
@@ -183,7 +196,7 @@ class BlockingAdapter:
 
 
 @contextlib.contextmanager
-def open_store(kind: str, place: int | Path) -> Iterator[StateStore]:
+def open_store(kind: str, place: int | Path, timeout: float = TIMEOUT) -> Iterator[StateStore]:
     """Yield a store, with methods that block, at a server's port or, for SQLite, at a path."""
     if kind == "memory":
         yield MemoryStates()
@@ -202,7 +215,7 @@ def open_store(kind: str, place: int | Path) -> Iterator[StateStore]:
                 runner.run(context.__aexit__(None, None, None))
     else:
         assert isinstance(place, int)
-        with blocking_store(kind, place) as store:
+        with blocking_store(kind, place, timeout) as store:
             yield store
 
 
@@ -219,14 +232,32 @@ def increment(store: StateStore, key: str, times: int) -> int:
     return failed
 
 
+def open_patient_store(kind: str, place: int | Path) -> AbstractContextManager[StateStore]:
+    """Open a store in a process that does nothing else, whose calls may take longer than a program would wait."""
+    for module in (postgres_states, redis_states, sqlite_states):
+        vars(module).update(CALL_SECONDS=PATIENT)
+    return open_store(kind, place, PATIENT)
+
+
+def process_context() -> Any:  # noqa: ANN401  # a context of multiprocessing
+    """Return how to start processes. Where possible, they fork from one that has imported what takes long to import."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["client_session.visitors", "hypothesis", "psycopg_pool", "pytest", "redis.asyncio.cluster", "valkey.asyncio"]
+    )
+    return context
+
+
 def _increment_in_process(kind: str, place: int | Path, key: str, times: int) -> None:
-    with open_store(kind, place) as store:
+    with open_patient_store(kind, place) as store:
         increment(store, key, times)
 
 
 def increment_in_processes(kind: str, place: int | Path, key: str, *, processes: int, times: int) -> None:
     """Increment a number in several processes at once."""
-    context = multiprocessing.get_context("spawn")
+    context = process_context()
     workers = [context.Process(target=_increment_in_process, args=(kind, place, key, times)) for _ in range(processes)]
     _for_each(workers, lambda worker: worker.start())
     _for_each(workers, lambda worker: worker.join())
