@@ -126,7 +126,8 @@ def test_random_logs_equal_the_fold(engines: dict[str, Engine], dialect: str, ch
 def assert_indexes_are_bigint(engine: Engine, type_of: str, chosen: LogSettings) -> None:
     """Check the types of the indexes in both queries, without and with carried states."""
     records = many_random_logs(40)
-    sql_engines.load(engine, records, expected(records, chosen)[1])
+    middle = len(records) // 2
+    sql_engines.load(engine, records[middle:], expected(records[:middle], chosen)[1])
     types = f"{type_of.format('session_index')}, {type_of.format('event_index')}"
     for sql in (sessionize_sql, carried_state_sql):
         for carried in (None, "carried"):
