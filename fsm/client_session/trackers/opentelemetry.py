@@ -137,15 +137,14 @@ class SessionSpanProcessor(SpanProcessor):
                 a coroutine function or has coroutine functions as its methods.
 
         """
-        self._counter = _Counter(session, is_activity, is_passive)
+        self._counter = _Counter(session, is_activity, is_passive, _span_event)
         self._failures = Failures(logging.getLogger(__name__), "A span lacks its session's attributes")
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Set the session attributes on a span. The SDK calls this for each recorded span."""
         with self._failures:
             if SESSION_ID not in (span.attributes or {}):
-                trace_id = span.get_span_context().trace_id
-                span.set_attributes(self._counter.count(span, trace_id, span.start_time, parent_context))
+                span.set_attributes(self._counter.count(span, parent_context))
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Return ``True``: there is nothing to flush."""
@@ -180,7 +179,7 @@ class SessionLogRecordProcessor(LogRecordProcessor):
                 a coroutine function or has coroutine functions as its methods.
 
         """
-        self._counter = _Counter(session, is_activity, is_passive)
+        self._counter = _Counter(session, is_activity, is_passive, _record_event)
         self._failures = Failures(logging.getLogger(__name__), "A log record lacks its session's attributes")
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
@@ -189,8 +188,7 @@ class SessionLogRecordProcessor(LogRecordProcessor):
             record = log_record.log_record
             attributes = cast("MutableMapping[str, AnyValue]", record.attributes)  # the SDK creates a mutable mapping
             if SESSION_ID not in attributes:
-                time = record.timestamp or record.observed_timestamp
-                attributes.update(self._counter.count(log_record, record.trace_id, time, record.context))
+                attributes.update(self._counter.count(log_record, record.context))
 
     def enabled(self, **_: object) -> bool:
         """Return ``False``: this processor exports nothing, so the SDK need not create log records for it."""
@@ -273,60 +271,62 @@ class _Counter(Generic[_Item]):
         session: ClientSession | VisitorSession | Callable[[], ClientSession | VisitorSession | None],
         is_activity: Callable[[_Item], bool],
         is_passive: Callable[[_Item], bool],
+        event_of: Callable[[_Item], tuple[str, datetime | None]],
     ) -> None:
+        self._session: ClientSession | None = None
         self._find_session: Callable[[], ClientSession | VisitorSession | None]
         if callable(session) and not isinstance(session, type):
             require_predicate("session", session)
             self._find_session = partial(_find_checked, session)
         else:
             only = _checked(session)
-            self._find_session = lambda: only
+            self._session = None if isinstance(only, VisitorSession) else only
+            self._find_session = partial(_find_checked, lambda: only)
         require_predicate("is_activity", is_activity)
         require_predicate("is_passive", is_passive)
         self._is_activity = is_activity
         self._is_passive = is_passive
+        self._event_of = event_of
 
-    def count(
-        self, item: _Item, trace_id: int | None, nanoseconds: int | None, parent: Context | None
-    ) -> Mapping[str, str]:
+    def count(self, item: _Item, parent: Context | None) -> Mapping[str, str]:
         """Count a span or log record unless it is neither activity nor passive; return its session's attributes."""
-        session = None if _is_counting.get() else self._find_session()
+        session = self._session if self._session is not None else self._find_session()
         if session is None:
             return {}
         extend = bool(self._is_activity(item))
         is_counted = extend or self._is_passive(item)
+        if is_counted and type(session) is ClientSession:  # a subclass may override get_session_context
+            # Most events need neither their id nor their time: formatting these takes longer than counting.
+            context = session._try_count(extend)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # the package's own class
+            if context is not None:
+                return _shared_attributes(context.session_id, context.previous_session_id)
         if isinstance(session, VisitorSession):
             if is_counted:
-                event_id, time = _event(trace_id, nanoseconds)
-                return _visitor_attributes(partial(session.get_session_context, event_id, time, extend=extend))
+                return _visitor_attributes(partial(session.get_session_context, *self._event_of(item), extend=extend))
             return _inherited_attributes(parent) or _visitor_attributes(session.current)
-        context = _count(session, trace_id, nanoseconds, extend=extend) if is_counted else None
+        context = session.get_session_context(*self._event_of(item), extend=extend) if is_counted else None
         if context is None:
             return _current_attributes(session)
         return _shared_attributes(context.session_id, context.previous_session_id)
 
 
-def _count(
-    session: ClientSession, trace_id: int | None, nanoseconds: int | None, *, extend: bool
-) -> SessionContext | None:
-    """Count an event. Most need neither their id nor their time: formatting these takes longer than counting."""
-    context = None
-    if type(session) is ClientSession:  # a subclass may override get_session_context
-        context = session._try_count(extend)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # the package's own class
-    if context is None:
-        event_id, time = _event(trace_id, nanoseconds)
-        context = session.get_session_context(event_id, time, extend=extend)
-    return context
+def _span_event(span: Span) -> tuple[str, datetime | None]:
+    return _event(span.get_span_context().trace_id, span.start_time)
+
+
+def _record_event(log_record: ReadWriteLogRecord) -> tuple[str, datetime | None]:
+    record = log_record.log_record
+    return _event(record.trace_id, record.timestamp or record.observed_timestamp)
 
 
 def _event(trace_id: int | None, nanoseconds: int | None) -> tuple[str, datetime | None]:
-    """Return the event's id and time."""
+    """Return an event's id and time."""
     event_id = _uuid_text(trace_id) if trace_id else str(uuid.uuid4())
     return event_id, None if nanoseconds is None else time_at(nanoseconds // 1000)
 
 
 def _find_checked(find: Callable[[], object]) -> ClientSession | VisitorSession | None:
-    found = find()
+    found = None if _is_counting.get() else find()
     return None if found is None else _checked(found)
 
 
