@@ -327,6 +327,12 @@ MUTANTS = (
     Mutant("a corrupt file becomes the backup", "xml_store",
         '(".corrupt", ()) if before.error else',
         '(".bak", ()) if before.error else'),
+    Mutant("an SQLite database is replaced as if it were a corrupt save file", "xml_store",
+        "if data.startswith(sqlite_format.HEADER):",
+        "if data is None:"),
+    Mutant("an XML save file is replaced as if it were a corrupt database", "sqlite_store",
+        "if not data.startswith(HEADER) and resembles_save_file(data):",
+        "if data is None:"),
     Mutant("a backup that cannot be written prevents saving", "xml_store",
         'else (".bak", (OSError,))',
         'else (".bak", ())'),
@@ -691,6 +697,9 @@ MUTANTS = (
     Mutant("a span's event id is not its trace id", "trackers/opentelemetry",
         "_uuid_text(trace_id) if trace_id else",
         "_uuid_text(trace_id) if trace_id is None else"),
+    Mutant("a span bypasses what a subclass of the session does", "trackers/opentelemetry",
+        "type(session) is ClientSession:",
+        "isinstance(session, ClientSession):"),
 )
 # fmt: on
 
