@@ -335,6 +335,13 @@ def test_times_before_a_clock_that_was_set_back() -> None:
         sessionize(log).collect()
 
 
+def test_ids_may_be_integers() -> None:
+    """Integers give the same rows as the text of these integers."""
+    text = log_of(("7", 0, 0, "event", "1"), ("7", 1, 1, "event", "2"), ("7", 9, 2, "event", "3"))
+    integers = text.with_columns(user_id=pl.col("user_id").cast(pl.Int32), event_id=pl.col("event_id").cast(pl.UInt64))
+    assert sessionize(integers).collect().equals(sessionize(text).collect())
+
+
 def test_wrong_columns_raise_at_once() -> None:
     """Missing columns and wrong types are errors of the call, not of the collection."""
     log = log_of(GOOD)
@@ -342,12 +349,14 @@ def test_wrong_columns_raise_at_once() -> None:
         sessionize(log, columns="user_id=who")  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ValueError, match="log lacks the columns event_id; it has user_id, time"):
         sessionize(log.drop("event_id"))
-    with pytest.raises(TypeError, match="the log's column time must be Datetime or String, not Int32"):
+    with pytest.raises(TypeError, match=r"column time must be Datetime or String \(pl.from_epoch .*\), not Int32"):
         sessionize(log.with_columns(time=1))
     with pytest.raises(TypeError, match="the log's column sequence must be an integer, not Float64"):
         sessionize(log.with_columns(sequence=1.0))
-    with pytest.raises(TypeError, match="the log's column user_id must be String, Categorical or Enum, not Int32"):
-        sessionize(log.with_columns(user_id=1))
+    with pytest.raises(TypeError, match="must be String, Categorical or Enum, or an integer, not Float64"):
+        sessionize(log.with_columns(user_id=1.0))
+    with pytest.raises(TypeError, match="the log's column input must be String, Categorical or Enum, not Int32"):
+        sessionize(log.with_columns(input=1))
     with pytest.raises(ValueError, match="carried lacks the columns time"):
         sessionize(log, carried=carried_state(log).drop("time"))
     with pytest.raises(TypeError, match="carried's column is_over must be Boolean, not String"):

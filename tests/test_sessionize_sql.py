@@ -260,6 +260,30 @@ PROBLEMS = {
 }
 
 
+def assert_ids_may_be_integers(engine: Engine) -> None:
+    """Sessionize a log whose ids are integers, and count its problems."""
+    records = [InputRecord("", MIDNIGHT + timedelta(seconds=number), number, "event", "") for number in range(3)]
+    sql_engines.load(engine, records)
+    log = "(SELECT 7 AS user_id, time, sequence, input, NULLIF(sequence, 2) AS event_id FROM log) AS given"
+    query = sessionize_sql(engine.dialect, log=log)
+    rows = engine.query(f"SELECT user_id, first_event_id, event_index FROM ({query}) AS result ORDER BY event_index")  # noqa: S608
+    assert rows == [(7, 0, 1), (7, 0, 2), (7, 0, 3)]
+    found = engine.query(problems_sql(engine.dialect, log=log))
+    assert [row[:2] for row in found] == [("event_id of an event is null or empty", 1)]
+
+
+def test_ids_may_be_integers(engines: dict[str, Engine]) -> None:
+    """The queries accept integers as ids."""
+    for engine in engines.values():
+        assert_ids_may_be_integers(engine)
+
+
+@pytest.mark.engines
+def test_ids_on_postgres_may_be_integers(postgres: Engine) -> None:
+    """The queries accept integers as ids."""
+    assert_ids_may_be_integers(postgres)
+
+
 def test_problems_are_counted(engines: dict[str, Engine]) -> None:
     """The query for problems counts each of them, and shows an example."""
     for engine in engines.values():

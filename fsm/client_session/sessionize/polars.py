@@ -100,9 +100,10 @@ def sessionize(
     selected.
 
     The log may be in any order. Its ``time`` is a ``Datetime`` or text such as ``2026-03-01T08:04:00Z``, in UTC if it
-    has no time zone, and is read to the microsecond; ``sequence`` is an integer; the rest is text. ``columns`` gives
-    the names of columns that are named differently. ``carried`` has the state of users whose earlier inputs are not in
-    the log, as `carried_state` returned it. ``drop_repeats=False`` skips the search for repeated event ids.
+    has no time zone, and is read to the microsecond; ``sequence`` is an integer; the rest is text, and ids that are
+    integers become text. ``columns`` gives the names of columns that are named differently. ``carried`` has the state
+    of users whose earlier inputs are not in the log, as `carried_state` returned it. ``drop_repeats=False`` skips the
+    search for repeated event ids.
 
     The log is read, and its rows are checked, when the result is collected.
 
@@ -360,11 +361,14 @@ class _Sessionizer:
         types = {name: schema[self.names[name]] for name in LOG_COLUMNS}
         for name, kind in types.items():
             if name == "time":
-                is_allowed, allowed = kind.base_type() in (pl.Datetime, pl.String), "Datetime or String"
+                is_allowed = kind.base_type() in (pl.Datetime, pl.String)
+                allowed = "Datetime or String (pl.from_epoch converts numbers)"
             elif name == "sequence":
                 is_allowed, allowed = kind.is_integer(), "an integer"
             else:
                 is_allowed, allowed = kind.base_type() in _TEXT, "String, Categorical or Enum"
+                if name != "input":
+                    is_allowed, allowed = is_allowed or kind.is_integer(), f"{allowed}, or an integer"
                 types[name] = pl.String()
             if not is_allowed:
                 msg = f"the log's column {self.names[name]} must be {allowed}, not {kind}"

@@ -189,14 +189,14 @@ LEFT JOIN newest AS h ON h.user_id = f.user_id AND h.lives = f.lives"""
         if self._carried is not None:
             last = self._dialect.microseconds.format("c.time")
             cases.append((f"i.t < {last} AND i.input <> '{CLOCK}'", "time is before the end of the carried state"))
-            late = f"\n  LEFT JOIN {self._carried} AS c ON c.user_id = i.user_id"
+            late = f"\n  LEFT JOIN {self._carried} AS c ON CAST(c.user_id {text} = i.user_id"
         problem = case(*((condition, self._dialect.literal(name)) for condition, name in cases))
         fields = " || ', ' || ".join(f"COALESCE(CAST(i.{column} {text}, 'null')" for column in LOG_COLUMNS)
         return f"""WITH {self._tables.log_inputs()},
-compared AS (
-  SELECT user_id, t, time, sequence, input, event_id,
+compared AS (  -- Ids may be numbers.
+  SELECT CAST(user_id {text} AS user_id, t, time, sequence, input, CAST(event_id {text} AS event_id,
          LAG(t) OVER in_order AS previous_t, LAG(sequence) OVER in_order AS previous_sequence,
-         LAG(input) OVER in_order AS previous_input, LAG(event_id) OVER in_order AS previous_event_id
+         LAG(input) OVER in_order AS previous_input, LAG(CAST(event_id {text}) OVER in_order AS previous_event_id
   FROM inputs
   WINDOW in_order AS (PARTITION BY user_id ORDER BY t, sequence)
 ),
