@@ -4,7 +4,7 @@
     export SECRET_KEY=$(openssl rand -hex 32)
     gunicorn --pythonpath examples --workers 2 flask_app:app
 
-Serve it over HTTPS, because the cookie is sent over nothing else (except to ``localhost``, by most browsers). The
+Serve it over HTTPS, because the cookie is sent over nothing else (except to ``localhost``, by browsers and curl). The
 cookie is the visitor's key. It is signed, so that nobody can use a key that they were not given.
 """
 

@@ -476,5 +476,6 @@ def _lazy(argument: str, frame: pl.LazyFrame | pl.DataFrame) -> pl.LazyFrame:
 
 def _require_columns(argument: str, schema: pl.Schema, names: Iterable[str]) -> None:
     if missing := [name for name in names if name not in schema]:
-        msg = f"{argument} lacks the columns {', '.join(missing)}; it has {', '.join(schema)}"
+        hint = "; if they are named differently, use columns (--column)" if argument == "log" else ""
+        msg = f"{argument} lacks the columns {', '.join(missing)}; it has {', '.join(schema)}{hint}"
         raise ValueError(msg)
