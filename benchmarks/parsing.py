@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,13 +18,16 @@ FOLDER = Path("build/benchmarks")
 
 
 def create_save_file(name: str, folder: Path = FOLDER) -> Path:
-    """Return the path of a save file in its own folder. If the file is missing, create it by tracking two sessions."""
+    """Create a save file in its own folder by tracking two sessions, and return its path.
+
+    A file from an earlier run is replaced, since an earlier version may have written it in another form.
+    """
     path = folder / name / "session.xml"
-    if not path.exists():
-        for _ in range(2):
-            with ClientSession(path, continue_on_restart=True) as session:
-                session.start_new_session()
-                session.get_session_context(uuid.uuid4())
+    shutil.rmtree(path.parent, ignore_errors=True)
+    for _ in range(2):
+        with ClientSession(path, continue_on_restart=True) as session:
+            session.start_new_session()
+            session.get_session_context(uuid.uuid4())
     return path
 
 
