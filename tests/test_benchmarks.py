@@ -133,11 +133,17 @@ def test_measured_save_file_has_every_value(tmp_path: Path, monkeypatch: pytest.
     assert parsing.parse(path) == 1
 
 
+def test_measured_save_file_is_not_an_earlier_run_s(tmp_path: Path) -> None:
+    """Each run creates its save file, since an earlier version may have written it in another form."""
+    first, second = (loads(parsing.create_save_file("any", tmp_path).read_bytes()) for _ in range(2))
+    assert first.user_id != second.user_id
+
+
 def test_each_measured_save_writes_the_file(tmp_path: Path) -> None:
     """Each measured `save()` changes the file, and the bare write produces the same bytes."""
     saves, writes = saving.time_pairs(tmp_path, 3)
     assert len(saves) == len(writes) == 3
-    saved, bare = (parsing.create_save_file(name, tmp_path).read_bytes() for name in ("save", "bare"))
+    saved, bare = ((tmp_path / name / "session.xml").read_bytes() for name in ("save", "bare"))
     assert loads(bare).event_index == 3
     assert loads(saved).session_id == loads(bare).session_id
 
