@@ -801,7 +801,7 @@ def test_child_forked_during_a_load_sees_its_parents_saves(path: Path) -> None:
         store.save(NEW)
         os.write(to_child, b"x")
         assert os.waitpid(child, 0)[1] == 0, f"at point {point}"
-    assert point > 50
+    assert point > 30  # Python 3.13 has fewer points than 3.11
     os.close(from_parent)
     os.close(to_child)
 
