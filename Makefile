@@ -13,8 +13,8 @@ WORKERS ?= $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)")
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: demo test test-engines lint types mypy pyright suite coverage matrix diagrams api verify mutants torture fuzz freeze bench \
-	bench-check bench-visitors bench-sessionize docs clean
+.PHONY: demo test test-engines lint types mypy pyright suite coverage matrix diagrams api verify mutants torture fuzz \
+	freeze bench bench-check bench-visitors bench-sessionize docs clean
 
 demo: $(COMMAND)
 	rm -rf $(dir $(DEMO_SAVE))

@@ -49,7 +49,7 @@ def run_host(states: StateStore, visitors: int, inputs: int, seed: int, namespac
 
 
 def _run_process(kind: str, place: int | Path, *arguments: Any) -> History:  # noqa: ANN401  # those of `run_host`
-    exchange.CONTENTION_SECONDS = 60.0  # on a busy machine, a second may pass between two tries
+    exchange.CONTENTION_SECONDS = stores.PATIENT  # on a busy machine, a second may pass between two tries
     with stores.open_patient_store(kind, place) as states:
         return run_host(states, *arguments)
 

@@ -262,16 +262,15 @@ def _open(save_path: str, *, write: bool) -> SnapshotStore:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, readable=False))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @_timeouts
-def show(file: str, *, as_json: bool, **timeouts: float) -> None:
+def show(file: str, *, as_json: bool, foreground_timeout: float, background_timeout: float) -> None:
     """Print the contents of FILE: a save file, or a database with the sessions of `SqliteStore`, each with its name.
 
     If it is corrupt or unreadable, print why and exit with status 1. No file is changed or created. The timeouts, which
     a save file does not contain, decide whether the session is over.
     """
     try:
-        foreground, background = (
-            timeout(name, timeouts[name]) for name in ("foreground_timeout", "background_timeout")
-        )
+        foreground = timeout("foreground_timeout", foreground_timeout)
+        background = timeout("background_timeout", background_timeout)
         file_path("FILE", file)
     except ValueError as error:
         raise _usage_error(error) from error

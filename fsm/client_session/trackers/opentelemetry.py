@@ -274,6 +274,7 @@ class _Counter(Generic[_Item]):
         event_of: Callable[[_Item], tuple[str, datetime | None]],
     ) -> None:
         self._session: ClientSession | None = None
+        """The session of all items, unless it is a visitor's or must be found for each."""
         self._find_session: Callable[[], ClientSession | VisitorSession | None]
         if callable(session) and not isinstance(session, type):
             require_predicate("session", session)
@@ -295,16 +296,16 @@ class _Counter(Generic[_Item]):
             return {}
         extend = bool(self._is_activity(item))
         is_counted = extend or self._is_passive(item)
+        context = None
         if is_counted and type(session) is ClientSession:  # a subclass may override get_session_context
             # Most events need neither their id nor their time: formatting these takes longer than counting.
             context = session._try_count(extend)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # the package's own class
-            if context is not None:
-                return _shared_attributes(context.session_id, context.previous_session_id)
-        if isinstance(session, VisitorSession):
+        elif isinstance(session, VisitorSession):
             if is_counted:
                 return _visitor_attributes(partial(session.get_session_context, *self._event_of(item), extend=extend))
             return _inherited_attributes(parent) or _visitor_attributes(session.current)
-        context = session.get_session_context(*self._event_of(item), extend=extend) if is_counted else None
+        if context is None and is_counted:
+            context = session.get_session_context(*self._event_of(item), extend=extend)
         if context is None:
             return _current_attributes(session)
         return _shared_attributes(context.session_id, context.previous_session_id)
